@@ -1,0 +1,71 @@
+"""Every error a user can cause is a `StockpotError`: one line saying what, where, expected, found and the mend."""
+
+from __future__ import annotations
+
+__all__ = ["BadInput", "Conflict", "Corrupt", "Interrupted", "NonDeterminism", "OverBudget", "StockpotError"]
+
+
+class StockpotError(Exception):
+    """Root of the errors shown to users as one line.
+
+    Parameters
+    ----------
+    message : str
+        What is wrong and where; expected and found.
+    fix : str, optional
+        The command or edit that mends it, appended as "; fix: ...".
+    """
+
+    kind = "error"
+    exit_code = 1
+
+    def __init__(self, message: str, *, fix: str | None = None) -> None:
+        self.message = message
+        self.fix = fix
+        super().__init__(message if fix is None else f"{message}; fix: {fix}")
+
+    def __reduce__(self) -> tuple[object, tuple[object, ...]]:
+        return (_rebuild, (type(self), self.message, self.fix))
+
+
+def _rebuild(cls: type[StockpotError], message: str, fix: str | None) -> StockpotError:
+    return cls(message, fix=fix)
+
+
+class BadInput(StockpotError, ValueError):
+    """The recipe, the data set or an argument is wrong: the user mends it."""
+
+    kind = "bad_input"
+    exit_code = 2
+
+
+class OverBudget(BadInput):
+    """The projected memory exceeds the budget; refused before anything runs."""
+
+    kind = "over_budget"
+
+
+class Corrupt(StockpotError):
+    """Stored bytes do not match their digest or checksum: quarantine and rebuild."""
+
+    kind = "corrupt"
+
+
+class NonDeterminism(StockpotError):
+    """A second attempt at an exact shard gave other bytes."""
+
+    kind = "non_determinism"
+
+
+class Conflict(StockpotError):
+    """What was opened does not belong together (another key, split or format)."""
+
+    kind = "conflict"
+    exit_code = 2
+
+
+class Interrupted(StockpotError):
+    """Ctrl-C or a termination signal."""
+
+    kind = "interrupted"
+    exit_code = 130

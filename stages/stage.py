@@ -1,0 +1,135 @@
+"""What a stage is: a description the pipeline can plan, split into shards, run anywhere and key by content.
+
+A stage never opens files it was not handed, never imports `pipeline` and never sees Dask. Heavy imports
+(torch, numba, zarr) happen inside `run`, so that describing a stage costs nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+__all__ = ["Cost", "Facts", "Inputs", "Reader", "Shard", "Stage", "Writer"]
+
+P = TypeVar("P")
+Facts = Mapping[str, Any]
+"""JSON facts about one committed artifact (`facts.json` in its payload): counts, sizes, quality figures."""
+
+
+class Reader(Protocol):
+    """One committed artifact, or in `finish` the published outputs of the shards; read-only."""
+
+    key: str
+    digest: str
+
+    @property
+    def facts(self) -> Facts: ...
+
+    def has(self, name: str) -> bool:
+        """Whether the array or file `name` is in the payload."""
+        ...
+
+    def array(self, name: str) -> NDArray[Any]:
+        """Dense array `name`: a read-only memory map where it is one chunk; checksums verified on first use."""
+        ...
+
+    def path(self, name: str) -> Path:
+        """Absolute path of payload file `name`, digest-checked on first use in the process."""
+        ...
+
+    def names(self) -> Sequence[str]:
+        """Relative paths of all payload files, sorted."""
+        ...
+
+
+class Writer(Protocol):
+    """Private staging area of one attempt at one shard; nothing in it is visible before it is published."""
+
+    threads: int
+
+    def array(self, name: str, values: NDArray[Any]) -> None:
+        """Write a dense array (zarr v3, uncompressed, crc32c last)."""
+        ...
+
+    def path(self, name: str) -> Path:
+        """Path of a payload file to be created by the caller; parent folder exists."""
+        ...
+
+    def scratch(self) -> Path:
+        """Folder of this shard that survives kills and is not payload (checkpoints); removed at commit."""
+        ...
+
+    def note(self, name: str, value: Any) -> None:  # noqa: ANN401 - any JSON value
+        """Record a figure that may differ by run (seconds, losses over time) in the manifest; never hashed."""
+        ...
+
+    def progress(self, done: int, total: int, text: str = "") -> None:
+        """Report progress of this shard."""
+        ...
+
+
+Inputs = Mapping[str, Reader]
+
+
+@dataclass(frozen=True)
+class Shard:
+    """A unit of work: one task, whole files. `start:stop` is a span in the stage's own unit."""
+
+    name: str
+    start: int = 0
+    stop: int = 0
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Projection for one stage from counts alone. Bytes; `peak` is per task, above the interpreter."""
+
+    read: int
+    written: int
+    peak: int
+
+
+@dataclass(frozen=True)
+class Stage(Generic[P]):
+    """Description of a stage.
+
+    Attributes
+    ----------
+    name, version : the stage's name and the version of its algorithm, both hashed into every key.
+    exact : same inputs give the same bytes on any number of workers and threads.
+    params : frozen dataclass of resolved parameters, hashed.
+    roles : names of its input artifacts ("ingredient*" means one or more: ingredient:0, ingredient:1, ...).
+    reads : dotted recipe keys it may read; `resolve` is given these and no others.
+    resolve : (recipe values, facts of each input by role) -> params, with every "auto" resolved.
+    shards : (params, inputs) -> the shards; at least one.
+    run : compute one shard; returns its facts (JSON), handed to `finish`.
+    finish : after all shards: (params, inputs, shards' readers by shard name, writer) -> facts of the artifact.
+        Files the shards wrote become payload under their own names; names must differ between shards.
+        Shard files whose name starts with "part-" are for `finish` only and are dropped at commit.
+    cost : (params, facts of each input by role) -> projection.
+    """
+
+    name: str
+    version: int
+    exact: bool
+    params: type[P]
+    roles: tuple[str, ...]
+    reads: tuple[str, ...]
+    resolve: Callable[[Mapping[str, Any], Mapping[str, Facts]], P]
+    shards: Callable[[P, Inputs], Sequence[Shard]]
+    run: Callable[[P, Inputs, Shard, Writer], dict[str, Any]]
+    finish: Callable[[P, Inputs, Mapping[str, Reader], Writer], dict[str, Any]]
+    cost: Callable[[P, Mapping[str, Facts]], Cost]
+
+
+class Batches(Protocol):
+    """What a trainer needs of a loader: steps of one epoch, in order, resumable at a step."""
+
+    def __len__(self) -> int: ...
+    def __iter__(self) -> Iterator[Any]: ...

@@ -1,0 +1,52 @@
+"""The one type a model sees: features, labels and per-layer adjacency of one training step."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from torch import Tensor
+
+__all__ = ["Adj", "Step"]
+
+
+@dataclass(frozen=True)
+class Adj:
+    """One layer's message passing matrix with its transpose, so that no backward pass has to transpose.
+
+    Attributes
+    ----------
+    csr : sparse CSR f4[rows, cols]; row = destination, local ids; rows = nodes of hops <= L - l, cols = hops <= L - l + 1.
+        The rows are the first nodes of the columns: the self feature of row i is x[i].
+    t_csr : sparse CSR f4[cols, rows], the exact transpose of `csr`.
+    """
+
+    csr: Tensor
+    t_csr: Tensor
+
+
+@dataclass(frozen=True)
+class Step:
+    """One training step: one or more joined records, trimmed for a model of `len(adjs)` layers.
+
+    Attributes
+    ----------
+    x : f4[num_nodes, num_features], rows of hops <= L, outputs first.
+    adjs : one `Adj` per layer, the first applied first.
+    y : i8[batch_size], -1 where unlabelled.
+    n_id : i8[num_nodes], ids of the ingested graph.
+    input_id : i8[batch_size], position in the sorted split.
+    num_sampled_nodes : nodes per hop, hops 0..L.
+    batch_size : number of outputs.
+    """
+
+    x: Tensor
+    adjs: Sequence[Adj]
+    y: Tensor
+    n_id: Tensor
+    input_id: Tensor
+    num_sampled_nodes: tuple[int, ...]
+    batch_size: int
