@@ -1,0 +1,78 @@
+# stockpot: `make run` sets everything up and does the main job; `make help` lists every target.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+READY  := $(VENV)/.ready
+
+RECIPE ?= data/wordnet.toml
+STORE  ?= runs/store
+RUNS   ?= runs
+ARGS   ?=
+RUN     = $(BIN)/stockpot run $(RECIPE) --store $(STORE) --runs $(RUNS) $(ARGS)
+
+STAGES := ingest split partition influence order quantize pack train soup infer
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help setup run plan status verify report test test-long lint format bench bench-influence accuracy clean $(STAGES)
+
+help:  ## list every target
+	@grep -hE '^[a-z][a-zA-Z./_ -]*:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | awk -F'\t' '{printf "  make %-18s %s\n", $$1, $$2}'
+	@echo "  make STAGE              build up to one stage: $(STAGES)"
+	@echo "  variables: RECIPE=$(RECIPE) STORE=$(STORE) RUNS=$(RUNS) ARGS='--set train.epochs=10'"
+
+$(READY): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] < (3, 11))' || { echo "stockpot: Python >= 3.11 is needed, found $$($(PYTHON) --version); fix: make PYTHON=/path/to/python3.11" >&2; exit 2; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { echo "stockpot: Python's venv module is missing; fix: apt-get install python3-venv" >&2; exit 2; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --disable-pip-version-check --quiet -c constraints.txt -e '.[dev]'
+	@touch $(READY)
+
+setup: $(READY)  ## virtual environment and pinned install (every other target does it too)
+
+run: $(READY)  ## the main job: set up, build what is missing, train, soup, infer, report
+	@$(RUN)
+
+$(STAGES): $(READY)
+	@$(RUN) $@
+
+plan: $(READY)  ## what `make run` would do, with bytes and memory; builds nothing
+	@$(BIN)/stockpot plan $(RECIPE) --store $(STORE) --runs $(RUNS) $(ARGS)
+
+status: $(READY)  ## which artifacts of the recipe are built
+	@$(BIN)/stockpot status $(RECIPE) --store $(STORE) --runs $(RUNS) $(ARGS)
+
+verify: $(READY)  ## check every stored byte of the recipe's artifacts
+	@$(BIN)/stockpot verify $(RECIPE) --store $(STORE) --runs $(RUNS) $(ARGS)
+
+report: $(READY)  ## write runs/<name>/report.html again from what is stored
+	@$(BIN)/stockpot report $(RECIPE) --store $(STORE) --runs $(RUNS) $(ARGS)
+
+test: $(READY)  ## set-up and all tests but the long ones
+	$(BIN)/python -m pytest -m "not long" $(PYTEST_ARGS)
+
+test-long: $(READY)  ## fault and scale runs: kill -9 at random moments, worker counts, real sizes
+	$(BIN)/python -m pytest -m long $(PYTEST_ARGS)
+
+lint: $(READY)  ## ruff (all rules, reasons in pyproject.toml) and strict mypy
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(READY)  ## rewrite the code in the house layout
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: bench-influence  ## every benchmark; results in runs/bench/NAME.json
+
+bench-influence: $(READY)  ## PPR + top-k against torch_geometric get_ppr, alternating runs
+	$(BIN)/python -m tests.bench.influence $(ARGS)
+
+accuracy: $(READY)  ## the accuracy table of stages/README.md: stockpot against full-batch training (about an hour)
+	$(BIN)/python -m tests.bench.accuracy $(ARGS)
+
+data/wordnet.npz: $(READY)  ## rebuild the embedded graph from Debian's wordnet-base (WORDNET=/usr/share/wordnet)
+	$(BIN)/python -m stages.ingest.wordnet $(or $(WORDNET),/usr/share/wordnet) $@
+
+clean:  ## remove the virtual environment and caches; artifacts under runs/ stay
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache *.egg-info
