@@ -14,7 +14,7 @@ STAGES := ingest split partition influence order quantize pack train soup infer
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup run plan status verify report test test-long lint format bench bench-influence accuracy clean $(STAGES)
+.PHONY: data/wordnet.npz help setup run plan status verify report test test-long lint format bench bench-influence accuracy clean $(STAGES)
 
 help:  ## list every target
 	@grep -hE '^[a-z][a-zA-Z./_ -]*:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | awk -F'\t' '{printf "  make %-18s %s\n", $$1, $$2}'
