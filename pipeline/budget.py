@@ -1,0 +1,103 @@
+"""Nothing starts that is projected not to fit: memory, cores and how many tasks may run at once."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from pipeline.recipe import parse_bytes
+from stages.errors import OverBudget
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from pipeline.recipe_keys import Resources
+
+__all__ = ["WORKER_BYTES", "Budget", "human_bytes", "measure", "refuse"]
+
+WORKER_BYTES = 450_000_000
+"""A worker's interpreter with numpy, zarr and torch loaded, before any task: what `Cost.peak` stands on."""
+AUTO_SHARE = 0.8
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What this machine and the recipe allow.
+
+    Attributes
+    ----------
+    memory_bytes : for all tasks together, workers included.
+    cores : cores this process may use.
+    workers : asked for in the recipe; None where automatic.
+    """
+
+    memory_bytes: int
+    cores: int
+    workers: int | None = None
+
+    @property
+    def task_bytes(self) -> int:
+        """Most a single task may need above its worker."""
+        return max(0, self.memory_bytes - WORKER_BYTES)
+
+    def concurrency(self, tasks: int, peak_bytes: int) -> int:
+        """Workers for `tasks` tasks that peak at `peak_bytes` each: at least one, at most what memory carries."""
+        most = self.workers or self.cores
+        fits = self.memory_bytes // max(1, peak_bytes + WORKER_BYTES)
+        return max(1, min(most, tasks, fits))
+
+
+def measure(resources: Resources) -> Budget:
+    """Resolve `[resources]` on this machine."""
+    import psutil
+
+    memory = parse_bytes(resources.memory)
+    if memory is None:
+        memory = int(AUTO_SHARE * min(psutil.virtual_memory().available, _cgroup_free()))
+    workers = None if resources.workers == "auto" else int(resources.workers)
+    return Budget(memory, len(os.sched_getaffinity(0)), workers)
+
+
+def _cgroup_free() -> int:
+    """Bytes left in this control group (containers), or a number no machine has."""
+    try:
+        with open("/sys/fs/cgroup/memory.max", encoding="ascii") as limit:
+            most = limit.read().strip()
+        with open("/sys/fs/cgroup/memory.current", encoding="ascii") as now:
+            used = int(now.read())
+    except (OSError, ValueError):
+        return 1 << 62
+    return 1 << 62 if most == "max" else max(0, int(most) - used)
+
+
+def refuse(budget: Budget, projected: Iterable[tuple[str, int]]) -> None:
+    """Raise `OverBudget` naming every node whose task cannot fit, worst first.
+
+    Parameters
+    ----------
+    projected : (node id, peak bytes of one task above its worker).
+    """
+    over = sorted(((peak, node) for node, peak in projected if peak > budget.task_bytes), reverse=True)
+    if not over:
+        return
+    listed = ", ".join(f"{node} {human_bytes(peak + WORKER_BYTES)}" for peak, node in over[:5])
+    more = f" and {len(over) - 5} more" if len(over) > 5 else ""
+    need = human_bytes(over[0][0] + WORKER_BYTES, up=True).replace(" ", "")
+    raise OverBudget(
+        f"projected memory of a task exceeds resources.memory: {listed}{more}; "
+        f"allowed {human_bytes(budget.memory_bytes)}",
+        fix=f"--set resources.memory={need}, or smaller records (batches.outputs, batches.top_k)",
+    )
+
+
+def human_bytes(count: float, *, up: bool = False) -> str:
+    """Bytes in words, decimal units; `up` never rounds down.
+
+    >>> human_bytes(2_340_000_000)
+    '2.3 GB'
+    """
+    for unit, size in (("TB", 10**12), ("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):
+        if count >= size:
+            return f"{(count + size / 20 - 1 if up else count) / size:.1f} {unit}"
+    return f"{int(count)} B"

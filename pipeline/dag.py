@@ -1,0 +1,141 @@
+"""What a recipe builds: the stages, and one node per artifact with its inputs; describing it imports no torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from importlib import import_module
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+from stages.errors import BadInput
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from pipeline.recipe import Recipe
+    from stages.stage import Stage
+
+__all__ = ["NODES", "SOURCE", "SPLITS", "STAGES", "Node", "ancestors", "build", "select"]
+
+STAGES: dict[str, Stage[Any]] = {
+    name: import_module(f"stages.{name}").STAGE
+    for name in (
+        "ingest",
+        "split",
+        "partition",
+        "influence",
+        "order",
+        "quantize",
+        "pack",
+        "train",
+        "soup",
+        "infer",
+    )
+}
+"""Every stage by name. A new stage is a new folder and one line here."""
+
+SPLITS = ("train", "valid", "test")
+SOURCE, NODES = "source", "nodes"
+"""Inputs that are files of the user, not artifacts: the data set, and the node ids of `infer.split = FILE`."""
+
+
+@dataclass(frozen=True)
+class Node:
+    """One artifact of a run.
+
+    Attributes
+    ----------
+    id : "ingest", "influence:train", "train:0", ...
+    stage : name in `STAGES`.
+    inputs : role -> node id, or `SOURCE` / `NODES`.
+    instance : values added to the recipe's for `Stage.resolve` ("split", "index").
+    """
+
+    id: str
+    stage: str
+    inputs: Mapping[str, str] = field(default_factory=dict)
+    instance: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def parents(self) -> tuple[str, ...]:
+        """Node ids it needs, files of the user left out."""
+        return tuple(dict.fromkeys(i for i in self.inputs.values() if i not in (SOURCE, NODES)))
+
+
+def build(recipe: Recipe) -> list[Node]:
+    """Nodes of a recipe in topological order.
+
+    Raises
+    ------
+    BadInput
+        A value that changes the DAG itself is outside what this version builds.
+    """
+    _supported(recipe)
+    nodes = [
+        _node("ingest", "ingest", {"source": SOURCE}),
+        _node("split", "split", {"graph": "ingest"}),
+        _node("partition", "partition", {"graph": "ingest"}),
+        _node("quantize", "quantize", {"graph": "ingest"}),
+    ]
+    own_outputs = recipe.infer.split != "test" or recipe.infer.top_k not in (0, recipe.batches.top_k)
+    for split in (*SPLITS, "infer") if own_outputs else SPLITS:
+        records: dict[str, str] = {"graph": "ingest", "split": "split"}
+        if recipe.batches.method == "cluster":
+            records["partition"] = "partition"
+        if split == "infer" and recipe.infer.split not in ("test", "all"):
+            records["nodes"] = NODES
+        nodes.append(_node(f"influence:{split}", "influence", records, split=split))
+        if split == "train":
+            nodes.append(_node("order", "order", {"records": "influence:train", "graph": "ingest"}))
+        packed = {"graph": "ingest", "partition": "partition", "records": f"influence:{split}", "codes": "quantize"}
+        nodes.append(_node(f"pack:{split}", "pack", packed, split=split))
+    read = {"train": "pack:train", "valid": "pack:valid", "order": "order"}
+    ingredients = {f"ingredient:{i}": f"train:{i}" for i in range(recipe.train.ingredients)}
+    nodes += [_node(f"train:{i}", "train", read, index=i) for i in range(recipe.train.ingredients)]
+    nodes.append(_node("soup", "soup", {"valid": "pack:valid", **ingredients}))
+    outputs = "pack:infer" if own_outputs else "pack:test"
+    predict = {"outputs": outputs, "soup": "soup", **ingredients, "graph": "ingest", "codes": "quantize"}
+    nodes.append(_node("infer", "infer", predict))
+    return nodes
+
+
+def _node(name: str, stage: str, inputs: Mapping[str, str], **instance: Any) -> Node:
+    return Node(name, stage, MappingProxyType(dict(inputs)), MappingProxyType(instance))
+
+
+def _supported(recipe: Recipe) -> None:
+    if recipe.train.ingredients < 1:
+        raise BadInput(f"train.ingredients: expected at least 1, found {recipe.train.ingredients}")
+    if recipe.infer.top_k < 0:
+        raise BadInput(f"infer.top_k: expected 0 (as in batches) or more, found {recipe.infer.top_k}")
+
+
+def select(nodes: Sequence[Node], names: Iterable[str]) -> list[str]:
+    """Node ids of the stages or nodes named ("train", "train:0"); all where none is named.
+
+    Raises
+    ------
+    BadInput
+        No stage and no node has that name.
+    """
+    names = list(names)
+    if not names:
+        return [node.id for node in nodes]
+    for name in names:
+        if not any(name in (node.id, node.stage) for node in nodes):
+            stages = ", ".join(dict.fromkeys(node.stage for node in nodes))
+            raise BadInput(f"stage {name}: not part of this recipe; expected one of {stages}")
+    return [node.id for node in nodes if node.id in names or node.stage in names]
+
+
+def ancestors(nodes: Sequence[Node], ids: Iterable[str]) -> list[Node]:
+    """The nodes `ids` and everything they are made from, in the order of `nodes`."""
+    by_id = {node.id: node for node in nodes}
+    wanted: set[str] = set()
+    stack = list(ids)
+    while stack:
+        node = stack.pop()
+        if node not in wanted:
+            wanted.add(node)
+            stack.extend(by_id[node].parents)
+    return [node for node in nodes if node.id in wanted]

@@ -1,0 +1,190 @@
+"""Every recipe key stands here once: its default, its type, its unit and the reason for it."""
+
+# ruff: noqa: RUF009 - `key` makes a frozen field; nothing mutable is shared
+
+from __future__ import annotations
+
+import types
+import typing
+from dataclasses import dataclass, field, fields, is_dataclass
+from functools import cache
+from typing import Any, Literal
+
+__all__ = ["SECTIONS", "Key", "keys", "section_types"]
+
+Auto = Literal["auto"]
+
+
+def key(default: Any, about: str) -> Any:
+    """Field with its unit and reason; `about` is what `stockpot recipe --defaults` prints."""
+    return field(default=default, metadata={"about": about})
+
+
+@dataclass(frozen=True)
+class Split:
+    train: float = key(0.5, "share of the labelled nodes; used only where the dataset brings no split")
+    valid: float = key(0.25, "share of the labelled nodes; the rest is test")
+    seed: int = key(0, "seed of the split")
+
+
+@dataclass(frozen=True)
+class Dataset:
+    source: str = key("wordnet", "wordnet | npz:PATH; enters keys by the digest of its content, never by its path")
+    split: Split = key(Split(), "used only where the dataset brings none")
+    split_index: int = key(0, "which of several published splits, from 0")
+
+
+@dataclass(frozen=True)
+class Graph:
+    undirected: bool = key(True, "add the reverse of every edge; false keeps directions (and their transpose)")
+    self_loops: bool = key(True, "every node also sees itself when values are normalised")
+    normalization: Literal["sym", "rw", "none"] = key("sym", "sym | rw | none; applied by the reader, never stored")
+    mass: Literal["none", "row"] = key("none", "none | row: correct rows for neighbours outside the record")
+
+
+@dataclass(frozen=True)
+class Features:
+    reduce: int = key(0, "dimensions; > 0: seeded truncated SVD in ingest, dense and much smaller; 0 keeps them")
+    codec: str = key("auto", "auto | fp32 | fp16 | lossless; auto is lossless where columns are binary, else fp32")
+    max_accuracy_drop: float = key(0.002, "share of test accuracy a lossy codec chosen by auto may cost")
+
+
+@dataclass(frozen=True)
+class Partition:
+    method: Literal["auto", "metis", "kaminpar", "stream"] = key("auto", "auto | metis; auto is metis")
+    parts: int | Auto = key("auto", "number of parts; auto from the number of nodes; ranks own whole blocks of them")
+
+
+@dataclass(frozen=True)
+class Batches:
+    method: Literal["node", "batch", "cluster", "random", "neighbor", "labor"] = key(
+        "node", "node: personalised PageRank of every output | cluster: a part and its halo | random: a baseline"
+    )
+    alpha: float = key(0.25, "probability that a walk goes home: larger stays nearer, in (0, 1)")
+    eps: float = key(2e-4, "PageRank mass per unit of degree left unpushed: smaller is more exact and slower")
+    top_k: int = key(16, "nodes; most influential neighbours kept for every output")
+    outputs: int | Auto = key("auto", "most outputs in a record; auto aims at a few dozen records a split")
+    mix: int | Auto = key("auto", "influence clusters mixed into one record; more costs rows and gains accuracy")
+    rounds: int = key(1, "sets of batches, used in turn by epoch")
+    fanouts: tuple[int, ...] = key((10, 10, 10), "neighbours a hop, for sampled methods only")
+    kappa: int = key(1, "steps that share their random numbers, for sampled methods only")
+
+
+@dataclass(frozen=True)
+class Order:
+    method: Literal["label", "sample", "overlap", "shuffle"] = key(
+        "label", "label: consecutive steps differ most in labels | sample: drawn by distance | shuffle"
+    )
+    cache: float = key(0.0, "load plan: rows cached, as a share of all nodes")
+
+
+@dataclass(frozen=True)
+class Hag:
+    enabled: bool | Auto = key("auto", "search shared partial sums once per record")
+    capacity: int | float | Auto = key("auto", "most shared sums, as a share of a record's nodes")
+
+
+@dataclass(frozen=True)
+class Train:
+    model: str = key("gcn", "gcn | sage")
+    per_step: int = key(1, "records joined per training step: fewer, larger steps")
+    layers: int = key(3, "message passing layers; records hold every hop they reach, whatever this is")
+    hidden: int = key(256, "width of the hidden layers")
+    dropout: float = key(0.5, "share of hidden values dropped while training, in [0, 1)")
+    lr: float = key(1e-3, "Adam's learning rate")
+    weight_decay: float = key(0.0, "L2 penalty of Adam")
+    schedule: Literal["plateau", "cosine", "constant"] = key("plateau", "plateau | cosine | constant learning rate")
+    epochs: int = key(200, "most epochs")
+    patience: int = key(30, "epochs without a better validation accuracy before training stops")
+    ingredients: int = key(8, "models trained from one shared start, to be souped")
+    seed: int = key(0, "seed of the shared start; ingredient i draws its batches and dropout from seed + i")
+    device: str = key("auto", "auto | cpu | cuda | cuda:N; auto is cuda where there is one")
+    ranks: int = key(1, "processes that train one model together")
+
+
+@dataclass(frozen=True)
+class Soup:
+    method: Literal["auto", "best", "uniform", "greedy", "gis", "learned", "partition"] = key(
+        "auto", "auto | best | uniform | greedy; auto takes the best of them on validation"
+    )
+    holdout: float = key(0.0, "share of valid kept from training's early stop for souping")
+
+
+@dataclass(frozen=True)
+class Infer:
+    split: str = key("test", "test | all | a file of node ids (.npy or text)")
+    top_k: int = key(0, "nodes kept for every output; 0: as in batches")
+    full_graph: bool = key(True, "also exact inference on the whole graph, to compare with")
+
+
+@dataclass(frozen=True)
+class Resources:
+    memory: int | str = key("auto", 'budget of all tasks together, as "2GB" or bytes; auto: 80 % of what is free now')
+    workers: int | Auto = key("auto", "processes; auto: cores, as far as the memory budget carries")
+    scheduler: str = key("local", "local: a Dask cluster on this machine")
+
+
+SECTIONS: dict[str, type] = {
+    "dataset": Dataset,
+    "graph": Graph,
+    "features": Features,
+    "partition": Partition,
+    "batches": Batches,
+    "order": Order,
+    "hag": Hag,
+    "train": Train,
+    "soup": Soup,
+    "infer": Infer,
+    "resources": Resources,
+}
+
+
+@dataclass(frozen=True)
+class Key:
+    """One recipe key: dotted name, type, default, unit and reason."""
+
+    name: str
+    type: Any
+    default: Any
+    about: str
+
+    @property
+    def expected(self) -> str:
+        """The type in words, as error messages say it."""
+        return _words(self.type)
+
+
+def _words(kind: Any) -> str:
+    origin = typing.get_origin(kind)
+    if origin is Literal:
+        return " | ".join(f'"{value}"' for value in typing.get_args(kind))
+    if origin in (typing.Union, types.UnionType):
+        return " or ".join(_words(part) for part in typing.get_args(kind))
+    if origin is tuple:
+        return "a list of integers"
+    names = {int: "an integer", float: "a number", str: "a string", bool: "true or false"}
+    return names.get(kind, "a table")
+
+
+def section_types(cls: type) -> dict[str, Any]:
+    """Field name -> evaluated type of a section's dataclass."""
+    return typing.get_type_hints(cls)
+
+
+@cache
+def keys() -> dict[str, Key]:
+    """All leaf keys by dotted name, in the order of the recipe."""
+    found: dict[str, Key] = {}
+
+    def walk(cls: type, prefix: str) -> None:
+        hints = section_types(cls)
+        for item in fields(cls):
+            name = f"{prefix}.{item.name}"
+            if is_dataclass(item.default):
+                walk(type(item.default), name)
+            else:
+                found[name] = Key(name, hints[item.name], item.default, item.metadata["about"])
+
+    for section, cls in SECTIONS.items():
+        walk(cls, section)
+    return found
