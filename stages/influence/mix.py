@@ -1,0 +1,59 @@
+"""Records of equal size from clusters drawn at random, so that no record is one region of the graph."""
+
+from __future__ import annotations
+
+import heapq
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from stages.influence.scramble import permutation
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+__all__ = ["balanced", "mix_clusters"]
+
+
+def balanced(outputs: int, cap: int) -> tuple[int, int]:
+    """Number of records and the most outputs in one, when `outputs` are dealt as evenly as `cap` allows.
+
+    >>> balanced(10, 4)
+    (3, 4)
+    >>> balanced(9, 4)
+    (3, 3)
+    """
+    records = -(-outputs // cap)
+    return records, -(-outputs // records)
+
+
+def mix_clusters(sizes: NDArray[np.int64], records: int, cap: int, seed: int) -> NDArray[np.int32]:
+    """Deal clusters to records: in seeded order, larger ones first, each to the record with the fewest outputs so far.
+
+    A cluster that fits nowhere is cut, and its rest goes on to the next emptiest record; that happens only to clusters
+    larger than `cap` and to a few of the last ones. O(clusters log records).
+
+    Parameters
+    ----------
+    sizes : i8[C], outputs of each cluster
+    records, cap : as of `balanced`: records * cap >= sum(sizes)
+    seed : of the order among clusters of one size
+
+    Returns
+    -------
+    i4[sum(sizes)] : record of every output, in the order of the clusters
+    """
+    shuffled = permutation(len(sizes), seed)
+    order = shuffled[np.argsort(-sizes[shuffled], kind="stable")]
+    ends = np.cumsum(sizes)
+    out = np.empty(int(ends[-1]) if len(ends) else 0, np.int32)
+    heap = [(0, record) for record in range(records)]
+    for cluster in order.tolist():
+        at, end = int(ends[cluster] - sizes[cluster]), int(ends[cluster])
+        while at < end:
+            load, record = heap[0]
+            taken = min(end - at, cap - load)
+            out[at : at + taken] = record
+            heapq.heapreplace(heap, (load + taken, record))
+            at += taken
+    return out

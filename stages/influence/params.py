@@ -1,0 +1,119 @@
+"""Parameters of influence batches, with every "auto" resolved and every value checked."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from stages.errors import BadInput
+from stages.influence.mix import balanced
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from stages.stage import Facts
+
+__all__ = ["READS", "Params", "resolve"]
+
+READS = (
+    "batches.method",
+    "batches.alpha",
+    "batches.eps",
+    "batches.top_k",
+    "batches.outputs",
+    "batches.mix",
+    "batches.rounds",
+    "graph.self_loops",
+    "infer.split",
+    "infer.top_k",
+)
+METHODS = ("node", "cluster", "random")
+LATER = ("batch", "neighbor", "labor")
+
+_RECORDS = 32  # records a training split aims at
+_LEAST_OUTPUTS, _MOST_OUTPUTS = 256, 2048
+_MIX = 16  # clusters in a record, and the fewest outputs a cluster should have
+
+
+@dataclass(frozen=True)
+class Params:
+    """Resolved parameters; what a method does not use is 0, so that it is in no key of that method.
+
+    Attributes
+    ----------
+    method : node | cluster | random.
+    split : split the records are for.
+    source : where its outputs come from: train | valid | test (the split), all (every node), nodes (a list of ids).
+    alpha, eps, top_k, self_loops : of the PPR; top_k nodes are kept for each output.
+    outputs : most outputs in a record.
+    mix : clusters a record is made of.
+    """
+
+    method: str
+    split: str
+    source: str
+    alpha: float
+    eps: float
+    top_k: int
+    self_loops: bool
+    outputs: int
+    mix: int
+
+
+def resolve(values: Mapping[str, Any], facts: Mapping[str, Facts]) -> Params:
+    """Check the recipe's values and resolve `outputs` and `mix` from the number of outputs.
+
+    Raises
+    ------
+    BadInput
+        A value is outside its range, or names what this version does not have.
+    """
+    method = values["batches.method"]
+    if method not in METHODS:
+        what = "is not available in this version" if method in LATER else "is not known"
+        raise BadInput(f"batches.method = {method!r} {what}; expected one of {', '.join(METHODS)}")
+    for name in ("batches.alpha", "batches.eps"):
+        if not 0.0 < values[name] < 1.0:
+            raise BadInput(f"{name}: expected a number inside (0, 1), found {values[name]}")
+    for name in ("batches.top_k", "batches.outputs", "batches.mix", "batches.rounds"):
+        if values[name] != "auto" and values[name] < 1:
+            raise BadInput(f"{name}: expected at least 1, found {values[name]}")
+    if values["batches.rounds"] != 1:
+        raise BadInput(f"batches.rounds = {values['batches.rounds']} is not available in this version; expected 1")
+    split = values["split"]
+    source, top_k = split, values["batches.top_k"]
+    if split == "infer":
+        chosen = values["infer.split"]
+        source = chosen if chosen in ("test", "all") else "nodes"
+        if values["infer.top_k"] < 0:
+            raise BadInput(f"infer.top_k: expected 0 (as in batches) or more, found {values['infer.top_k']}")
+        top_k = values["infer.top_k"] or top_k
+    count = _count(source, facts)
+    outputs = values["batches.outputs"]
+    if outputs == "auto":
+        outputs = min(max(-(-count // _RECORDS), _LEAST_OUTPUTS), _MOST_OUTPUTS)
+        if split != "train":
+            outputs *= 2  # no backward pass
+    mix = values["batches.mix"]
+    if mix == "auto":
+        mix = min(max(balanced(max(count, 1), outputs)[1] // _MIX, 1), _MIX)
+    ppr = method != "cluster"
+    return Params(
+        method=method,
+        split=split,
+        source=source,
+        alpha=float(values["batches.alpha"]) if ppr else 0.0,
+        eps=float(values["batches.eps"]) if ppr else 0.0,
+        top_k=int(top_k) if ppr else 0,
+        self_loops=bool(values["graph.self_loops"]) and ppr,
+        outputs=int(outputs),
+        mix=int(mix) if method == "node" else 0,
+    )
+
+
+def _count(source: str, facts: Mapping[str, Facts]) -> int:
+    """Outputs of the split; a list of ids that does not tell its length counts as every node."""
+    if source in ("train", "valid", "test"):
+        return int(facts["split"][source])
+    everything = int(facts["graph"]["num_nodes"])
+    return int(facts.get("nodes", {}).get("count", everything)) if source == "nodes" else everything

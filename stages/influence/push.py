@@ -1,0 +1,169 @@
+"""Personalized PageRank rows by push with the k largest entries of each, the same for any order of the seeds."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numba import njit
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+__all__ = ["push_top", "workspace"]
+
+_TOUCHED = 1e-300  # far below any residual, so adding to it gives the addend exactly; marks "already on the list"
+
+
+def workspace(threshold: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.int32]]:
+    """Dense arrays of one worker: residual and threshold side by side, estimates, and three lists of nodes.
+
+    44 bytes a node. They are clean between calls of `push_top`, so one workspace serves any number of them.
+    """
+    n = len(threshold)
+    state = np.zeros((n, 2), np.float64)
+    state[:, 1] = threshold
+    return state, np.zeros(n, np.float64), np.empty((3, n + 1), np.int32)
+
+
+@njit(cache=True, nogil=True)
+def _better(value: float, node: int, other_value: float, other_node: int) -> bool:
+    return value > other_value or (value == other_value and node < other_node)
+
+
+@njit(cache=True, nogil=True)
+def _insert(values: NDArray[np.float64], nodes: NDArray[np.int32], count: int, value: float, node: int) -> int:
+    """Insert into a list kept by falling value, ties by rising id; returns the new length (at most len(values))."""
+    if count == len(values):
+        if not _better(value, node, values[count - 1], nodes[count - 1]):
+            return count
+        at = count - 1
+    else:
+        at = count
+        count += 1
+    while at > 0 and _better(value, node, values[at - 1], nodes[at - 1]):
+        values[at] = values[at - 1]
+        nodes[at] = nodes[at - 1]
+        at -= 1
+    values[at] = value
+    nodes[at] = node
+    return count
+
+
+@njit(cache=True, nogil=True)
+def _push(
+    indptr: NDArray[np.int64],
+    indices: NDArray[np.int32],
+    weight: NDArray[np.float32],
+    spread: NDArray[np.float64],
+    settle: NDArray[np.float64],
+    seed: int,
+    alpha: float,
+    state: NDArray[np.float64],
+    p: NDArray[np.float64],
+    lists: NDArray[np.int32],
+) -> tuple[int, int]:
+    """Push from one seed until every residual is below its threshold; returns (nodes with an estimate, nodes touched).
+
+    A node is queued exactly while its residual is at or above the threshold, so no flag is needed: it enters when
+    an addition carries it across, and leaves with residual zero.
+    """
+    ring, support, touched = lists[0], lists[1], lists[2]
+    size = len(ring)
+    weighted = len(weight) > 0
+    state[seed, 0] = alpha
+    touched[0] = seed
+    num_touched = 1
+    num_support = 0
+    ring[0] = seed
+    head, tail = 0, 1
+    while head != tail:
+        w = ring[head]
+        head += 1
+        if head == size:
+            head = 0
+        mass = state[w, 0]
+        state[w, 0] = _TOUCHED
+        if p[w] == 0.0:
+            support[num_support] = w
+            num_support += 1
+        p[w] += mass * settle[w]
+        share = mass * spread[w]
+        for e in range(indptr[w], indptr[w + 1]):
+            v = indices[e]
+            old = state[v, 0]
+            new = old + (share * weight[e] if weighted else share)
+            limit = state[v, 1]
+            if old == 0.0:
+                new += _TOUCHED
+                touched[num_touched] = v
+                num_touched += 1
+            state[v, 0] = new
+            if new >= limit and old < limit:
+                ring[tail] = v
+                tail += 1
+                if tail == size:
+                    tail = 0
+    return num_support, num_touched
+
+
+@njit(cache=True, nogil=True)
+def push_top(
+    indptr: NDArray[np.int64],
+    indices: NDArray[np.int32],
+    weight: NDArray[np.float32],
+    spread: NDArray[np.float64],
+    settle: NDArray[np.float64],
+    seeds: NDArray[np.int32],
+    alpha: float,
+    position: NDArray[np.int32],
+    state: NDArray[np.float64],
+    p: NDArray[np.float64],
+    lists: NDArray[np.int32],
+    top: NDArray[np.int32],
+    top_value: NDArray[np.float32],
+    pair: NDArray[np.int32],
+    pair_value: NDArray[np.float32],
+) -> None:
+    """Approximate PPR of each seed, its k largest entries and its largest entries among the outputs.
+
+    Estimates never exceed the exact values (of `walk`'s matrix) by more than rounding. On a symmetric graph exact -
+    estimate <= eps * degree at every node; on any graph the missing mass of a row is the sum of its residuals / alpha.
+    Every seed stands alone, so its results depend neither on the other seeds nor on how seeds are cut into calls. At
+    most 1 / (alpha * eps) edge visits a seed. Source: arXiv 2212.09083, after Andersen, Chung, Lang (2006).
+
+    Parameters
+    ----------
+    indptr, indices : i8[N + 1], i4[E] CSR rows walked along
+    weight : f4[E], or empty for weight 1 everywhere
+    spread, settle : f8[N] of `Walk`
+    seeds : i4[S]
+    position : i4[N], position of a node among the outputs, -1 elsewhere
+    state, p, lists : a `workspace` of the walk's thresholds
+    top, top_value : i4[S, k], f4[S, k]: filled by falling value, ties by rising id; padded with -1, 0
+    pair, pair_value : i4[S, q], f4[S, q]: the q largest entries at other outputs, as positions; padded with -1, 0
+    """
+    k, q = top.shape[1], pair.shape[1]
+    values, nodes = np.empty(k, np.float64), np.empty(k, np.int32)
+    pair_values, pair_nodes = np.empty(q, np.float64), np.empty(q, np.int32)
+    for s in range(len(seeds)):
+        seed = seeds[s]
+        num_support, num_touched = _push(indptr, indices, weight, spread, settle, seed, alpha, state, p, lists)
+        count, num_pairs = 0, 0
+        for i in range(num_support):
+            v = lists[1, i]
+            value = p[v]
+            p[v] = 0.0
+            count = _insert(values, nodes, count, value, v)
+            if q > 0 and v != seed:
+                at = position[v]
+                if at >= 0:
+                    num_pairs = _insert(pair_values, pair_nodes, num_pairs, value, at)
+        for i in range(num_touched):
+            state[lists[2, i], 0] = 0.0
+        for i in range(k):
+            top[s, i] = nodes[i] if i < count else -1
+            top_value[s, i] = values[i] if i < count else 0.0
+        for i in range(q):
+            pair[s, i] = pair_nodes[i] if i < num_pairs else -1
+            pair_value[s, i] = pair_values[i] if i < num_pairs else 0.0
