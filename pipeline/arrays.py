@@ -1,0 +1,204 @@
+"""A stored array reads back bit for bit or not at all: a missing, short or altered chunk is an error, never zeros.
+
+Arrays are zarr v3, little-endian, uncompressed, crc32c last in the codec chain, without consolidated metadata: one
+chunk up to `MAX_CHUNK_BYTES`, beyond that fixed blocks of whole rows. The bytes are written here, not by a library, so
+that they never change with its version; `zarr.open_array` reads them.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from pipeline import fs
+from pipeline.digests import Verified, bytes_digest
+from pipeline.errors import Corrupt
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+__all__ = ["MAX_CHUNK_BYTES", "METADATA", "chunk_names", "read_array", "write_array"]
+
+METADATA = "zarr.json"
+MAX_CHUNK_BYTES = 4 << 30
+"""Above this an array is split: a single upload to an object store ends at 5 GiB."""
+SLICE_BYTES = 64 << 20
+TRAILER_BYTES = 4
+TYPES = {
+    "bool": "|b1",
+    "int8": "|i1",
+    "uint8": "|u1",
+    "int16": "<i2",
+    "uint16": "<u2",
+    "int32": "<i4",
+    "uint32": "<u4",
+    "int64": "<i8",
+    "uint64": "<u8",
+    "float16": "<f2",
+    "float32": "<f4",
+    "float64": "<f8",
+}
+File = dict[str, Any]
+
+
+def write_array(root: Path, name: str, values: NDArray[Any]) -> dict[str, File]:
+    """Write `values` as array folder `root/name`, durable except for its folders' names.
+
+    Returns
+    -------
+    Relative path -> {size, digest, and for chunks their crc32c}.
+
+    Raises
+    ------
+    TypeError
+        The dtype is not boolean, integer or float of 1 to 8 bytes.
+    """
+    values = np.asarray(values)
+    if values.dtype.name not in TYPES:
+        raise TypeError(f"array {name!r}: dtype {values.dtype} cannot be stored; expected one of {', '.join(TYPES)}")
+    dtype = np.dtype(TYPES[values.dtype.name])
+    chunk = _chunk_shape(values.shape, dtype.itemsize)
+    folder = root / name
+    document = _metadata(values.shape, values.dtype.name, chunk)
+    folder.mkdir(parents=True)
+    fs.write_new(folder / METADATA, document)
+    files = {f"{name}/{METADATA}": {"size": len(document), "digest": bytes_digest(document)}}
+    for block, path in enumerate(chunk_names(values.shape, chunk)):
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
+        rows = slice(block * chunk[0], (block + 1) * chunk[0]) if values.ndim else ...
+        files[f"{name}/{path}"] = _write_chunk(folder / path, values[rows], dtype, chunk)
+    return files
+
+
+def _chunk_shape(shape: tuple[int, ...], itemsize: int) -> tuple[int, ...]:
+    if not shape:
+        return ()
+    chunk = tuple(max(1, n) for n in shape)
+    row_bytes = itemsize * math.prod(chunk[1:])
+    return (min(chunk[0], max(1, MAX_CHUNK_BYTES // row_bytes)), *chunk[1:])
+
+
+def chunk_names(shape: tuple[int, ...], chunk: tuple[int, ...]) -> list[str]:
+    """Paths of the chunks below the array's folder; they split the first axis only."""
+    if not shape:
+        # Zarr calls the one chunk of a scalar "c".
+        return ["c"]
+    if 0 in shape:
+        return []
+    return ["/".join(["c", str(block), *["0"] * (len(shape) - 1)]) for block in range(-(-shape[0] // chunk[0]))]
+
+
+def _metadata(shape: tuple[int, ...], data_type: str, chunk: tuple[int, ...]) -> bytes:
+    fill: Any = False if data_type == "bool" else 0.0 if data_type.startswith("float") else 0
+    document = {
+        "zarr_format": 3,
+        "node_type": "array",
+        "shape": list(shape),
+        "data_type": data_type,
+        "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": list(chunk)}},
+        "chunk_key_encoding": {"name": "default", "configuration": {"separator": "/"}},
+        "fill_value": fill,
+        "codecs": [{"name": "bytes", "configuration": {"endian": "little"}}, {"name": "crc32c"}],
+        "attributes": {},
+        "storage_transformers": [],
+    }
+    return (json.dumps(document, indent=1) + "\n").encode()
+
+
+def _pieces(values: NDArray[Any], dtype: np.dtype[Any], chunk: tuple[int, ...]) -> Iterator[NDArray[np.uint8]]:
+    """Little-endian bytes of a chunk, a bounded slice at a time; zeros after the last row, as zarr lays it out."""
+    rows = values.reshape(1) if values.ndim == 0 else values
+    row_bytes = max(1, dtype.itemsize * math.prod(rows.shape[1:]))
+    step = max(1, SLICE_BYTES // row_bytes)
+    for start in range(0, len(rows), step):
+        yield np.ascontiguousarray(rows[start : start + step], dtype=dtype).reshape(-1).view(np.uint8)
+    missing = (chunk[0] if chunk else 1) - len(rows)
+    for start in range(0, missing, step):
+        yield np.zeros(min(step, missing - start) * row_bytes, np.uint8)
+
+
+def _write_chunk(path: Path, values: NDArray[Any], dtype: np.dtype[Any], chunk: tuple[int, ...]) -> File:
+    import google_crc32c
+    from blake3 import blake3
+
+    hasher, crc, size = blake3(), 0, 0
+    fd = fs.create(path)
+    try:
+        for piece in _pieces(values, dtype, chunk):
+            fs.append(fd, piece.data, path)
+            hasher.update(piece.data)
+            crc = google_crc32c.extend(crc, piece)
+            size += piece.size
+        trailer = crc.to_bytes(TRAILER_BYTES, "little")
+        fs.append(fd, trailer, path)
+        hasher.update(trailer)
+        fs.before("fsync", str(path))
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+    return {"size": size + TRAILER_BYTES, "digest": hasher.hexdigest(length=16), "crc32c": crc}
+
+
+def read_array(root: Path, name: str, files: Mapping[str, File], verified: Verified) -> NDArray[Any]:
+    """Array `root/name`, read-only: a memory map where it is one chunk, else read into memory.
+
+    Parameters
+    ----------
+    files : relative path -> {size, digest, crc32c}, as `write_array` returned them.
+    verified : what this process has checked before; a chunk in it is not checked again.
+
+    Raises
+    ------
+    Corrupt
+        Naming the file that is missing, altered, or another chunk's.
+    """
+    document = root / name / METADATA
+    try:
+        data = fs.read(document)
+    except FileNotFoundError as error:
+        raise Corrupt(f"{document}: missing") from error
+    if bytes_digest(data) != files[f"{name}/{METADATA}"]["digest"]:
+        raise Corrupt(f"{document}: its content does not match its digest")
+    found = json.loads(data)
+    shape = tuple(found["shape"])
+    chunk = tuple(found["chunk_grid"]["configuration"]["chunk_shape"])
+    dtype = np.dtype(TYPES[found["data_type"]])
+    names = chunk_names(shape, chunk)
+    chunk_bytes = dtype.itemsize * math.prod(chunk)
+    if len(names) == 1:
+        out = _map_chunk(root / name / names[0], files[f"{name}/{names[0]}"], chunk_bytes, verified)
+        return out.view(dtype).reshape(shape)
+    out = np.empty(shape, dtype)
+    flat = out.reshape(-1).view(np.uint8)
+    for block, path in enumerate(names):
+        mapped = _map_chunk(root / name / path, files[f"{name}/{path}"], chunk_bytes, verified)
+        part = flat[block * chunk_bytes : (block + 1) * chunk_bytes]
+        part[:] = mapped[: part.size]
+    out.flags.writeable = False
+    return out
+
+
+def _map_chunk(path: Path, file: File, chunk_bytes: int, verified: Verified) -> NDArray[np.uint8]:
+    import google_crc32c
+
+    try:
+        # A plain array: numba and torch treat the memmap class as a stranger.
+        mapped = np.memmap(path, np.uint8, "r").view(np.ndarray)
+    except (FileNotFoundError, ValueError) as error:
+        raise Corrupt(f"{path}: missing or empty; expected {file['size']} bytes") from error
+    if mapped.size != file["size"] or mapped.size != chunk_bytes + TRAILER_BYTES:
+        raise Corrupt(f"{path}: expected {file['size']} bytes, found {mapped.size}")
+    values = mapped[:chunk_bytes]
+    if not verified.seen(path):
+        stored = int.from_bytes(mapped[chunk_bytes:].tobytes(), "little")
+        if stored != file["crc32c"] or google_crc32c.value(values) != stored:
+            raise Corrupt(f"{path}: its content does not match its crc32c")
+        verified.add(path)
+    return values

@@ -1,0 +1,171 @@
+"""A digest names content and nothing else; the stat cache only ever skips reading a file that cannot have changed.
+
+API: `file_digest(path)`, `payload_digest(files)`, and `StatCache(path).digest(file)` for source files.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import threading
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from blake3 import blake3
+
+from pipeline.errors import BadInput
+from pipeline.fs import unique
+from pipeline.keys import canonical
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+__all__ = ["StatCache", "Verified", "bytes_digest", "file_digest", "payload_digest", "source_digest"]
+
+_log = logging.getLogger("stockpot")
+
+MMAP_BYTES = 1 << 20
+# A file changed this shortly before it was hashed may change again within the same time stamp.
+SETTLED_NS = 2_000_000_000
+CACHE_FORMAT = 1
+
+
+def bytes_digest(data: Any) -> str:
+    """blake3 of bytes, 32 hex characters."""
+    return blake3(data).hexdigest(length=16)
+
+
+def file_digest(path: Path | str) -> str:
+    """blake3 of a file's content, 32 hex characters. O(size), constant memory."""
+    hasher = blake3()
+    if Path(path).stat().st_size >= MMAP_BYTES:
+        hasher.update_mmap(path)
+    else:
+        with open(path, "rb") as file:
+            hasher.update(file.read())
+    return hasher.hexdigest(length=16)
+
+
+def payload_digest(files: Mapping[str, Mapping[str, Any]]) -> str:
+    """Digest of an artifact: of the sorted (relative path, size, file digest) of its payload."""
+    entries = [[path, files[path]["size"], files[path]["digest"]] for path in sorted(files)]
+    return bytes_digest(canonical(["stockpot-payload", entries]))
+
+
+def source_digest(path: Path | str) -> str:
+    """Digest of a source file that must hold still while it is read.
+
+    Raises
+    ------
+    BadInput
+        The file is missing, unreadable, or changed meanwhile.
+    """
+    return _settled(Path(path))[0]
+
+
+def _settled(path: Path) -> tuple[str, tuple[int, int, int]]:
+    try:
+        first = _stat(path)
+        digest = file_digest(path)
+        last = _stat(path)
+    except OSError as error:
+        raise BadInput(
+            f"source {path}: cannot read it: {error.strerror or error}", fix="correct dataset.source in the recipe"
+        ) from error
+    if first != last:
+        raise BadInput(f"source {path}: it changed while it was read", fix="let its writer finish, then run again")
+    return digest, last
+
+
+def _stat(path: Path) -> tuple[int, int, int]:
+    found = path.stat()
+    return found.st_size, found.st_mtime_ns, found.st_ino
+
+
+class Verified:
+    """Files whose content this process has checked, each once; a file that changed since counts as new."""
+
+    def __init__(self) -> None:
+        self._seen: dict[str, tuple[int, int, int]] = {}
+
+    def seen(self, path: Path) -> bool:
+        """Whether this very file was checked before."""
+        return self._seen.get(str(path)) == _stat(path)
+
+    def add(self, path: Path) -> None:
+        """Remember that it was checked."""
+        self._seen[str(path)] = _stat(path)
+
+
+class StatCache:
+    """Digests of source files by (path, size, mtime, inode), kept in one JSON file that processes may share.
+
+    Parameters
+    ----------
+    path : the cache file, usually `runs/stat-cache.json`. A damaged one is reported and ignored; one that cannot be
+        written is reported and only costs time.
+    """
+
+    def __init__(self, path: Path | str) -> None:
+        self.path = Path(path)
+        self._lock = threading.Lock()
+
+    def digest(self, path: Path | str) -> str:
+        """Digest of a file, read again only where its size, time or inode differ from last time.
+
+        Raises
+        ------
+        BadInput
+            The file is missing, unreadable, or changed while it was read.
+        """
+        name = os.path.realpath(path)
+        with self._lock:
+            try:
+                size, mtime_ns, inode = _stat(Path(name))
+            except OSError as error:
+                raise BadInput(
+                    f"source {path}: cannot read it: {error.strerror or error}",
+                    fix="correct dataset.source in the recipe",
+                ) from error
+            entry = self._load().get(name)
+            if entry is not None and entry[:3] == [size, mtime_ns, inode] and entry[4] - mtime_ns > SETTLED_NS:
+                return str(entry[3])
+            started_ns = time.time_ns()
+            digest, stat = _settled(Path(name))
+            self._save(name, [*stat, digest, started_ns])
+            return digest
+
+    def _load(self) -> dict[str, list[Any]]:
+        try:
+            text = self.path.read_bytes()
+        except FileNotFoundError:
+            return {}
+        except OSError as error:
+            _log.warning("stat cache %s cannot be read (%s): source files are hashed again", self.path, error)
+            return {}
+        try:
+            found = json.loads(text)
+            entries = found["files"]
+            if found["format"] != CACHE_FORMAT or found["check"] != bytes_digest(canonical(entries)):
+                raise ValueError("its check does not match")
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
+            _log.warning("stat cache %s is damaged (%s): source files are hashed again", self.path, error)
+            return {}
+        return dict(entries)
+
+    def _save(self, name: str, entry: list[Any]) -> None:
+        # Another process's entry written in between is lost, which costs one more hash and nothing else.
+        entries = {**self._load(), name: entry}
+        data = {"format": CACHE_FORMAT, "check": bytes_digest(canonical(entries)), "files": entries}
+        partial = self.path.with_name(f".{self.path.name}.{unique()}")
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            partial.write_text(json.dumps(data, indent=0, sort_keys=True))
+            partial.replace(self.path)
+        except OSError as error:
+            _log.warning("stat cache %s cannot be written (%s)", self.path, error)
+            with contextlib.suppress(OSError):
+                partial.unlink()

@@ -1,0 +1,215 @@
+"""What a stage or trainer reads from a store was checked against its digest or checksum first, once per process.
+
+API: `ArtifactReader` (from `Store.open`), `ShardReader` (handed to `finish`), `SourceReader(path, digest)`.
+All three implement `stages.stage.Reader`.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pipeline.arrays import METADATA, read_array
+from pipeline.digests import Verified, file_digest, source_digest
+from pipeline.errors import BadInput, Conflict, Corrupt, CorruptArtifact, CorruptShard
+from pipeline.manifest import FACTS
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from numpy.typing import NDArray
+
+__all__ = ["ArtifactReader", "PayloadReader", "ShardReader", "SourceReader"]
+
+_verified = Verified()
+
+
+class PayloadReader:
+    """Files of one folder with known sizes and digests.
+
+    Parameters
+    ----------
+    root : folder of the files.
+    files : relative path -> {size, digest, crc32c of array chunks}.
+    """
+
+    def __init__(self, root: Path, files: Mapping[str, Mapping[str, Any]], *, key: str, digest: str) -> None:
+        self.root = root
+        self.key = key
+        self.digest = digest
+        self._files: dict[str, dict[str, Any]] = {name: dict(file) for name, file in files.items()}
+
+    def corrupt(self, message: str) -> Corrupt:
+        """Error to raise for damage in this payload; it says what to set aside."""
+        return Corrupt(message)
+
+    def check_sizes(self) -> None:
+        """Check that every file is there with its size.
+
+        Raises
+        ------
+        Corrupt
+            Naming the first file that is missing or has another size.
+        """
+        for name, file in self._files.items():
+            try:
+                size = (self.root / name).stat().st_size
+            except (FileNotFoundError, NotADirectoryError):
+                raise self.corrupt(f"{self.root / name}: missing; expected {file['size']} bytes") from None
+            if size != file["size"]:
+                raise self.corrupt(f"{self.root / name}: expected {file['size']} bytes, found {size}")
+
+    @property
+    def facts(self) -> Mapping[str, Any]:
+        """Facts the stage returned, from the payload."""
+        try:
+            facts: dict[str, Any] = json.loads(self.path(FACTS).read_bytes())
+        except ValueError as error:
+            raise self.corrupt(f"{self.root / FACTS}: not JSON: {error}") from error
+        return facts
+
+    def has(self, name: str) -> bool:
+        """Whether the array or file `name` is in the payload."""
+        return name in self._files or f"{name}/{METADATA}" in self._files
+
+    def names(self) -> Sequence[str]:
+        """Relative paths of all payload files, sorted."""
+        return sorted(self._files)
+
+    def array(self, name: str) -> NDArray[Any]:
+        """Dense array `name`, read-only; a memory map where it is one chunk.
+
+        Raises
+        ------
+        Conflict
+            There is no such array.
+        Corrupt
+            A file of it is missing or altered.
+        """
+        if f"{name}/{METADATA}" not in self._files:
+            arrays = sorted(file.removesuffix(f"/{METADATA}") for file in self._files if file.endswith(f"/{METADATA}"))
+            raise Conflict(f"{self.root}: no array {name!r}; it has {', '.join(arrays) or 'none'}")
+        try:
+            return read_array(self.root, name, self._files, _verified)
+        except Corrupt as error:
+            raise self.corrupt(error.message) from error
+
+    def path(self, name: str) -> Path:
+        """Absolute path of payload file `name`, its digest checked on first use in the process.
+
+        A mini-batch shard that has an index beside it is left to its reader, which checks every record's crc32c.
+
+        Raises
+        ------
+        Conflict
+            There is no such file.
+        Corrupt
+            It is missing or altered.
+        """
+        if name not in self._files:
+            raise Conflict(f"{self.root}: no file {name!r}; it has {', '.join(self.names()) or 'none'}")
+        path = (self.root / name).absolute()
+        indexed = name.endswith(".arrow") and f"{name.removesuffix('.arrow')}.index.arrow" in self._files
+        try:
+            if not indexed and not _verified.seen(path):
+                if file_digest(path) != self._files[name]["digest"]:
+                    raise self.corrupt(f"{path}: its content does not match its digest")
+                _verified.add(path)
+        except FileNotFoundError:
+            raise self.corrupt(f"{path}: missing") from None
+        return path
+
+
+class ArtifactReader(PayloadReader):
+    """One committed artifact; `manifest` is its whole manifest."""
+
+    def __init__(self, root: Path, manifest: Mapping[str, Any]) -> None:
+        super().__init__(root, manifest["files"], key=manifest["key"], digest=manifest["digest"])
+        self.manifest = manifest
+        self.stage: str = manifest["stage"]
+
+    def corrupt(self, message: str) -> CorruptArtifact:
+        return CorruptArtifact(
+            f"{message} (artifact {self.stage}/{self.key})",
+            fix="run the same command again: it is set aside and built anew",
+            stage=self.stage,
+            key=self.key,
+        )
+
+    def batches(self, order: ArtifactReader | None = None, **options: Any) -> Any:
+        """Training steps of this packed split; see `pipeline.stream.Steps`."""
+        from pipeline.stream import Steps
+
+        return Steps.from_reader(self, order=order, **options)
+
+
+class ShardReader(PayloadReader):
+    """The published files and facts of one shard of an artifact in progress."""
+
+    def __init__(self, root: Path, entry: Mapping[str, Any], *, key: str, shard: str) -> None:
+        super().__init__(root, entry["files"], key=key, digest=entry["digest"])
+        self.shard = shard
+        self._facts: Mapping[str, Any] = entry["facts"]
+
+    @property
+    def facts(self) -> Mapping[str, Any]:
+        return self._facts
+
+    def corrupt(self, message: str) -> CorruptShard:
+        return CorruptShard(
+            f"{message} (shard {self.shard} of {self.key})",
+            fix="run the same command again: the shard is computed anew",
+            key=self.key,
+            shard=self.shard,
+        )
+
+
+class SourceReader:
+    """A file outside the store, read under the digest the plan found for it.
+
+    `path("source")` checks the digest on first use; `check()` checks it again, after the stage has read it.
+    """
+
+    def __init__(self, path: Path | str, digest: str) -> None:
+        self._path = Path(path)
+        self.key = self.digest = digest
+        self._checked = False
+
+    @property
+    def facts(self) -> Mapping[str, Any]:
+        return {"bytes": self._path.stat().st_size}
+
+    def has(self, name: str) -> bool:
+        return name == "source"
+
+    def names(self) -> Sequence[str]:
+        return ["source"]
+
+    def array(self, name: str) -> NDArray[Any]:
+        raise Conflict(f"source {self._path} has no array {name!r}: it is read by path")
+
+    def path(self, name: str) -> Path:
+        """Absolute path of the source file.
+
+        Raises
+        ------
+        BadInput
+            It is missing or no longer what the plan saw.
+        """
+        if name != "source":
+            raise Conflict(f"source {self._path} has no file {name!r}, only 'source'")
+        if not self._checked:
+            self.check()
+            self._checked = True
+        return self._path.absolute()
+
+    def check(self) -> None:
+        """Raise `BadInput` where the content is no longer what the plan saw."""
+        found = source_digest(self._path)
+        if found != self.digest:
+            raise BadInput(
+                f"source {self._path}: it changed since the plan was made: expected digest {self.digest}, "
+                f"found {found}",
+                fix="let its writer finish, then run the same command again",
+            )
