@@ -78,7 +78,7 @@ def refuse(budget: Budget, projected: Iterable[tuple[str, int]]) -> None:
     ----------
     projected : (node id, peak bytes of one task above its worker).
     """
-    over = sorted(((peak, node) for node, peak in projected if peak > budget.task_bytes), reverse=True)
+    over = sorted(((peak, node) for node, peak in projected if peak > budget.task_bytes), key=lambda o: -o[0])
     if not over:
         return
     listed = ", ".join(f"{node} {human_bytes(peak + WORKER_BYTES)}" for peak, node in over[:5])

@@ -1,0 +1,299 @@
+"""Every failure a user meets is one line and an exit code: 0 done, 1 failed, 2 bad input, 130 interrupted."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import traceback
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from stages.errors import BadInput, StockpotError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from pipeline.budget import Budget
+    from pipeline.plan import Planner
+    from pipeline.recipe import Recipe
+    from pipeline.store import Store
+
+__all__ = ["main", "parser"]
+
+
+class _Parser(argparse.ArgumentParser):
+    """Usage errors are `BadInput` like all others."""
+
+    def error(self, message: str) -> Any:
+        """Raise instead of printing the usage."""
+        raise BadInput(message.replace(": RECIPE, STAGE", ": RECIPE"), fix=f"{self.prog} --help")
+
+
+class _VerbParser(_Parser):
+    """Takes options and stages in any order: `run R.toml --store S train` as well as `run R.toml train --store S`."""
+
+    _mixing = False
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """Parse, options and positional arguments intermixed."""
+        if self._mixing:
+            return super().parse_known_args(args, namespace)
+        self._mixing = True
+        try:
+            return self.parse_known_intermixed_args(args, namespace)
+        finally:
+            self._mixing = False
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    top = _Parser(
+        prog="stockpot",
+        description="Turn a large graph, once, into a store of mini-batches; train and soup GNNs from it.",
+        epilog="exit codes: 0 done, 1 failed, 2 bad input, 130 interrupted",
+    )
+    verbs = top.add_subparsers(dest="verb", metavar="VERB", required=True, parser_class=_VerbParser)
+
+    run = _verb(verbs, "run", _run, "build what is missing, ancestors only, and print the result")
+    _recipe(run)
+    run.add_argument(
+        "stages", nargs="*", metavar="STAGE", help="stages or artifacts to build (train, train:0); default: all"
+    )
+    run.add_argument(
+        "--force", action="append", default=[], metavar="STAGE", help="set its artifacts aside and build them again"
+    )
+    run.add_argument("--scheduler", metavar="WHERE", help='where tasks run; "local" is all this version knows')
+
+    plan = _verb(verbs, "plan", _plan, "what run would do: states, bytes, projected memory; builds nothing")
+    _recipe(plan)
+    plan.add_argument("stages", nargs="*", metavar="STAGE", help="stages or artifacts; default: all")
+    plan.add_argument("--force", action="append", default=[], metavar="STAGE", help="as if run were given it")
+
+    status = _verb(verbs, "status", _status, "which artifacts of a recipe are built, and how far others are")
+    _recipe(status)
+
+    verify = _verb(verbs, "verify", _verify, "read every stored byte and compare it with its digest")
+    _recipe(verify, optional=True)
+    verify.add_argument("--all", action="store_true", help="every artifact of the store, not only a recipe's")
+    verify.add_argument("--keep", action="store_true", help="only report: leave damaged artifacts where they are")
+
+    report = _verb(verbs, "report", _report, "write report.html and summary.json again from what is stored")
+    _recipe(report)
+
+    recipe = _verb(verbs, "recipe", _recipe_verb, "print a recipe with every key resolved")
+    _recipe(recipe, optional=True)
+    recipe.add_argument("--defaults", action="store_true", help="print every key with its default, unit and reason")
+    return top
+
+
+def _verb(verbs: Any, name: str, action: Callable[[argparse.Namespace], int], about: str) -> argparse.ArgumentParser:
+    verb: argparse.ArgumentParser = verbs.add_parser(name, help=about, description=about)
+    verb.set_defaults(action=action)
+    verb.add_argument("--json", action="store_true", help="print JSON")
+    verb.add_argument(
+        "--store", type=Path, default=Path("runs/store"), help="folder of the store (default: runs/store)"
+    )
+    verb.add_argument("--runs", type=Path, default=Path("runs"), help="folder of the runs (default: runs)")
+    return verb
+
+
+def _recipe(verb: argparse.ArgumentParser, *, optional: bool = False) -> None:
+    verb.add_argument(
+        "recipe", nargs="?" if optional else None, metavar="RECIPE", help="TOML file, e.g. data/wordnet.toml"
+    )
+    verb.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE", help="override a key, e.g. --set batches.top_k=32"
+    )
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command.
+
+    Returns
+    -------
+    The exit code.
+    """
+    args: argparse.Namespace | None = None
+    try:
+        from pipeline.interrupt import interruptible
+
+        with interruptible():
+            args = parser().parse_args(argv)
+            code: int = args.action(args)
+            sys.stdout.flush()
+            return code
+    except BrokenPipeError:
+        # The reader of our output is gone (`| head`): nothing to say, nobody to say it to.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except StockpotError as error:
+        _complain(str(error))
+        trace = getattr(error, "trace", "")
+        if trace:
+            _keep_trace(args, trace)
+        return error.exit_code
+    except Exception as error:  # noqa: BLE001 - shown as one line; the traceback goes to a file
+        _complain(f"{type(error).__name__}: {error}")
+        _keep_trace(args, traceback.format_exc())
+        return 1
+
+
+def _complain(message: str) -> None:
+    print(f"stockpot: error: {' '.join(message.split())}", file=sys.stderr, flush=True)
+
+
+def _keep_trace(args: argparse.Namespace | None, trace: str) -> None:
+    runs, recipe = getattr(args, "runs", None), getattr(args, "recipe", None)
+    if runs is None:
+        sys.stderr.write(trace)
+        return
+    path = runs / Path(recipe).stem / "error.log" if recipe else runs / "error.log"
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(trace, encoding="utf-8")
+    except OSError:
+        sys.stderr.write(trace)
+    else:
+        print(f"stockpot: traceback in {path}", file=sys.stderr, flush=True)
+
+
+class _Session:
+    """What most verbs need: the recipe, the store, and a planner with its caches."""
+
+    def __init__(self, args: argparse.Namespace) -> None:
+        from pipeline import dag
+        from pipeline.digests import StatCache
+        from pipeline.plan import Planner
+        from pipeline.recipe import load
+        from pipeline.seen import Seen
+        from pipeline.store import Store
+
+        self.args = args
+        overrides = list(args.set)
+        if getattr(args, "scheduler", None):
+            overrides.append(f"resources.scheduler={json.dumps(args.scheduler)}")
+        self.recipe: Recipe = load(args.recipe, overrides)
+        self.store: Store = Store(args.store)
+        self.runs: Path = args.runs
+        self.seen = Seen(args.runs / "seen.json")
+        self.planner: Planner = Planner(self.recipe, self.store, StatCache(args.runs / "stat-cache.json"), self.seen)
+        if forced := getattr(args, "force", []):
+            self.planner.force |= set(dag.select(self.planner.nodes, forced))
+
+    def budget(self) -> Budget:
+        from pipeline.budget import measure
+
+        return measure(self.recipe.resources)
+
+
+def _print(args: argparse.Namespace, document: Any, text: str) -> None:
+    print(json.dumps(document, indent=1, ensure_ascii=False) if args.json else text)
+
+
+def _run(args: argparse.Namespace) -> int:
+    session = _Session(args)
+    from pipeline.outputs import built_of, result_text, write_outputs
+    from pipeline.progress import display
+    from pipeline.run import Runner
+
+    show = display(sys.stdout, silent=args.json)
+    try:
+        runner = Runner(session.planner, session.store, session.budget(), show)
+        runner.run(args.stages)
+    finally:
+        show.close()
+        session.seen.save()
+    built = built_of(session.planner.plan(), runner.built)
+    session.seen.save()
+    summary = write_outputs(session.recipe, session.store, session.runs, built)
+    _print(args, summary, result_text(summary, built, session.runs / session.recipe.name))
+    return 0
+
+
+def _plan(args: argparse.Namespace) -> int:
+    from pipeline.budget import refuse
+    from pipeline.status import plan_document, plan_text
+
+    session = _Session(args)
+    planned, budget = session.planner.plan(args.stages), session.budget()
+    session.seen.save()
+    _print(args, plan_document(planned, budget), plan_text(planned, budget))
+    refuse(budget, [(p.node.id, p.cost.peak) for p in planned if p.cost is not None and not p.cached])
+    return 0
+
+
+def _status(args: argparse.Namespace) -> int:
+    from pipeline.status import status_document, status_text
+
+    session = _Session(args)
+    document = status_document(session.planner.plan(), session.store)
+    _print(args, document, status_text(document))
+    return 0
+
+
+def _verify(args: argparse.Namespace) -> int:
+    from pipeline.progress import display
+    from pipeline.store import Store
+    from pipeline.verify import verify_artifact
+
+    if args.recipe is None and not args.all:
+        raise BadInput("verify: expected a recipe or --all", fix="stockpot verify --all")
+    store = Store(args.store)
+    if args.recipe is None:
+        artifacts = store.artifacts()
+    else:
+        planned = _Session(args).planner.plan()
+        there = [(p.node.stage, str(p.key)) for p in planned if p.cached or p.damaged]
+        artifacts = store.artifacts() if args.all else list(dict.fromkeys(there))
+    show = display(sys.stderr, silent=args.json)
+    findings = []
+    for stage, key in artifacts:
+        found = verify_artifact(store, stage, key)
+        findings += found
+        moved = None
+        if found and not args.keep and any(f.kind != "newer_format" for f in found):
+            moved = store.quarantine(stage, key, found[0].message)
+        for f in found:
+            show.say(f"{f.stage}/{f.key}: {f.file}: {f.message}")
+        if moved is not None:
+            show.say(f"{stage}/{key}: set aside as {moved}; the next run builds it anew")
+    show.close()
+    document = {"store": str(store.root), "artifacts": len(artifacts), "findings": [vars(f) for f in findings]}
+    damaged = len({(f.stage, f.key) for f in findings})
+    sound = f"{len(artifacts) - damaged} of {len(artifacts)} artifacts in {store.root} are sound"
+    _print(args, document, sound)
+    return 1 if findings else 0
+
+
+def _report(args: argparse.Namespace) -> int:
+    from pipeline.outputs import built_of, write_outputs
+
+    session = _Session(args)
+    built = built_of(session.planner.plan(), ())
+    if not built:
+        raise BadInput(f"report: nothing of {args.recipe} is built in {args.store}", fix=f"stockpot run {args.recipe}")
+    summary = write_outputs(session.recipe, session.store, session.runs, built)
+    _print(args, summary, f"written: {session.runs / session.recipe.name / 'report.html'}")
+    return 0
+
+
+def _recipe_verb(args: argparse.Namespace) -> int:
+    from pipeline.recipe import KEYS, defaults_text, load, to_toml
+
+    if args.defaults:
+        keys = {
+            name: {"default": key.default, "expected": key.expected, "about": key.about} for name, key in KEYS.items()
+        }
+        _print(args, keys, defaults_text().rstrip())
+        return 0
+    if args.recipe is None:
+        raise BadInput("recipe: expected a recipe file or --defaults", fix="stockpot recipe --defaults")
+    recipe = load(args.recipe, args.set)
+    _print(args, recipe.tables(), to_toml(recipe).rstrip())
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

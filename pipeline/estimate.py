@@ -1,0 +1,318 @@
+"""Facts of artifacts not built yet, from counts alone, so that what cannot fit is refused before anything runs.
+
+Every estimate errs on the large side. Facts that are exact are marked: an error they lead to is the user's, now.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import zipfile
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+    from pathlib import Path
+
+__all__ = ["Guess", "estimate", "source_counts"]
+
+_LOAD_BYTES = 64 << 20  # labels and masks up to this size are read for their counts
+_CLASSES = 256
+_REPLICATION = 6.0
+_LARGEST = 1.5  # largest record against the mean
+
+
+class Guess(dict[str, Any]):
+    """Facts of which only `sure` are exact; `touched` tells whether anything else was read."""
+
+    def __init__(self, values: Mapping[str, Any], sure: frozenset[str] | set[str] = frozenset()) -> None:
+        super().__init__(values)
+        self.sure = frozenset(sure)
+        self.touched = False
+
+    def __getitem__(self, name: str) -> Any:
+        self.touched |= name not in self.sure
+        return super().__getitem__(name)
+
+    def get(self, name: str, default: Any = None) -> Any:
+        self.touched |= name not in self.sure
+        return super().get(name, default)
+
+    def items(self) -> Any:
+        self.touched = True
+        return super().items()
+
+    def values(self) -> Any:
+        self.touched = True
+        return super().values()
+
+
+def source_counts(path: Path) -> dict[str, Any] | None:
+    """Counts of an npz data set from its members' headers; labels and masks are read where they are small.
+
+    Returns
+    -------
+    None where it is no npz of the documented members: reading it will say what is wrong.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return _counts(archive)
+    except (OSError, ValueError, KeyError, IndexError, TypeError, zipfile.BadZipFile, EOFError):
+        return None
+
+
+def _counts(archive: zipfile.ZipFile) -> dict[str, Any]:
+    names = {name.removesuffix(".npy") for name in archive.namelist()}
+    edges = _shape(archive, "edge_index")[1]
+    nodes = int(_load(archive, "num_nodes")) if "num_nodes" in names else _shape(archive, "y")[0]
+    found: dict[str, Any] = {"num_nodes": nodes, "num_edges_stored": edges, "num_classes": _CLASSES, "splits": None}
+    if "x" in names:
+        shape = _shape(archive, "x")
+        found |= {"features": "dense", "num_features": shape[1], "x_nnz": shape[0] * shape[1], "binary": False}
+    elif "x_shape" in names:
+        columns = int(_load(archive, "x_shape")[1])
+        nnz = _shape(archive, "x_indices")[0]
+        found |= {"features": "sparse", "num_features": columns, "x_nnz": nnz, "binary": True}
+    else:
+        found |= {"features": "none", "num_features": 0, "x_nnz": 0, "binary": False}
+    if "y" in names and _bytes(archive, "y") <= _LOAD_BYTES:
+        y = _load(archive, "y")
+        found["num_classes"] = max(1, int(y.max(initial=0)) + 1) if y.dtype.kind in "iu" else _CLASSES
+        found["labelled"] = int((y >= 0).sum()) if y.dtype.kind in "iu" else nodes
+    if "train_idx" in names:
+        found["splits"] = {s: _shape(archive, f"{s}_idx")[-1] for s in ("train", "valid", "test")}
+    elif "train_masks" in names:
+        found["splits"] = {s: _masked(archive, f"{s}_masks", nodes) for s in ("train", "valid", "test")}
+    return found
+
+
+def _masked(archive: zipfile.ZipFile, name: str, nodes: int) -> int:
+    if _bytes(archive, name) > _LOAD_BYTES:
+        return nodes
+    return int(_load(archive, name).reshape(-1, nodes).sum(axis=1).max())
+
+
+def _shape(archive: zipfile.ZipFile, name: str) -> tuple[int, ...]:
+    with archive.open(f"{name}.npy") as member:
+        version = np.lib.format.read_magic(member)
+        read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        return tuple(int(n) for n in read(member)[0])
+
+
+def _bytes(archive: zipfile.ZipFile, name: str) -> int:
+    return archive.getinfo(f"{name}.npy").file_size
+
+
+def _load(archive: zipfile.ZipFile, name: str) -> Any:
+    with archive.open(f"{name}.npy") as member:
+        return np.lib.format.read_array(member, allow_pickle=False)
+
+
+def estimate(
+    stage: str, values: Mapping[str, Any], params: Any, facts: Mapping[str, Mapping[str, Any]]
+) -> Guess | None:
+    """Facts a node's artifact will have, or None where its inputs' facts are unknown.
+
+    Parameters
+    ----------
+    values : the recipe's flat values and those of the node ("split", "index").
+    params : resolved parameters.
+    facts : facts of the inputs by role; of "source" the counts of `source_counts`.
+    """
+    rule = _RULES.get(stage)
+    # The rules read with dict's own methods, so that they do not count as touching a guess.
+    return None if rule is None else rule(_Known(values, params, {role: dict(_plain(f)) for role, f in facts.items()}))
+
+
+def _plain(facts: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    for name in facts:
+        yield name, dict.__getitem__(facts, name) if isinstance(facts, dict) else facts[name]
+
+
+@dataclass(frozen=True)
+class _Known:
+    """What a rule may use: the recipe's values, the node's parameters, plain facts of its inputs."""
+
+    values: Mapping[str, Any]
+    params: Any
+    facts: dict[str, dict[str, Any]]
+
+    def param(self, name: str, default: Any) -> Any:
+        return getattr(self.params, name, default)
+
+
+def _ingest(known: _Known) -> Guess | None:
+    source = known.facts["source"]
+    if "num_nodes" not in source:
+        return None
+    nodes, edges = source["num_nodes"], source["num_edges_stored"]
+    undirected = bool(known.values["graph.undirected"])
+    reduce = int(known.values["features.reduce"])
+    kind, columns, nnz = source["features"], source["num_features"], source["x_nnz"]
+    if reduce:
+        kind, columns, nnz = "dense", reduce, nodes * reduce
+    return Guess(
+        {
+            "num_nodes": nodes,
+            "num_edges_stored": edges,
+            "nnz": 2 * edges if undirected else edges,
+            "self_loops_dropped": 0,
+            "duplicates_merged": 0,
+            "isolated_nodes": 0,
+            "num_features": columns,
+            "num_classes": source["num_classes"],
+            "unlabelled": nodes - source.get("labelled", nodes),
+            "published_splits": 0 if source["splits"] is None else 1,
+            "splits": source["splits"],
+            "directed": not undirected,
+            "weighted": False,
+            "features": kind,
+            "binary": source["binary"] and not reduce,
+            "x_nnz": nnz,
+            "max_degree": min(nodes, edges),
+        },
+        {"num_nodes", "num_edges_stored", "num_features", "features"},
+    )
+
+
+def _split(known: _Known) -> Guess | None:
+    graph = known.facts["graph"]
+    counts = graph.get("splits")
+    if counts is None:
+        labelled = graph["num_nodes"] - graph["unlabelled"]
+        train, valid = float(known.values["dataset.split.train"]), float(known.values["dataset.split.valid"])
+        shares = {"train": train, "valid": valid, "test": max(0.0, 1.0 - train - valid)}
+        counts = {name: max(1, math.ceil(share * labelled)) for name, share in shares.items()}
+    return Guess({**counts, "origin": "seeded", "num_nodes": graph["num_nodes"]})
+
+
+def _partition(known: _Known) -> Guess | None:
+    graph = known.facts["graph"]
+    parts = known.param("parts", 64)
+    sizes = {"parts": parts, "edge_cut": 0.5, "balance": 1.1, "num_nodes": graph["num_nodes"]}
+    return Guess({**sizes, "method": known.param("method", "metis")})
+
+
+def _influence(known: _Known) -> Guess | None:
+    nodes, split = known.facts["graph"]["num_nodes"], known.values["split"]
+    source = known.values["infer.split"] if split == "infer" else split
+    outputs = int(known.facts["split"].get(source, nodes))
+    records = max(1, math.ceil(outputs / max(1, known.param("outputs", 1024))))
+    top_k = int(known.param("top_k", 0) or known.values["batches.top_k"])
+    rows = min(math.ceil(outputs * min(_REPLICATION, top_k + 1)), records * nodes)
+    if known.values["batches.method"] == "cluster":
+        rows = max(rows, 2 * nodes)
+    return Guess(
+        {
+            "split": split,
+            "method": known.values["batches.method"],
+            "records": records,
+            "outputs": outputs,
+            "rows": rows,
+            "max_rows": min(nodes, math.ceil(_LARGEST * rows / records)),
+            "replication": rows / max(1, outputs),
+            "captured": None,
+            "num_nodes": nodes,
+        }
+    )
+
+
+def _order(known: _Known) -> Guess | None:
+    records = known.facts["records"]["records"]
+    lengths = {"tour_length": None, "random_length": None}
+    return Guess({"method": known.values["order.method"], "records": records, **lengths})
+
+
+def _quantize(known: _Known) -> Guess | None:
+    graph = known.facts["graph"]
+    nodes, columns, codec = graph["num_nodes"], graph["num_features"], known.param("codec", "fp32")
+    widths = {"fp32": 4 * columns, "fp16": 2 * columns, "lossless-bits": -(-columns // 8), "lossless-sparse": None}
+    row_bytes = widths.get(codec, 4 * columns)
+    code_bytes = 4 * graph["x_nnz"] + 8 * nodes if row_bytes is None else nodes * row_bytes
+    return Guess(
+        {
+            "codec": codec,
+            "row_bytes": row_bytes,
+            "table_bytes": 0,
+            "code_bytes": code_bytes,
+            "compression_ratio": 4.0 * nodes * columns / max(1, code_bytes),
+            "nmse": 0.0,
+            "nmse_aggregated": None,
+            "num_nodes": nodes,
+            "num_features": columns,
+        }
+    )
+
+
+def _pack(known: _Known) -> Guess | None:
+    graph, records, codes = known.facts["graph"], known.facts["records"], known.facts["codes"]
+    rows, count = records["rows"], max(1, records["records"])
+    degree = graph["nnz"] / max(1, graph["num_nodes"])
+    edges = min(math.ceil(rows * degree), count * graph["nnz"])
+    code_bytes = codes["code_bytes"] / max(1, graph["num_nodes"]) * rows
+    return Guess(
+        {
+            "split": known.values["split"],
+            "records": count,
+            "rows": rows,
+            "edges": edges,
+            "outputs": records["outputs"],
+            "replication": records["replication"],
+            "dropped_nodes": 0,
+            "bytes": math.ceil(code_bytes + 16 * rows + (8 if graph["directed"] else 4) * edges),
+            "num_classes": graph["num_classes"],
+            "num_features": graph["num_features"],
+            "max_rows": min(graph["num_nodes"], math.ceil(_LARGEST * rows / count)),
+            "max_edges": min(graph["nnz"], math.ceil(_LARGEST * edges / count)),
+            "max_outputs": math.ceil(records["outputs"] / count),
+            "max_hops": 16,
+            "hops": 16,
+            "shards": 1,
+            "codec": codes["codec"],
+            "row_bytes": codes["row_bytes"],
+            "K": 64,
+            "directed": graph["directed"],
+            "weighted": graph["weighted"],
+            "task": "multiclass",
+            "num_nodes": graph["num_nodes"],
+        }
+    )
+
+
+def _train(known: _Known) -> Guess | None:
+    packed = known.facts["train"]
+    hidden, layers = int(known.values["train.hidden"]), int(known.values["train.layers"])
+    widths = [packed["num_features"], *[hidden] * max(0, layers - 1), packed["num_classes"]]
+    weights = sum(2 * (a + 3) * b for a, b in itertools.pairwise(widths))
+    return Guess(
+        {
+            "seed": int(known.values["train.seed"]) + int(known.values.get("index", 0)),
+            "epochs": int(known.values["train.epochs"]),
+            "best_epoch": 0,
+            "valid_accuracy": 0.0,
+            "valid_loss": 0.0,
+            "num_parameters": weights,
+            "init_digest": "",
+        }
+    )
+
+
+def _soup(known: _Known) -> Guess | None:
+    parameters = max((f.get("num_parameters", 0) for f in known.facts.values()), default=0)
+    return Guess({"chosen": "best", "methods": {}, "num_parameters": parameters})
+
+
+_RULES: dict[str, Callable[[_Known], Guess | None]] = {
+    "ingest": _ingest,
+    "split": _split,
+    "partition": _partition,
+    "influence": _influence,
+    "order": _order,
+    "quantize": _quantize,
+    "pack": _pack,
+    "train": _train,
+    "soup": _soup,
+}

@@ -1,0 +1,74 @@
+"""A run's folder always shows one finished state: `run.json`, `summary.json` and `report.html`, each replaced whole."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from pipeline.report import curves, render
+from pipeline.status import table
+from pipeline.summary import Built, accuracy_rows, dump, run_document, summarise, write_atomically
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping, Sequence
+    from pathlib import Path
+
+    from pipeline.plan import Planned
+    from pipeline.recipe import Recipe
+    from pipeline.store import Store
+
+__all__ = ["built_of", "result_text", "write_outputs"]
+
+
+def built_of(planned: Sequence[Planned], fresh: Collection[str]) -> list[Built]:
+    """The committed nodes of a plan; those in `fresh` were built by this run."""
+    return [
+        Built(p.node, p.manifest, p.node.id not in fresh, p.cost.peak if p.cost else None)
+        for p in planned
+        if p.manifest is not None
+    ]
+
+
+def write_outputs(recipe: Recipe, store: Store, runs: Path, built: Sequence[Built]) -> dict[str, Any]:
+    """Write the three files of a run and return the summary."""
+    folder = runs / recipe.name
+    summary = summarise(recipe, built)
+    write_atomically(folder / "run.json", dump(run_document(recipe, store.root, built)))
+    write_atomically(folder / "summary.json", dump(summary))
+    write_report(folder / "report.html", store, built, summary)
+    return summary
+
+
+def write_report(path: Path, store: Store, built: Sequence[Built], summary: Mapping[str, Any]) -> None:
+    """Write the HTML report from what is stored."""
+    history = {}
+    for b in built:
+        if b.node.stage == "train":
+            reader = store.open(b.node.stage, b.key)
+            if reader.has("history.json"):
+                history[b.node.id] = reader.path("history.json")
+    write_atomically(path, render(summary, built, curves(built, history)))
+
+
+def result_text(summary: Mapping[str, Any], built: Sequence[Built], folder: Path) -> str:
+    """What `run` prints at its end: stages, accuracies, inference, and where the rest is."""
+    stages = [
+        [b.node.id, "cached" if b.cached else "built", f"{b.manifest['seconds']:.1f} s", b.key[:12]] for b in built
+    ]
+    parts = [table(("artifact", "state", "built in", "key"), stages, right=(2,))]
+    if rows := accuracy_rows(summary):
+        cells = [[name, _percent(valid), _percent(test)] for name, valid, test in rows]
+        parts.append(table(("accuracy", "valid", "test"), cells, right=(1, 2)))
+    infer = summary["infer"]
+    if infer is not None:
+        whole = infer["full_graph_test_accuracy"]
+        beside = f"; exact full-graph inference {_percent(whole)}" if whole is not None else ""
+        parts.append(
+            f"inference on {infer['num_outputs']:,} nodes in {infer['seconds']:.1f} s: "
+            f"test accuracy {_percent(infer['test_accuracy'])}{beside}"
+        )
+    parts.append(f"written: {folder / 'summary.json'}, {folder / 'report.html'}")
+    return "\n\n".join(parts)
+
+
+def _percent(value: float | None) -> str:
+    return "-" if value is None else f"{100 * value:.2f} %"

@@ -1,0 +1,243 @@
+"""What would run is decided here and nowhere else: `run`, `plan` and `status` ask the same planner.
+
+Planning computes keys from recipe values and facts of committed inputs, and writes nothing but stat caches.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pipeline import dag
+from pipeline.errors import BadInput, Corrupt, CorruptArtifact
+from pipeline.estimate import Guess, estimate, source_counts
+from pipeline.keys import artifact_key, plain
+from pipeline.task import ArtifactInput, SourceInput
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable, Mapping, Sequence
+
+    from pipeline.dag import Node
+    from pipeline.digests import StatCache
+    from pipeline.recipe import Recipe
+    from pipeline.seen import Seen
+    from pipeline.store import Store
+    from stages.stage import Cost
+
+__all__ = ["AFTER", "BUILD", "CACHED", "EMBEDDED", "Planned", "Planner", "source_path", "totals"]
+
+EMBEDDED = Path(__file__).parents[1] / "data" / "wordnet.npz"
+"""The graph that comes with stockpot."""
+_LATER_SOURCES = ("files", "ogb", "pyg", "synthetic")
+
+CACHED, BUILD, AFTER = "cached", "build", "after"
+
+
+def source_path(source: str) -> Path:
+    """File a `dataset.source` names.
+
+    Raises
+    ------
+    BadInput
+        The source is of a kind this version does not read, or its file is missing.
+    """
+    kind, _, rest = source.partition(":")
+    fix = "set dataset.source to wordnet or npz:PATH"
+    if source == "wordnet":
+        path = EMBEDDED
+    elif kind == "npz" and rest:
+        path = Path(rest)
+    elif kind in _LATER_SOURCES:
+        raise BadInput(f"dataset.source {source}: {kind}: is not available in this version", fix=fix)
+    else:
+        raise BadInput(f'dataset.source: expected "wordnet" or "npz:PATH", found "{source}"', fix=fix)
+    if not path.is_file():
+        raise BadInput(f"dataset.source {source}: expected a file at {path.absolute()}, found none", fix=fix)
+    return path
+
+
+@dataclass(frozen=True)
+class Planned:
+    """One node as planned now.
+
+    Attributes
+    ----------
+    state : "cached" | "build" | "after" (its key waits for inputs that are not built).
+    reason : why it is not cached, in words.
+    params : resolved parameters; where it waits, those the estimated facts give, or None.
+    key, digest : where known; `manifest` of a cached one.
+    inputs : role -> input, where all are committed.
+    facts : actual where cached, else an estimate or None.
+    cost : projection, None where facts are unknown.
+    damaged : what is wrong with the artifact that is there.
+    """
+
+    node: Node
+    state: str
+    reason: str = ""
+    params: Any = None
+    key: str | None = None
+    digest: str | None = None
+    manifest: Mapping[str, Any] | None = None
+    inputs: Mapping[str, ArtifactInput | SourceInput] | None = None
+    facts: Mapping[str, Any] | None = None
+    cost: Cost | None = None
+    damaged: str | None = None
+
+    @property
+    def cached(self) -> bool:
+        return self.state == CACHED
+
+    @property
+    def estimated(self) -> bool:
+        """Whether `cost` rests on estimated facts."""
+        return self.state == AFTER
+
+
+class Planner:
+    """Plans the nodes of one recipe against one store.
+
+    Parameters
+    ----------
+    stat_cache : digests of source files.
+    seen : fingerprints of artifacts, so that files changed since are checked in full.
+    force : node ids to treat as not built.
+    """
+
+    def __init__(
+        self, recipe: Recipe, store: Store, stat_cache: StatCache, seen: Seen, force: Collection[str] = ()
+    ) -> None:
+        self.recipe = recipe
+        self.store = store
+        self.nodes = dag.build(recipe)
+        self.force = set(force)
+        self._stat_cache = stat_cache
+        self._seen = seen
+        self._values = recipe.values()
+        self._sources: dict[str, SourceInput] = {}
+        self._counts: dict[str, Any] | None = None
+
+    def source(self, name: str) -> SourceInput:
+        """The user's file behind `dag.SOURCE` or `dag.NODES`, with its digest."""
+        if name not in self._sources:
+            if name == dag.SOURCE:
+                path = source_path(self.recipe.dataset.source)
+            else:
+                path = Path(self.recipe.infer.split)
+                if not path.is_file():
+                    raise BadInput(
+                        f'infer.split: expected "test", "all" or a file of node ids, found "{self.recipe.infer.split}"',
+                        fix="--set infer.split=test",
+                    )
+            self._sources[name] = SourceInput(str(path.absolute()), self._stat_cache.digest(path))
+        return self._sources[name]
+
+    def plan(self, targets: Iterable[str] = ()) -> list[Planned]:
+        """Targets and their ancestors, in topological order; everything where no target is named.
+
+        Raises
+        ------
+        BadInput
+            A value of the recipe is wrong, or its files are missing.
+        """
+        chosen = dag.ancestors(self.nodes, dag.select(self.nodes, targets))
+        planned: dict[str, Planned] = {}
+        for node in chosen:
+            planned[node.id] = self.look(node, planned)
+        return list(planned.values())
+
+    def look(self, node: Node, above: Mapping[str, Planned]) -> Planned:
+        """Plan one node, its parents having been planned."""
+        waiting = [above[parent] for parent in node.parents if not above[parent].cached]
+        if waiting:
+            stages = list(dict.fromkeys(p.node.stage for p in waiting))
+            return self._ahead(node, above, f"after {', '.join(stages)}")
+        stage = dag.STAGES[node.stage]
+        inputs: dict[str, ArtifactInput | SourceInput] = {}
+        facts: dict[str, Mapping[str, Any]] = {}
+        digests: list[tuple[str, str]] = []
+        for role, name in node.inputs.items():
+            if name in (dag.SOURCE, dag.NODES):
+                source = self.source(name)
+                inputs[role], facts[role] = source, {"bytes": Path(source.path).stat().st_size}
+                digests.append((role, source.digest))
+            else:
+                parent = above[name]
+                inputs[role] = ArtifactInput(parent.node.stage, str(parent.key))
+                facts[role] = parent.facts or {}
+                digests.append((role, str(parent.digest)))
+        params = stage.resolve(self._given(node), facts)
+        key = artifact_key(stage.name, stage.version, plain(params), digests)
+        planned = Planned(node, BUILD, "not built yet", params, key, inputs=inputs)
+        planned = self._found(planned)
+        if planned.cached:
+            return replace(planned, cost=self._cost(node, params, facts))
+        return self._projected(planned, facts)
+
+    def _found(self, planned: Planned) -> Planned:
+        stage, key = planned.node.stage, str(planned.key)
+        if planned.node.id in self.force:
+            return replace(planned, reason="forced")
+        if not self.store.committed(stage, key):
+            return planned
+        try:
+            reader = self.store.open(stage, key)
+            self._seen.check(self.store, reader)
+        except CorruptArtifact as error:
+            return replace(planned, reason="damaged", damaged=error.message)
+        except Corrupt as error:
+            return replace(planned, reason="damaged", damaged=str(error))
+        manifest = reader.manifest
+        return replace(
+            planned, state=CACHED, reason="", digest=reader.digest, manifest=manifest, facts=manifest["facts"]
+        )
+
+    def _given(self, node: Node) -> dict[str, Any]:
+        """Recipe values a stage may see: those it reads, and the node's own."""
+        stage = dag.STAGES[node.stage]
+        unknown = [name for name in stage.reads if name not in self._values]
+        if unknown:
+            raise BadInput(f"stage {stage.name} reads recipe keys that do not exist: {', '.join(unknown)}")
+        return {name: self._values[name] for name in stage.reads} | dict(node.instance)
+
+    def _ahead(self, node: Node, above: Mapping[str, Planned], reason: str) -> Planned:
+        """A node whose key is not known yet, projected from estimated facts where these are known."""
+        facts: dict[str, Mapping[str, Any]] = {}
+        for role, name in node.inputs.items():
+            known = {} if name in (dag.SOURCE, dag.NODES) else above[name].facts
+            if known is None:
+                return Planned(node, AFTER, reason)
+            # A fresh guess for every reader: what one touches says nothing about another.
+            facts[role] = Guess(dict.copy(known), known.sure) if isinstance(known, Guess) else known
+        try:
+            params = dag.STAGES[node.stage].resolve(self._given(node), facts)
+        except BadInput:
+            if any(f.touched for f in facts.values() if isinstance(f, Guess)):
+                return Planned(node, AFTER, reason)  # perhaps only the guess is wrong: the real facts will tell
+            raise
+        return self._projected(Planned(node, AFTER, reason, params), facts)
+
+    def _projected(self, planned: Planned, facts: Mapping[str, Mapping[str, Any]]) -> Planned:
+        node, values = planned.node, self._values | dict(planned.node.instance)
+        facts = self._with_counts(node, facts)
+        guess = estimate(node.stage, values, planned.params, facts)
+        return replace(planned, facts=guess, cost=self._cost(node, planned.params, facts))
+
+    def _cost(self, node: Node, params: Any, facts: Mapping[str, Mapping[str, Any]]) -> Cost:
+        return dag.STAGES[node.stage].cost(params, self._with_counts(node, facts))
+
+    def _with_counts(self, node: Node, facts: Mapping[str, Mapping[str, Any]]) -> Mapping[str, Mapping[str, Any]]:
+        """Facts by role, those of the data set with its counts: a source has no facts of its own."""
+        roles = [role for role, name in node.inputs.items() if name == dag.SOURCE]
+        if not roles:
+            return facts
+        if self._counts is None:
+            self._counts = source_counts(Path(self.source(dag.SOURCE).path)) or {}
+        return {**facts, **{role: {**facts[role], **self._counts} for role in roles}}
+
+
+def totals(planned: Sequence[Planned]) -> dict[str, int]:
+    """Bytes read and written by what would run, as far as known."""
+    costs = [p.cost for p in planned if p.cost is not None and not p.cached]
+    return {"read": sum(c.read for c in costs), "written": sum(c.written for c in costs)}

@@ -1,0 +1,387 @@
+"""Every node ends committed once, whatever dies: the loop plans, hands out shards and asks the store what stands.
+
+The loop knows no algorithm and moves no data. It looks at a node when its inputs are committed, skips what is there,
+sends what is missing to worker processes, and finishes the node when all its shards are published.
+"""
+
+from __future__ import annotations
+
+import time
+import traceback
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING
+
+from pipeline import dag
+from pipeline.budget import WORKER_BYTES, Budget, refuse
+from pipeline.errors import Corrupt, CorruptArtifact, CorruptShard, NonDeterminism, StockpotError
+from pipeline.progress import Display, Fraction
+from pipeline.task import FINISH, Task, execute, open_inputs
+from stages.stage import Shard
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from pipeline.cluster import Cluster, Outcome
+    from pipeline.plan import Planned, Planner
+    from pipeline.store import Store
+    from pipeline.task import ShardResult
+
+__all__ = ["RunError", "Runner"]
+
+POLL_S = 0.25
+RETRIES = 3
+"""Times a task is started again after its worker died, and a damaged artifact or shard is built anew."""
+
+
+class RunError(StockpotError):
+    """A stage raised an unexpected error; `trace` is its traceback."""
+
+    kind = "failed"
+
+    def __init__(self, message: str, *, fix: str | None = None, trace: str = "") -> None:
+        super().__init__(message, fix=fix)
+        self.trace = trace
+
+
+@dataclass
+class _Job:
+    """A node being built: its tasks, and what is left of them."""
+
+    planned: Planned
+    tasks: dict[str, Task]
+    queue: list[str]
+    finished: set[str] = field(default_factory=set)
+    flying: set[str] = field(default_factory=set)
+    lost: dict[str, int] = field(default_factory=dict)
+    started: float = field(default_factory=time.monotonic)
+    busy: bool = False
+
+
+@dataclass(frozen=True)
+class _Tag:
+    """What an outcome belongs to; a job begun again has another serial."""
+
+    node: str
+    shard: str
+    serial: int
+
+
+class Runner:
+    """Builds the planned nodes that are not committed.
+
+    Parameters
+    ----------
+    planner : plans every node against the store.
+    budget : memory and cores.
+    show : where progress goes.
+    start_cluster : (workers, memory_bytes, cores) -> cluster; called only if something must be built.
+    """
+
+    def __init__(
+        self,
+        planner: Planner,
+        store: Store,
+        budget: Budget,
+        show: Display,
+        start_cluster: Callable[[int, int, int], Cluster] | None = None,
+    ) -> None:
+        self.planner = planner
+        self.store = store
+        self.budget = budget
+        self.show = show
+        self._start_cluster = start_cluster or _local_cluster
+        self._cluster: Cluster | None = None
+        self._workers = 1
+        self._nodes: dict[str, dag.Node] = {}
+        self._plans: dict[str, Planned] = {}
+        self._jobs: dict[str, _Job] = {}
+        self._serial: dict[str, int] = {}
+        self._failed: dict[str, BaseException] = {}
+        self._repairs: dict[str, int] = {}
+        self._forced: dict[str, str] = {}
+        self._flying_bytes = 0
+        self._flying = 0
+        self.built: set[str] = set()
+        """Ids of the nodes this run built."""
+
+    def run(self, targets: Sequence[str] = ()) -> dict[str, Planned]:
+        """Build the targets and their ancestors; everything where none is named.
+
+        Returns
+        -------
+        Node id -> its plan, all cached now.
+
+        Raises
+        ------
+        OverBudget
+            A task is projected not to fit; nothing was started.
+        StockpotError
+            The first error of a stage, when all that does not depend on it is done.
+        """
+        planned = self.planner.plan(targets)
+        refuse(self.budget, [(p.node.id, p.cost.peak) for p in planned if p.cost is not None and not p.cached])
+        self._nodes = {p.node.id: p.node for p in planned}
+        for p in planned:
+            if p.cached:
+                self._plans[p.node.id] = p
+        if len(self._plans) == len(planned):
+            return self._plans
+        self.store.check_writable()
+        self.store.clean_work()
+        calm = False
+        try:
+            self._loop(planned)
+            calm = True
+        finally:
+            if self._cluster is not None:
+                self._cluster.close(now=not calm)
+        if self._failed:
+            raise self._first_failure()
+        return self._plans
+
+    # --- the loop
+
+    def _loop(self, planned: Sequence[Planned]) -> None:
+        while True:
+            self._begin_ready()
+            if not self._jobs and not self._flying:
+                return
+            if self._cluster is None:
+                self._workers = self._most_workers(planned)
+                memory = max(WORKER_BYTES, self.budget.memory_bytes)
+                self._cluster = self._start_cluster(self._workers, memory, self.budget.cores)
+            self._hand_out()
+            for outcome in self._cluster.wait(POLL_S):
+                self._settle(outcome)
+            self._tell()
+
+    def _most_workers(self, planned: Sequence[Planned]) -> int:
+        """Workers the budget carries beside the largest task."""
+        largest = max((p.cost.peak for p in planned if p.cost is not None and not p.cached), default=0)
+        carried = max(1, (self.budget.memory_bytes - largest) // WORKER_BYTES)
+        return max(1, min(self.budget.workers or self.budget.cores, carried))
+
+    def _begin_ready(self) -> None:
+        """Look at every node whose inputs are committed; those found committed may make others ready."""
+        moved = True
+        while moved:
+            moved = False
+            for node in self._nodes.values():
+                done_or_begun = node.id in self._plans or node.id in self._jobs or node.id in self._failed
+                if done_or_begun or not all(parent in self._plans for parent in node.parents):
+                    continue
+                try:
+                    moved |= self._begin(node)
+                except Corrupt as error:
+                    if isinstance(error, CorruptArtifact):
+                        self.store.quarantine(error.stage, error.key, error.message)
+                    self._rebuild(node.id, error)
+                    moved = True
+                except Exception as error:  # noqa: BLE001 - other nodes go on; the first error is raised at the end
+                    self._fail(node.id, error, traceback.format_exc())
+
+    def _begin(self, node: dag.Node) -> bool:
+        """Plan a node; True where it is committed already."""
+        planned = self.planner.look(node, self._plans)
+        if planned.damaged is not None:
+            self.show.say(f"{node.id:<18} damaged: {planned.damaged}; set aside and built anew")
+            self.store.quarantine(node.stage, str(planned.key), planned.damaged)
+        elif node.id in self.planner.force and node.id not in self._forced:
+            self._set_forced_aside(planned)
+        if planned.cached:
+            self._plans[node.id] = planned
+            return True
+        if planned.cost is not None:
+            refuse(self.budget, [(node.id, planned.cost.peak)])
+        self._start(planned)
+        return False
+
+    def _set_forced_aside(self, planned: Planned) -> None:
+        node, key = planned.node, str(planned.key)
+        self._forced[node.id] = ""
+        if not self.store.committed(node.stage, key):
+            return
+        with suppress(Corrupt):
+            self._forced[node.id] = self.store.open(node.stage, key).digest
+        where = self.store.quarantine(node.stage, key, "forced to be built again")
+        self.show.say(f"{node.id:<18} forced: the artifact was set aside as {where}")
+
+    def _start(self, planned: Planned) -> None:
+        node, stage = planned.node, dag.STAGES[planned.node.stage]
+        inputs = planned.inputs or {}
+        shards = list(stage.shards(planned.params, open_inputs(self.store, inputs)))
+        names = tuple(shard.name for shard in shards)
+        if len(set(names)) != len(names) or not names:
+            raise StockpotError(f"stage {stage.name}: expected shards of different names, found {list(names)}")
+        threads = self._threads(planned, len(shards))
+        tasks = {
+            shard.name: Task(
+                store_root=str(self.store.root.absolute()),
+                node_id=node.id,
+                stage_name=stage.name,
+                key=str(planned.key),
+                params=asdict(planned.params),
+                inputs=inputs,
+                shard=shard,
+                shards=names,
+                exact=stage.exact,
+                threads=threads,
+                device=str(getattr(planned.params, "device", "cpu")),
+            )
+            for shard in (*shards, Shard(FINISH))
+        }
+        published = set(self.store.work_in_progress(str(planned.key))["shards"]) & set(names)
+        job = _Job(planned, tasks, [name for name in names if name not in published], published)
+        if not job.queue:
+            job.queue.append(FINISH)
+        self._serial[node.id] = self._serial.get(node.id, 0) + 1
+        self._jobs[node.id] = job
+        self.show.start(node.id, len(names))
+        if published:
+            self.show.say(f"{node.id:<18} {len(published)} of {len(names)} shards are there from before")
+
+    def _threads(self, planned: Planned, shards: int) -> int:
+        """Threads of a task: a function of the recipe and this machine alone, so that training resumes bit for bit."""
+        alike = sum(node.stage == planned.node.stage for node in self.planner.nodes)
+        tasks = min(self.budget.workers or self.budget.cores, shards + alike - 1)
+        return max(1, self.budget.cores // max(1, tasks))
+
+    def _hand_out(self) -> None:
+        """Start queued tasks while a worker is free and the sum of their projected peaks fits the budget."""
+        assert self._cluster is not None
+        for node_id, job in self._jobs.items():
+            peak = job.planned.cost.peak if job.planned.cost is not None else 0
+            while job.queue and self._flying < self._workers:
+                room = self.budget.memory_bytes - self._workers * WORKER_BYTES - self._flying_bytes
+                if self._flying and peak > room:
+                    break
+                name = job.queue.pop(0)
+                job.flying.add(name)
+                self._flying += 1
+                self._flying_bytes += peak
+                tag = _Tag(node_id, name, self._serial[node_id])
+                self._cluster.submit((tag, peak), execute, job.tasks[name])
+
+    def _settle(self, outcome: Outcome) -> None:
+        tag, peak = outcome.tag
+        self._flying -= 1
+        self._flying_bytes -= peak
+        job = self._jobs.get(tag.node)
+        if job is None or tag.serial != self._serial[tag.node]:
+            return  # its node was begun again or has failed: whatever it published, the store knows
+        job.flying.discard(tag.shard)
+        if outcome.lost:
+            self._lost(job, tag)
+        elif isinstance(outcome.error, CorruptShard) and outcome.error.key == job.planned.key:
+            self._redo_shard(job, tag, outcome.error)
+        elif isinstance(outcome.error, Corrupt):
+            self._rebuild(tag.node, outcome.error)
+        elif outcome.error is not None:
+            self._fail(tag.node, outcome.error, outcome.trace, tag.shard)
+        elif tag.shard == FINISH:
+            self._finished(job, outcome.value)
+        else:
+            job.finished.add(tag.shard)
+            if not job.queue and not job.flying:
+                job.queue.append(FINISH)
+
+    def _finished(self, job: _Job, result: ShardResult) -> None:
+        node = job.planned.node
+        before = self._forced.get(node.id)
+        if before and dag.STAGES[node.stage].exact and before != result.digest:
+            error = NonDeterminism(
+                f"{node.id}: built again by --force, this exact stage gave digest {result.digest}, before {before}",
+                fix="check this machine's memory and library versions; the old artifact is in the store's quarantine",
+            )
+            self._fail(node.id, error, "")
+            return
+        self.planner.force.discard(node.id)
+        planned = self.planner.look(node, self._plans)
+        if not planned.cached:
+            raise StockpotError(f"{node.id}: built as {result.key}, but the store does not show it as committed")
+        del self._jobs[node.id]
+        self._plans[node.id] = planned
+        self.built.add(node.id)
+        self.show.stop(node.id, time.monotonic() - job.started)
+
+    # --- what goes wrong
+
+    def _lost(self, job: _Job, tag: _Tag) -> None:
+        count = job.lost[tag.shard] = job.lost.get(tag.shard, 0) + 1
+        what = "finish" if tag.shard == FINISH else f"shard {tag.shard}"
+        if count > RETRIES:
+            error = RunError(
+                f"{tag.node}, {what}: its worker process died {count} times (killed, out of memory, or a crash in "
+                "native code)",
+                fix="lower resources.workers or raise resources.memory, then run the same command: it resumes",
+            )
+            self._fail(tag.node, error, "")
+            return
+        self.show.say(f"{tag.node:<18} {what}: its worker died; started again ({count} of {RETRIES})")
+        job.queue.insert(0, tag.shard)
+
+    def _redo_shard(self, job: _Job, tag: _Tag, error: CorruptShard) -> None:
+        if self._too_often(f"{tag.node}/{error.shard}"):
+            self._fail(tag.node, error, "", tag.shard)
+            return
+        self.show.say(f"{tag.node:<18} damaged: {error.message}; set aside and computed anew")
+        for name in dict.fromkeys((error.shard, tag.shard)):
+            job.finished.discard(name)
+            if name != FINISH and name in job.tasks and name not in job.queue and name not in job.flying:
+                job.queue.append(name)
+        if not job.queue and not job.flying:
+            job.queue.append(FINISH)
+
+    def _rebuild(self, node_id: str, error: Corrupt) -> None:
+        """An input of `node_id` was damaged and is set aside: build it again, then everything that waits for it."""
+        damaged = [n for n, p in self._plans.items() if not self.store.committed(p.node.stage, str(p.key))]
+        if not damaged or any(self._too_often(name) for name in damaged):
+            self._fail(node_id, error, "")
+            return
+        self.show.say(f"{damaged[0]:<18} damaged: {error.message}; set aside and built anew")
+        gone = set(damaged)
+        for name, node in self._nodes.items():
+            if gone & set(node.parents):
+                gone.add(name)
+        for name in gone:
+            # Tasks of these nodes still in flight count as workers in use until they end; their outcome is not used.
+            self._plans.pop(name, None)
+            self._jobs.pop(name, None)
+
+    def _too_often(self, what: str) -> bool:
+        self._repairs[what] = self._repairs.get(what, 0) + 1
+        return self._repairs[what] > RETRIES
+
+    def _fail(self, node_id: str, error: BaseException, trace: str, shard: str = "") -> None:
+        if not isinstance(error, StockpotError):
+            where = node_id if shard in ("", FINISH) else f"{node_id}, shard {shard}"
+            text = " ".join(str(error).split())
+            error = RunError(f"{where}: {type(error).__name__}: {text}", trace=trace)
+        self._failed[node_id] = error
+        if node_id in self._jobs:
+            del self._jobs[node_id]
+            self.show.stop(node_id, None, str(error))
+
+    def _first_failure(self) -> BaseException:
+        node, error = next(iter(self._failed.items()))
+        others = [name for name in self._failed if name != node]
+        if others and isinstance(error, StockpotError):
+            error.args = (f"{error}; also failed: {', '.join(others)}",)
+        return error
+
+    def _tell(self) -> None:
+        for node_id, job in self._jobs.items():
+            progress = self.store.work_in_progress(str(job.planned.key))["progress"]
+            running = {
+                name: Fraction(int(p["done"]), int(p["total"]), str(p.get("text", "")))
+                for name, p in progress.items()
+                if name in job.flying
+            }
+            self.show.update(node_id, len(job.finished), running)
+
+
+def _local_cluster(workers: int, memory_bytes: int, cores: int) -> Cluster:
+    from pipeline.cluster import Cluster
+
+    return Cluster(workers, memory_bytes, cores)

@@ -1,0 +1,110 @@
+"""A stored file that changed since it was last looked at is read in full before it is trusted again.
+
+Sizes are checked whenever an artifact is opened, and checksums whenever it is read. In between stands this: a file
+edited in place (its time or inode moved) makes the next run verify the whole artifact, so that even a run that would
+read nothing of it finds the damage.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import uuid
+from typing import TYPE_CHECKING, Any
+
+from pipeline.digests import bytes_digest
+from pipeline.errors import CorruptArtifact
+from pipeline.keys import canonical
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from pipeline.reader import ArtifactReader
+    from pipeline.store import Store
+
+__all__ = ["Seen"]
+
+_FORMAT = 1
+
+
+class Seen:
+    """Fingerprints (sizes, times, inodes) of artifacts this machine has looked at, in one small JSON file.
+
+    Parameters
+    ----------
+    path : the cache file; None keeps nothing. A lost or damaged one only means that changes made meanwhile are found
+        later, when they are read.
+    """
+
+    def __init__(self, path: Path | None) -> None:
+        self._path = path
+        self._entries = self._load()
+        self._changed = False
+
+    def check(self, store: Store, reader: ArtifactReader) -> None:
+        """Verify the artifact in full where one of its files changed since the last look.
+
+        Raises
+        ------
+        CorruptArtifact
+            Naming the first file that does not match.
+        """
+        name = f"{os.path.realpath(store.root)}:{reader.stage}/{reader.key}"
+        found = _fingerprint(reader)
+        if self._entries.get(name) == found:
+            return
+        if name in self._entries:
+            from pipeline.verify import verify_artifact
+
+            if findings := verify_artifact(store, reader.stage, reader.key):
+                first = findings[0]
+                raise CorruptArtifact(
+                    f"{first.file}: {first.message}",
+                    fix="run the same command again: it is set aside and built anew",
+                    stage=reader.stage,
+                    key=reader.key,
+                )
+        self._entries[name] = found
+        self._changed = True
+
+    def forget(self, store: Store, stage: str, key: str) -> None:
+        """Take the next look at this artifact as the first one."""
+        self._changed |= self._entries.pop(f"{os.path.realpath(store.root)}:{stage}/{key}", None) is not None
+
+    def save(self) -> None:
+        """Keep the fingerprints for the next process; where they cannot be written, only this check is lost."""
+        if self._path is None or not self._changed:
+            return
+        partial = self._path.with_name(f".{self._path.name}.{uuid.uuid4().hex}")
+        with contextlib.suppress(OSError):
+            try:
+                self._path.parent.mkdir(parents=True, exist_ok=True)
+                partial.write_text(json.dumps({"format": _FORMAT, "artifacts": self._entries}, sort_keys=True))
+                partial.replace(self._path)
+            finally:
+                partial.unlink(missing_ok=True)
+        self._changed = False
+
+    def _load(self) -> dict[str, Any]:
+        if self._path is None:
+            return {}
+        try:
+            found = json.loads(self._path.read_bytes())
+        except (OSError, ValueError):
+            return {}
+        if (
+            not isinstance(found, dict)
+            or found.get("format") != _FORMAT
+            or not isinstance(found.get("artifacts"), dict)
+        ):
+            return {}
+        return dict(found["artifacts"])
+
+
+def _fingerprint(reader: ArtifactReader) -> str:
+    stats = []
+    for name in reader.names():
+        found = (reader.root / name).stat()
+        stats.append([name, found.st_size, found.st_mtime_ns, found.st_ino])
+    return bytes_digest(canonical(["stockpot-seen", stats]))

@@ -1,0 +1,119 @@
+"""`plan` and `status` as text and JSON: what is there, what would run, and what it would cost."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from pipeline.budget import WORKER_BYTES, Budget, human_bytes
+from pipeline.plan import totals
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from pipeline.plan import Planned
+    from pipeline.store import Store
+
+__all__ = ["plan_document", "plan_text", "status_document", "status_text", "table"]
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[int] = ()) -> str:
+    """Columns as plain text; those in `right` are aligned to the right."""
+    lines = [list(head), *[list(row) for row in rows]]
+    widths = [max(len(line[i]) for line in lines) for i in range(len(head))]
+    texts = []
+    for line in lines:
+        cells = [
+            cell.rjust(w) if i in right else cell.ljust(w) for i, (cell, w) in enumerate(zip(line, widths, strict=True))
+        ]
+        texts.append("  ".join(cells).rstrip())
+    return "\n".join(texts)
+
+
+def plan_document(planned: Sequence[Planned], budget: Budget) -> dict[str, Any]:
+    """JSON of a plan; unknown figures are null."""
+    return {
+        "memory_bytes": budget.memory_bytes,
+        "worker_bytes": WORKER_BYTES,
+        "cores": budget.cores,
+        "nodes": [
+            {
+                "node": p.node.id,
+                "stage": p.node.stage,
+                "state": p.state,
+                "reason": p.reason or None,
+                "key": p.key,
+                "digest": p.digest,
+                "read_bytes": p.cost.read if p.cost else None,
+                "written_bytes": p.cost.written if p.cost else None,
+                "peak_bytes": p.cost.peak if p.cost else None,
+                "estimated": p.estimated,
+            }
+            for p in planned
+        ],
+        "would_run": sum(not p.cached for p in planned),
+        **totals(planned),
+    }
+
+
+def plan_text(planned: Sequence[Planned], budget: Budget) -> str:
+    """A plan as a table; "~" marks figures that rest on estimated counts."""
+    rows = []
+    for p in planned:
+        mark = "~" if p.estimated else ""
+        sizes = [p.cost.read, p.cost.written, p.cost.peak] if p.cost else []
+        cells = [f"{mark}{human_bytes(size)}" for size in sizes] or ["?", "?", "?"]
+        state = "cached" if p.cached else p.state if p.reason in ("", "not built yet") else p.reason
+        rows.append([p.node.id, state, (p.key or "")[:12], *cells])
+    text = table(("artifact", "state", "key", "reads", "writes", "peak of a task"), rows, right=(3, 4, 5))
+    todo = [p for p in planned if not p.cached]
+    if not todo:
+        return f"{text}\n\nnothing to run: all {len(planned)} artifacts are cached"
+    sums = totals(planned)
+    unknown = sum(p.cost is None for p in todo)
+    tail = f", {unknown} of them not projected yet" if unknown else ""
+    return (
+        f"{text}\n\n{len(todo)} of {len(planned)} artifacts would run{tail}: read {human_bytes(sums['read'])}, write "
+        f"{human_bytes(sums['written'])}; memory budget {human_bytes(budget.memory_bytes)} on {budget.cores} cores, "
+        f"a worker stands at {human_bytes(WORKER_BYTES)} before its task"
+    )
+
+
+def status_document(planned: Sequence[Planned], store: Store) -> dict[str, Any]:
+    """JSON of what is built; `shards_done` of what is in progress."""
+    nodes = []
+    for p in planned:
+        work = store.work_in_progress(p.key) if p.key and not p.cached else {"shards": [], "progress": {}}
+        manifest = p.manifest or {}
+        nodes.append(
+            {
+                "node": p.node.id,
+                "stage": p.node.stage,
+                "state": "cached" if p.cached else "in progress" if work["shards"] or work["progress"] else p.state,
+                "reason": p.reason or None,
+                "key": p.key,
+                "digest": p.digest,
+                "bytes": sum(file["size"] for file in manifest["files"].values()) if manifest else None,
+                "seconds": manifest.get("seconds"),
+                "peak_bytes": manifest.get("peak_bytes"),
+                "started": manifest.get("started"),
+                "shards_done": len(work["shards"]),
+                "progress": work["progress"],
+            }
+        )
+    return {"store": str(store.root), "cached": sum(p.cached for p in planned), "total": len(planned), "nodes": nodes}
+
+
+def status_text(document: dict[str, Any]) -> str:
+    """Status as a table."""
+    rows = []
+    for node in document["nodes"]:
+        state = node["reason"] if node["state"] != "cached" and node["reason"] else node["state"]
+        if node["state"] == "in progress":
+            shares = [f"{p['done']}/{p['total']}" for p in node["progress"].values()]
+            state = f"in progress, {node['shards_done']} shards done" + (f", {' '.join(shares)}" if shares else "")
+        built = node["state"] == "cached"
+        size = human_bytes(node["bytes"]) if built else ""
+        seconds = f"{node['seconds']:.1f} s" if built else ""
+        rows.append([node["node"], state, (node["key"] or "")[:12], (node["digest"] or "")[:12], size, seconds])
+    text = table(("artifact", "state", "key", "digest", "size", "built in"), rows, right=(4, 5))
+    return f"{text}\n\n{document['cached']} of {document['total']} artifacts are built in {document['store']}"

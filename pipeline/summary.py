@@ -1,0 +1,222 @@
+"""`run.json` and `summary.json` come from manifests alone: built just now or cached, the figures are the same."""
+
+from __future__ import annotations
+
+import json
+import os
+import uuid
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+    from pathlib import Path
+
+    from pipeline.dag import Node
+    from pipeline.recipe import Recipe
+
+__all__ = ["RUN_FORMAT", "Built", "accuracy_rows", "run_document", "summarise", "write_atomically"]
+
+RUN_FORMAT = 1
+_SPLITS = ("train", "valid", "test", "infer")
+
+
+@dataclass(frozen=True)
+class Built:
+    """A committed artifact of a run: its node, where it is, and whether this run found it there."""
+
+    node: Node
+    manifest: Mapping[str, Any]
+    cached: bool
+    projected_bytes: int | None = None
+
+    @property
+    def key(self) -> str:
+        return str(self.manifest["key"])
+
+    @property
+    def digest(self) -> str:
+        return str(self.manifest["digest"])
+
+    @property
+    def facts(self) -> Mapping[str, Any]:
+        facts: Mapping[str, Any] = self.manifest["facts"]
+        return facts
+
+    def note(self, name: str) -> Any:
+        """A figure noted by one of its shards, or None; see `Writer.note`."""
+        for notes in self.manifest["notes"].values():
+            if name in notes:
+                return notes[name]
+        return None
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Readers of `path` see the old text or the new one, never a mix."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+    try:
+        with open(partial, "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def run_document(recipe: Recipe, store: Path, built: Iterable[Built]) -> dict[str, Any]:
+    """What other programs open a run by: store, resolved recipe, and key and digest of every artifact."""
+    return {
+        "format": RUN_FORMAT,
+        "name": recipe.name,
+        "store": str(store.absolute()),
+        "recipe": recipe.tables(),
+        "artifacts": {b.node.id: {"stage": b.node.stage, "key": b.key, "digest": b.digest} for b in built},
+    }
+
+
+def summarise(recipe: Recipe, built: Sequence[Built]) -> dict[str, Any]:
+    """The contract's `summary.json`; null where a stage or figure is absent."""
+    by_id = {b.node.id: b for b in built}
+    stages: dict[str, Any] = {}
+    for stage in dict.fromkeys(b.node.stage for b in built):
+        stages[stage] = _stage([b for b in built if b.node.stage == stage])
+    for stage in ("influence", "pack"):
+        if stage in stages:
+            stages[stage]["splits"] = {
+                split: _records(by_id.get(f"{stage}:{split}"), by_id.get(f"pack:{split}"))
+                for split in _SPLITS
+                if f"{stage}:{split}" in by_id
+            }
+    if (partition := by_id.get("partition")) is not None:
+        stages["partition"] |= _pick(partition.facts, "parts", "edge_cut", "balance", "method")
+    if (order := by_id.get("order")) is not None:
+        stages["order"] |= _pick(order.facts, "method", "tour_length", "random_length")
+    if (codes := by_id.get("quantize")) is not None:
+        stages["quantize"] |= _quantize(codes.facts)
+    return {
+        "dataset": _dataset(recipe, by_id.get("ingest"), by_id.get("split")),
+        "stages": {"influence": None, "quantize": None, **stages, "hag": None},
+        "train": _train(by_id),
+        "soup": _soup(by_id),
+        "infer": _infer(by_id.get("infer")),
+    }
+
+
+def _pick(facts: Mapping[str, Any], *names: str) -> dict[str, Any]:
+    return {name: facts.get(name) for name in names}
+
+
+def _dataset(recipe: Recipe, ingest: Built | None, split: Built | None) -> dict[str, Any]:
+    facts = ingest.facts if ingest else {}
+    splits = {name: split.facts.get(name) for name in ("train", "valid", "test")} if split else None
+    return {
+        "name": recipe.name,
+        "num_nodes": facts.get("num_nodes"),
+        "num_edges_stored": facts.get("num_edges_stored"),
+        "num_edges": facts.get("nnz"),
+        "num_features": facts.get("num_features"),
+        "num_classes": facts.get("num_classes"),
+        "splits": splits,
+    }
+
+
+def _stage(nodes: Sequence[Built]) -> dict[str, Any]:
+    """One entry a stage; where it has several artifacts: the first key, sums, and the largest peak."""
+    found: dict[str, Any] = {
+        "key": nodes[0].key,
+        "cached": all(b.cached for b in nodes),
+        "seconds": sum(b.manifest["seconds"] for b in nodes),
+        "peak_bytes": max(b.manifest["peak_bytes"] for b in nodes),
+        "bytes_written": sum(b.manifest["bytes_written"] for b in nodes),
+    }
+    if len(nodes) > 1:
+        found["keys"] = {b.node.id: b.key for b in nodes}
+    return found
+
+
+def _records(records: Built | None, packed: Built | None) -> dict[str, Any]:
+    facts = records.facts if records else {}
+    inside = packed.facts if packed else {}
+    return {**_pick(facts, "records", "rows"), "edges": inside.get("edges"), **_pick(facts, "replication")}
+
+
+def _quantize(facts: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "codec": facts.get("codec"),
+        "bytes_per_row": facts.get("row_bytes"),
+        **_pick(facts, "table_bytes", "compression_ratio", "nmse", "nmse_aggregated"),
+    }
+
+
+def _train(by_id: Mapping[str, Built]) -> dict[str, Any] | None:
+    trained = [by_id[name] for name in by_id if name.startswith("train:")]
+    if not trained:
+        return None
+    tested = _results(by_id)
+    return {
+        "ingredients": [
+            {
+                "seed": b.facts.get("seed"),
+                "key": b.key,
+                "epochs": b.facts.get("epochs"),
+                "seconds": b.manifest["seconds"],
+                "seconds_per_epoch": b.note("seconds_per_epoch"),
+                "valid_accuracy": b.facts.get("valid_accuracy"),
+                "test_accuracy": tested.get(f"ingredient:{b.node.instance['index']}"),
+            }
+            for b in trained
+        ]
+    }
+
+
+def _results(by_id: Mapping[str, Built]) -> Mapping[str, Any]:
+    infer = by_id.get("infer")
+    results: Mapping[str, Any] = infer.facts.get("results") or {} if infer else {}
+    return results
+
+
+def _soup(by_id: Mapping[str, Built]) -> dict[str, Any] | None:
+    soup = by_id.get("soup")
+    if soup is None:
+        return None
+    tested = _results(by_id)
+    seconds = soup.note("seconds") or {}
+    return {
+        "chosen": soup.facts.get("chosen"),
+        "methods": {
+            name: {
+                "valid_accuracy": method.get("valid_accuracy"),
+                "test_accuracy": tested.get(name),
+                "seconds": seconds.get(name) if isinstance(seconds, dict) else soup.note(f"seconds_{name}"),
+                "peak_bytes": soup.manifest["peak_bytes"],
+            }
+            for name, method in soup.facts.get("methods", {}).items()
+        },
+    }
+
+
+def _infer(infer: Built | None) -> dict[str, Any] | None:
+    if infer is None:
+        return None
+    facts = _pick(infer.facts, "num_outputs", "test_accuracy", "full_graph_test_accuracy")
+    return {"seconds": infer.manifest["seconds"], **facts}
+
+
+def accuracy_rows(summary: Mapping[str, Any]) -> list[tuple[str, float | None, float | None]]:
+    """(what, valid accuracy, test accuracy) of every single model and soup; the chosen soup is marked."""
+    rows: list[tuple[str, float | None, float | None]] = []
+    for i, single in enumerate((summary["train"] or {"ingredients": []})["ingredients"]):
+        rows.append((f"single model {i} (seed {single['seed']})", single["valid_accuracy"], single["test_accuracy"]))
+    soup = summary["soup"]
+    if soup is not None:
+        for name, method in soup["methods"].items():
+            marked = f"soup: {name}" + (" (chosen on validation)" if name == soup["chosen"] else "")
+            rows.append((marked, method["valid_accuracy"], method["test_accuracy"]))
+    return rows
+
+
+def dump(document: Mapping[str, Any]) -> str:
+    """JSON as it is written to files: readable, NaN refused."""
+    return json.dumps(document, indent=1, allow_nan=False, ensure_ascii=False) + "\n"

@@ -1,0 +1,250 @@
+"""Stages with the names and roles of the real ones that only add numbers, and misbehave where a control file says so.
+
+Control files stand in the folder FAKE_STAGES names: `die-NAME`, `fail-NAME`, `corrupt-NAME` hold how often to do it,
+`sleep-NAME` how long; NAME is STAGE, or STAGE.INSTANCE ("train.0", "pack.valid"). `calls` gets a line per shard run.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from pipeline import dag
+from stages.errors import BadInput
+from stages.stage import Cost, Shard, Stage
+
+READS = {
+    "ingest": ("graph.undirected", "features.reduce"),
+    "split": ("dataset.split", "dataset.split_index"),
+    "partition": ("partition.method", "partition.parts"),
+    "influence": ("batches.method", "batches.alpha", "batches.outputs", "infer.split", "infer.top_k"),
+    "order": ("order.method",),
+    "quantize": ("features.codec",),
+    "pack": (),
+    "train": ("train.model", "train.hidden", "train.epochs", "train.seed"),
+    "soup": ("soup.method",),
+    "infer": ("infer.full_graph",),
+}
+ROLES = {
+    "ingest": ("source",),
+    "split": ("graph",),
+    "partition": ("graph",),
+    "influence": ("graph", "split", "partition", "nodes"),
+    "order": ("records", "graph"),
+    "quantize": ("graph",),
+    "pack": ("graph", "partition", "records", "codes"),
+    "train": ("train", "valid", "order"),
+    "soup": ("valid", "ingredient*"),
+    "infer": ("outputs", "soup", "ingredient*", "graph", "codes"),
+}
+EXACT = {"ingest", "split", "influence", "order", "quantize", "pack"}
+NODES, EDGES = 40, 120
+PEAK = 50_000_000
+
+
+@dataclass(frozen=True)
+class Params:
+    values: str
+    name: str
+    stage: str
+
+
+def control() -> Path:
+    return Path(os.environ["FAKE_STAGES"])
+
+
+def ordered(name: str, kind: str) -> int:
+    """How often `kind` is still to be done to `name`; counts it down."""
+    path = control() / f"{kind}-{name}"
+    left = int(path.read_text()) if path.exists() else 0
+    if left:
+        path.write_text(str(left - 1))
+    return left
+
+
+def calls() -> list[str]:
+    path = control() / "calls"
+    return path.read_text().split() if path.exists() else []
+
+
+def resolve(stage):
+    def inner(values, facts):
+        assert set(values) <= {*READS[stage], "split", "index"}
+        if values.get("batches.method") == "labor":
+            raise BadInput("batches.method = 'labor' is not available in this version")
+        for role in facts.values():
+            if "num_nodes" in role:
+                assert role["num_nodes"] == NODES
+        instance = values.get("split", values.get("index"))
+        name = stage if instance is None else f"{stage}.{instance}"
+        return Params(json.dumps(dict(values), sort_keys=True), name, stage)
+
+    return inner
+
+
+def run(params, inputs, shard, writer):
+    with open(control() / "calls", "a") as log:
+        log.write(f"{params.name}/{shard.name}\n")
+    if ordered(params.name, "die"):
+        os._exit(3)
+    if ordered(params.name, "fail"):
+        raise KeyError("a bug")
+    if ordered(params.name, "refuse"):
+        raise BadInput("dataset: expected labels, found none", fix="add y")
+    path = control() / f"sleep-{params.name}"
+    for step in range(20 * int(path.read_text()) if path.exists() else 0):
+        writer.progress(step, 1000, "sleeping")
+        time.sleep(0.05)
+    total = sum(int(reader.array("sum")[0]) for reader in inputs.values() if reader.has("sum"))
+    writer.array(f"part-{shard.name}", np.array([total + len(params.values)], np.int64))
+    drift = ordered(params.name, "drift")
+    writer.array(f"value-{shard.name}", np.arange(100) + drift)
+    writer.note("seconds_per_epoch", 0.5)
+    writer.progress(1, 1)
+    return {"done": shard.stop}
+
+
+def finish(params, inputs, shards, writer):
+    total = sum(int(shards[name].array(f"part-{name}")[0]) for name in sorted(shards))
+    writer.array("sum", np.array([total]))
+    if params.stage == "train":
+        rows = [{"epoch": e, "loss": 1.0 / (e + 1), "valid_accuracy": 0.5 + e / 20} for e in range(5)]
+        writer.path("history.json").write_text(json.dumps(rows))
+    return FACTS[params.stage](json.loads(params.values))
+
+
+FACTS = {
+    "ingest": lambda v: {
+        "num_nodes": NODES,
+        "num_edges_stored": EDGES,
+        "nnz": 2 * EDGES,
+        "num_features": 8,
+        "num_classes": 3,
+        "unlabelled": 0,
+        "directed": False,
+        "weighted": False,
+        "features": "sparse",
+        "binary": True,
+        "x_nnz": 80,
+    },
+    "split": lambda v: {"train": 20, "valid": 10, "test": 10, "origin": "seeded"},
+    "partition": lambda v: {"parts": 4, "edge_cut": 0.25, "balance": 1.02, "method": "metis", "num_nodes": NODES},
+    "influence": lambda v: {
+        "split": v["split"],
+        "records": 2,
+        "outputs": 20,
+        "rows": 60,
+        "replication": 3.0,
+        "captured": 0.9,
+        "method": "node",
+        "num_nodes": NODES,
+    },
+    "order": lambda v: {"method": "label", "records": 2, "tour_length": 2.0, "random_length": 1.0},
+    "quantize": lambda v: {
+        "codec": "lossless-bits",
+        "row_bytes": 1,
+        "code_bytes": 40,
+        "table_bytes": 0,
+        "compression_ratio": 32.0,
+        "nmse": 0.0,
+        "nmse_aggregated": None,
+        "num_nodes": NODES,
+        "num_features": 8,
+    },
+    "pack": lambda v: {
+        "split": v["split"],
+        "records": 2,
+        "rows": 60,
+        "edges": 200,
+        "outputs": 20,
+        "replication": 3.0,
+        "num_classes": 3,
+        "num_features": 8,
+        "max_rows": 31,
+        "max_edges": 101,
+    },
+    "train": lambda v: {
+        "seed": v["train.seed"] + v["index"],
+        "epochs": 5,
+        "best_epoch": 4,
+        "valid_accuracy": 0.7 + v["index"] / 100,
+        "num_parameters": 1000,
+    },
+    "soup": lambda v: {
+        "chosen": "greedy",
+        "methods": {
+            name: {"valid_accuracy": 0.75, "valid_loss": 1.0, "members": [0]} for name in ("best", "uniform", "greedy")
+        },
+    },
+    "infer": lambda v: {
+        "num_outputs": 10,
+        "test_accuracy": 0.74,
+        "full_graph_test_accuracy": 0.745,
+        "results": {"ingredient:0": 0.71, "ingredient:1": 0.72, "best": 0.72, "uniform": 0.7, "greedy": 0.74},
+    },
+}
+
+
+def shards(params, inputs):
+    count = 3 if params.stage in ("influence", "pack") else 1
+    return [Shard(f"{params.name}-{i}", i, i + 1) for i in range(count)]
+
+
+STAGES = {
+    name: Stage(
+        name=name,
+        version=1,
+        exact=name in EXACT,
+        params=Params,
+        roles=ROLES[name],
+        reads=READS[name],
+        resolve=resolve(name),
+        shards=shards,
+        run=run,
+        finish=finish,
+        cost=lambda params, facts: Cost(1000, 1000, PEAK),
+    )
+    for name in READS
+}
+
+
+def install() -> None:
+    """Put the fakes in place of the real stages in this process."""
+    dag.STAGES.clear()
+    dag.STAGES.update(STAGES)
+
+
+def write_source(folder: Path) -> Path:
+    rng = np.random.default_rng(0)
+    path = folder / "toy.npz"
+    np.savez(
+        path,
+        edge_index=rng.integers(0, NODES, (2, EDGES)),
+        num_nodes=np.int64(NODES),
+        x=np.ones((NODES, 8), np.float32),
+        y=rng.integers(0, 3, NODES),
+    )
+    return path
+
+
+def dask_setup(worker) -> None:
+    """Preloaded by the workers of a test: they find the fakes too."""
+    del worker
+    install()
+
+
+if __name__ == "__main__":
+    import dask
+
+    from pipeline.cli import main
+
+    # The name under which workers import this file, not "__main__".
+    dask.config.set({"distributed.worker.preload": ["tests.pipeline.fakes"]})
+    install()
+    sys.exit(main())

@@ -1,0 +1,244 @@
+"""Every node ends committed once, whatever dies on the way."""
+
+import dask
+import pytest
+
+from pipeline import dag
+from pipeline.budget import WORKER_BYTES, Budget
+from pipeline.cluster import Cluster
+from pipeline.digests import StatCache
+from pipeline.plan import Planner
+from pipeline.progress import Silent
+from pipeline.recipe import from_tables
+from pipeline.run import RunError, Runner
+from pipeline.seen import Seen
+from pipeline.store import Store
+from stages.errors import BadInput, NonDeterminism, OverBudget
+from tests.pipeline import fakes
+
+BUDGET = Budget(memory_bytes=4_000_000_000, cores=2)
+
+
+class Said(Silent):
+    def __init__(self):
+        self.lines = []
+
+    def say(self, text):
+        self.lines.append(text)
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    """One cluster for all tests: starting processes is what takes long."""
+    with dask.config.set({"distributed.worker.preload": ["tests.pipeline.fakes"]}):
+        with pytest.MonkeyPatch.context() as patch:
+            started = []
+
+            def start(workers, memory_bytes, cores):
+                if not started:
+                    started.append(Cluster(2, memory_bytes, cores))
+                return Kept(started[0])
+
+            patch.setenv("OMP_NUM_THREADS", "1")
+            yield start
+            for one in started:
+                one.close()
+
+
+class Kept:
+    """A cluster that outlives its run."""
+
+    def __init__(self, cluster):
+        self.cluster = cluster
+        self.submit, self.wait = cluster.submit, cluster.wait
+
+    def close(self, *, now=False):
+        while self.cluster._futures:
+            self.cluster.wait(0.1)
+
+
+@pytest.fixture(scope="module")
+def control(tmp_path_factory):
+    """Workers read the folder's name from the environment they were started with."""
+    folder = tmp_path_factory.mktemp("control")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("FAKE_STAGES", str(folder))
+        yield folder
+
+
+@pytest.fixture
+def world(control, tmp_path, monkeypatch, cluster):
+    for path in control.iterdir():
+        path.unlink()
+    monkeypatch.setattr(dag, "STAGES", fakes.STAGES)
+    return World(control, tmp_path, cluster)
+
+
+class World:
+    def __init__(self, control, folder, start):
+        self.control, self.folder, self.start = control, folder, start
+        self.source = fakes.write_source(folder)
+        self.store = Store(folder / "store")
+        self.said = Said()
+
+    def order(self, kind, name, count=1):
+        (self.control / f"{kind}-{name}").write_text(str(count))
+
+    def run(self, *targets, force=(), budget=BUDGET, start=None, **tables):
+        tables = {"dataset": {"source": f"npz:{self.source}"}, "train": {"ingredients": 2}, **tables}
+        recipe = from_tables("toy", tables)
+        seen = Seen(self.folder / "seen.json")
+        planner = Planner(recipe, self.store, StatCache(self.folder / "stat.json"), seen)
+        planner.force |= set(dag.select(planner.nodes, force)) if force else set()
+        (self.control / "calls").write_text("")
+        self.said.lines.clear()
+        runner = Runner(planner, self.store, budget, self.said, start or self.start)
+        try:
+            plans = runner.run(targets)
+        finally:
+            seen.save()
+        self.built = runner.built
+        return {name: plan.digest for name, plan in plans.items()}
+
+
+def no_cluster(*_):
+    raise AssertionError("nothing was to be built")
+
+
+def everything():
+    return {node.id for node in dag.build(from_tables("toy", {"train": {"ingredients": 2}}))}
+
+
+def test_everything_is_built_once_and_then_cached(world):
+    digests = world.run()
+    assert world.built == set(digests) == everything()
+    assert len(fakes.calls()) == len(set(fakes.calls())) == 9 + 6 * 3
+    assert world.run(start=no_cluster) == digests
+    assert fakes.calls() == []
+    assert not list((world.folder / "store/work").glob("*"))
+
+
+def test_only_ancestors_of_the_named_stages(world):
+    assert set(world.run("order")) == {"ingest", "split", "influence:train", "order"}
+    assert set(world.run("pack:train")) >= {"partition", "quantize", "pack:train"}
+    assert not any(call.startswith("train") for call in fakes.calls())
+    with pytest.raises(BadInput, match="stage packs: not part of this recipe"):
+        world.run("packs", start=no_cluster)
+
+
+def test_more_ingredients_add_only_theirs_and_what_follows(world):
+    world.run()
+    world.run(train={"ingredients": 3})
+    assert world.built == {"train:2", "soup", "infer"}
+
+
+def test_a_worker_that_dies_costs_one_more_call(world):
+    world.order("die", "influence.train", 2)
+    world.run("influence:train")
+    assert len([call for call in fakes.calls() if call.startswith("influence.train/")]) == 5
+    assert sum("its worker died" in line for line in world.said.lines) == 2
+
+
+def test_a_worker_that_dies_always_is_an_error(world):
+    world.order("die", "split", 100)
+    with pytest.raises(RunError, match="split, shard split-0: its worker process died 4 times"):
+        world.run("split")
+    assert len([call for call in fakes.calls() if call.startswith("split/")]) == 4
+
+
+def test_other_nodes_go_on_after_a_failure(world):
+    world.order("fail", "partition", 1)
+    with pytest.raises(RunError, match="partition, shard partition-0: KeyError: 'a bug'") as caught:
+        world.run()
+    assert "Traceback" in caught.value.trace
+    assert "order/order-0" in fakes.calls()
+    assert not any(call.startswith("pack") for call in fakes.calls())
+    world.run()
+    assert "order" not in world.built
+    assert "partition" in world.built
+
+
+def test_a_stage_that_refuses_its_input_keeps_its_own_words(world):
+    world.order("refuse", "ingest", 1)
+    with pytest.raises(BadInput, match="^dataset: expected labels, found none; fix: add y$"):
+        world.run()
+
+
+def test_finished_shards_are_not_run_again(world):
+    world.order("fail", "pack.valid", 1)
+    with pytest.raises(RunError, match=r"pack:valid, shard"):
+        world.run("pack:valid")
+    before = [call for call in fakes.calls() if call.startswith("pack.valid/")]
+    world.run("pack:valid")
+    after = [call for call in fakes.calls() if call.startswith("pack.valid/")]
+    assert 1 <= len(after) <= 2
+    assert len(before) + len(after) <= 5
+
+
+def flip(path):
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(bytes(data))
+
+
+@pytest.mark.parametrize("damage", ["flip", "truncate", "delete", "manifest"])
+def test_a_damaged_artifact_is_set_aside_and_built_anew(world, damage):
+    digests = world.run("pack:train")
+    folder = next((world.folder / "store/objects/influence").iterdir())
+    chunk = next(path for path in sorted(folder.rglob("*")) if path.is_file() and "value" in str(path) and "c/" in str(path))
+    if damage == "flip":
+        flip(chunk)
+    elif damage == "truncate":
+        chunk.write_bytes(chunk.read_bytes()[:-9])
+    elif damage == "delete":
+        chunk.unlink()
+    else:
+        flip(folder / "manifest.json")
+    assert world.run("pack:train") == digests
+    assert world.built == {"influence:train"}
+    assert any("damaged" in line and "built anew" in line for line in world.said.lines)
+    assert len(list((world.folder / "store/quarantine").iterdir())) == 1
+    world.run("pack:train", start=no_cluster)
+
+
+def test_damage_met_while_reading_is_mended_in_the_same_run(world):
+    digests = world.run("pack:train")
+    (world.folder / "seen.json").unlink()  # as for a second user: nobody looked at these files before
+    folder = next((world.folder / "store/objects/influence").iterdir())
+    flip(next(p for p in sorted(folder.rglob("*")) if p.is_file() and "sum" in str(p) and "c/" in str(p)))
+    assert world.run("pack:train", force=["pack:train"]) == digests
+    assert world.built == {"influence:train", "pack:train"}
+
+
+def test_force_builds_again_and_insists_on_the_same_bytes(world):
+    digests = world.run("order")
+    assert world.run("order", force=["split"]) == digests
+    assert world.built == {"split"}
+    assert any("forced" in line for line in world.said.lines)
+    world.order("drift", "split", 1)
+    with pytest.raises(NonDeterminism, match="split: built again by --force"):
+        world.run("order", force=["split"])
+
+
+def test_force_of_a_recorded_stage_may_change_it(world):
+    digests = world.run("pack:train")
+    world.order("drift", "partition", 1)
+    again = world.run("pack:train", force=["partition"])
+    assert again["partition"] != digests["partition"]
+    assert {"partition", "pack:train"} <= world.built
+    assert "ingest" not in world.built
+
+
+def test_memory_is_refused_before_anything_runs(world):
+    with pytest.raises(OverBudget) as caught:
+        world.run(budget=Budget(WORKER_BYTES + fakes.PEAK - 1, 2), start=no_cluster)
+    assert "ingest" in str(caught.value)
+    assert "allowed" in str(caught.value)
+    assert not (world.folder / "store").exists()
+    assert set(world.run("split", budget=Budget(WORKER_BYTES + fakes.PEAK, 2))) == {"ingest", "split"}
+
+
+def test_a_value_this_version_lacks_is_refused_before_anything_runs(world):
+    with pytest.raises(BadInput, match="labor"):
+        world.run(start=no_cluster, batches={"method": "labor"})
+    assert not (world.folder / "store").exists()
