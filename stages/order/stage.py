@@ -1,0 +1,99 @@
+"""Order as a stage: label histograms of the training records, their distances, and a tour; never rewrites records."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from stages.errors import BadInput
+from stages.stage import Cost, Shard, Stage
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from stages.stage import Facts, Inputs, Reader, Writer
+
+__all__ = ["STAGE"]
+
+METHODS = ("label", "sample", "shuffle")
+LATER = ("overlap",)
+
+
+@dataclass(frozen=True)
+class Params:
+    """Resolved parameters."""
+
+    method: str
+
+
+def resolve(values: Mapping[str, Any], facts: Mapping[str, Facts]) -> Params:
+    """Check the recipe's values."""
+    del facts
+    method = values["order.method"]
+    if method not in METHODS:
+        what = "is not available in this version" if method in LATER else "is not known"
+        raise BadInput(f"order.method = {method!r} {what}; expected one of {', '.join(METHODS)}")
+    if values["order.cache"] != 0:
+        raise BadInput(f"order.cache = {values['order.cache']} is not available in this version; expected 0")
+    return Params(method=method)
+
+
+def shards(params: Params, inputs: Inputs) -> Sequence[Shard]:
+    """One shard over all records."""
+    del params
+    return [Shard("all", 0, int(inputs["records"].facts["records"]))]
+
+
+def run(params: Params, inputs: Inputs, shard: Shard, writer: Writer) -> dict[str, Any]:
+    """Histograms; distances unless shuffled; the tour where the order is fixed."""
+    del shard
+    from stages.order.distance import distances, histograms
+    from stages.order.tour import longest_tour, random_length, tour_length
+
+    records, graph = inputs["records"], inputs["graph"]
+    labels = np.asarray(graph.array("y"))[np.asarray(records.array("outputs"))]
+    shares = histograms(labels, np.asarray(records.array("out_ptr")), max(1, int(graph.facts["num_classes"])))
+    writer.array("histogram", shares)
+    facts: dict[str, Any] = {"method": params.method, "records": len(shares)}
+    facts |= {"tour_length": None, "random_length": None}
+    if params.method == "shuffle":
+        return facts
+    distance = distances(shares)
+    writer.array("distance", distance)
+    facts["random_length"] = round(random_length(distance), 9)
+    if params.method == "label":
+        tour = longest_tour(distance)
+        writer.array("tour", tour)
+        facts["tour_length"] = round(tour_length(tour, distance), 9)
+    return facts
+
+
+def finish(params: Params, inputs: Inputs, outputs: Mapping[str, Reader], writer: Writer) -> dict[str, Any]:
+    """Facts of the one shard."""
+    del params, inputs, writer
+    return dict(outputs["all"].facts)
+
+
+def cost(params: Params, facts: Mapping[str, Facts]) -> Cost:
+    """Bytes: 16 a pair of records and 16 a record and class; 16 an output and 4 a node are read."""
+    records, classes = int(facts["records"]["records"]), int(facts["graph"]["num_classes"])
+    read = 12 * int(facts["records"]["outputs"]) + 4 * int(facts["graph"]["num_nodes"])
+    written = 8 * records * classes + (0 if params.method == "shuffle" else 8 * records**2 + 4 * records)
+    return Cost(read=read, written=written, peak=read + 3 * written)
+
+
+STAGE: Stage[Params] = Stage(
+    name="order",
+    version=1,
+    exact=True,
+    params=Params,
+    roles=("records", "graph"),
+    reads=("order.method", "order.cache"),
+    resolve=resolve,
+    shards=shards,
+    run=run,
+    finish=finish,
+    cost=cost,
+)
