@@ -80,7 +80,11 @@ def cost(params: Params, facts: Mapping[str, Facts]) -> Cost:
     """Bytes: 16 a pair of records and 16 a record and class; 16 an output and 4 a node are read."""
     records, classes = int(facts["records"]["records"]), int(facts["graph"]["num_classes"])
     read = 12 * int(facts["records"]["outputs"]) + 4 * int(facts["graph"]["num_nodes"])
-    written = 8 * records * classes + (0 if params.method == "shuffle" else 8 * records**2 + 4 * records)
+    written = (
+        8 * records * classes
+        + (0 if params.method == "shuffle" else 8 * records**2)
+        + (4 * records if params.method == "label" else 0)
+    )
     return Cost(read=read, written=written, peak=read + 3 * written)
 
 

@@ -1,0 +1,225 @@
+import numpy as np
+import pytest
+
+import stages.influence.stage as module
+from stages.errors import BadInput
+from stages.influence import STAGE
+from tests.memory import MemoryReader, run_stage
+from tests.stages.graphs import communities, csr, reader
+
+VALUES = {
+    "batches.method": "node",
+    "batches.alpha": 0.25,
+    "batches.eps": 1e-3,
+    "batches.top_k": 6,
+    "batches.outputs": 60,
+    "batches.mix": 4,
+    "batches.rounds": 1,
+    "graph.self_loops": True,
+    "infer.split": "test",
+    "infer.top_k": 0,
+    "split": "train",
+}
+NAMES = ("outputs", "out_ptr", "input_id", "n_id", "n_ptr")
+
+
+def make_inputs(num_nodes=900, seed=0):
+    edges, group = communities(num_nodes, 12, seed=seed)
+    graph = reader(*csr(num_nodes, edges)[:2], y=group, num_classes=12)
+    order = np.random.default_rng(seed).permutation(num_nodes)
+    ids = np.split(order, [num_nodes // 2, num_nodes * 3 // 4])
+    splits = {name: np.sort(part).astype(np.int32) for name, part in zip(("train", "valid", "test"), ids, strict=True)}
+    split = MemoryReader(splits, {name: len(part) for name, part in splits.items()})
+    parts = 30
+    part = MemoryReader({"part": (group * parts // 12).astype(np.int32)}, {"parts": parts, "num_nodes": num_nodes})
+    return {"graph": graph, "split": split, "partition": part}
+
+
+@pytest.fixture(scope="module")
+def inputs():
+    return make_inputs()
+
+
+def facts_of(inputs):
+    return {role: one.facts for role, one in inputs.items()}
+
+
+def build(inputs, tmp_path, *, threads=1, **values):
+    values = {**VALUES, **{name.replace("__", "."): value for name, value in values.items()}}
+    params = STAGE.resolve(values, facts_of(inputs))
+    used = {role: one for role, one in inputs.items() if role != "partition" or params.method == "cluster"}
+    return params, run_stage(STAGE, params, used, tmp_path, threads=threads)
+
+
+def check(out, ids, cap):
+    """What every artifact of influence promises, whatever the method."""
+    outputs, out_ptr, input_id, n_id, n_ptr = (out.array(name) for name in NAMES)
+    assert [a.dtype.str[1:] for a in (outputs, out_ptr, input_id, n_id, n_ptr)] == ["i4", "i8", "i8", "i4", "i8"]
+    assert sorted(outputs.tolist()) == ids.tolist()
+    np.testing.assert_array_equal(ids[input_id], outputs)
+    assert out_ptr[0] == n_ptr[0] == 0
+    assert out_ptr[-1] == len(outputs)
+    assert n_ptr[-1] == len(n_id)
+    sizes = np.diff(out_ptr)
+    assert sizes.min() >= 1
+    assert sizes.max() <= cap
+    for r in range(len(sizes)):
+        nodes = n_id[n_ptr[r] : n_ptr[r + 1]]
+        assert (np.diff(nodes) > 0).all()
+        assert np.isin(outputs[out_ptr[r] : out_ptr[r + 1]], nodes).all()
+    assert out.facts["records"] == len(sizes)
+    assert out.facts["outputs"] == len(outputs)
+    assert out.facts["rows"] == len(n_id)
+    assert out.facts["replication"] == pytest.approx(len(n_id) / len(outputs), abs=1e-6)
+
+
+@pytest.mark.parametrize("method", ["node", "cluster", "random"])
+@pytest.mark.parametrize("split", ["train", "valid"])
+def test_every_method_fills_the_same_format(inputs, tmp_path, method, split):
+    params, out = build(inputs, tmp_path, batches__method=method, split=split)
+    check(out, inputs["split"].array(split), params.outputs)
+    assert out.facts["split"] == split
+    assert out.facts["method"] == method
+    assert (out.facts["captured"] is None) == (method == "cluster")
+
+
+def test_records_are_the_union_of_the_largest_entries(inputs, tmp_path):
+    from tests.stages.test_ppr import top
+
+    params, out = build(inputs, tmp_path)
+    graph = inputs["graph"]
+    outputs, out_ptr, n_id, n_ptr = (out.array(name) for name in ("outputs", "out_ptr", "n_id", "n_ptr"))
+    arrays = graph.array("indptr"), graph.array("indices"), None, True
+    nodes, _, _, _ = top(arrays, outputs, k=params.top_k, eps=params.eps)
+    for r in range(out.facts["records"]):
+        span = slice(out_ptr[r], out_ptr[r + 1])
+        expected = set(nodes[span].ravel().tolist()) - {-1} | set(outputs[span].tolist())
+        assert set(n_id[n_ptr[r] : n_ptr[r + 1]].tolist()) == expected
+
+
+def test_influence_shares_more_than_chance_and_mixing_costs_rows(inputs, tmp_path):
+    rows = {}
+    for name, values in {
+        "one": {"batches__mix": 1},
+        "mixed": {"batches__mix": 6},
+        "random": {"batches__method": "random"},
+    }.items():
+        _, out = build(inputs, tmp_path / name, **values)
+        rows[name] = out.facts["rows"]
+        assert 0.3 < out.facts["captured"] <= 1.0
+    assert rows["one"] < rows["mixed"] < rows["random"]
+
+
+@pytest.mark.parametrize("method", ["node", "random"])
+def test_threads_and_shards_do_not_change_a_byte(inputs, tmp_path, monkeypatch, method):
+    _, expected = build(inputs, tmp_path / "a", batches__method=method)
+    for i, (span, chunk, threads) in enumerate([(64, 16, 2), (1000, 7, 2), (449, 512, 1)]):
+        monkeypatch.setattr(module, "SPAN", span)
+        monkeypatch.setattr(module, "_CHUNK", chunk)
+        _, out = build(inputs, tmp_path / str(i), threads=threads, batches__method=method)
+        assert out.facts == expected.facts
+        for name in NAMES:
+            assert out.array(name).tobytes() == expected.array(name).tobytes()
+
+
+def test_cluster_records_hold_whole_parts(inputs, tmp_path):
+    _, out = build(inputs, tmp_path, batches__method="cluster", batches__outputs=100)
+    part = inputs["partition"].array("part")
+    n_id, n_ptr = out.array("n_id"), out.array("n_ptr")
+    outputs, out_ptr = out.array("outputs"), out.array("out_ptr")
+    for r in range(out.facts["records"]):
+        used = np.unique(part[outputs[out_ptr[r] : out_ptr[r + 1]]])
+        np.testing.assert_array_equal(n_id[n_ptr[r] : n_ptr[r + 1]], np.flatnonzero(np.isin(part, used)))
+
+
+def test_inference_on_all_nodes_and_on_a_list(inputs, tmp_path):
+    params, out = build(inputs, tmp_path / "all", split="infer", infer__split="all", infer__top_k=3)
+    assert (params.source, params.top_k) == ("all", 3)
+    check(out, np.arange(900), params.outputs)
+    listed = {**inputs, "nodes": MemoryReader({"nodes": np.array([3, 5, 899], np.int32)}, {"count": 3})}
+    params, out = build(listed, tmp_path / "nodes", split="infer", infer__split="ids.npy")
+    assert params.source == "nodes"
+    check(out, np.array([3, 5, 899]), params.outputs)
+
+
+@pytest.mark.parametrize(("nodes", "found"), [([], "none"), ([-1, 2], "-1"), ([2, 900], "900")])
+def test_a_bad_list_of_nodes_is_named(inputs, tmp_path, nodes, found):
+    listed = {**inputs, "nodes": MemoryReader({"nodes": np.array(nodes, np.int64)}, {})}
+    with pytest.raises(BadInput, match=rf"infer\.split.*found {found}"):
+        build(listed, tmp_path, split="infer", infer__split="ids.npy")
+
+
+def test_a_graph_of_one_node_and_one_without_edges(tmp_path):
+    for n in (1, 7):
+        one = {
+            "graph": reader(np.zeros(n + 1, np.int64), np.zeros(0, np.int32)),
+            "split": MemoryReader({"train": np.array([0], np.int32)}, {"train": 1}),
+            "partition": MemoryReader({"part": np.zeros(n, np.int32)}, {}),
+        }
+        for method in ("node", "random", "cluster"):
+            params, out = build(one, tmp_path / method / str(n), batches__method=method)
+            check(out, np.array([0]), params.outputs)
+
+
+def test_directed_weighted_graph(tmp_path):
+    edges, _ = communities(200, 4)
+    weights = np.random.default_rng(1).random(len(edges)) + 0.5
+    graph = reader(*csr(200, edges, weights, undirected=False), directed=True)
+    ids = np.arange(0, 200, 2, dtype=np.int32)
+    params, out = build({"graph": graph, "split": MemoryReader({"train": ids}, {"train": 100})}, tmp_path)
+    check(out, ids, params.outputs)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "text"),
+    [
+        ("batches.alpha", 0.0, "inside (0, 1), found 0.0"),
+        ("batches.alpha", float("nan"), "inside (0, 1), found nan"),
+        ("batches.eps", 1.0, "inside (0, 1), found 1.0"),
+        ("batches.top_k", 0, "at least 1, found 0"),
+        ("batches.outputs", -5, "at least 1, found -5"),
+        ("batches.mix", 0, "at least 1, found 0"),
+        ("batches.rounds", 2, "not available in this version"),
+        ("batches.method", "labor", "not available in this version"),
+        ("batches.method", "batch", "not available in this version"),
+        ("batches.method", "neighbor", "not available in this version"),
+        ("infer.top_k", -1, "found -1"),
+    ],
+)
+def test_values_out_of_range_are_named(inputs, key, value, text):
+    with pytest.raises(BadInput) as error:
+        STAGE.resolve({**VALUES, "split": "infer", key: value}, facts_of(inputs))
+    assert key in str(error.value)
+    assert text in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_auto_is_resolved_from_the_number_of_outputs():
+    def auto(count, split="train"):
+        facts = {"graph": {"num_nodes": 10**7}, "split": {"train": count, "valid": count, "test": count}}
+        values = {**VALUES, "batches.outputs": "auto", "batches.mix": "auto", "split": split}
+        params = STAGE.resolve(values, facts)
+        return params.outputs, params.mix
+
+    assert auto(58_829) == (1839, 16)
+    assert auto(10**6) == (2048, 16)
+    assert auto(58_829, "valid") == (3678, 16)
+    assert auto(100) == (256, 6)
+    assert auto(1) == (256, 1)
+
+
+def test_keys_of_training_do_not_depend_on_inference(inputs):
+    facts = facts_of(inputs)
+    for split in ("train", "valid", "test"):
+        plain = STAGE.resolve({**VALUES, "split": split}, facts)
+        assert plain == STAGE.resolve({**VALUES, "split": split, "infer.top_k": 3, "infer.split": "all"}, facts)
+    cluster = {**VALUES, "batches.method": "cluster"}
+    assert STAGE.resolve(cluster, facts) == STAGE.resolve({**cluster, "batches.alpha": 0.5, "batches.top_k": 9}, facts)
+
+
+def test_cost_bounds_what_is_written(inputs, tmp_path):
+    params, out = build(inputs, tmp_path)
+    cost = STAGE.cost(params, facts_of(inputs))
+    written = sum(out.array(name).nbytes for name in NAMES)
+    assert 0.5 * written < cost.written < 20 * written
+    assert cost.peak > cost.read > 0

@@ -1,0 +1,170 @@
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import scipy.sparse as sp
+from hypothesis import given, settings
+
+from stages.errors import BadInput, StockpotError
+from stages.partition import STAGE
+from stages.partition.blocks import blocks, num_blocks
+from stages.partition.cut import balance, edge_cut, symmetric
+from stages.partition.metis import metis
+from tests.memory import run_stage
+from tests.stages.graphs import communities, csr, graphs, reader
+
+ROOT = Path(__file__).resolve().parents[2]
+VALUES = {"partition.method": "auto", "partition.parts": "auto"}
+
+
+def params(graph, **values):
+    return STAGE.resolve({**VALUES, **{k.replace("__", "."): v for k, v in values.items()}}, {"graph": graph.facts})
+
+
+def test_communities_are_found_and_reported(tmp_path):
+    edges, _ = communities(800, 8, within=0.97)
+    graph = reader(*csr(800, edges)[:2])
+    out = run_stage(STAGE, params(graph, partition__parts=8), {"graph": graph}, tmp_path)
+    part = out.array("part")
+    assert part.dtype == np.int32
+    assert part.shape == (800,)
+    assert set(out.facts) == {"method", "parts", "num_nodes", "edge_cut", "balance"}
+    rows = np.repeat(np.arange(800), np.diff(graph.array("indptr")))
+    cut = (part[rows] != part[graph.array("indices")]).mean()
+    assert out.facts["edge_cut"] == pytest.approx(cut, abs=1e-6)
+    assert cut < 0.3
+    assert out.facts["balance"] == pytest.approx(np.bincount(part, minlength=8).max() / 100)
+    again = run_stage(STAGE, params(graph, partition__parts=8), {"graph": graph}, tmp_path / "again")
+    np.testing.assert_array_equal(part, again.array("part"))
+
+
+def test_directed_graphs_are_symmetrised(tmp_path):
+    edges, _ = communities(300, 4)
+    directed = reader(*csr(300, edges, undirected=False)[:2], directed=True)
+    both = reader(*csr(300, edges)[:2])
+    a = run_stage(STAGE, params(directed, partition__parts=5), {"graph": directed}, tmp_path / "a")
+    b = run_stage(STAGE, params(both, partition__parts=5), {"graph": both}, tmp_path / "b")
+    np.testing.assert_array_equal(a.array("part"), b.array("part"))
+    assert a.facts == b.facts
+
+
+@settings(max_examples=60, deadline=None)
+@given(graphs())
+def test_symmetric_pattern_against_scipy(graph):
+    indptr, indices, _, _ = graph
+    n = len(indptr) - 1
+    expected = sp.csr_matrix((np.ones(len(indices)), indices, indptr), shape=(n, n)).toarray()
+    got_ptr, got = symmetric(indptr, indices)
+    dense = sp.csr_matrix((np.ones(len(got)), got, got_ptr), shape=(n, n)).toarray()
+    np.testing.assert_array_equal(dense, (expected + expected.T > 0).astype(float))
+    assert got_ptr.dtype == np.int64
+    assert got.dtype == np.int32
+    part = (np.arange(n) % 3).astype(np.int32)
+    rows, cols = np.nonzero(dense)
+    assert edge_cut(got_ptr, got, part) == pytest.approx((part[rows] != part[cols]).mean() if len(rows) else 0.0)
+    assert balance(part, 3) >= 1.0
+
+
+@pytest.mark.parametrize(
+    ("nodes", "edges", "parts"),
+    [
+        (1, [], 1),
+        (1, [], 64),
+        (5, [(0, 1)], 64),
+        (5, [(0, 1)], 5),
+        (90, [], 64),
+        (9, [], 2),
+        (40, [(0, 1)], 1),
+        (40, [(0, 1), (2, 3)], 3),
+    ],
+)
+def test_degenerate_graphs(tmp_path, nodes, edges, parts):
+    graph = reader(*csr(nodes, edges)[:2])
+    out = run_stage(STAGE, params(graph, partition__parts=parts), {"graph": graph}, tmp_path)
+    part = out.array("part")
+    assert part.shape == (nodes,)
+    assert part.min() >= 0
+    assert part.max() < parts
+    assert out.facts["balance"] >= 1.0 or parts > nodes
+    assert 0 <= out.facts["edge_cut"] <= 1
+
+
+def test_auto_parts_come_in_multiples_of_64():
+    for nodes, parts in [(117_659, 512), (13_752, 64), (100, 64), (10, 10), (1, 1), (10**6, 4352)]:
+        assert STAGE.resolve(VALUES, {"graph": {"num_nodes": nodes}}).parts == parts
+
+
+@pytest.mark.parametrize(
+    ("values", "text"),
+    [
+        ({"partition.method": "kaminpar"}, "partition.method = 'kaminpar' is not available in this version"),
+        ({"partition.method": "stream"}, "partition.method = 'stream' is not available in this version"),
+        ({"partition.parts": 0}, "partition.parts: expected at least 1, found 0"),
+    ],
+)
+def test_bad_values_are_named(values, text):
+    with pytest.raises(BadInput, match=text):
+        STAGE.resolve({**VALUES, **values}, {"graph": {"num_nodes": 100}})
+
+
+@pytest.mark.parametrize(
+    ("code", "text"),
+    [
+        ("import os, signal; os.kill(os.getpid(), signal.SIGSEGV)", "killed by SIGSEGV"),
+        ("raise SystemExit('out of memory')", r"exit status 1 \(out of memory\)"),
+        ("pass", "exit status 0"),
+    ],
+)
+def test_a_crash_of_the_child_is_one_line(tmp_path, code, text):
+    indptr, indices, _ = csr(10, [(0, 1), (1, 2)])
+    with pytest.raises(StockpotError, match=text) as error:
+        metis(indptr, indices, 2, seed=0, folder=tmp_path, child=(sys.executable, "-c", code))
+    assert "10 nodes, 4 directed edges, 2 parts" in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux kills a child with its parent")
+def test_a_killed_parent_leaves_no_child(tmp_path):
+    child = (
+        "import os, sys, time, pathlib; from stages.partition.metis_child import die_with\n"
+        "die_with(int(sys.argv[2])); pathlib.Path(sys.argv[1], 'pid').write_text(str(os.getpid())); time.sleep(60)"
+    )
+    parent = (
+        "import sys, pathlib, numpy as np; from stages.partition.metis import metis\n"
+        "metis(np.array([0, 1, 2, 2]), np.array([1, 0], np.int32), 2, seed=0, folder=pathlib.Path(sys.argv[1]),"
+        f" child=(sys.executable, '-c', {child!r}))"
+    )
+    process = subprocess.Popen([sys.executable, "-c", parent, str(tmp_path)], cwd=ROOT)
+    pid = tmp_path / "pid"
+    for _ in range(300):
+        if pid.exists() and pid.read_text():
+            break
+        time.sleep(0.05)
+    process.kill()
+    process.wait()
+    for _ in range(100):
+        try:
+            os.kill(int(pid.read_text()), 0)
+        except ProcessLookupError:
+            return
+        if Path(f"/proc/{pid.read_text()}/stat").read_text().split(")")[1].split()[0] == "Z":
+            return  # killed, and waiting only for the init process of this container
+        time.sleep(0.05)
+    os.kill(int(pid.read_text()), signal.SIGKILL)
+    pytest.fail("the child outlived its parent")
+
+
+def test_blocks_are_runs_of_parts():
+    for parts in (1, 5, 63, 64, 65, 512):
+        block = blocks(np.arange(parts), parts)
+        assert block.dtype == np.int32
+        assert (np.diff(block) >= 0).all()
+        assert block.min() == 0
+        assert block.max() == num_blocks(parts) - 1
+        assert len(np.unique(block)) == num_blocks(parts)
+    assert num_blocks(7, K=4) == 4
