@@ -1,0 +1,71 @@
+"""Exact inference on the whole graph, layer by layer: every node sees all its neighbours, in blocks of rows."""
+
+from __future__ import annotations
+
+import warnings
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from stages.step import Adj
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from torch import Tensor
+
+    from stages.pack.layers import Matrix
+    from stages.train.model import GCN, SAGE
+
+__all__ = ["full_graph_logits"]
+
+BLOCK_ROWS = 32_768
+
+
+def _block(matrix: Matrix, start: int, stop: int) -> Adj:
+    first, last = int(matrix.indptr[start]), int(matrix.indptr[stop])
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta state")
+        csr = torch.sparse_csr_tensor(
+            torch.from_numpy(matrix.indptr[start : stop + 1] - matrix.indptr[start]),
+            torch.from_numpy(matrix.indices[first:last]),
+            torch.from_numpy(matrix.values[first:last]),
+            size=(stop - start, matrix.shape[1]),
+            check_invariants=False,
+        )
+    return Adj(csr, csr)  # no gradient is taken: the transpose is never used
+
+
+@torch.no_grad()
+def full_graph_logits(
+    model: GCN | SAGE, matrix: Matrix, x: Tensor, progress: Callable[[int, int, str], Any] | None = None
+) -> Tensor:
+    """Logits of every node.
+
+    Parameters
+    ----------
+    model : in eval mode.
+    matrix : message passing matrix of the whole graph, from `stages.pack.layers.adjacency`.
+    x : f4[N, num_features].
+    progress : (blocks done, blocks of all layers, text).
+
+    Returns
+    -------
+    f4[N, num_classes]. O(layers (nnz + N dim) dim) time; two layers' activations of all nodes, f4[N, dim] each, in
+    memory, and of a block beside them.
+    """
+    nodes, depth = matrix.shape[0], len(model.convs)
+    starts = range(0, nodes, BLOCK_ROWS)
+    for layer in range(depth):
+        out: Tensor | None = None
+        for i, start in enumerate(starts):
+            stop = min(start + BLOCK_ROWS, nodes)
+            part = model.layer(layer, x, _block(matrix, start, stop), x[start:stop])
+            if out is None:
+                out = torch.empty((nodes, part.shape[1]), dtype=part.dtype)
+            out[start:stop] = part
+            if progress is not None:
+                progress(layer * len(starts) + i + 1, depth * len(starts), f"full graph, layer {layer + 1} of {depth}")
+        assert out is not None
+        x = out
+    return x

@@ -1,0 +1,166 @@
+"""Describes `infer`: predictions of the chosen model, every candidate's test accuracy, and the full-graph figure."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from stages.soup.stage import ingredients
+from stages.stage import Cost, Facts, Inputs, Reader, Shard, Stage, Writer
+from stages.train.stage import TORCH_BYTES, step_bytes
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from numpy.typing import NDArray
+
+    from stages.infer.predict import Predictions
+    from stages.train.model import GCN, SAGE
+
+__all__ = ["STAGE", "Params"]
+
+_HIDDEN = 1024  # width reckoned with until an ingredient says its own
+_DECODE_ROWS = 65_536
+
+
+@dataclass(frozen=True)
+class Params:
+    """`full_graph`: also exact inference on the whole graph."""
+
+    full_graph: bool
+
+
+def _resolve(recipe: Mapping[str, Any], facts: Mapping[str, Facts]) -> Params:
+    return Params(bool(recipe["infer.full_graph"]))
+
+
+def _shards(params: Params, inputs: Inputs) -> Sequence[Shard]:
+    return [Shard("predictions", 0, int(inputs["outputs"].facts["records"]))]
+
+
+def _run(params: Params, inputs: Inputs, shard: Shard, writer: Writer) -> dict[str, Any]:
+    from stages.infer.predict import predict, write_predictions
+    from stages.train.evaluate import open_steps, settings
+    from stages.train.model import load_model
+    from stages.train.state import state_digest
+
+    soup, packed = inputs["soup"], inputs["outputs"].facts
+    paths = {role: inputs[role].path("model.safetensors") for role in ingredients(inputs)}
+    paths |= {name: soup.path(f"soup-{name}.safetensors") for name in soup.facts["methods"]}
+    chosen = str(soup.facts["chosen"])
+    models: dict[str, tuple[str, GCN | SAGE]] = {}
+    same: dict[str, str] = {}
+    for name in sorted(paths, key=lambda name: name != chosen):  # the chosen one first: equal ones need no second pass
+        model = load_model(paths[name])
+        digest = state_digest(model.state_dict())
+        same[name] = models.setdefault(digest, (name, model))[0]
+    distinct = dict(models.values())
+    config = distinct[chosen].config
+    started = time.perf_counter()
+    with settings(writer.threads):
+        steps = open_steps(inputs["outputs"], config, shuffle=False)
+        outputs, classes = int(packed["outputs"]), int(packed["num_classes"])
+        found, scores = predict(distinct, chosen, steps, outputs, classes, writer.progress)
+        write_predictions(writer.path("predictions.arrow"), found)
+        writer.note("batched_seconds", time.perf_counter() - started)
+        exact = None
+        if params.full_graph:
+            started = time.perf_counter()
+            exact = _full_graph_accuracy(distinct[chosen], inputs, found, writer)
+            writer.note("full_graph_seconds", time.perf_counter() - started)
+    labelled = scores[chosen].labelled
+    accuracies = {name: scores[same[name]].accuracy if labelled else None for name in paths}
+    return {
+        "num_outputs": outputs,
+        "labelled": labelled,
+        "chosen": chosen,
+        "test_accuracy": accuracies[chosen],
+        "full_graph_test_accuracy": exact,
+        "results": accuracies,
+    }
+
+
+def _full_graph_accuracy(model: Any, inputs: Inputs, found: Predictions, writer: Writer) -> float | None:
+    """Accuracy of exact inference on the labelled outputs; None where none has a label."""
+    import torch
+
+    from stages.infer.full_graph import full_graph_logits
+    from stages.pack.layers import adjacency
+
+    graph, config = inputs["graph"], model.config
+    weight = graph.array("weight") if graph.has("weight") else None
+    matrix = adjacency(
+        graph.array("indptr"),
+        graph.array("indices"),
+        weight=weight,
+        adj=model.adj,
+        normalization=config["normalization"],
+        mass=config["mass"],
+        self_loops=config["self_loops"],
+    )
+    x = torch.from_numpy(_features(inputs["codes"]))
+    predicted = full_graph_logits(model, matrix, x, writer.progress).argmax(1).numpy()
+    labelled = found.y >= 0
+    if not labelled.any():
+        return None
+    return float((predicted[found.n_id[labelled]] == found.y[labelled]).mean())
+
+
+def _features(codes: Reader) -> NDArray[Any]:
+    """Decoded features of all nodes: f4[N, num_features]."""
+    import numpy as np
+
+    from stages.quantize.codec import Codec, decode
+
+    codec = Codec.from_json(codes.facts["description"])
+    rows = int(codes.facts["num_nodes"])
+    stored = codes.array("codes")
+    out = np.empty((rows, codec.num_features), np.float32)
+    if codec.row_bytes is None:
+        pointer = codes.array("code_indptr")
+        for start in range(0, rows, _DECODE_ROWS):
+            part = pointer[start : start + _DECODE_ROWS + 1]
+            decode(codec, stored[part[0] : part[-1]], part - part[0], out=out[start : start + len(part) - 1])
+        return out
+    for start in range(0, rows, _DECODE_ROWS):
+        stop = min(start + _DECODE_ROWS, rows)
+        decode(codec, stored[start:stop], out=out[start:stop])
+    return out
+
+
+def _finish(params: Params, inputs: Inputs, shards: Mapping[str, Reader], writer: Writer) -> dict[str, Any]:
+    return dict(shards["predictions"].facts)
+
+
+def _cost(params: Params, facts: Mapping[str, Facts]) -> Cost:
+    packed, graph, codes = facts["outputs"], facts["graph"], facts["codes"]
+    roles = ingredients(facts)
+    weights = 4 * max((int(facts[role].get("num_parameters", 0)) for role in roles), default=0)
+    hidden = max((int(facts[role].get("hidden", _HIDDEN)) for role in roles), default=_HIDDEN)
+    outputs, classes = int(packed["outputs"]), int(packed["num_classes"])
+    written = outputs * (12 + 4 * classes)
+    models = (len(roles) + 3) * weights
+    read, peak = int(packed["bytes"]) + models, step_bytes(hidden, packed) + 3 * written
+    if params.full_graph:
+        nodes, nnz, columns = int(graph["num_nodes"]), int(graph["nnz"]), int(codes["num_features"])
+        read += 8 * nodes + 4 * nnz + int(codes["code_bytes"])
+        # Per node: two layers' activations, pointers and a loop; per edge an id and a value; and blocks of rows.
+        whole = nodes * (4 * (max(columns, hidden) + hidden) + 32) + 8 * nnz + (4 * max(columns, hidden) << 17)
+        peak = max(peak, written + whole)
+    return Cost(read, written, TORCH_BYTES + models + peak)
+
+
+STAGE = Stage(
+    name="infer",
+    version=1,
+    exact=False,
+    params=Params,
+    roles=("outputs", "soup", "ingredient*", "graph", "codes"),
+    reads=("infer.full_graph",),
+    resolve=_resolve,
+    shards=_shards,
+    run=_run,
+    finish=_finish,
+    cost=_cost,
+)

@@ -1,0 +1,96 @@
+"""Accuracy and loss of a model over records: outputs without a label count in neither."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch.nn import functional
+
+from stages.train.model import MODELS
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping
+
+    from torch import Tensor
+
+    from stages.stage import Reader
+    from stages.step import Step
+    from stages.train.model import Model
+
+__all__ = ["Score", "count", "evaluate", "open_steps", "score", "settings"]
+
+
+@dataclass(frozen=True)
+class Score:
+    """Counts over labelled outputs; `loss_sum` is their summed cross-entropy."""
+
+    correct: int = 0
+    labelled: int = 0
+    loss_sum: float = 0.0
+
+    @property
+    def accuracy(self) -> float:
+        return self.correct / max(1, self.labelled)
+
+    @property
+    def loss(self) -> float:
+        return self.loss_sum / max(1, self.labelled)
+
+    @property
+    def rank(self) -> tuple[float, float]:
+        """Larger is better: accuracy, ties by lower loss (one that is not a number loses)."""
+        return self.accuracy, -self.loss if self.loss == self.loss else -float("inf")
+
+    def __add__(self, other: Score) -> Score:
+        return Score(self.correct + other.correct, self.labelled + other.labelled, self.loss_sum + other.loss_sum)
+
+
+def count(logits: Tensor, y: Tensor, loss_sum: float) -> Score:
+    """Score of logits f4[n, classes] against labels i8[n], -1 where unlabelled: never predicted, so never correct."""
+    return Score(int((logits.argmax(1) == y).sum()), int((y >= 0).sum()), loss_sum)
+
+
+def score(logits: Tensor, y: Tensor) -> Score:
+    """As `count`, with the summed cross-entropy of the labelled rows."""
+    return count(logits, y, float(functional.cross_entropy(logits, y, ignore_index=-1, reduction="sum")))
+
+
+@torch.no_grad()
+def evaluate(model: Model, steps: Iterable[Step]) -> Score:
+    """Score of a model over the outputs of all steps, in eval mode; its mode is restored."""
+    training = model.training
+    model.eval()
+    total = Score()
+    for step in steps:
+        total += score(model(step.x, step.adjs), step.y)
+    model.train(training)
+    return total
+
+
+def open_steps(reader: Reader, config: Mapping[str, Any], **options: Any) -> Any:
+    """Steps of a packed split as the model of `config` reads them: its depth, matrix and normalisation."""
+    read: Any = reader  # the pipeline's reader of a packed split; its loader is not part of the stages
+    return read.batches(
+        layers=int(config["layers"]),
+        adj=MODELS[str(config["model"])].adj,
+        normalization=config["normalization"],
+        mass=config["mass"],
+        self_loops=config["self_loops"],
+        **options,
+    )
+
+
+@contextmanager
+def settings(threads: int) -> Iterator[None]:
+    """Use `threads` threads and no denormal numbers inside the block; the process is left as it was found."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    torch.set_flush_denormal(True)  # tiny moments of Adam would cost a hundred cycles each
+    try:
+        yield
+    finally:
+        torch.set_flush_denormal(False)
+        torch.set_num_threads(before)

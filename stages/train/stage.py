@@ -1,0 +1,242 @@
+"""Describes `train`: one ingredient, a pure function of the recipe's `[train]`, its index and the packed records."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
+
+from stages.errors import BadInput
+from stages.stage import Cost, Facts, Inputs, Reader, Shard, Stage, Writer
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+__all__ = ["STAGE", "TORCH_BYTES", "Params", "parameter_bytes", "step_bytes"]
+
+TORCH_BYTES = 320 << 20  # torch, numba and their libraries in one process
+_PREFETCH = 2
+
+
+@dataclass(frozen=True)
+class Params:
+    """The `[train]` section, every "auto" resolved, and how the reader normalises.
+
+    Attributes
+    ----------
+    index : number of the ingredient: its batch order and dropout are drawn from seed + index, its start from seed.
+    device : "cpu", "cuda" or "cuda:N".
+    normalization, mass, self_loops : `[graph]` for gcn; "none", "none", False for models that read no values.
+    """
+
+    model: str
+    per_step: int
+    layers: int
+    hidden: int
+    dropout: float
+    lr: float
+    weight_decay: float
+    schedule: str
+    epochs: int
+    patience: int
+    seed: int
+    index: int
+    device: str
+    normalization: str
+    mass: str
+    self_loops: bool
+
+
+def _resolve(recipe: Mapping[str, Any], facts: Mapping[str, Facts]) -> Params:
+    get = {name.removeprefix("train."): value for name, value in recipe.items()}
+    model, ranks = str(get["model"]), int(get["ranks"])
+    if model not in ("gcn", "sage"):
+        what = "models of one's own" if ":" in model else f"model {model}"
+        raise BadInput(
+            f"train.model: {what} not available in this version; expected gcn or sage, found {model!r}",
+            fix="--set train.model=gcn",
+        )
+    if ranks != 1:
+        raise BadInput(
+            f"train.ranks: several ranks for one model are not available in this version; expected 1, found {ranks}",
+            fix="--set train.ranks=1",
+        )
+    for name, least in (("per_step", 1), ("layers", 1), ("hidden", 1), ("epochs", 1), ("patience", 1), ("seed", 0)):
+        if int(get[name]) < least:
+            raise BadInput(f"train.{name}: expected at least {least}, found {get[name]}")
+    for name, ok, expected in (
+        ("dropout", 0 <= get["dropout"] < 1, "at least 0 and below 1"),
+        ("lr", 0 < get["lr"] < float("inf"), "a number above 0"),
+        ("weight_decay", 0 <= get["weight_decay"] < float("inf"), "a number, 0 or more"),
+        ("schedule", get["schedule"] in ("plateau", "cosine", "constant"), "plateau, cosine or constant"),
+    ):
+        if not ok:
+            raise BadInput(f"train.{name}: expected {expected}, found {get[name]}")
+    normalised = model == "gcn"  # a mean divides by the neighbours it has: nothing of [graph] changes it
+    return Params(
+        model=model,
+        per_step=int(get["per_step"]),
+        layers=int(get["layers"]),
+        hidden=int(get["hidden"]),
+        dropout=float(get["dropout"]),
+        lr=float(get["lr"]),
+        weight_decay=float(get["weight_decay"]),
+        schedule=str(get["schedule"]),
+        epochs=int(get["epochs"]),
+        patience=int(get["patience"]),
+        seed=int(get["seed"]),
+        index=int(recipe["index"]),
+        device=_device(str(get["device"])),
+        normalization=str(recipe["graph.normalization"]) if normalised else "none",
+        mass=str(recipe["graph.mass"]) if normalised else "none",
+        self_loops=bool(recipe["graph.self_loops"]) if normalised else False,
+    )
+
+
+def _device(asked: str) -> str:
+    if asked == "auto":
+        return "cuda" if _has_cuda() else "cpu"
+    kind, _, number = asked.partition(":")
+    if kind not in ("cpu", "cuda") or (number and (kind == "cpu" or not number.isdigit())):
+        raise BadInput(
+            f"train.device: expected auto, cpu, cuda or cuda:N, found {asked!r}", fix="--set train.device=auto"
+        )
+    if kind == "cuda" and not _has_cuda():
+        raise BadInput(f"train.device: {asked!r}: this machine or its torch has no CUDA", fix="--set train.device=cpu")
+    return asked
+
+
+def _has_cuda() -> bool:
+    """Whether there is a GPU and a torch built for it; torch itself is not imported: that takes 2 s."""
+    import importlib.util
+    from pathlib import Path
+
+    found = importlib.util.find_spec("torch")
+    folders = list(found.submodule_search_locations or []) if found is not None else []
+    built = any((Path(folder) / "lib" / "libtorch_cuda.so").exists() for folder in folders)
+    return built and Path("/dev/nvidia0").exists()
+
+
+def _shards(params: Params, inputs: Inputs) -> Sequence[Shard]:
+    return [Shard("ingredient", 0, params.epochs)]
+
+
+def _run(params: Params, inputs: Inputs, shard: Shard, writer: Writer) -> dict[str, Any]:
+    from stages.train.evaluate import open_steps
+    from stages.train.model import save_model
+    from stages.train.trainer import train
+
+    packed = inputs["train"].facts
+    config = {
+        "model": params.model,
+        "num_features": int(packed["num_features"]),
+        "num_classes": int(packed["num_classes"]),
+        "hidden": params.hidden,
+        "layers": params.layers,
+        "dropout": params.dropout,
+        "normalization": params.normalization,
+        "mass": params.mass,
+        "self_loops": params.self_loops,
+    }
+    train_steps = open_steps(
+        inputs["train"],
+        config,
+        per_step=params.per_step,
+        order=inputs.get("order"),
+        shuffle=True,
+        seed=params.seed + params.index,
+        prefetch=_PREFETCH,
+        device=params.device,
+    )
+    valid_steps = open_steps(inputs["valid"], config, shuffle=False, prefetch=_PREFETCH, device=params.device)
+    identity = {role: inputs[role].digest for role in sorted(inputs)}
+    result = train(
+        params, config, train_steps, valid_steps, writer.scratch(), writer.threads, writer.progress, identity
+    )
+    facts = {
+        "seed": params.seed + params.index,
+        "index": params.index,
+        "epochs": len(result.history),
+        "best_epoch": int(result.best["epoch"]),
+        "valid_accuracy": float(result.best["accuracy"]),
+        "valid_loss": float(result.best["loss"]),
+        "layers": params.layers,
+        "hidden": params.hidden,
+        "num_parameters": sum(p.numel() for p in result.model.parameters()),
+        "init_digest": result.init_digest,
+    }
+    save_model(writer.path("model.safetensors"), result.model, {**facts, "inputs": identity})
+    writer.path("history.json").write_text(json.dumps(result.history, indent=1, sort_keys=True) + "\n")
+    writer.note("seconds", result.seconds)
+    writer.note("seconds_per_epoch", result.seconds / max(1, len(result.history)))
+    writer.note("remarks", result.words)
+    return facts
+
+
+def _finish(params: Params, inputs: Inputs, shards: Mapping[str, Reader], writer: Writer) -> dict[str, Any]:
+    return dict(shards["ingredient"].facts)
+
+
+def step_bytes(hidden: int, facts: Facts, *, per_step: int = 1, layers: int = 0) -> int:
+    """Bytes of steps being loaded and of the activations on one, from the facts of a packed split.
+
+    `layers` is 0 where nothing is kept for a backward pass.
+    """
+    rows, edges = per_step * int(facts["max_rows"]), per_step * int(facts["max_edges"])
+    features, classes = int(facts["num_features"]), int(facts["num_classes"])
+    loaded = rows * (4 * features + 40) + 2 * 8 * (edges + rows)  # features and ids; two CSR of i4 ids and f4 values
+    # A layer keeps its aggregated input and what LayerNorm, ReLU and dropout remember; backward holds two more.
+    widths = max(features, hidden) * (6 * layers or 4) + classes * 4
+    return (1 + _PREFETCH) * loaded + 4 * rows * widths
+
+
+def parameter_bytes(params: Params, facts: Facts) -> int:
+    features, classes = int(facts["num_features"]), int(facts["num_classes"])
+    dims = [features, *[params.hidden] * (params.layers - 1), classes]
+    each = 2 if params.model == "sage" else 1
+    return 4 * sum(each * a * b + 3 * b for a, b in pairwise(dims))
+
+
+def _cost(params: Params, facts: Mapping[str, Facts]) -> Cost:
+    train, valid = facts["train"], facts["valid"]
+    step = max(
+        step_bytes(params.hidden, train, per_step=params.per_step, layers=params.layers),
+        step_bytes(params.hidden, valid),
+    )
+    weights = parameter_bytes(params, train)
+    # Weights, gradients, two moments, the best weights, and one copy of all in a checkpoint being written.
+    peak = TORCH_BYTES + step + 12 * weights
+    return Cost(params.epochs * (int(train["bytes"]) + int(valid["bytes"])), weights, peak)
+
+
+STAGE = Stage(
+    name="train",
+    version=1,
+    exact=False,
+    params=Params,
+    roles=("train", "valid", "order"),
+    reads=(
+        "train.model",
+        "train.per_step",
+        "train.layers",
+        "train.hidden",
+        "train.dropout",
+        "train.lr",
+        "train.weight_decay",
+        "train.schedule",
+        "train.epochs",
+        "train.patience",
+        "train.seed",
+        "train.device",
+        "train.ranks",
+        "graph.normalization",
+        "graph.mass",
+        "graph.self_loops",
+    ),
+    resolve=_resolve,
+    shards=_shards,
+    run=_run,
+    finish=_finish,
+    cost=_cost,
+)

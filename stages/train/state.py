@@ -1,0 +1,96 @@
+"""A file of tensors is whole and unaltered or it is refused: written atomically, with a digest of all it holds."""
+
+from __future__ import annotations
+
+import json
+import os
+from typing import TYPE_CHECKING, Any
+
+from stages.errors import Corrupt
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from torch import Tensor
+
+__all__ = ["read_metadata", "read_state", "state_digest", "write_state"]
+
+_METADATA, _DIGEST = "stockpot", "digest"
+
+
+def state_digest(state: Mapping[str, Tensor], text: str = "") -> str:
+    """Digest (blake3, 32 hex characters) of `text` and of names, shapes, types and values of tensors, in name order."""
+    import torch
+    from blake3 import blake3
+
+    digest = blake3(text.encode())
+    for name in sorted(state):
+        values = state[name].detach().cpu().contiguous()
+        digest.update(f";{name}:{values.dtype}:{tuple(values.shape)};".encode())
+        digest.update(values.flatten().view(torch.uint8).numpy().data)
+    return digest.hexdigest(length=16)
+
+
+def write_state(path: Path, state: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> None:
+    """Write tensors and JSON metadata as one safetensors file: temporary name, fsync, rename.
+
+    Equal contents give equal bytes: one metadata document with sorted keys, tensors in name order.
+    """
+    from safetensors.torch import save
+
+    tensors = {name: state[name].detach().cpu().contiguous() for name in sorted(state)}
+    text = json.dumps(dict(metadata), sort_keys=True, separators=(",", ":"))
+    document = json.dumps({_DIGEST: state_digest(tensors, text), _METADATA: text}, sort_keys=True)
+    data = save(tensors, {_METADATA: document})
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with open(temporary, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _text(path: Path, file: Any) -> tuple[str, str]:
+    try:
+        document = json.loads(file.metadata()[_METADATA])
+        return document[_METADATA], document[_DIGEST]
+    except (KeyError, TypeError, ValueError) as error:
+        raise Corrupt(f"{path}: expected a file with stockpot's metadata, found none ({error!r})") from error
+
+
+def read_state(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Tensors and metadata of a file of `write_state`.
+
+    Raises
+    ------
+    Corrupt
+        The file is truncated or altered, or is no such file.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="pt") as file:
+            text, expected = _text(path, file)
+            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
+    except SafetensorError as error:
+        raise Corrupt(f"{path}: expected a safetensors file, found {error}") from error
+    found = state_digest(state, text)
+    if found != expected:
+        raise Corrupt(f"{path}: its content has digest {found}, expected {expected}")
+    return state, json.loads(text)
+
+
+def read_metadata(path: Path) -> dict[str, Any]:
+    """The metadata alone; tensors are neither read nor checked."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata: dict[str, Any] = json.loads(_text(path, file)[0])
+            return metadata
+    except SafetensorError as error:
+        raise Corrupt(f"{path}: expected a safetensors file, found {error}") from error

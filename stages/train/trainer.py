@@ -1,0 +1,234 @@
+"""A training killed at any moment and started again ends with the same weights, bit by bit, as one left alone.
+
+Read top to bottom: set up, resume, epochs of steps, validation, schedule, early stop, result.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch.nn import functional
+
+from stages.errors import BadInput, StockpotError
+from stages.train import checkpoint
+from stages.train.checkpoint import Progress
+from stages.train.evaluate import Score, count, evaluate, settings
+from stages.train.model import build_model
+from stages.train.state import state_digest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from pathlib import Path
+
+    from torch import Tensor
+
+    from stages.step import Step
+    from stages.train.model import Model
+    from stages.train.stage import Params
+
+__all__ = ["Result", "train"]
+
+CHECKPOINT_EVERY_S = 20.0  # inside long epochs
+CHECKPOINT_AFTER_S = 1.0  # at the end of an epoch, where the last one is older than this
+REPORT_EVERY_S = 1.0
+PLATEAU = {"mode": "min", "factor": 0.33, "patience": 10, "threshold": 1e-4}  # IBMB's, scaled to shorter trainings
+PLATEAU_FLOOR = 0.1  # lowest learning rate of the plateau schedule, as a share of the first
+
+
+@dataclass(frozen=True)
+class Result:
+    """Best weights on validation and how they came about."""
+
+    model: Model
+    init_digest: str
+    best: dict[str, Any]
+    history: list[dict[str, Any]]
+    seconds: float
+    words: list[str]
+
+
+def train(
+    params: Params,
+    model_config: Mapping[str, Any],
+    train_steps: Any,
+    valid_steps: Any,
+    folder: Path,
+    threads: int,
+    report: Callable[[int, int, str], None],
+    identity: Mapping[str, Any] | None = None,
+) -> Result:
+    """Train one ingredient.
+
+    Parameters
+    ----------
+    params : the `[train]` section, resolved.
+    model_config : for `build_model`.
+    train_steps, valid_steps : iterables of `stages.step.Step`; the first with `len`, `set_epoch`, `state_dict` and
+        `load_state_dict`.
+    folder : where checkpoints live; survives kills.
+    threads : threads to use; a checkpoint's own count wins.
+    report : (steps done, steps of all epochs, text).
+    identity : what the training is made from (digests of its inputs), so that no other checkpoint is taken up.
+
+    Raises
+    ------
+    BadInput
+        No output of the training or validation records has a label.
+    StockpotError
+        The loss is no longer a finite number.
+    """
+    identity = {**asdict(params), **(identity or {})}
+    model = build_model(model_config, seed=params.seed).to(params.device)
+    init_digest = state_digest(model.state_dict())
+    model.generator = torch.Generator(params.device).manual_seed(params.seed + params.index)
+    adam = _adam(model, params)
+    progress, best, words = checkpoint.load(folder, identity, model, adam)
+    if progress is None:
+        if words:
+            words.append("training starts from the beginning")
+            model = build_model(model_config, seed=params.seed).to(
+                params.device
+            )  # a refused file may have been half taken
+            model.generator = torch.Generator(params.device).manual_seed(params.seed + params.index)
+            adam = _adam(model, params)
+        progress = Progress(threads=threads, rate=params.lr)
+    elif progress.threads != threads:
+        words.append(
+            f"resumed with the checkpoint's {progress.threads} threads, not {threads}: sums would round differently"
+        )
+    with settings(progress.threads):
+        best = _epochs(params, model, adam, progress, best, train_steps, valid_steps, folder, report, identity)
+    model.load_state_dict(best)
+    assert progress.best is not None
+    return Result(model.eval(), init_digest, progress.best, progress.history, progress.seconds, words)
+
+
+def _epochs(
+    params: Params,
+    model: Model,
+    adam: torch.optim.Adam,
+    progress: Progress,
+    best: dict[str, Tensor],
+    train_steps: Any,
+    valid_steps: Any,
+    folder: Path,
+    report: Callable[[int, int, str], None],
+    identity: Mapping[str, Any],
+) -> dict[str, Tensor]:
+    plateau = torch.optim.lr_scheduler.ReduceLROnPlateau(adam, min_lr=PLATEAU_FLOOR * params.lr, **PLATEAU)  # type: ignore[arg-type]
+    if progress.plateau is not None:
+        plateau.load_state_dict(progress.plateau)
+    _set_rate(adam, progress.rate)
+    started, before = time.perf_counter(), progress.seconds
+    last_saved = last_report = started
+    per_epoch = len(train_steps)
+    text = ""
+
+    def save() -> None:
+        progress.seconds = before + time.perf_counter() - started
+        progress.rate = _rate(adam)
+        checkpoint.save(folder, identity, progress, model, adam, best)
+
+    while progress.epoch < params.epochs and not _out_of_patience(params, progress):
+        epoch = progress.epoch
+        if params.schedule == "cosine":
+            _set_rate(adam, params.lr * 0.5 * (1 + math.cos(math.pi * epoch / params.epochs)))
+        train_steps.set_epoch(epoch)
+        done = 0
+        if progress.loader is not None:
+            train_steps.load_state_dict(progress.loader)
+            done = int(progress.loader["step"])
+        model.train()
+        for step in train_steps:
+            found = _step(model, adam, step, epoch, done)
+            done += 1
+            progress.loss_sum += found.loss_sum
+            progress.correct += found.correct
+            progress.labelled += found.labelled
+            now = time.perf_counter()
+            if now - last_saved > CHECKPOINT_EVERY_S and done < per_epoch:
+                progress.loader = train_steps.state_dict()
+                save()
+                last_saved = now
+            if now - last_report > REPORT_EVERY_S:
+                report(epoch * per_epoch + done, params.epochs * per_epoch, text)
+                last_report = now
+        valid = evaluate(model, valid_steps)
+        _check_labels(progress, valid)
+        row = _row(epoch, _rate(adam), Score(progress.correct, progress.labelled, progress.loss_sum), valid)
+        progress.history.append(row)
+        if progress.best is None or valid.rank > (progress.best["accuracy"], -progress.best["loss"]):
+            progress.best = {"epoch": epoch, "accuracy": valid.accuracy, "loss": valid.loss}
+            best = {name: values.detach().clone() for name, values in model.state_dict().items()}
+        if params.schedule == "plateau":
+            plateau.step(valid.loss)
+            progress.plateau = plateau.state_dict()
+        progress.epoch, progress.loader = epoch + 1, None
+        progress.loss_sum, progress.correct, progress.labelled = 0.0, 0, 0
+        if time.perf_counter() - last_saved > CHECKPOINT_AFTER_S:
+            save()
+            last_saved = time.perf_counter()
+        text = f"epoch {epoch + 1}/{params.epochs} loss {row['loss']:.3f} valid {100 * valid.accuracy:.2f} %"
+        report((epoch + 1) * per_epoch, params.epochs * per_epoch, text)
+    progress.seconds = before + time.perf_counter() - started
+    return best
+
+
+def _step(model: Model, adam: torch.optim.Adam, step: Step, epoch: int, index: int) -> Score:
+    logits = model(step.x, step.adjs)
+    loss = functional.cross_entropy(logits, step.y, ignore_index=-1, reduction="sum")
+    found = count(logits.detach(), step.y, float(loss.detach()))
+    if not math.isfinite(found.loss_sum):
+        rate = _rate(adam)
+        raise StockpotError(
+            f"train: epoch {epoch}, step {index}: expected a finite loss, found {found.loss_sum} at lr {rate:g}",
+            fix=f"--set train.lr={rate / 10:g}",
+        )
+    adam.zero_grad(set_to_none=True)
+    (loss / max(1, found.labelled)).backward()
+    adam.step()
+    return found
+
+
+def _adam(model: Model, params: Params) -> torch.optim.Adam:
+    """Adam; matrices decay, biases and LayerNorm weights do not."""
+    decayed = [p for p in model.parameters() if p.dim() > 1]
+    plain = [p for p in model.parameters() if p.dim() == 1]
+    groups = [{"params": decayed, "weight_decay": params.weight_decay}, {"params": plain, "weight_decay": 0.0}]
+    return torch.optim.Adam(groups, lr=params.lr, fused=True)
+
+
+def _rate(adam: torch.optim.Adam) -> float:
+    return float(adam.param_groups[0]["lr"])
+
+
+def _set_rate(adam: torch.optim.Adam, rate: float) -> None:
+    for group in adam.param_groups:
+        group["lr"] = rate
+
+
+def _out_of_patience(params: Params, progress: Progress) -> bool:
+    return progress.best is not None and progress.epoch - 1 - progress.best["epoch"] >= params.patience
+
+
+def _check_labels(progress: Progress, valid: Score) -> None:
+    for name, labelled in (("train", progress.labelled), ("valid", valid.labelled)):
+        if labelled == 0:
+            raise BadInput(
+                f"{name} split: expected labelled nodes, found none", fix="label some of its nodes, or change the split"
+            )
+
+
+def _row(epoch: int, rate: float, train: Score, valid: Score) -> dict[str, Any]:
+    return {
+        "epoch": epoch,
+        "lr": rate,
+        "loss": train.loss,
+        "train_accuracy": train.accuracy,
+        "valid_loss": valid.loss,
+        "valid_accuracy": valid.accuracy,
+    }
