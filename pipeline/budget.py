@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
 __all__ = ["WORKER_BYTES", "Budget", "human_bytes", "measure", "refuse"]
 
-WORKER_BYTES = 450_000_000
-"""A worker's interpreter with numpy, zarr and torch loaded, before any task: what `Cost.peak` stands on."""
+WORKER_BYTES = 200_000_000
+"""A worker before its first task (interpreter, numpy, Dask, pyarrow): what `Cost.peak` stands on."""
 AUTO_SHARE = 0.8
 
 

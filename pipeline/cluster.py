@@ -87,6 +87,8 @@ class Cluster:
                 "logging": {"distributed": "critical", "asyncio": "critical", "tornado": "critical"},
             }
         )
+        # Passed on to child processes: after a kill -9 the semaphore tracker would speak up when nobody listens.
+        sys.warnoptions.append("ignore:resource_tracker:UserWarning")
         for name in ("distributed", "asyncio", "tornado"):
             logging.getLogger(name).setLevel(logging.CRITICAL)
         self._outcomes: queue.SimpleQueue[Outcome] = queue.SimpleQueue()

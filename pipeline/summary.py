@@ -19,6 +19,7 @@ __all__ = ["RUN_FORMAT", "Built", "accuracy_rows", "run_document", "summarise", 
 
 RUN_FORMAT = 1
 _SPLITS = ("train", "valid", "test", "infer")
+_METHODS = ("best", "uniform", "greedy")  # as tables list them; others follow by name
 
 
 @dataclass(frozen=True)
@@ -182,19 +183,24 @@ def _soup(by_id: Mapping[str, Built]) -> dict[str, Any] | None:
     if soup is None:
         return None
     tested = _results(by_id)
-    seconds = soup.note("seconds") or {}
+    figures = soup.note("methods") or {}
+    methods = soup.facts.get("methods", {})
     return {
         "chosen": soup.facts.get("chosen"),
         "methods": {
             name: {
-                "valid_accuracy": method.get("valid_accuracy"),
+                "valid_accuracy": methods[name].get("valid_accuracy"),
                 "test_accuracy": tested.get(name),
-                "seconds": seconds.get(name) if isinstance(seconds, dict) else soup.note(f"seconds_{name}"),
-                "peak_bytes": soup.manifest["peak_bytes"],
+                "seconds": figures.get(name, {}).get("seconds"),
+                "peak_bytes": figures.get(name, {}).get("peak_bytes"),
             }
-            for name, method in soup.facts.get("methods", {}).items()
+            for name in sorted(methods, key=_rank)
         },
     }
+
+
+def _rank(method: str) -> tuple[int, str]:
+    return (_METHODS.index(method) if method in _METHODS else len(_METHODS), method)
 
 
 def _infer(infer: Built | None) -> dict[str, Any] | None:

@@ -31,18 +31,16 @@ class Said(Silent):
 def cluster():
     """One cluster for all tests: starting processes is what takes long."""
     with dask.config.set({"distributed.worker.preload": ["tests.pipeline.fakes"]}):
-        with pytest.MonkeyPatch.context() as patch:
-            started = []
+        started = []
 
-            def start(workers, memory_bytes, cores):
-                if not started:
-                    started.append(Cluster(2, memory_bytes, cores))
-                return Kept(started[0])
+        def start(workers, memory_bytes, cores):
+            if not started:
+                started.append(Cluster(2, memory_bytes, cores))
+            return Kept(started[0])
 
-            patch.setenv("OMP_NUM_THREADS", "1")
-            yield start
-            for one in started:
-                one.close()
+        yield start
+        for one in started:
+            one.close()
 
 
 class Kept:
@@ -160,7 +158,7 @@ def test_other_nodes_go_on_after_a_failure(world):
 
 def test_a_stage_that_refuses_its_input_keeps_its_own_words(world):
     world.order("refuse", "ingest", 1)
-    with pytest.raises(BadInput, match="^dataset: expected labels, found none; fix: add y$"):
+    with pytest.raises(BadInput, match=r"^dataset: expected labels, found none; fix: add y$"):
         world.run()
 
 
@@ -185,7 +183,9 @@ def flip(path):
 def test_a_damaged_artifact_is_set_aside_and_built_anew(world, damage):
     digests = world.run("pack:train")
     folder = next((world.folder / "store/objects/influence").iterdir())
-    chunk = next(path for path in sorted(folder.rglob("*")) if path.is_file() and "value" in str(path) and "c/" in str(path))
+    chunk = next(
+        path for path in sorted(folder.rglob("*")) if path.is_file() and "value" in str(path) and "c/" in str(path)
+    )
     if damage == "flip":
         flip(chunk)
     elif damage == "truncate":

@@ -1,0 +1,102 @@
+"""The DAG of a recipe: ids, wiring, order, and what is refused."""
+
+import subprocess
+import sys
+
+import pytest
+
+from pipeline.dag import NODES, SOURCE, STAGES, ancestors, build, select
+from pipeline.recipe import KEYS, from_tables
+from stages.errors import BadInput
+
+
+def nodes(**tables):
+    return {node.id: node for node in build(from_tables("x", tables))}
+
+
+def test_ids_and_wiring():
+    found = nodes(train={"ingredients": 2})
+    assert list(found) == [
+        "ingest",
+        "split",
+        "partition",
+        "quantize",
+        "influence:train",
+        "order",
+        "pack:train",
+        "influence:valid",
+        "pack:valid",
+        "influence:test",
+        "pack:test",
+        "train:0",
+        "train:1",
+        "soup",
+        "infer",
+    ]
+    assert found["ingest"].inputs == {"source": SOURCE}
+    assert found["influence:valid"].inputs == {"graph": "ingest", "split": "split"}
+    assert found["influence:valid"].instance == {"split": "valid"}
+    assert found["train:1"].inputs == {"train": "pack:train", "valid": "pack:valid", "order": "order"}
+    assert found["train:1"].instance == {"index": 1}
+    assert found["soup"].inputs == {"valid": "pack:valid", "ingredient:0": "train:0", "ingredient:1": "train:1"}
+    assert found["infer"].inputs["outputs"] == "pack:test"
+
+
+def test_parents_come_first():
+    seen = set()
+    for node in build(from_tables("x", {"infer": {"split": "all"}, "batches": {"method": "cluster"}})):
+        assert set(node.parents) <= seen
+        seen.add(node.id)
+
+
+def test_clusters_need_the_partition():
+    assert nodes(batches={"method": "cluster"})["influence:train"].inputs["partition"] == "partition"
+
+
+@pytest.mark.parametrize("infer", [{"split": "all"}, {"split": "ids.npy"}, {"top_k": 32}])
+def test_inference_with_records_of_its_own(infer):
+    found = nodes(infer=infer)
+    assert found["infer"].inputs["outputs"] == "pack:infer"
+    assert found["pack:infer"].inputs["records"] == "influence:infer"
+    assert found["influence:infer"].inputs.get("nodes") == (NODES if infer.get("split") == "ids.npy" else None)
+    assert "pack:test" in found
+
+
+def test_the_same_top_k_needs_no_other_records():
+    assert "pack:infer" not in nodes(infer={"top_k": 16}, batches={"top_k": 16})
+
+
+def test_select_and_ancestors():
+    every = build(from_tables("x", {"train": {"ingredients": 2}}))
+    assert select(every, []) == [node.id for node in every]
+    assert select(every, ["train"]) == ["train:0", "train:1"]
+    assert select(every, ["train:1"]) == ["train:1"]
+    assert [n.id for n in ancestors(every, ["order"])] == ["ingest", "split", "influence:train", "order"]
+    with pytest.raises(BadInput, match="stage hag: not part of this recipe; expected one of ingest, split"):
+        select(every, ["hag"])
+
+
+@pytest.mark.parametrize("tables", [{"train": {"ingredients": 0}}, {"infer": {"top_k": -1}}])
+def test_refused(tables):
+    with pytest.raises(BadInput, match="expected"):
+        nodes(**tables)
+
+
+def test_stages_read_keys_that_exist_and_have_the_roles_they_are_given():
+    known = set(KEYS) | {"dataset.split"}
+    for name, stage in STAGES.items():
+        assert stage.name == name
+        assert set(stage.reads) <= known, name
+    tables = {"infer": {"split": "ids.npy"}, "batches": {"method": "cluster"}}
+    for node in nodes(**tables).values():
+        roles = STAGES[node.stage].roles
+        for role in node.inputs:
+            assert role in roles or f"{role.split(':')[0]}*" in roles, (node.id, role)
+
+
+def test_describing_imports_nothing_heavy():
+    code = (
+        "import sys, pipeline.dag; print([m for m in ('torch', 'numba', 'zarr', 'scipy', 'dask') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

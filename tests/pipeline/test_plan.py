@@ -1,0 +1,275 @@
+"""The planner knows every key that can be known and projects the rest; each recipe key moves what it should."""
+
+import json
+import tomllib
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pipeline import dag
+from pipeline.budget import WORKER_BYTES, Budget, human_bytes, measure, refuse
+from pipeline.digests import StatCache
+from pipeline.estimate import Guess, source_counts
+from pipeline.plan import Planner, source_path
+from pipeline.recipe import KEYS, from_tables
+from pipeline.seen import Seen
+from pipeline.store import Store
+from pipeline.task import FINISH, Task, execute, open_inputs
+from stages.errors import BadInput, OverBudget
+from stages.stage import Shard
+from tests.graphs import write_npz
+from tests.pipeline import fakes
+
+TABLE = Path(__file__).with_name("key_table.toml")
+
+
+@pytest.fixture
+def fake(monkeypatch, tmp_path):
+    monkeypatch.setattr(dag, "STAGES", fakes.STAGES)
+    monkeypatch.setenv("FAKE_STAGES", str(tmp_path))
+    return tmp_path
+
+
+def planner(folder, source, **tables):
+    tables = {
+        "train": {"ingredients": 2},
+        **tables,
+        "dataset": {"source": f"npz:{source}", **tables.get("dataset", {})},
+    }
+    recipe = from_tables("toy", tables)
+    return Planner(recipe, Store(folder / "store"), StatCache(folder / "stat.json"), Seen(folder / "seen.json"))
+
+
+def build_here(plans, store):
+    """Build a planned node in this process, without workers."""
+    stage = dag.STAGES[plans.node.stage]
+    shards = stage.shards(plans.params, open_inputs(store, plans.inputs))
+    names = tuple(shard.name for shard in shards)
+    for shard in (*shards, Shard(FINISH)):
+        params = vars(plans.params)
+        execute(
+            Task(str(store.root), plans.node.id, stage.name, plans.key, params, plans.inputs, shard, names, stage.exact)
+        )
+
+
+def build_all(plan, *stages):
+    for node in plan.nodes:
+        if node.stage in stages:
+            build_here({p.node.id: p for p in plan.plan([node.id])}[node.id], plan.store)
+
+
+def test_keys_become_known_as_inputs_are_committed(fake):
+    plan = planner(fake, fakes.write_source(fake))
+    states = {p.node.id: (p.state, p.reason, p.key is not None) for p in plan.plan()}
+    assert states["ingest"] == ("build", "not built yet", True)
+    assert states["split"] == ("after", "after ingest", False)
+    assert states["pack:train"] == ("after", "after ingest, partition, influence, quantize", False)
+    build_all(plan, "ingest")
+    states = {p.node.id: (p.state, p.reason, p.key is not None) for p in plan.plan()}
+    assert states["ingest"] == ("cached", "", True)
+    assert states["split"] == ("build", "not built yet", True)
+    assert states["pack:train"][1] == "after partition, influence, quantize"
+
+
+def test_planning_writes_nothing_but_the_stat_cache(fake):
+    source = fakes.write_source(fake)
+    planner(fake, source).plan()
+    assert sorted(p.name for p in fake.iterdir()) == ["stat.json", "toy.npz"]
+
+
+def test_the_key_is_the_content_and_not_the_path(fake):
+    (fake / "elsewhere").mkdir()
+    first = planner(fake, fakes.write_source(fake)).plan(["ingest"])[0]
+    second = planner(fake, fakes.write_source(fake / "elsewhere")).plan(["ingest"])[0]
+    assert first.key == second.key
+    np.savez(fake / "toy.npz", edge_index=np.zeros((2, 3), np.int64), num_nodes=np.int64(5))
+    assert planner(fake, fake / "toy.npz").plan(["ingest"])[0].key != first.key
+
+
+@pytest.mark.parametrize(
+    ("source", "words"),
+    [
+        ("npz:none.npz", "expected a file at"),
+        ("files:here", "files: is not available in this version"),
+        ("ogb:ogbn-arxiv", "ogb: is not available in this version"),
+        ("cora", 'expected "wordnet" or "npz:PATH", found "cora"'),
+        ("npz:", "expected"),
+    ],
+)
+def test_sources(source, words):
+    with pytest.raises(BadInput, match=r"dataset\.source") as caught:
+        source_path(source)
+    assert words in str(caught.value)
+
+
+def test_a_guess_tells_whether_it_was_used():
+    guess = Guess({"sure": 1, "guessed": 2}, {"sure"})
+    assert guess["sure"] == 1
+    assert not guess.touched
+    assert guess.get("guessed") == 2
+    assert guess.touched
+
+
+def test_counts_come_from_headers(tmp_path):
+    counts = source_counts(write_npz(tmp_path / "g.npz", nodes=50, degree=4, features=7, classes=3))
+    assert counts["num_nodes"] == 50
+    assert counts["num_edges_stored"] == 100
+    assert (counts["features"], counts["num_features"], counts["num_classes"]) == ("dense", 7, 3)
+    masks = np.zeros((2, 50), bool)
+    masks[:, :20] = True
+    changes = {f"{s}_masks": masks for s in ("train", "valid", "test")}
+    counts = source_counts(write_npz(tmp_path / "m.npz", nodes=50, degree=4, replace=changes))
+    assert counts["splits"] == {"train": 20, "valid": 20, "test": 20}
+    (tmp_path / "no.npz").write_bytes(b"not a zip file")
+    assert source_counts(tmp_path / "no.npz") is None
+
+
+def test_refusal_names_the_worst_first():
+    budget = Budget(WORKER_BYTES + 1000, 2)
+    refuse(budget, [("a", 1000)])
+    with pytest.raises(OverBudget) as caught:
+        refuse(budget, [("small", 2_000_000_000), ("fine", 10), ("large", 9_000_000_000)])
+    text = str(caught.value)
+    assert text.index("large") < text.index("small")
+    assert "fine" not in text
+    assert "resources.memory=9.5GB" in text
+    need = next(part for part in text.split() if part.startswith("resources.memory=")).strip(",").split("=")[1]
+    refuse(measure(from_tables("x", {}, [f"resources.memory={need}"]).resources), [("large", 9_000_000_000)])
+
+
+def test_budget():
+    resources = from_tables("x", {}, ["resources.memory=2GB", "resources.workers=3"]).resources
+    assert measure(resources).memory_bytes == 2_000_000_000
+    assert measure(resources).workers == 3
+    automatic = measure(from_tables("x", {}).resources)
+    assert automatic.memory_bytes > 10**8
+    assert automatic.cores >= 1
+    assert human_bytes(999) == "999 B"
+    assert human_bytes(2_340_000_000) == "2.3 GB"
+    assert human_bytes(9_410_000_000, up=True) == "9.5 GB"
+
+
+# --- the real stages
+
+
+def test_everything_is_projected_before_anything_is_built(tmp_path):
+    plan = planner(tmp_path, write_npz(tmp_path / "g.npz", nodes=200))
+    planned = plan.plan()
+    assert [p.node.id for p in planned if p.cost is None] == []
+    for p in planned:
+        assert p.cost.peak > 0, p.node.id
+        assert p.cost.written > 0, p.node.id
+    with pytest.raises(OverBudget):
+        refuse(Budget(WORKER_BYTES, 2), [(p.node.id, p.cost.peak) for p in planned])
+
+
+@pytest.mark.parametrize(
+    ("override", "word"),
+    [
+        ("batches.method=labor", "labor"),
+        ("batches.method=batch", "batch"),
+        ("batches.alpha=1.5", "batches.alpha"),
+        ("batches.top_k=0", "batches.top_k"),
+        ("features.codec=pq8", "pq8"),
+        ("partition.method=kaminpar", "kaminpar"),
+        ("train.model=gat", "gat"),
+        ("train.ranks=2", "train.ranks"),
+        ("train.dropout=1.0", "train.dropout"),
+        ("train.layers=0", "train.layers"),
+        ("soup.holdout=0.5", "soup.holdout"),
+        ("soup.method=gis", "gis"),
+        ("order.method=overlap", "overlap"),
+    ],
+)
+def test_unsupported_values_are_refused_by_the_plan(tmp_path, override, word):
+    _section, _rest = override.split(".", 1)
+    recipe = from_tables("toy", {"dataset": {"source": f"npz:{write_npz(tmp_path / 'g.npz', nodes=200)}"}}, [override])
+    with pytest.raises(BadInput, match=word):
+        Planner(recipe, Store(tmp_path / "s"), StatCache(tmp_path / "c"), Seen(None)).plan()
+
+
+CHANGES = {
+    "dataset.split.train": 0.6,
+    "dataset.split.valid": 0.2,
+    "dataset.split.seed": 1,
+    "dataset.split_index": 1,
+    "graph.undirected": False,
+    "graph.self_loops": False,
+    "graph.normalization": "rw",
+    "graph.mass": "row",
+    "features.reduce": 4,
+    "features.codec": "fp16",
+    "features.max_accuracy_drop": 0.1,
+    "partition.method": "metis",
+    "partition.parts": 9,
+    "batches.method": "random",
+    "batches.alpha": 0.3,
+    "batches.eps": 1e-3,
+    "batches.top_k": 8,
+    "batches.outputs": 32,
+    "batches.mix": 2,
+    "batches.fanouts": [5],
+    "batches.kappa": 2,
+    "order.method": "shuffle",
+    "order.cache": 0.1,
+    "hag.enabled": False,
+    "hag.capacity": 0.5,
+    "train.model": "sage",
+    "train.per_step": 2,
+    "train.layers": 2,
+    "train.hidden": 32,
+    "train.dropout": 0.1,
+    "train.lr": 0.1,
+    "train.weight_decay": 0.1,
+    "train.schedule": "constant",
+    "train.epochs": 5,
+    "train.patience": 5,
+    "train.ingredients": 3,
+    "train.seed": 7,
+    "train.device": "cpu",
+    "soup.method": "uniform",
+    "infer.split": "all",
+    "infer.top_k": 4,
+    "infer.full_graph": False,
+    "resources.memory": "64GB",
+    "resources.workers": 1,
+}
+FIXED = {
+    "dataset.source": "enters by content",
+    "batches.rounds": "only 1 in this version",
+    "train.ranks": "only 1 in this version",
+    "soup.holdout": "only 0 in this version",
+    "resources.scheduler": "only local in this version",
+}
+
+
+def resolved(plan):
+    """Stage instance -> its parameters, from estimated facts: what a recipe key can change in a key, directly."""
+    return {p.node.id: json.dumps(vars(p.params), sort_keys=True, default=str) for p in plan.plan()}
+
+
+def test_every_recipe_key_moves_what_the_table_says(tmp_path):
+    """`key_table.toml`: recipe key -> nodes whose parameters it changes; what is built from them follows by digest."""
+    rng = np.random.default_rng(0)
+    masks = {f"{s}_masks": np.zeros((2, 200), bool) for s in ("train", "valid", "test")}
+    for index in range(2):
+        for mask, ids in zip(masks.values(), np.split(rng.permutation(200), [100, 150]), strict=True):
+            mask[index, ids] = True
+    source = write_npz(tmp_path / "g.npz", nodes=200)
+    masked = write_npz(tmp_path / "m.npz", nodes=200, replace=masks)
+    assert set(CHANGES) | set(FIXED) == set(KEYS)
+    found = {}
+    for key, value in CHANGES.items():
+        file = masked if key == "dataset.split_index" else source
+        before = resolved(planner(tmp_path, file))
+        section, *inner = key.split(".")
+        table = {inner[-1]: value} if len(inner) == 1 else {inner[0]: {inner[1]: value}}
+        if section == "train" and key != "train.ingredients":
+            table["ingredients"] = 2
+        after = resolved(planner(tmp_path, file, **{section: table}))
+        assert value != KEYS[key].default
+        names = sorted(n for n in before.keys() | after.keys() if before.get(n) != after.get(n))
+        found[key] = names
+    expected = tomllib.loads(TABLE.read_text())["moves"]
+    assert found == expected, "\n".join(f'"{k}" = {json.dumps(v)}' for k, v in found.items())

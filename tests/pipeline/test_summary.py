@@ -1,0 +1,115 @@
+"""`summary.json` and `run.json` hold what the contract says, from manifests alone."""
+
+import json
+
+import pytest
+
+from pipeline.dag import build
+from pipeline.recipe import from_tables
+from pipeline.summary import Built, accuracy_rows, dump, run_document, summarise, write_atomically
+from tests.pipeline import fakes
+
+CONTRACT = {
+    "dataset": {"name", "num_nodes", "num_edges_stored", "num_edges", "num_features", "num_classes", "splits"},
+    "stages": {"influence", "quantize", "hag"},
+    "train": {"ingredients"},
+    "soup": {"chosen", "methods"},
+    "infer": {"seconds", "num_outputs", "test_accuracy", "full_graph_test_accuracy"},
+}
+
+
+def built(*, cached=True, only=None, ingredients=2):
+    recipe = from_tables("toy", {"train": {"ingredients": ingredients}})
+    found = []
+    for i, node in enumerate(build(recipe)):
+        values = {"train.seed": 0, **node.instance}
+        manifest = {
+            "key": f"{i:032x}",
+            "digest": f"{i + 100:032x}",
+            "facts": fakes.FACTS[node.stage](values),
+            "notes": {"a": {"seconds_per_epoch": 0.5}} if node.stage == "train" else {},
+            "seconds": 1.5,
+            "peak_bytes": 1000 * i,
+            "bytes_written": 10,
+            "files": {},
+        }
+        if node.stage == "soup":
+            manifest["notes"] = {"soup": {"methods": {"greedy": {"seconds": 3.0, "peak_bytes": 13000}}}}
+        if only is None or node.stage in only:
+            found.append(Built(node, manifest, cached, 2000 * (i + 1)))
+    return recipe, found
+
+
+def test_the_contract():
+    recipe, nodes = built()
+    summary = summarise(recipe, nodes)
+    for section, names in CONTRACT.items():
+        assert names <= set(summary[section]), section
+    influence = summary["stages"]["influence"]
+    assert {"key", "cached", "seconds", "peak_bytes", "bytes_written", "splits"} <= set(influence)
+    assert influence["cached"] is True
+    assert influence["seconds"] == pytest.approx(4.5)
+    assert set(influence["splits"]) == {"train", "valid", "test"}
+    assert influence["splits"]["train"] == {"records": 2, "rows": 60, "edges": 200, "replication": 3.0}
+    quantize = summary["stages"]["quantize"]
+    names = {"key", "codec", "bytes_per_row", "table_bytes", "compression_ratio", "nmse", "nmse_aggregated"}
+    assert names <= set(quantize)
+    assert quantize["bytes_per_row"] == 1
+    assert summary["stages"]["hag"] is None
+    single = summary["train"]["ingredients"][1]
+    assert single == {
+        "seed": 1,
+        "key": nodes[12].key,
+        "epochs": 5,
+        "seconds": 1.5,
+        "seconds_per_epoch": 0.5,
+        "valid_accuracy": 0.71,
+        "test_accuracy": 0.72,
+    }
+    greedy = summary["soup"]["methods"]["greedy"]
+    assert greedy == {"valid_accuracy": 0.75, "test_accuracy": 0.74, "seconds": 3.0, "peak_bytes": 13000}
+    assert summary["infer"]["full_graph_test_accuracy"] == 0.745
+    assert json.loads(dump(summary)) == summary
+
+
+def test_absent_stages_are_null():
+    recipe, nodes = built(only=("ingest", "split"))
+    summary = summarise(recipe, nodes)
+    assert summary["dataset"]["splits"] == {"train": 20, "valid": 10, "test": 10}
+    assert summary["stages"]["influence"] is None
+    assert summary["train"] is summary["soup"] is summary["infer"] is None
+    assert accuracy_rows(summary) == []
+    assert summarise(recipe, [])["dataset"]["num_nodes"] is None
+
+
+def test_rows_of_the_table():
+    recipe, nodes = built()
+    rows = accuracy_rows(summarise(recipe, nodes))
+    assert [name for name, _, _ in rows] == [
+        "single model 0 (seed 0)",
+        "single model 1 (seed 1)",
+        "soup: best",
+        "soup: uniform",
+        "soup: greedy (chosen on validation)",
+    ]
+    assert rows[-1][1:] == (0.75, 0.74)
+
+
+def test_run_document(tmp_path):
+    recipe, nodes = built()
+    document = run_document(recipe, tmp_path / "store", nodes)
+    assert set(document) == {"format", "name", "store", "recipe", "artifacts"}
+    assert document["format"] == 1
+    assert document["store"] == str(tmp_path / "store")
+    assert document["recipe"] == recipe.tables()
+    first = document["artifacts"]["influence:train"]
+    assert first == {"stage": "influence", "key": nodes[4].key, "digest": nodes[4].digest}
+
+
+def test_files_are_replaced_whole(tmp_path, monkeypatch):
+    path = tmp_path / "a" / "b.json"
+    write_atomically(path, "old")
+    with pytest.raises(TypeError):
+        write_atomically(path, 3)
+    assert path.read_text() == "old"
+    assert list(path.parent.iterdir()) == [path]
