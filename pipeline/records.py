@@ -1,0 +1,242 @@
+"""Single records by index: one contiguous range each, its checksum verified before it is first parsed in a process."""
+
+from __future__ import annotations
+
+import mmap
+import os
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import google_crc32c
+import numpy as np
+import pyarrow as pa
+
+from stages.errors import BadInput, Conflict, Corrupt
+from stages.pack import index as packed_index
+from stages.pack import schema as packed
+from stages.quantize.codec import Codec
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from numpy.typing import NDArray
+
+    from stages.pack.record import Record
+    from stages.stage import Reader
+
+__all__ = ["Records", "shard_names"]
+
+MAGIC_BYTES = 8
+"""Before the schema of an Arrow IPC file."""
+REBUILD = "run the recipe again: the artifact is quarantined and rebuilt"
+SHARED = ("codec", "K", "split", "directed", "weighted", "num_nodes", "num_classes", "records", "inputs")
+"""Metadata all files of one artifact have in common."""
+
+
+def shard_names(names: Sequence[str]) -> list[str]:
+    """Packed files among the payload `names`, in the order of their records."""
+    return sorted(n for n in names if n.endswith(".arrow") and not n.endswith(".index.arrow") and "/" not in n)
+
+
+@dataclass
+class _File:
+    """One opened packed file: its mapped bytes, its schema and which of its records were checked."""
+
+    path: Path
+    index: packed_index.Index
+    data: pa.Buffer
+    schema: pa.Schema
+    meta: dict[str, Any]
+    checked: bytearray
+
+
+def _open(path: Path) -> _File:
+    index = packed_index.read_index(path.with_name(path.name.removesuffix(".arrow") + ".index.arrow"))
+    try:
+        with open(path, "rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            if size != index.meta["bytes"]:
+                raise Corrupt(f"{path}: expected {index.meta['bytes']} bytes, found {size}", fix=REBUILD)
+            data = pa.py_buffer(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+    except OSError as error:
+        raise Corrupt(f"{path}: expected a packed file, found none ({error.strerror})", fix=REBUILD) from error
+    head, tail = int(index.offset[0]), int(index.offset[-1] + index.length[-1])
+    for what, part in (("head", data.slice(0, head)), ("tail", data.slice(tail))):
+        found = int(google_crc32c.value(part))
+        if found != index.meta[f"{what}_crc32c"]:
+            raise Corrupt(
+                f"{path}: crc32c of its {what} expected {index.meta[f'{what}_crc32c']}, found {found}", fix=REBUILD
+            )
+    schema = pa.ipc.read_schema(pa.BufferReader(data.slice(MAGIC_BYTES, head - MAGIC_BYTES)))
+    meta = packed.metadata(schema, str(path))
+    packed.supported(meta, str(path))
+    return _File(path, index, data, schema, meta, bytearray(len(index.offset)))
+
+
+class Records:
+    """The records of one packed split, from one or more files; opened on first use in each process, so fork-safe.
+
+    Parameters
+    ----------
+    paths : packed files in the order of their records; each has its index beside it.
+    corrupt : makes the error for damaged bytes from its message; a store's reader says which artifact to set aside.
+
+    Attributes
+    ----------
+    meta : metadata the files share (codec, K, split, directed, weighted, ...).
+    codec : description of the feature codes.
+    num_outputs, num_nodes, num_edges : i8[records].
+
+    Raises
+    ------
+    Corrupt
+        On first use: a file is missing, truncated or damaged; its index or the record's checksum does not match.
+    BadInput
+        A newer format, or a `requires` entry this version does not know.
+    Conflict
+        The files are not all of one artifact, or not all there.
+    """
+
+    def __init__(self, paths: Sequence[Path | str], corrupt: Callable[[str], Corrupt] | None = None) -> None:
+        self.paths = [Path(p) for p in paths]
+        if not self.paths:
+            raise BadInput("records: expected at least one packed file (shard-*.arrow), found none")
+        self._corrupt = corrupt
+        self._pid = -1
+        self._files: list[_File] = []
+        self._first: NDArray[np.int64] = np.zeros(1, np.int64)
+
+    @classmethod
+    def from_reader(cls, reader: Reader) -> Records:
+        """Records of a `pack` artifact."""
+        found = shard_names(reader.names())
+        if not found:
+            raise BadInput("records: expected a pack artifact with shard-*.arrow, found none in it")
+        names = set(reader.names())
+        for name in found:
+            index = name.removesuffix(".arrow") + ".index.arrow"
+            if index in names:
+                reader.path(index)  # its digest is checked on first use
+        return cls([reader.path(name) for name in found], getattr(reader, "corrupt", None))
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"paths": self.paths, "corrupt": self._corrupt}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__init__(**state)  # type: ignore[misc]
+
+    def _opened(self) -> list[_File]:
+        if self._pid != os.getpid():
+            with self._damage():
+                files = [_open(path) for path in self.paths]
+            self._together(files)
+            self._files = files
+            self._first = np.concatenate([[0], np.cumsum([len(f.index.offset) for f in files])]).astype(np.int64)
+            self._pid = os.getpid()
+        return self._files
+
+    @contextmanager
+    def _damage(self) -> Iterator[None]:
+        try:
+            yield
+        except Corrupt as error:
+            raise error if self._corrupt is None else self._corrupt(error.message) from error
+
+    @staticmethod
+    def _together(files: list[_File]) -> None:
+        first, seen = files[0], 0
+        for file in files:
+            for key in SHARED:
+                if file.meta.get(key) != first.meta.get(key):
+                    raise Conflict(
+                        f"{file.path}: {key} is {file.meta.get(key)}, but {first.meta.get(key)} in {first.path.name}",
+                        fix="open the files of one artifact only",
+                    )
+            if file.meta["first_record"] != seen:
+                raise Conflict(
+                    f"{file.path}: expected record {seen} first, found {file.meta['first_record']}",
+                    fix="open all files of the artifact, in order",
+                )
+            seen += len(file.index.offset)
+        if seen != first.meta["records"]:
+            raise Conflict(
+                f"{files[-1].path.parent}: expected {first.meta['records']} records, found {seen}",
+                fix="open all files of the artifact",
+            )
+
+    @property
+    def meta(self) -> dict[str, Any]:
+        """Metadata of the first file; what `SHARED` names is the same in all."""
+        return self._opened()[0].meta
+
+    @property
+    def codec(self) -> Codec:
+        """Description of the feature codes."""
+        return Codec.from_json(self.meta["codec"])
+
+    def _column(self, name: str) -> NDArray[np.int64]:
+        return np.concatenate([getattr(f.index, name) for f in self._opened()]).astype(np.int64)
+
+    @property
+    def num_outputs(self) -> NDArray[np.int64]:
+        """i8[records]"""
+        return self._column("num_outputs")
+
+    @property
+    def num_nodes(self) -> NDArray[np.int64]:
+        """i8[records]"""
+        return self._column("num_nodes")
+
+    @property
+    def num_edges(self) -> NDArray[np.int64]:
+        """i8[records]"""
+        return self._column("num_edges")
+
+    def __len__(self) -> int:
+        self._opened()
+        return int(self._first[-1])
+
+    def __iter__(self) -> Iterator[Record]:
+        return (self[i] for i in range(len(self)))
+
+    def __getitem__(self, i: int) -> Record:
+        """Record `i` of the split: zero-copy views on the mapped file. O(1) after its first read.
+
+        Raises
+        ------
+        IndexError
+            There is no such record.
+        Corrupt
+            Its bytes do not match the index.
+        """
+        n = len(self)
+        if not -n <= i < n:
+            raise IndexError(f"record {i}: expected one of 0..{n - 1}")
+        i %= n
+        at = int(np.searchsorted(self._first, i, side="right")) - 1
+        file, k = self._files[at], i - int(self._first[at])
+        data = file.data.slice(int(file.index.offset[k]), int(file.index.length[k]))
+        if file.checked[k]:
+            return packed.parse(pa.ipc.read_record_batch(pa.ipc.read_message(data), file.schema))
+        with self._damage():
+            return self._first_read(file, k, data)
+
+    @staticmethod
+    def _first_read(file: _File, k: int, data: pa.Buffer) -> Record:
+        where, expected = f"{file.path}: record {k}", int(file.index.crc32c[k])
+        found = int(google_crc32c.value(data))
+        if found != expected:
+            raise Corrupt(f"{where}: crc32c expected {expected}, found {found}", fix=REBUILD)
+        try:
+            record = packed.parse(pa.ipc.read_record_batch(pa.ipc.read_message(data), file.schema))
+        except (pa.ArrowException, KeyError, ValueError, TypeError) as error:
+            raise Corrupt(
+                f"{where}: expected a record batch with the columns of a record ({error})", fix=REBUILD
+            ) from error
+        wrong = packed_index.mismatch(file.index, k, record)
+        if wrong is not None:
+            raise Corrupt(f"{where}: {wrong}", fix=REBUILD)
+        file.checked[k] = 1
+        return record

@@ -1,0 +1,366 @@
+"""Training steps in order, each prepared while the one before is used; a run resumes at exactly the next step.
+
+`Steps` is the engine of `open_batches` and of the trainer. It imports neither torch_geometric nor Dask.
+"""
+
+from __future__ import annotations
+
+import threading
+import warnings
+from collections import deque
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from pipeline.records import Records
+from stages.errors import BadInput, Conflict
+from stages.pack.join import join
+from stages.pack.layers import Weights, trimmed
+from stages.quantize.codec import decode
+from stages.step import Adj, Step
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+
+    from numpy.typing import NDArray
+
+    from stages.pack.join import Joined
+    from stages.pack.layers import Matrix
+    from stages.stage import Reader
+
+__all__ = ["Order", "Steps", "csr_tensor"]
+
+STATE_FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Order:
+    """What an order artifact says: its key, method and the arrays of that method."""
+
+    key: str | None = None
+    method: str = "shuffle"
+    tour: NDArray[np.int32] | None = None
+    distance: NDArray[np.float64] | None = None
+
+    @classmethod
+    def from_reader(cls, reader: Reader | None) -> Order | None:
+        """The order of an artifact of stage `order`; None stays None."""
+        if reader is None:
+            return None
+        arrays = {name: reader.array(name) if reader.has(name) else None for name in ("tour", "distance")}
+        return cls(reader.key, str(reader.facts["method"]), arrays["tour"], arrays["distance"])
+
+    def records(self, num_records: int, seed: int, epoch: int) -> NDArray[np.integer[Any]]:
+        """All records once, as the method orders them in this epoch."""
+        from stages.order.epoch import epoch_order
+
+        return epoch_order(self.method, self.tour, self.distance, num_records, seed, epoch)
+
+
+class Steps:
+    """Steps of one packed split. Iterating walks the epoch last set; `set_epoch` chooses it, 0 at first.
+
+    Parameters
+    ----------
+    records : the records of the split.
+    store_key, split : of the artifact they come from, kept in the state.
+    order : order artifact; where None, `shuffle` draws a permutation from (seed, epoch).
+    layers : depth of the model: a step is trimmed to it.
+    adj, normalization, mass, self_loops : values of the matrices, see `stages.pack.layers.Weights`.
+    per_step : records joined in a step.
+    shuffle : False keeps the order of the file.
+    drop_last : leave out a last step of fewer records, and last steps that do not reach every rank.
+    rank, world_size : rank r takes steps r, r + W, ...
+    prefetch : steps prepared ahead by a thread; 0 prepares each when it is asked for.
+    dtype, device, pin_memory : of the tensors; values are computed in float32 and converted last.
+    transform : called with every step, on the preparing thread; never part of a key.
+    """
+
+    def __init__(
+        self,
+        records: Records,
+        *,
+        store_key: str,
+        split: str,
+        layers: int,
+        order: Order | None = None,
+        adj: str = "plain",
+        normalization: str = "sym",
+        mass: str = "none",
+        self_loops: bool = True,
+        per_step: int = 1,
+        shuffle: bool = True,
+        seed: int = 0,
+        drop_last: bool = False,
+        rank: int = 0,
+        world_size: int = 1,
+        prefetch: int = 2,
+        dtype: torch.dtype = torch.float32,
+        device: torch.device | str = "cpu",
+        pin_memory: bool = False,
+        transform: Callable[[Any], Any] | None = None,
+    ) -> None:
+        for name, value, least in (
+            ("layers", layers, 1),
+            ("per_step", per_step, 1),
+            ("prefetch", prefetch, 0),
+            ("seed", seed, 0),
+        ):
+            if isinstance(value, bool) or not isinstance(value, int) or value < least:
+                raise BadInput(f"{name}: expected a whole number from {least}, found {value!r}")
+        if not 0 <= rank < world_size:
+            raise BadInput(f"rank: expected 0 <= rank < world_size, found rank {rank} of {world_size}")
+        self.store = records
+        self.store_key, self.split, self.order = store_key, split, order
+        self.num_layers, self.per_step, self.seed = layers, per_step, seed
+        self.weights = Weights(adj, normalization, mass, self_loops)
+        self.shuffle, self.drop_last, self.prefetch = shuffle, drop_last, prefetch
+        self.rank, self.world_size = rank, world_size
+        self.dtype, self.device, self.pin_memory, self.transform = dtype, torch.device(device), pin_memory, transform
+        self.epoch, self._handed, self._resume = 0, 0, 0
+        quiet_csr()
+
+    @classmethod
+    def from_reader(cls, reader: Reader, order: Reader | None = None, *, layers: int, **options: Any) -> Steps:
+        """Steps of a `pack` artifact, in the order of an `order` artifact where one is given."""
+        records = Records.from_reader(reader)
+        split = str(reader.facts["split"])
+        return cls(records, store_key=reader.key, split=split, order=Order.from_reader(order), layers=layers, **options)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch. The one a state was loaded for keeps its position, any other begins at its first step."""
+        if isinstance(epoch, bool) or not isinstance(epoch, int) or epoch < 0:
+            raise BadInput(f"epoch: expected a whole number from 0, found {epoch!r}")
+        if epoch != self.epoch:
+            self.epoch, self._handed, self._resume = epoch, 0, 0
+
+    def plan(self, epoch: int) -> list[tuple[tuple[int, ...], int]]:
+        """Steps of this rank in an epoch: (records of the step, outputs of the steps all ranks take with it).
+
+        A function of (order artifact, shuffle, seed, epoch, per_step, drop_last, rank, world_size).
+        """
+        num_records = len(self.store)
+        if not self.shuffle:
+            order: NDArray[np.integer[Any]] = np.arange(num_records)
+        elif self.order is not None:
+            order = self.order.records(num_records, self.seed, epoch)
+        else:
+            order = np.random.default_rng((self.seed, epoch)).permutation(num_records)
+        steps = [tuple(map(int, order[k : k + self.per_step])) for k in range(0, num_records, self.per_step)]
+        if self.drop_last:
+            if len(steps[-1]) < self.per_step:
+                steps.pop()
+            del steps[len(steps) // self.world_size * self.world_size :]
+        outputs = self.store.num_outputs
+        size = [int(outputs[list(step)].sum()) for step in steps]
+        W = self.world_size
+        return [(steps[k], sum(size[k // W * W : k // W * W + W])) for k in range(self.rank, len(steps), W)]
+
+    def __len__(self) -> int:
+        """Steps of an epoch on this rank."""
+        num_records = len(self.store)
+        if self.drop_last:
+            return num_records // self.per_step // self.world_size
+        steps = -(-num_records // self.per_step)
+        return len(range(self.rank, steps, self.world_size))
+
+    def state_dict(self) -> dict[str, Any]:
+        """JSON-able position: the steps handed out so far in this epoch. Prefetched ones do not count."""
+        return {
+            "format": STATE_FORMAT,
+            "store_key": self.store_key,
+            "order_key": None if self.order is None or not self.shuffle else self.order.key,
+            "split": self.split,
+            "seed": self.seed,
+            "epoch": self.epoch,
+            "step": self._handed,
+            "per_step": self.per_step,
+            "world_size": self.world_size,
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue where a state was taken: the next iteration hands out exactly the step that would have come next.
+
+        Another number of ranks is accepted where all ranks of the old one stand at a step of the new one.
+
+        Raises
+        ------
+        Conflict
+            The state is of another store, order, split, seed, per_step or format.
+        """
+        mine = self.state_dict()
+        for name in ("format", "store_key", "order_key", "split", "seed", "per_step"):
+            if state.get(name) != mine[name]:
+                raise Conflict(
+                    f"loader state: its {name} is {state.get(name)}, but {mine[name]} here",
+                    fix="resume with the data and options it was saved with, or start the epoch anew",
+                )
+        ranks, step = int(state["world_size"]), int(state["step"])
+        done = ranks * step
+        if ranks != self.world_size:
+            if done % self.world_size:
+                raise Conflict(
+                    f"loader state: {done} steps done by world_size {ranks}, not a multiple of {self.world_size} here",
+                    fix=f"resume with world_size {ranks}, or start the epoch anew",
+                )
+            step = done // self.world_size
+        if step > len(self) and ranks == self.world_size:
+            raise Conflict(f"loader state: step {step} of an epoch of {len(self)}", fix="start the epoch anew")
+        self.epoch = int(state["epoch"])
+        self._handed = self._resume = min(step, len(self))
+
+    def __iter__(self) -> Iterator[Any]:
+        first, self._resume = self._resume, 0
+        self._handed = first
+        plan = self.plan(self.epoch)[first:]
+        if self.prefetch == 0:
+            produced: Iterator[Any] = map(self._make, plan)
+            for step in produced:
+                self._handed += 1
+                yield step
+            return
+        ahead = Prefetch(self._make, plan, self.prefetch)
+        try:
+            for step in ahead:
+                self._handed += 1
+                yield step
+        finally:
+            ahead.close()
+
+    def _make(self, planned: tuple[tuple[int, ...], int]) -> Any:
+        step = self.assemble(*planned)
+        return step if self.transform is None else self.transform(step)
+
+    def assemble(self, records: Sequence[int], num_outputs: int) -> Any:
+        """The step of these records."""
+        del num_outputs
+        L = self.num_layers
+        parts = [self.store[i] for i in records]
+        joined = join(parts, layers=L)
+        made: list[tuple[Matrix, Adj]] = []
+        for matrix in self.matrices(joined):
+            if not made or made[-1][0] is not matrix:
+                made.append((matrix, Adj(self.csr(matrix), self.csr(matrix.transposed()))))
+            else:
+                made.append(made[-1])
+        nodes = joined.num_sampled_nodes.tolist()
+        return Step(
+            x=self.features(parts, joined),
+            adjs=tuple(adj for _, adj in made),
+            y=self.tensor(joined.y.astype(np.int64)),
+            n_id=self.tensor(joined.n_id.astype(np.int64)),
+            input_id=self.tensor(joined.input_id.astype(np.int64)),
+            num_sampled_nodes=tuple(nodes + [0] * (L + 1 - len(nodes))),
+            batch_size=joined.y.size,
+        )
+
+    def matrices(self, joined: Joined, layers: int | None = None) -> list[Matrix]:
+        """Matrices of a joined step, the first applied first."""
+        weighted = joined.deg_w is not None and self.weights.adj == "norm"
+        deg = joined.deg_w if weighted and joined.deg_w is not None else joined.deg
+        return trimmed(
+            self.weights,
+            self.num_layers if layers is None else layers,
+            joined.num_sampled_nodes,
+            joined.indptr,
+            joined.indices,
+            deg,
+            joined.weight if weighted else None,
+        )
+
+    def features(self, parts: Sequence[Any], joined: Joined) -> torch.Tensor:
+        """Decoded feature rows of a joined step, f[n, D]."""
+        codec = self.store.codec
+        x = torch.empty((joined.n_id.size, codec.num_features), dtype=torch.float32, pin_memory=self.pin_memory)
+        out = x.numpy()
+        for r, part in enumerate(parts):
+            n = joined.kept[r]
+            rows = None if joined.rows is None else joined.rows[r]
+            if part.code_indptr is None:
+                decode(codec, part.codes[:n], out=out, rows=rows)
+            else:
+                decode(codec, part.codes, part.code_indptr[: n + 1], out=out, rows=rows)
+        return self._moved(x).to(self.dtype)
+
+    def csr(self, matrix: Matrix) -> torch.Tensor:
+        """A matrix as torch CSR on this device."""
+        return self._moved(csr_tensor(matrix)).to(self.dtype)
+
+    def tensor(self, values: NDArray[Any]) -> torch.Tensor:
+        """A freshly made array as a tensor on this device."""
+        tensor = torch.from_numpy(values)
+        return self._moved(tensor.pin_memory() if self.pin_memory else tensor)
+
+    def _moved(self, tensor: torch.Tensor) -> torch.Tensor:
+        return tensor if self.device.type == "cpu" else tensor.to(self.device, non_blocking=self.pin_memory)
+
+
+def csr_tensor(matrix: Matrix) -> torch.Tensor:
+    """A numpy CSR matrix as torch sparse CSR f4, without a copy.
+
+    32-bit ids are what MKL multiplies with; checks of the invariants are left out, the store has checksums.
+    """
+    indptr, indices, values = (torch.from_numpy(a) for a in (matrix.indptr, matrix.indices, matrix.values))
+    return torch.sparse_csr_tensor(indptr, indices, values, matrix.shape, check_invariants=False)
+
+
+def quiet_csr() -> None:
+    """Spend torch's one warning that CSR is in beta here, so that neither loader thread nor user meets it."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        zero = torch.zeros(1, dtype=torch.int32)
+        torch.sparse_csr_tensor(zero, zero[:0], torch.zeros(0), (0, 0), check_invariants=False)
+
+
+class Prefetch:
+    """Results of `make` for each item, in order, prepared by one thread at most `ahead` items early.
+
+    An exception of `make` is raised where its result would have come. `close` ends the thread; nothing is left behind.
+    """
+
+    def __init__(self, make: Callable[[Any], Any], items: Sequence[Any], ahead: int) -> None:
+        self._make, self._items, self._ahead = make, items, ahead
+        self._ready: deque[tuple[Any, BaseException | None]] = deque()
+        self._turn = threading.Condition()
+        self._closed = False
+        self._thread = threading.Thread(target=self._work, name="stockpot-prefetch", daemon=True)
+        self._thread.start()
+
+    def _work(self) -> None:
+        for item in self._items:
+            with self._turn:
+                while len(self._ready) >= self._ahead and not self._closed:
+                    self._turn.wait()
+                if self._closed:
+                    return
+            try:
+                result: tuple[Any, BaseException | None] = (self._make(item), None)
+            except BaseException as error:  # noqa: BLE001 - handed to the thread that iterates
+                result = (None, error)
+            with self._turn:
+                self._ready.append(result)
+                self._turn.notify_all()
+            if result[1] is not None:
+                return
+
+    def __iter__(self) -> Iterator[Any]:
+        for _ in self._items:
+            with self._turn:
+                while not self._ready:
+                    self._turn.wait()
+                value, error = self._ready.popleft()
+                self._turn.notify_all()
+            if error is not None:
+                raise error
+            yield value
+            del value
+
+    def close(self) -> None:
+        """End the thread and drop what it prepared."""
+        with self._turn:
+            self._closed = True
+            self._ready.clear()
+            self._turn.notify_all()
+        self._thread.join()

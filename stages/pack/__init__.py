@@ -1,0 +1,5 @@
+"""Mini-batches as one contiguous, checksummed byte range each, in the order a reader needs them."""
+
+from stages.pack.stage import STAGE
+
+__all__ = ["STAGE"]

@@ -1,0 +1,62 @@
+"""A record is numpy views on the bytes it was stored in: reading one copies nothing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+__all__ = ["Record"]
+
+
+@dataclass(frozen=True)
+class Record:
+    """One packed mini-batch; n nodes, e edges, o outputs, h hops, K blocks. Arrays are read-only.
+
+    Attributes
+    ----------
+    n_id : i4[n] (i8 in graphs of 2^31 nodes and more), ids of the ingested graph, outputs first, by (hop, block, id).
+    num_sampled_nodes : i4[h], nodes per hop.
+    block_ptr : i4[h, K + 1], first row of each block in each hop.
+    indptr, indices : i4[n + 1], i4[e], row = destination, local ids, columns sorted, no self-loops.
+    deg : i4[n], in-degree in the whole graph without self-loops.
+    y : i4[o], -1 where unlabelled; multiclass labels of the outputs.
+    input_id : i8[o], position in the sorted split.
+    codes : u1[n, row_bytes], or u1[total] beside `code_indptr`, i4[n + 1], where rows vary in length.
+    t_indptr, t_indices, out_deg : the transpose and the out-degree i4[n]; directed graphs only.
+    weight, deg_w : f4[e], f4[n], edge weights and their sums in the whole graph; weighted graphs only.
+    """
+
+    n_id: NDArray[np.integer[Any]]
+    num_sampled_nodes: NDArray[np.int32]
+    block_ptr: NDArray[np.int32]
+    indptr: NDArray[np.int32]
+    indices: NDArray[np.int32]
+    deg: NDArray[np.int32]
+    y: NDArray[np.int32]
+    input_id: NDArray[np.int64]
+    codes: NDArray[np.uint8]
+    code_indptr: NDArray[np.int32] | None = None
+    t_indptr: NDArray[np.int32] | None = None
+    t_indices: NDArray[np.int32] | None = None
+    out_deg: NDArray[np.int32] | None = None
+    weight: NDArray[np.float32] | None = None
+    deg_w: NDArray[np.float32] | None = None
+
+    @property
+    def num_nodes(self) -> int:
+        """Rows of the record."""
+        return self.n_id.size
+
+    @property
+    def num_edges(self) -> int:
+        """Stored edges, without self-loops."""
+        return self.indices.size
+
+    @property
+    def num_outputs(self) -> int:
+        """Nodes of hop 0."""
+        return self.y.size

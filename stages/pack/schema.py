@@ -1,0 +1,146 @@
+"""The Arrow form of records: one record batch of one row of list columns each, described by canonical JSON metadata."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+
+from stages.errors import BadInput, Corrupt
+from stages.pack.record import Record
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from numpy.typing import NDArray
+
+__all__ = ["FORMAT", "KEY", "canonical", "metadata", "parse", "schema_of", "supported", "to_batch"]
+
+FORMAT = 1
+KEY = b"stockpot"
+REQUIRES = frozenset({"codec:fp32", "codec:fp16", "codec:lossless-bits", "codec:lossless-sparse"})
+"""What a file may ask of its reader, as far as this version knows."""
+
+OPTIONAL = ("code_indptr", "t_indptr", "t_indices", "out_deg", "weight", "deg_w")
+COLUMNS = ("n_id", "num_sampled_nodes", "block_ptr", "indptr", "indices", "deg", "y", "input_id", "codes", *OPTIONAL)
+INT32_MAX = 2**31 - 1
+
+
+def canonical(value: Any) -> bytes:
+    """JSON with sorted keys and no spaces: equal values give equal bytes."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()
+
+
+def _types(meta: Mapping[str, Any]) -> dict[str, pa.DataType]:
+    row_bytes = meta["codec"]["row_bytes"]
+    types = {name: pa.int32() for name in ("num_sampled_nodes", "block_ptr", "indptr", "indices", "deg", "y")}
+    types["n_id"] = pa.int64() if meta["num_nodes"] > INT32_MAX else pa.int32()
+    types["input_id"] = pa.int64()
+    types["codes"] = pa.binary(1 if row_bytes is None else row_bytes)
+    if row_bytes is None:
+        types["code_indptr"] = pa.int32()
+    if meta["directed"]:
+        types |= dict.fromkeys(("t_indptr", "t_indices", "out_deg"), pa.int32())
+    if meta["weighted"]:
+        types |= dict.fromkeys(("weight", "deg_w"), pa.float32())
+    return {name: types[name] for name in COLUMNS if name in types}
+
+
+def schema_of(meta: Mapping[str, Any]) -> pa.Schema:
+    """Arrow schema of a packed file with metadata `meta`; no field of it may hold nulls."""
+    fields = [
+        pa.field(name, pa.list_(pa.field("item", kind, nullable=False)), nullable=False)
+        for name, kind in _types(meta).items()
+    ]
+    return pa.schema(fields, metadata={KEY: canonical(meta)})
+
+
+def to_batch(schema: pa.Schema, record: Record) -> pa.RecordBatch:
+    """One row of list columns; zero-copy.
+
+    Raises
+    ------
+    BadInput
+        A column is longer than Arrow's 32-bit list offsets reach.
+    """
+    columns = []
+    for field in schema:
+        values = np.ascontiguousarray(getattr(record, field.name))
+        kind = field.type.value_type
+        if pa.types.is_fixed_size_binary(kind):
+            count = values.size // kind.byte_width
+            array = pa.FixedSizeBinaryArray.from_buffers(kind, count, [None, pa.py_buffer(values)])
+        else:
+            count, array = values.size, pa.array(values.reshape(-1), kind)
+        if count > INT32_MAX:
+            raise BadInput(
+                f"record with first input_id {record.input_id[0]}: column {field.name} has {count} entries, "
+                f"expected at most {INT32_MAX}",
+                fix="lower batches.outputs",
+            )
+        offsets = pa.array(np.array([0, count], np.int32))
+        columns.append(pa.ListArray.from_arrays(offsets, array, type=field.type))
+    return pa.RecordBatch.from_arrays(columns, schema=schema)
+
+
+def metadata(schema: pa.Schema, where: str) -> dict[str, Any]:
+    """The `stockpot` metadata of a file.
+
+    Raises
+    ------
+    Corrupt
+        There is none, or it is not JSON.
+    """
+    try:
+        value = json.loads(schema.metadata[KEY])
+        return dict(value)
+    except (TypeError, KeyError, ValueError) as error:
+        raise Corrupt(f"{where}: expected stockpot metadata in the schema, found none that can be read") from error
+
+
+def supported(meta: Mapping[str, Any], where: str) -> None:
+    """Refuse a file this version cannot read.
+
+    Raises
+    ------
+    BadInput
+        A newer format, an entry of `requires` it does not know, or another form of record.
+    """
+    newer = "read it with the version of stockpot that wrote it, or run the recipe again with this one"
+    if meta.get("format") != FORMAT:
+        raise BadInput(f"{where}: expected record format {FORMAT}, found {meta.get('format')}", fix=newer)
+    unknown = sorted(set(meta.get("requires", ())) - REQUIRES)
+    if unknown:
+        raise BadInput(f"{where}: it requires {', '.join(unknown)}, which this version does not know", fix=newer)
+    if meta.get("form") != "nodes" or meta.get("task") != "multiclass":
+        found = f"{meta.get('form')}, {meta.get('task')}"
+        raise BadInput(f"{where}: expected records of form nodes, task multiclass, found {found}", fix=newer)
+
+
+def parse(batch: pa.RecordBatch) -> Record:
+    """Zero-copy views on one record batch of checked bytes; columns this version does not know are ignored.
+
+    Raises
+    ------
+    ValueError, KeyError
+        The batch is not a record: a column is missing or has another shape.
+    """
+    found: dict[str, NDArray[Any]] = {}
+    names = batch.schema.names
+    for name in COLUMNS:
+        if name not in names:
+            continue
+        values = batch.column(names.index(name)).values
+        kind = values.type
+        if pa.types.is_fixed_size_binary(kind):
+            flat = np.frombuffer(values.buffers()[1], np.uint8)
+            start, size = values.offset * kind.byte_width, len(values) * kind.byte_width
+            flat = flat[start : start + size]
+            found[name] = flat.reshape(-1, kind.byte_width) if "code_indptr" not in names else flat
+        else:
+            found[name] = values.to_numpy(zero_copy_only=True)
+    hops = found["num_sampled_nodes"].size
+    found["block_ptr"] = found["block_ptr"].reshape(hops, -1)
+    return Record(**found)

@@ -1,0 +1,148 @@
+"""A packed file and its index are a function of their records alone: the same bytes on any number of workers."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import google_crc32c
+import numpy as np
+import pyarrow as pa
+
+from stages.errors import BadInput
+from stages.pack.build import gather, subgraph
+from stages.pack.index import label_counts, write_index
+from stages.pack.record import Record
+from stages.pack.schema import schema_of, to_batch
+from stages.partition.blocks import blocks as block_of
+from stages.partition.blocks import num_blocks
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    from stages.stage import Inputs
+
+__all__ = ["Builder", "write_shard"]
+
+INT32_MAX = 2**31 - 1
+MAGIC_BYTES = 8
+"""`ARROW1` and its padding stand before the schema message of an Arrow IPC file."""
+
+
+class Builder:
+    """Builds records of one split from the graph, the partition, the records' nodes and the codes.
+
+    Parameters
+    ----------
+    inputs : roles graph, partition, records, codes.
+    blocks : most units of ownership K; fewer where the partition has fewer parts.
+    """
+
+    def __init__(self, inputs: Inputs, blocks: int) -> None:
+        graph, partition, records, codes = (inputs[r] for r in ("graph", "partition", "records", "codes"))
+        self.parts = int(partition.facts["parts"])
+        self.blocks = num_blocks(self.parts, blocks)
+        self.part = partition.array("part")
+        self.indptr, self.indices, self.y = graph.array("indptr"), graph.array("indices"), graph.array("y")
+        self.weight = graph.array("weight") if graph.facts["weighted"] else np.zeros(0, np.float32)
+        self.out_deg = graph.array("out_deg") if graph.facts["directed"] else None
+        self.outputs, self.out_ptr = records.array("outputs"), records.array("out_ptr")
+        self.input_id = records.array("input_id")
+        self.n_id, self.n_ptr = records.array("n_id"), records.array("n_ptr")
+        self.codes = codes.array("codes")
+        self.code_indptr = codes.array("code_indptr") if codes.has("code_indptr") else None
+        self.local = np.full(int(graph.facts["num_nodes"]), -1, np.int32)
+        self.dropped = 0
+
+    def build(self, r: int) -> Record:
+        """Record `r`; nodes that reach no output are dropped and counted in `dropped`. O(sum of degrees)."""
+        nodes = self.n_id[self.n_ptr[r] : self.n_ptr[r + 1]]
+        span = slice(int(self.out_ptr[r]), int(self.out_ptr[r + 1]))
+        outputs = self.outputs[span]
+        block = block_of(self.part[nodes], self.parts, self.blocks)
+        n_id, block_ptr, indptr, indices, t_indptr, t_indices, weight, deg_w = subgraph(
+            nodes, outputs, block, self.blocks, self.indptr, self.indices, self.weight, self.local
+        )
+        if indices.size > INT32_MAX:
+            raise BadInput(
+                f"record {r}: {indices.size} edges, expected at most {INT32_MAX}", fix="lower batches.outputs"
+            )
+        self.dropped += nodes.size - n_id.size
+        by_id = np.argsort(outputs, kind="stable")
+        hop0 = n_id[: outputs.size]
+        input_id = self.input_id[span][by_id[np.searchsorted(outputs[by_id], hop0)]]
+        code_indptr = None
+        if self.code_indptr is None:
+            codes = self.codes[n_id]
+        else:
+            code_indptr, codes = gather(n_id, self.code_indptr, self.codes)
+        directed, weighted = self.out_deg is not None, self.weight.size > 0
+        return Record(
+            n_id=n_id,
+            num_sampled_nodes=(block_ptr[:, -1] - block_ptr[:, 0]).astype(np.int32),
+            block_ptr=block_ptr,
+            indptr=indptr.astype(np.int32),
+            indices=indices,
+            deg=(self.indptr[n_id + np.int64(1)] - self.indptr[n_id]).astype(np.int32),
+            y=self.y[hop0],
+            input_id=input_id,
+            codes=codes,
+            code_indptr=None if code_indptr is None else code_indptr.astype(np.int32),
+            t_indptr=t_indptr.astype(np.int32) if directed else None,
+            t_indices=t_indices if directed else None,
+            out_deg=self.out_deg[n_id] if self.out_deg is not None else None,
+            weight=weight if weighted else None,
+            deg_w=deg_w.astype(np.float32) if weighted else None,
+        )
+
+
+def write_shard(path: Path, index_path: Path, meta: Mapping[str, Any], records: Sequence[Record]) -> dict[str, Any]:
+    """Write `records` as one packed file and its index; returns what the artifact's facts need.
+
+    Parameters
+    ----------
+    meta : metadata of the file without `counts`, which is added here.
+    """
+    counts = {
+        "records": len(records),
+        "outputs": sum(r.num_outputs for r in records),
+        "nodes": sum(r.num_nodes for r in records),
+        "edges": sum(r.num_edges for r in records),
+    }
+    schema = schema_of({**meta, "counts": counts})
+    # The writer puts the schema before the first record only when that record comes.
+    end = MAGIC_BYTES + len(schema.serialize())
+    spans: list[tuple[int, int]] = []
+    with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, schema) as file:
+        for record in records:
+            file.write_batch(to_batch(schema, record))
+            spans.append((end, sink.tell() - end))
+            end = sink.tell()
+    with pa.memory_map(str(path)) as source:
+        data = source.read_buffer(source.size())
+        crc = [int(google_crc32c.value(data.slice(*span))) for span in spans]
+        about = {
+            "bytes": data.size,
+            "records": len(records),
+            "head_crc32c": int(google_crc32c.value(data.slice(0, spans[0][0]))),
+            "tail_crc32c": int(google_crc32c.value(data.slice(end))),
+        }
+        del data
+    rows = {
+        "offset": [s[0] for s in spans],
+        "length": [s[1] for s in spans],
+        "crc32c": crc,
+        "num_outputs": [r.num_outputs for r in records],
+        "num_nodes": [r.num_nodes for r in records],
+        "num_edges": [r.num_edges for r in records],
+        "first_input_id": [int(r.input_id[0]) for r in records],
+    }
+    labels = np.stack([label_counts(r.y, meta["num_classes"]) for r in records])
+    write_index(index_path, about, rows, labels)
+    return {
+        **counts,
+        "bytes": int(about["bytes"]),
+        "max_rows": max(r.num_nodes for r in records),
+        "max_edges": max(r.num_edges for r in records),
+        "hops": max(r.num_sampled_nodes.size for r in records),
+    }

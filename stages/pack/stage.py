@@ -1,0 +1,140 @@
+"""Describes `pack`: the records of one split as Arrow files whose shards depend on counts only, never on workers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from stages.stage import Cost, Facts, Inputs, Reader, Shard, Stage, Writer
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+__all__ = ["STAGE", "Params"]
+
+BLOCKS = 64
+SHARD_BYTES = 64 << 20
+
+
+@dataclass(frozen=True)
+class Params:
+    """`split` of the outputs; `blocks`, most units of ownership (K); `shard_bytes`, estimated size of a file."""
+
+    split: str
+    blocks: int = BLOCKS
+    shard_bytes: int = SHARD_BYTES
+
+
+def _resolve(recipe: Mapping[str, Any], facts: Mapping[str, Facts]) -> Params:
+    del facts
+    return Params(str(recipe["split"]))
+
+
+def _row_bytes(graph: Facts, codes: Facts) -> float:
+    """Estimated bytes of one row of a record: its code, its ids and a share of the edges; from facts only."""
+    nodes = max(1, int(graph["num_nodes"]))
+    code = codes["row_bytes"] if codes["row_bytes"] is not None else codes["code_bytes"] / nodes + 4
+    per_edge = 4 * (1 + bool(graph["directed"]) + bool(graph["weighted"]))
+    return float(code) + 24 + per_edge * int(graph["nnz"]) / nodes
+
+
+def _shards(params: Params, inputs: Inputs) -> Sequence[Shard]:
+    n_ptr = inputs["records"].array("n_ptr")
+    rows = max(1, int(params.shard_bytes / _row_bytes(inputs["graph"].facts, inputs["codes"].facts)))
+    shards: list[Shard] = []
+    start, records = 0, int(n_ptr.size) - 1
+    for r in range(records):
+        if r + 1 == records or n_ptr[r + 2] - n_ptr[start] > rows:
+            shards.append(Shard(f"shard-{len(shards):05d}", start, r + 1))
+            start = r + 1
+    return shards
+
+
+def _run(params: Params, inputs: Inputs, shard: Shard, writer: Writer) -> dict[str, Any]:
+    from stages.pack.schema import FORMAT
+    from stages.pack.shard import Builder, write_shard
+
+    builder = Builder(inputs, params.blocks)
+    graph, codes = inputs["graph"].facts, inputs["codes"].facts
+    meta = {
+        "format": FORMAT,
+        "requires": [f"codec:{codes['codec']}"],
+        "form": "nodes",
+        "task": "multiclass",
+        "directed": bool(graph["directed"]),
+        "weighted": bool(graph["weighted"]),
+        "K": builder.blocks,
+        "codec": codes["description"],
+        "num_nodes": int(graph["num_nodes"]),
+        "num_classes": int(graph["num_classes"]),
+        "num_features": int(codes["num_features"]),
+        "split": params.split,
+        "shard": shard.name,
+        "first_record": shard.start,
+        "records": int(inputs["records"].facts["records"]),
+        "inputs": {role: inputs[role].digest for role in ("graph", "partition", "records", "codes")},
+    }
+    records = []
+    for r in range(shard.start, shard.stop):
+        records.append(builder.build(r))
+        writer.progress(r + 1 - shard.start, shard.stop - shard.start, "records")
+    facts = write_shard(writer.path(f"{shard.name}.arrow"), writer.path(f"{shard.name}.index.arrow"), meta, records)
+    return {**facts, "dropped_nodes": builder.dropped, "K": builder.blocks}
+
+
+def _finish(params: Params, inputs: Inputs, shards: Mapping[str, Reader], writer: Writer) -> dict[str, Any]:
+    del writer
+    graph, codes = inputs["graph"].facts, inputs["codes"].facts
+    facts = [shards[name].facts for name in sorted(shards)]
+    total = {
+        name: sum(int(f[name]) for f in facts)
+        for name in ("records", "outputs", "nodes", "edges", "bytes", "dropped_nodes")
+    }
+    return {
+        "split": params.split,
+        "records": total["records"],
+        "rows": total["nodes"],
+        "edges": total["edges"],
+        "outputs": total["outputs"],
+        "replication": total["nodes"] / max(1, total["outputs"]),
+        "dropped_nodes": total["dropped_nodes"],
+        "bytes": total["bytes"],
+        "num_classes": int(graph["num_classes"]),
+        "num_features": int(codes["num_features"]),
+        "max_rows": max(int(f["max_rows"]) for f in facts),
+        "max_edges": max(int(f["max_edges"]) for f in facts),
+        "codec": codes["codec"],
+        "K": int(facts[0]["K"]),
+        "directed": bool(graph["directed"]),
+        "weighted": bool(graph["weighted"]),
+        "hops": max(int(f["hops"]) for f in facts),
+        "task": "multiclass",
+        "shards": len(facts),
+    }
+
+
+def _cost(params: Params, facts: Mapping[str, Facts]) -> Cost:
+    graph, records = facts["graph"], facts["records"]
+    row = _row_bytes(graph, facts["codes"])
+    written = int(int(records["rows"]) * row)
+    # A shard's records are held until its counts are known; one record may be larger than a shard and has its
+    # subgraph twice while it is turned. Beside them 4 bytes a node of the graph for local ids.
+    largest = written // max(1, int(records["records"]))
+    held = min(written, params.shard_bytes + 2 * largest)
+    nodes, nnz = int(graph["num_nodes"]), int(graph["nnz"])
+    return Cost(16 * nodes + 4 * nnz + written, written, 4 * nodes + held + 2 * largest + (64 << 20))
+
+
+STAGE = Stage(
+    name="pack",
+    version=1,
+    exact=True,
+    params=Params,
+    roles=("graph", "partition", "records", "codes"),
+    reads=(),
+    resolve=_resolve,
+    shards=_shards,
+    run=_run,
+    finish=_finish,
+    cost=_cost,
+)

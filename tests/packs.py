@@ -1,0 +1,121 @@
+"""A small graph, its partition, records and codes as readers in memory, packed by the real stages."""
+
+import numpy as np
+import scipy.sparse as sp
+
+from stages.pack import STAGE as PACK
+from stages.pack.stage import Params as PackParams
+from stages.quantize import STAGE as QUANTIZE
+from tests.memory import MemoryReader, run_stage
+
+
+def graph_reader(nodes=200, degree=5, features=7, classes=4, seed=0, directed=False, weighted=False, binary=False, sparse=False):
+    """A random graph as `ingest` would store it."""
+    rng = np.random.default_rng(seed)
+    count = nodes * degree // (1 if directed else 2)
+    source, target = rng.integers(0, nodes, count), rng.integers(0, nodes, count)
+    keep = source != target
+    source, target = source[keep], target[keep]
+    value = rng.uniform(0.5, 2.0, len(source)).astype(np.float32)
+    a = sp.csr_matrix((value, (target, source)), (nodes, nodes))
+    if not directed:
+        a = a.maximum(a.T).tocsr()
+    a.sort_indices()
+    x = rng.normal(size=(nodes, features)).astype(np.float32)
+    x = (x > 1).astype(np.float32) if binary else x
+    arrays = {
+        "indptr": a.indptr.astype(np.int64),
+        "indices": a.indices.astype(np.int32),
+        "y": rng.integers(-1, classes, nodes).astype(np.int32),
+    }
+    if weighted:
+        arrays["weight"] = a.data.astype(np.float32)
+    if directed:
+        t = a.T.tocsr()
+        t.sort_indices()
+        arrays |= {"t_indptr": t.indptr.astype(np.int64), "t_indices": t.indices.astype(np.int32)}
+        arrays["out_deg"] = np.diff(t.indptr).astype(np.int32)
+    if sparse:
+        s = sp.csr_matrix(x)
+        arrays |= {"x_indptr": s.indptr.astype(np.int64), "x_indices": s.indices.astype(np.int32)}
+        if not binary:
+            arrays["x_data"] = s.data
+    else:
+        arrays["x"] = x
+    facts = {
+        "num_nodes": nodes,
+        "nnz": int(a.nnz),
+        "num_features": features,
+        "num_classes": classes,
+        "directed": directed,
+        "weighted": weighted,
+        "features": "sparse" if sparse else "dense",
+        "binary": binary,
+        "x_nnz": int(np.count_nonzero(x)),
+    }
+    return MemoryReader(arrays, facts, digest="9" * 32)
+
+
+def records_reader(num_nodes, outputs=60, records=6, aux=25, seed=0):
+    """Records of random nodes, as `influence` would store them: members in no particular order."""
+    rng = np.random.default_rng(seed + 1)
+    ids = np.sort(rng.choice(num_nodes, outputs, replace=False)).astype(np.int32)
+    position = rng.permutation(outputs)
+    out_ptr = np.linspace(0, outputs, records + 1).astype(np.int64)
+    rows = []
+    for r in range(records):
+        mine = ids[position[out_ptr[r] : out_ptr[r + 1]]]
+        rows.append(np.union1d(mine, rng.choice(num_nodes, aux + 4 * r, replace=False)).astype(np.int32))
+    n_ptr = np.concatenate([[0], np.cumsum([len(r) for r in rows])]).astype(np.int64)
+    arrays = {
+        "outputs": ids[position],
+        "out_ptr": out_ptr,
+        "input_id": position.astype(np.int64),
+        "n_id": np.concatenate(rows),
+        "n_ptr": n_ptr,
+    }
+    facts = {"split": "train", "records": records, "outputs": outputs, "rows": int(n_ptr[-1]), "num_nodes": num_nodes}
+    return MemoryReader(arrays, facts, digest="8" * 32)
+
+
+def partition_reader(num_nodes, parts=8, seed=0):
+    part = np.random.default_rng(seed + 2).integers(0, parts, num_nodes).astype(np.int32)
+    return MemoryReader({"part": part}, {"parts": parts, "num_nodes": num_nodes}, digest="7" * 32)
+
+
+def inputs_of(root, codec="auto", records=None, **graph):
+    """Inputs of `pack` by role."""
+    g = graph_reader(**graph)
+    nodes = g.facts["num_nodes"]
+    params = QUANTIZE.resolve({"features.codec": codec}, {"graph": g.facts})
+    codes = run_stage(QUANTIZE, params, {"graph": g}, root / "codes")
+    return {
+        "graph": g,
+        "partition": partition_reader(nodes),
+        "records": records_reader(nodes, **(records or {})),
+        "codes": codes,
+    }
+
+
+def packed(root, *, shard_bytes=64 << 20, key="1" * 32, **options):
+    """(reader of a pack artifact of split train, its inputs)."""
+    inputs = inputs_of(root, **options)
+    reader = run_stage(PACK, PackParams("train", 4, shard_bytes), inputs, root / "pack")
+    reader.key = key
+    return reader, inputs
+
+
+def dense(graph):
+    """f8[N, N], row = destination, without self-loops."""
+    weight = graph.arrays.get("weight", np.ones(len(graph.arrays["indices"]), np.float32))
+    n = graph.facts["num_nodes"]
+    return sp.csr_matrix((weight, graph.arrays["indices"], graph.arrays["indptr"]), (n, n)).toarray().astype(np.float64)
+
+
+def features(graph):
+    """f4[N, D]."""
+    if "x" in graph.arrays:
+        return graph.arrays["x"]
+    data = graph.arrays.get("x_data", np.ones(len(graph.arrays["x_indices"]), np.float32))
+    shape = (graph.facts["num_nodes"], graph.facts["num_features"])
+    return sp.csr_matrix((data, graph.arrays["x_indices"], graph.arrays["x_indptr"]), shape).toarray()
