@@ -294,6 +294,8 @@ def _train(known: _Known) -> Guess | None:
             "best_epoch": 0,
             "valid_accuracy": 0.0,
             "valid_loss": 0.0,
+            "layers": layers,
+            "hidden": hidden,
             "num_parameters": weights,
             "init_digest": "",
         }

@@ -62,10 +62,10 @@ def result_text(summary: Mapping[str, Any], built: Sequence[Built], folder: Path
     if infer is not None:
         whole = infer["full_graph_test_accuracy"]
         beside = f"; exact full-graph inference {_percent(whole)}" if whole is not None else ""
-        parts.append(
-            f"inference on {infer['num_outputs']:,} nodes in {infer['seconds']:.1f} s: "
-            f"test accuracy {_percent(infer['test_accuracy'])}{beside}"
-        )
+        found = f"test accuracy {_percent(infer['test_accuracy'])}{beside}"
+        if "accuracy" in infer:
+            found = f"accuracy on all of them that have labels {_percent(infer['accuracy'])}"
+        parts.append(f"inference on {infer['num_outputs']:,} nodes in {infer['seconds']:.1f} s: {found}")
     parts.append(f"written: {folder / 'summary.json'}, {folder / 'report.html'}")
     return "\n\n".join(parts)
 

@@ -152,10 +152,10 @@ def _accuracies(rows: Sequence[tuple[str, float | None, float | None]], summary:
         return text
     whole = infer["full_graph_test_accuracy"]
     beside = "" if whole is None else f", exact full-graph inference {_percent(whole)}"
-    return text + (
-        f"<p>Inference on {_count(infer['num_outputs'])} nodes in {infer['seconds']:.1f} s: "
-        f"test accuracy {_percent(infer['test_accuracy']) or 'unknown'}{beside}.</p>"
-    )
+    found = f"test accuracy {_percent(infer['test_accuracy']) or 'unknown'}{beside}"
+    if "accuracy" in infer:
+        found = f"accuracy on all of them that have labels {_percent(infer['accuracy']) or 'unknown'}"
+    return f"{text}<p>Inference on {_count(infer['num_outputs'])} nodes in {infer['seconds']:.1f} s: {found}.</p>"
 
 
 def _stages(built: Sequence[Built]) -> str:

@@ -99,9 +99,9 @@ def summarise(recipe: Recipe, built: Sequence[Built]) -> dict[str, Any]:
     return {
         "dataset": _dataset(recipe, by_id.get("ingest"), by_id.get("split")),
         "stages": {"influence": None, "quantize": None, **stages, "hag": None},
-        "train": _train(by_id),
-        "soup": _soup(by_id),
-        "infer": _infer(by_id.get("infer")),
+        "train": _train(recipe, by_id),
+        "soup": _soup(recipe, by_id),
+        "infer": _infer(recipe, by_id.get("infer")),
     }
 
 
@@ -151,18 +151,18 @@ def _quantize(facts: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _train(by_id: Mapping[str, Built]) -> dict[str, Any] | None:
+def _train(recipe: Recipe, by_id: Mapping[str, Built]) -> dict[str, Any] | None:
     trained = [by_id[name] for name in by_id if name.startswith("train:")]
     if not trained:
         return None
-    tested = _results(by_id)
+    tested = _results(recipe, by_id)
     return {
         "ingredients": [
             {
                 "seed": b.facts.get("seed"),
                 "key": b.key,
                 "epochs": b.facts.get("epochs"),
-                "seconds": b.manifest["seconds"],
+                "seconds": b.note("seconds") or b.manifest["seconds"],
                 "seconds_per_epoch": b.note("seconds_per_epoch"),
                 "valid_accuracy": b.facts.get("valid_accuracy"),
                 "test_accuracy": tested.get(f"ingredient:{b.node.instance['index']}"),
@@ -172,17 +172,20 @@ def _train(by_id: Mapping[str, Built]) -> dict[str, Any] | None:
     }
 
 
-def _results(by_id: Mapping[str, Built]) -> Mapping[str, Any]:
+def _results(recipe: Recipe, by_id: Mapping[str, Built]) -> Mapping[str, Any]:
+    """Test accuracy of every candidate; none where inference was asked for other nodes than the test split."""
     infer = by_id.get("infer")
-    results: Mapping[str, Any] = infer.facts.get("results") or {} if infer else {}
+    if infer is None or recipe.infer.split != "test":
+        return {}
+    results: Mapping[str, Any] = infer.facts.get("results") or {}
     return results
 
 
-def _soup(by_id: Mapping[str, Built]) -> dict[str, Any] | None:
+def _soup(recipe: Recipe, by_id: Mapping[str, Built]) -> dict[str, Any] | None:
     soup = by_id.get("soup")
     if soup is None:
         return None
-    tested = _results(by_id)
+    tested = _results(recipe, by_id)
     figures = soup.note("methods") or {}
     methods = soup.facts.get("methods", {})
     return {
@@ -203,11 +206,15 @@ def _rank(method: str) -> tuple[int, str]:
     return (_METHODS.index(method) if method in _METHODS else len(_METHODS), method)
 
 
-def _infer(infer: Built | None) -> dict[str, Any] | None:
+def _infer(recipe: Recipe, infer: Built | None) -> dict[str, Any] | None:
     if infer is None:
         return None
-    facts = _pick(infer.facts, "num_outputs", "test_accuracy", "full_graph_test_accuracy")
-    return {"seconds": infer.manifest["seconds"], **facts}
+    figures = _pick(infer.facts, "num_outputs", "test_accuracy", "full_graph_test_accuracy")
+    if recipe.infer.split != "test":
+        # Measured on the nodes asked for, among them perhaps those trained on: no test accuracy.
+        figures |= {"accuracy": figures["test_accuracy"], "full_graph_accuracy": figures["full_graph_test_accuracy"]}
+        figures |= {"test_accuracy": None, "full_graph_test_accuracy": None}
+    return {"seconds": infer.manifest["seconds"], **figures}
 
 
 def accuracy_rows(summary: Mapping[str, Any]) -> list[tuple[str, float | None, float | None]]:

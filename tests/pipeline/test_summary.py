@@ -1,6 +1,7 @@
 """`summary.json` and `run.json` hold what the contract says, from manifests alone."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -113,3 +114,11 @@ def test_files_are_replaced_whole(tmp_path, monkeypatch):
         write_atomically(path, 3)
     assert path.read_text() == "old"
     assert list(path.parent.iterdir()) == [path]
+
+
+def test_accuracy_on_other_nodes_is_not_called_test_accuracy():
+    recipe, nodes = built()
+    summary = summarise(replace(recipe, infer=replace(recipe.infer, split="all")), nodes)
+    assert summary["infer"]["test_accuracy"] is summary["infer"]["full_graph_test_accuracy"] is None
+    assert summary["infer"]["accuracy"] == 0.74
+    assert {row[2] for row in accuracy_rows(summary)} == {None}
