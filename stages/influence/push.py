@@ -18,12 +18,12 @@ _TOUCHED = 1e-300  # far below any residual, so adding to it gives the addend ex
 def workspace(threshold: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.int32]]:
     """Dense arrays of one worker: residual and threshold side by side, estimates, and three lists of nodes.
 
-    44 bytes a node. They are clean between calls of `push_top`, so one workspace serves any number of them.
+    36 to 48 bytes a node (the lists are rings, so a power of two). They are clean between calls of `push_top`, so one workspace serves any number of them.
     """
     n = len(threshold)
     state = np.zeros((n, 2), np.float64)
     state[:, 1] = threshold
-    return state, np.zeros(n, np.float64), np.empty((3, n + 1), np.int32)
+    return state, np.zeros(n, np.float64), np.empty((3, 1 << n.bit_length()), np.int32)
 
 
 @njit(cache=True, nogil=True)
@@ -66,10 +66,11 @@ def _push(
     """Push from one seed until every residual is below its threshold; returns (nodes with an estimate, nodes touched).
 
     A node is queued exactly while its residual is at or above the threshold, so no flag is needed: it enters when
-    an addition carries it across, and leaves with residual zero.
+    an addition carries it across, and leaves with residual zero. Both lists are written at their end on every visit
+    and only then grown or not: whether a node is new is a coin toss that no branch predictor wins.
     """
     ring, support, touched = lists[0], lists[1], lists[2]
-    size = len(ring)
+    mask = len(ring) - 1
     weighted = len(weight) > 0
     state[seed, 0] = alpha
     touched[0] = seed
@@ -79,9 +80,7 @@ def _push(
     head, tail = 0, 1
     while head != tail:
         w = ring[head]
-        head += 1
-        if head == size:
-            head = 0
+        head = (head + 1) & mask
         mass = state[w, 0]
         state[w, 0] = _TOUCHED
         if p[w] == 0.0:
@@ -92,18 +91,13 @@ def _push(
         for e in range(indptr[w], indptr[w + 1]):
             v = indices[e]
             old = state[v, 0]
-            new = old + (share * weight[e] if weighted else share)
+            new = old + (share * weight[e] if weighted else share) + _TOUCHED
             limit = state[v, 1]
-            if old == 0.0:
-                new += _TOUCHED
-                touched[num_touched] = v
-                num_touched += 1
             state[v, 0] = new
-            if new >= limit and old < limit:
-                ring[tail] = v
-                tail += 1
-                if tail == size:
-                    tail = 0
+            touched[num_touched] = v
+            num_touched += old == 0.0
+            ring[tail] = v
+            tail = (tail + (old < limit <= new)) & mask
     return num_support, num_touched
 
 

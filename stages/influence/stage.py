@@ -25,7 +25,7 @@ __all__ = ["STAGE"]
 SPAN = 16_384  # outputs in a shard
 _CHUNK = 512  # outputs a thread takes at a time
 _PAIRS = 16  # entries at other outputs kept for each output: more change the replication by less than 0.5 %
-_THREADS = 4  # most threads of a task: each has 44 bytes a node of its own
+_THREADS = 4  # most threads of a task: each has up to 48 bytes a node of its own
 _SAMPLE = 1024  # outputs whose captured PPR mass is measured
 _SEED = 0
 
@@ -128,7 +128,7 @@ def finish(params: Params, inputs: Inputs, outputs: Mapping[str, Reader], writer
 
 
 def cost(params: Params, facts: Mapping[str, Facts]) -> Cost:
-    """Bytes: a node costs 8 read and 44 a thread + 44 held, an edge 4 (8 weighted), an output about 24 k + 400."""
+    """Bytes: a node costs 8 read and 48 a thread + 44 held, an edge 4 (8 weighted), an output about 24 k + 400."""
     nodes, edges = int(facts["graph"]["num_nodes"]), int(facts["graph"]["nnz"])
     split = facts.get("split", {})
     count = int(split[params.source]) if params.source in ("train", "valid", "test") else nodes
@@ -136,7 +136,7 @@ def cost(params: Params, facts: Mapping[str, Facts]) -> Cost:
     rows = min(count * (params.top_k + 1), nodes * -(-count // params.outputs)) if params.top_k else nodes * 2
     written = count * 12 + rows * 4
     held = count * (params.top_k * 24 + _PAIRS * 24 + 64)
-    return Cost(read=graph + 4 * count, written=written, peak=graph + nodes * (44 * _THREADS + 44) + held + 2 * written)
+    return Cost(read=graph + 4 * count, written=written, peak=graph + nodes * (48 * _THREADS + 44) + held + 2 * written)
 
 
 def _outputs(params: Params, inputs: Inputs) -> NDArray[np.int32]:
