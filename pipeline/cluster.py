@@ -16,7 +16,6 @@ import signal
 import sys
 import traceback
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -63,14 +62,12 @@ class Cluster:
 
         # Native libraries read these once, at import; a task raises its own share through torch and numba.
         threads = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
-        path = os.pathsep.join(dict.fromkeys(p or str(Path.cwd()) for p in sys.path))
         dask.config.set(
             {
                 "distributed.nanny.pre-spawn-environ": {
                     **threads,
                     "NUMBA_NUM_THREADS": str(cores),
                     "MALLOC_TRIM_THRESHOLD_": "65536",
-                    "PYTHONPATH": path,
                 },
                 "distributed.worker.multiprocessing-method": "spawn",
                 "distributed.worker.daemon": False,  # METIS runs in a child of its own

@@ -8,6 +8,8 @@ import uuid
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from stages.errors import BadInput
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
     from pathlib import Path
@@ -53,17 +55,27 @@ class Built:
 
 
 def write_atomically(path: Path, text: str) -> None:
-    """Readers of `path` see the old text or the new one, never a mix."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """Readers of `path` see the old text or the new one, never a mix.
+
+    Raises
+    ------
+    BadInput
+        The folder cannot be written.
+    """
     partial = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
     try:
-        with open(partial, "w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with open(partial, "w", encoding="utf-8") as file:
+                file.write(text)
+                file.flush()
+                os.fsync(file.fileno())
+            partial.replace(path)
+        finally:
+            partial.unlink(missing_ok=True)
+    except OSError as error:
+        fix = "free some space or choose another folder with --runs DIR, then run the same command again"
+        raise BadInput(f"{path}: cannot be written: {error.strerror or error}", fix=fix) from error
 
 
 def run_document(recipe: Recipe, store: Path, built: Iterable[Built]) -> dict[str, Any]:

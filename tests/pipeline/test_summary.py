@@ -8,6 +8,7 @@ import pytest
 from pipeline.dag import build
 from pipeline.recipe import from_tables
 from pipeline.summary import Built, accuracy_rows, dump, run_document, summarise, write_atomically
+from stages.errors import BadInput
 from tests.pipeline import fakes
 
 CONTRACT = {
@@ -114,6 +115,8 @@ def test_files_are_replaced_whole(tmp_path, monkeypatch):
         write_atomically(path, 3)
     assert path.read_text() == "old"
     assert list(path.parent.iterdir()) == [path]
+    with pytest.raises(BadInput, match="cannot be written"):
+        write_atomically(path / "below", "new")
 
 
 def test_accuracy_on_other_nodes_is_not_called_test_accuracy():
