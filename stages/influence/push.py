@@ -18,7 +18,8 @@ _TOUCHED = 1e-300  # far below any residual, so adding to it gives the addend ex
 def workspace(threshold: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.int32]]:
     """Dense arrays of one worker: residual and threshold side by side, estimates, and three lists of nodes.
 
-    36 to 48 bytes a node (the lists are rings, so a power of two). They are clean between calls of `push_top`, so one workspace serves any number of them.
+    36 to 48 bytes a node (the lists are rings, so a power of two). They are clean between calls of `push_top`, so one
+    workspace serves any number of them.
     """
     n = len(threshold)
     state = np.zeros((n, 2), np.float64)
