@@ -198,7 +198,7 @@ def _soup(recipe: Recipe, by_id: Mapping[str, Built]) -> dict[str, Any] | None:
     if soup is None:
         return None
     tested = _results(recipe, by_id)
-    figures = soup.note("methods") or {}
+    seconds, peaks = soup.note("seconds") or {}, soup.note("peak_bytes") or {}
     methods = soup.facts.get("methods", {})
     return {
         "chosen": soup.facts.get("chosen"),
@@ -206,8 +206,8 @@ def _soup(recipe: Recipe, by_id: Mapping[str, Built]) -> dict[str, Any] | None:
             name: {
                 "valid_accuracy": methods[name].get("valid_accuracy"),
                 "test_accuracy": tested.get(name),
-                "seconds": figures.get(name, {}).get("seconds"),
-                "peak_bytes": figures.get(name, {}).get("peak_bytes"),
+                "seconds": seconds.get(name),
+                "peak_bytes": peaks.get(name),
             }
             for name in sorted(methods, key=_rank)
         },

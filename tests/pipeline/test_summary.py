@@ -36,7 +36,7 @@ def built(*, cached=True, only=None, ingredients=2):
             "files": {},
         }
         if node.stage == "soup":
-            manifest["notes"] = {"soup": {"methods": {"greedy": {"seconds": 3.0, "peak_bytes": 13000}}}}
+            manifest["notes"] = {"soup": {"seconds": {"greedy": 3.0}, "peak_bytes": {"greedy": 13000}}}
         if only is None or node.stage in only:
             found.append(Built(node, manifest, cached, 2000 * (i + 1)))
     return recipe, found
