@@ -43,7 +43,7 @@ class Params:
     ----------
     method : node | cluster | random.
     split : split the records are for.
-    source : where its outputs come from: train | valid | test (the split), all (every node), nodes (a list of ids).
+    source : where its outputs come from: train | valid | test (the split), all (every node), nodes (a file of ids).
     alpha, eps, top_k, self_loops : of the PPR; top_k nodes are kept for each output.
     outputs : most outputs in a record.
     mix : clusters a record is made of.
@@ -112,8 +112,7 @@ def resolve(values: Mapping[str, Any], facts: Mapping[str, Facts]) -> Params:
 
 
 def _count(source: str, facts: Mapping[str, Facts]) -> int:
-    """Outputs of the split; a list of ids that does not tell its length counts as every node."""
+    """Outputs of the split; a file of ids, which only tasks open, counts as every node."""
     if source in ("train", "valid", "test"):
         return int(facts["split"][source])
-    everything = int(facts["graph"]["num_nodes"])
-    return int(facts.get("nodes", {}).get("count", everything)) if source == "nodes" else everything
+    return int(facts["graph"]["num_nodes"])

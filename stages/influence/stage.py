@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from stages.errors import BadInput
 from stages.influence.mix import balanced, mix_clusters
+from stages.influence.nodes import read_nodes
 from stages.influence.params import READS, Params, resolve
 from stages.influence.scramble import permutation
 from stages.stage import Cost, Shard, Stage
@@ -146,13 +146,7 @@ def _outputs(params: Params, inputs: Inputs) -> NDArray[np.int32]:
         return np.arange(num_nodes, dtype=np.int32)
     if params.source != "nodes":
         return np.asarray(inputs["split"].array(params.source))
-    ids = np.unique(np.asarray(inputs["nodes"].array("nodes")))
-    if len(ids) == 0:
-        raise BadInput("infer.split: expected a file of at least one node id, found none")
-    if ids[0] < 0 or ids[-1] >= num_nodes:
-        wrong = ids[0] if ids[0] < 0 else ids[-1]
-        raise BadInput(f"infer.split: expected node ids from 0 to {num_nodes - 1}, found {wrong}")
-    return ids.astype(np.int32)
+    return read_nodes(inputs["nodes"].path("source"), num_nodes)
 
 
 def _walk(params: Params, inputs: Inputs) -> tuple[tuple[NDArray[Any], NDArray[Any], NDArray[Any]], Any]:

@@ -4,6 +4,7 @@ import pytest
 import stages.influence.stage as module
 from stages.errors import BadInput
 from stages.influence import STAGE
+from stages.influence.nodes import read_nodes
 from tests.memory import MemoryReader, run_stage
 from tests.stages.graphs import communities, csr, reader
 
@@ -136,17 +137,44 @@ def test_inference_on_all_nodes_and_on_a_list(inputs, tmp_path):
     params, out = build(inputs, tmp_path / "all", split="infer", infer__split="all", infer__top_k=3)
     assert (params.source, params.top_k) == ("all", 3)
     check(out, np.arange(900), params.outputs)
-    listed = {**inputs, "nodes": MemoryReader({"nodes": np.array([3, 5, 899], np.int32)}, {"count": 3})}
-    params, out = build(listed, tmp_path / "nodes", split="infer", infer__split="ids.npy")
-    assert params.source == "nodes"
-    check(out, np.array([3, 5, 899]), params.outputs)
+    np.save(tmp_path / "source.npy", np.array([899, 3, 5, 3]))
+    for name, text in [("npy", None), ("txt", "5, 3\n899 3\n")]:
+        folder = tmp_path / name
+        folder.mkdir()
+        source = folder / "source"
+        source.write_bytes((tmp_path / "source.npy").read_bytes() if text is None else text.encode())
+        listed = {**inputs, "nodes": MemoryReader({}, {"bytes": 1}, folder)}
+        params, out = build(listed, folder / "out", split="infer", infer__split="ids.npy")
+        assert params.source == "nodes"
+        check(out, np.array([3, 5, 899]), params.outputs)
 
 
-@pytest.mark.parametrize(("nodes", "found"), [([], "none"), ([-1, 2], "-1"), ([2, 900], "900")])
-def test_a_bad_list_of_nodes_is_named(inputs, tmp_path, nodes, found):
-    listed = {**inputs, "nodes": MemoryReader({"nodes": np.array(nodes, np.int64)}, {})}
-    with pytest.raises(BadInput, match=rf"infer\.split.*found {found}"):
-        build(listed, tmp_path, split="infer", infer__split="ids.npy")
+@pytest.mark.parametrize(
+    ("nodes", "found"),
+    [
+        (np.zeros(0, np.int64), "found none"),
+        (np.array([2, -1]), "entry 1: .* found -1"),
+        (np.array([2, 900]), "entry 1: .* from 0 to 899, found 900"),
+        (np.array([1.5]), "found float64"),
+        (np.array([[1]]), r"shape \(1, 1\)"),
+        (b"", "found none"),
+        (b"7 x", "entry 1: expected a node id, found 'x'"),
+        (b"1.5", "found '1.5'"),
+        (b"99999999999999999999", "found 99999999999999999999"),
+        (b"\xff\xfe", "found neither"),
+        (b"\x93NUMPY", "cannot read it"),
+    ],
+)
+def test_a_bad_list_of_nodes_is_named(tmp_path, nodes, found):
+    source = tmp_path / "source"
+    if isinstance(nodes, bytes):
+        source.write_bytes(nodes)
+    else:
+        with open(source, "wb") as file:
+            np.save(file, nodes)
+    with pytest.raises(BadInput, match=rf"infer\.split: .*source: .*{found}") as error:
+        read_nodes(source, 900)
+    assert "\n" not in str(error.value)
 
 
 def test_a_graph_of_one_node_and_one_without_edges(tmp_path):
