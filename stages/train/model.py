@@ -178,10 +178,10 @@ def build_model(config: Mapping[str, Any], seed: int | None = None) -> GCN | SAG
     name = str(config["model"])
     if name not in MODELS:
         raise BadInput(f"train.model: {name!r} is not available in this version; expected one of gcn, sage")
-    model = MODELS[name](config)
     with torch.random.fork_rng(devices=[], enabled=seed is not None):
         if seed is not None:
             torch.manual_seed(seed)
+        model = MODELS[name](config)
         model.reset_parameters()
     return model
 

@@ -12,14 +12,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import tempfile
 import time
 from pathlib import Path
 
 import numpy as np
 import scipy.sparse as sp
 import torch
-from torch.nn import functional as F
+from torch.nn import functional
 
 from stages.step import Adj
 from stages.train.model import build_model
@@ -34,11 +33,15 @@ def load(source: Path, reduce: int, split: dict, split_index: int = 0):
         if "x" in z:
             x = z["x"].astype(np.float32)
         else:
-            x = sp.csr_matrix((z["x_data"].astype(np.float32), z["x_indices"], z["x_indptr"]), shape=tuple(z["x_shape"]))
+            x = sp.csr_matrix(
+                (z["x_data"].astype(np.float32), z["x_indices"], z["x_indptr"]), shape=tuple(z["x_shape"])
+            )
         lists = [z[f"{name}_idx"] for name in ("train", "valid", "test") if f"{name}_idx" in z]
         if not lists and "train_masks" in z:
             lists = [np.flatnonzero(z[f"{name}_masks"][split_index]) for name in ("train", "valid", "test")]
-    a = sp.coo_matrix((np.ones(2 * len(tail), np.float32), (np.r_[head, tail], np.r_[tail, head])), shape=(n, n)).tocsr()
+    a = sp.coo_matrix(
+        (np.ones(2 * len(tail), np.float32), (np.r_[head, tail], np.r_[tail, head])), shape=(n, n)
+    ).tocsr()
     a.setdiag(0)
     a.eliminate_zeros()
     a.data[:] = 1
@@ -93,7 +96,7 @@ def train(adj: Adj, x: torch.Tensor, y: torch.Tensor, split: list[torch.Tensor],
     result: dict = {}
     for epoch in range(args.epochs):
         model.train()
-        loss = F.cross_entropy(model(x, adj)[train_ids], y[train_ids])
+        loss = functional.cross_entropy(model(x, adj)[train_ids], y[train_ids])
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -101,7 +104,7 @@ def train(adj: Adj, x: torch.Tensor, y: torch.Tensor, split: list[torch.Tensor],
         with torch.no_grad():
             logits = model(x, adj)
             right = logits.argmax(1) == y
-            valid_loss = F.cross_entropy(logits[valid_ids], y[valid_ids]).item()
+            valid_loss = functional.cross_entropy(logits[valid_ids], y[valid_ids]).item()
         accuracy = right[valid_ids].double().mean().item()
         if (accuracy, -valid_loss) > best:
             best, best_epoch = (accuracy, -valid_loss), epoch
@@ -117,7 +120,9 @@ def train(adj: Adj, x: torch.Tensor, y: torch.Tensor, split: list[torch.Tensor],
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("data", type=Path, help="a recipe (its dataset, features.reduce and model shape) or an npz file")
+    parser.add_argument(
+        "data", type=Path, help="a recipe (its dataset, features.reduce and model shape) or an npz file"
+    )
     parser.add_argument("--model", choices=["gcn", "sage"], default="gcn")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--reduce", type=int, default=0)

@@ -1,0 +1,131 @@
+import numpy as np
+import pyarrow as pa
+import pytest
+import torch
+
+from stages.errors import Corrupt
+from stages.infer import STAGE, full_graph
+from stages.infer.predict import predict
+from stages.infer.stage import Params
+from stages.soup import STAGE as SOUP
+from stages.soup.stage import Params as SoupParams
+from stages.train.model import build_model, load_model
+from tests.memory import MemoryReader, run_stage
+from tests.stages.steps import adj_of, community, packs, weighted
+from tests.stages.test_soup import trained
+from tests.stages.test_train import CONFIG
+
+
+def graph_readers(graph):
+    a, x, y = graph
+    nodes, columns = x.shape
+    arrays = {"indptr": a.indptr.astype(np.int64), "indices": a.indices.astype(np.int32), "y": y.astype(np.int32)}
+    facts = {"num_nodes": nodes, "nnz": a.nnz, "directed": False, "weighted": False}
+    description = {"name": "fp32", "num_features": columns, "row_bytes": 4 * columns, "index_bytes": None}
+    codes = {"codes": np.ascontiguousarray(x).view(np.uint8).reshape(nodes, -1)}
+    about = {"description": description, "num_nodes": nodes, "num_features": columns, "code_bytes": 4 * columns * nodes}
+    return {"graph": MemoryReader(arrays, facts), "codes": MemoryReader(codes, about)}
+
+
+def inputs(root, count=2, data=None, **changes):
+    data = data or packs()
+    singles = trained(root / "train", data, count, **changes)
+    soup = run_stage(SOUP, SoupParams("auto"), {"valid": data["valid"], **singles}, root / "soup")
+    return {"outputs": data["test"], "soup": soup, **singles, **graph_readers(data["test"].graph)}
+
+
+def read(reader):
+    with pa.OSFile(str(reader.path("predictions.arrow"))) as source:
+        return pa.ipc.open_file(source).read_all()
+
+
+@pytest.mark.parametrize("model", ["gcn", "sage"])
+def test_predictions_and_accuracies(tmp_path, model):
+    given = inputs(tmp_path, model=model)
+    found = run_stage(STAGE, Params(full_graph=True), given, tmp_path / "infer")
+    table = read(found)
+    assert table.schema.names == ["n_id", "label", "probabilities"]
+    assert table.schema.types == [pa.int64(), pa.int32(), pa.list_(pa.float32(), 3)]
+    n_id, label = table["n_id"].to_numpy(), table["label"].to_numpy()
+    assert (n_id == given["outputs"].outputs).all()
+    probabilities = np.array(table["probabilities"].to_pylist())
+    np.testing.assert_allclose(probabilities.sum(1), 1, atol=1e-5)
+    assert (probabilities.argmax(1) == label).all()
+    a, x, y = given["outputs"].graph
+    known = y[n_id] >= 0
+    assert 0 < known.sum() < len(known)
+    facts = found.facts
+    assert facts["num_outputs"] == len(n_id)
+    assert facts["test_accuracy"] == pytest.approx((label[known] == y[n_id][known]).mean())
+    assert facts["results"].keys() == {"ingredient:0", "ingredient:1", "best", "uniform", "greedy"}
+    assert facts["results"][facts["chosen"]] == facts["test_accuracy"]
+    # These records hold all an output can see, so influence-batched inference is exact.
+    assert facts["full_graph_test_accuracy"] == pytest.approx(facts["test_accuracy"])
+    chosen = load_model(given["soup"].path("chosen.safetensors"))
+    with torch.no_grad():
+        logits = chosen(torch.from_numpy(x), adj_of(weighted(a, chosen.adj, np.asarray(a.sum(1)).ravel())))
+    np.testing.assert_allclose(probabilities, torch.softmax(logits, 1).numpy()[n_id], atol=1e-5)
+    member = given["soup"].facts["methods"]["best"]["members"][0]
+    assert facts["results"]["best"] == facts["results"][f"ingredient:{member}"]
+
+
+@pytest.mark.parametrize("kind", ["gcn", "sage"])
+@pytest.mark.parametrize("rows", [7, 100, 10_000])
+def test_blocks_of_rows_give_the_whole_graph(kind, rows, monkeypatch):
+    from stages.pack.layers import adjacency
+
+    monkeypatch.setattr(full_graph, "BLOCK_ROWS", rows)
+    a, x, _ = community(seed=3)
+    model = build_model({**CONFIG, "model": kind}, seed=1).eval()
+    matrix = adjacency(a.indptr.astype(np.int64), a.indices, adj=model.adj)
+    calls = []
+    found = full_graph.full_graph_logits(model, matrix, torch.from_numpy(x), lambda *at: calls.append(at))
+    with torch.no_grad():
+        whole = model(torch.from_numpy(x), adj_of(weighted(a, model.adj, np.asarray(a.sum(1)).ravel())))
+    torch.testing.assert_close(found, whole, rtol=1e-4, atol=1e-5)
+    assert calls[-1][0] == calls[-1][1] == len(calls)
+
+
+def test_variable_rows_decode_block_by_block(monkeypatch):
+    import scipy.sparse as sp
+
+    from stages.infer import stage
+
+    monkeypatch.setattr(stage, "_DECODE_ROWS", 11)
+    x = sp.random(60, 30, 0.2, format="csr", rng=np.random.default_rng(0))
+    x.data[:] = 1
+    x.sort_indices()
+    description = {"name": "lossless-sparse", "num_features": 30, "row_bytes": None, "index_bytes": 2}
+    arrays = {"codes": x.indices.astype("<u2").view(np.uint8), "code_indptr": 2 * x.indptr.astype(np.int64)}
+    codes = MemoryReader(arrays, {"description": description, "num_nodes": 60})
+    assert (stage._features(codes) == x.toarray()).all()
+
+
+def test_full_graph_can_be_left_out_and_unlabelled_outputs_have_no_accuracy(tmp_path):
+    given = inputs(tmp_path, count=1)
+    a, x, y = given["outputs"].graph
+    given["outputs"].graph = (a, x, np.full_like(y, -1))
+    found = run_stage(STAGE, Params(full_graph=False), given, tmp_path / "infer")
+    assert found.facts["full_graph_test_accuracy"] is None
+    assert found.facts["test_accuracy"] is None
+    assert set(found.facts["results"].values()) == {None}
+    assert len(read(found)) == found.facts["num_outputs"]
+
+
+def test_an_output_in_no_record_is_corrupt():
+    data = packs()["test"]
+    model = build_model({**CONFIG, "model": "gcn"}, seed=1).eval()
+    steps = data.batches(layers=3, adj="norm", shuffle=False)
+    del steps.steps[1]
+    with pytest.raises(Corrupt, match="found 20 in none"):
+        predict({"best": model}, "best", steps, len(data.outputs), 3, lambda *_: None)
+
+
+def test_projection_counts_the_whole_graph_only_where_it_is_used(tmp_path):
+    data = packs()
+    facts = {role: r.facts for role, r in graph_readers(data["test"].graph).items()}
+    facts |= {"outputs": data["test"].facts, "soup": {}, "ingredient:0": {"num_parameters": 500, "hidden": 16}}
+    with_graph, without = STAGE.cost(Params(full_graph=True), facts), STAGE.cost(Params(full_graph=False), facts)
+    assert with_graph.peak > without.peak
+    assert with_graph.read > without.read
+    assert STAGE.resolve({"infer.full_graph": False}, {}) == Params(full_graph=False)

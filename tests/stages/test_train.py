@@ -1,0 +1,282 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+
+import pytest
+import torch
+
+from stages.errors import BadInput, StockpotError
+from stages.train import STAGE, checkpoint, trainer
+from stages.train.model import load_model
+from stages.train.stage import Params
+from stages.train.state import state_digest
+from tests.memory import MemoryReader, run_stage
+from tests.stages.steps import Loader, packs
+
+BASE = Params(
+    model="gcn", per_step=1, layers=3, hidden=16, dropout=0.5, lr=0.01, weight_decay=1e-4, schedule="cosine", epochs=3,
+    patience=50, seed=0, index=0, device="cpu", normalization="sym", mass="none", self_loops=True,
+)  # fmt: skip
+RECIPE = {
+    "train.model": "gcn", "train.per_step": 2, "train.layers": 3, "train.hidden": 16, "train.dropout": 0.5,
+    "train.lr": 1e-3, "train.weight_decay": 0.0, "train.schedule": "plateau", "train.epochs": 9, "train.patience": 5, "train.seed": 1,
+    "train.device": "cpu", "train.ranks": 1, "graph.normalization": "rw", "graph.mass": "row", "graph.self_loops": True,
+    "index": 2,
+}  # fmt: skip
+CONFIG = {"model": "gcn", "num_features": 8, "num_classes": 3, "hidden": 16, "layers": 3, "dropout": 0.5}
+
+
+class Killed(Exception):  # noqa: N818 - what happens, not what went wrong
+    pass
+
+
+def kill_at(epoch, step):
+    def hook(e, s):
+        if (e, s) == (epoch, step):
+            raise Killed
+
+    return hook
+
+
+def run(folder, params=BASE, hook=None, threads=1, unlabelled=0.1, config=CONFIG):
+    data = packs(unlabelled=unlabelled)
+    folder.mkdir(exist_ok=True)
+    adj = "mean" if params.model == "sage" else "norm"
+    steps = data["train"].batches(layers=3, adj=adj, seed=params.seed + params.index)
+    valid = data["valid"].batches(layers=3, adj=adj, shuffle=False)
+    loader = Loader(steps.steps, True, steps.seed, hook)
+    return trainer.train(params, {**config, "model": params.model}, loader, valid, folder, threads, lambda *_: None)
+
+
+def same(a, b):
+    mine, theirs = a.model.state_dict(), b.model.state_dict()
+    return all(torch.equal(mine[k], theirs[k]) for k in mine) and a.history == b.history and a.best == b.best
+
+
+@pytest.fixture
+def every_step(monkeypatch):
+    monkeypatch.setattr(trainer, "CHECKPOINT_EVERY_S", 0.0)
+    monkeypatch.setattr(trainer, "CHECKPOINT_AFTER_S", 0.0)
+
+
+@pytest.mark.parametrize("model", ["gcn", "sage"])
+def test_it_learns(tmp_path, model):
+    result = run(tmp_path, replace(BASE, model=model, epochs=25))
+    assert result.best["accuracy"] > 0.8
+    assert result.best["accuracy"] == max(row["valid_accuracy"] for row in result.history)
+    assert not result.model.training
+
+
+@pytest.mark.parametrize(("epoch", "step"), [(0, 0), (0, 3), (1, 0), (1, 5), (2, 2)])
+@pytest.mark.parametrize("schedule", ["cosine", "plateau"])
+def test_a_killed_training_resumes_bit_by_bit(tmp_path, every_step, epoch, step, schedule):
+    params = replace(BASE, schedule=schedule)
+    whole = run(tmp_path / "whole", params)
+    with pytest.raises(Killed):
+        run(tmp_path / "cut", params, kill_at(epoch, step))
+    assert same(run(tmp_path / "cut", params), whole)
+
+
+def test_many_kills_in_one_training(tmp_path, every_step):
+    whole = run(tmp_path / "whole", replace(BASE, model="sage"))
+    for at in ((0, 1), (0, 2), (0, 5), (1, 1), (2, 0), (2, 5)):
+        with pytest.raises(Killed):
+            run(tmp_path / "cut", replace(BASE, model="sage"), kill_at(*at))
+    assert same(run(tmp_path / "cut", replace(BASE, model="sage")), whole)
+
+
+def test_the_learning_rate_of_a_plateau_survives_a_kill(tmp_path, every_step, monkeypatch):
+    monkeypatch.setitem(trainer.PLATEAU, "patience", 0)
+    params = replace(BASE, schedule="plateau", lr=0.3, epochs=6)
+    whole = run(tmp_path / "whole", params)
+    assert whole.history[-1]["lr"] < 0.3
+    with pytest.raises(Killed):
+        run(tmp_path / "cut", params, kill_at(5, 1))
+    assert same(run(tmp_path / "cut", params), whole)
+
+
+SCRIPT = """
+import sys, time
+from pathlib import Path
+from stages.train import trainer
+from tests.stages import test_train as t
+trainer.CHECKPOINT_EVERY_S = trainer.CHECKPOINT_AFTER_S = 0.0
+t.run(Path(sys.argv[1]), hook=lambda e, s: time.sleep(0.05))
+"""
+
+
+def test_sigkill_at_any_moment(tmp_path, every_step):
+    whole = run(tmp_path / "whole")
+    for delay in (0.0, 0.13, 0.31):
+        child = subprocess.Popen(
+            [sys.executable, "-W", "ignore", "-c", SCRIPT, str(tmp_path / "cut")],
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+        )
+        deadline = time.monotonic() + 60
+        while not list((tmp_path / "cut").glob("checkpoint.safetensors")) and time.monotonic() < deadline:
+            time.sleep(0.02)
+        time.sleep(delay)
+        child.send_signal(signal.SIGKILL)
+        child.wait()
+    assert (tmp_path / "cut" / checkpoint.NEWEST).exists()
+    assert same(run(tmp_path / "cut"), whole)
+
+
+def test_a_damaged_checkpoint_is_set_aside_and_the_one_before_is_used(tmp_path, every_step):
+    whole = run(tmp_path / "whole")
+    with pytest.raises(Killed):
+        run(tmp_path / "cut", hook=kill_at(1, 3))
+    newest = tmp_path / "cut" / checkpoint.NEWEST
+    data = bytearray(newest.read_bytes())
+    data[len(data) // 2] ^= 4
+    newest.write_bytes(data)
+    result = run(tmp_path / "cut")
+    assert same(result, whole)
+    assert "set aside as checkpoint.damaged" in result.words[0]
+    assert (tmp_path / "cut" / "checkpoint.damaged").exists()
+
+
+def test_two_damaged_checkpoints_start_from_the_beginning(tmp_path, every_step):
+    whole = run(tmp_path / "whole")
+    with pytest.raises(Killed):
+        run(tmp_path / "cut", hook=kill_at(1, 3))
+    for name in (checkpoint.NEWEST, checkpoint.PREVIOUS):
+        (tmp_path / "cut" / name).write_bytes(b"no tensors")
+    result = run(tmp_path / "cut")
+    assert same(result, whole)
+    assert result.words[-1] == "training starts from the beginning"
+
+
+def test_a_checkpoint_of_another_training_is_not_taken_up(tmp_path, every_step):
+    whole = run(tmp_path / "whole", replace(BASE, lr=0.02))
+    with pytest.raises(Killed):
+        run(tmp_path / "cut", hook=kill_at(1, 3))
+    result = run(tmp_path / "cut", replace(BASE, lr=0.02))
+    assert same(result, whole)
+    assert "another training" in result.words[0]
+
+
+def test_a_resumed_training_keeps_its_thread_count_and_says_so(tmp_path, every_step):
+    before = torch.get_num_threads()
+    with pytest.raises(Killed):
+        run(tmp_path, hook=kill_at(1, 3), threads=1)
+    result = run(tmp_path, threads=2)
+    assert "the checkpoint's 1 threads, not 2" in result.words[0]
+    assert torch.get_num_threads() == before
+
+
+def test_checkpoints_are_no_more_frequent_than_stated(tmp_path, monkeypatch):
+    saved = []
+    monkeypatch.setattr(checkpoint, "save", lambda *a: saved.append(a))
+    monkeypatch.setattr(trainer, "CHECKPOINT_AFTER_S", 1e9)
+    run(tmp_path)
+    assert saved == []
+
+
+def test_a_loss_that_is_no_number_names_epoch_step_and_rate(tmp_path):
+    with pytest.raises(
+        StockpotError, match=r"epoch \d, step \d: expected a finite loss, found (nan|inf) at lr 1e\+30"
+    ) as caught:
+        run(tmp_path, replace(BASE, lr=1e30, dropout=0.0, schedule="constant"))
+    assert caught.value.fix == "--set train.lr=1e+29"
+
+
+def test_outputs_without_labels_count_nowhere(tmp_path):
+    with pytest.raises(BadInput, match="train split: expected labelled nodes, found none"):
+        run(tmp_path, unlabelled=1.0, config={**CONFIG, "num_classes": 3})
+
+
+def test_ingredients_share_their_start_and_differ_in_draws(tmp_path):
+    zero, again, one = (run(tmp_path / str(k), replace(BASE, index=i)) for k, i in enumerate((0, 0, 1)))
+    assert zero.init_digest == again.init_digest == one.init_digest
+    assert same(zero, again)
+    assert not same(zero, one)
+    other = run(tmp_path / "seed", replace(BASE, seed=1))
+    assert other.init_digest != zero.init_digest
+
+
+def test_early_stop_waits_for_its_patience(tmp_path):
+    result = run(tmp_path, replace(BASE, epochs=60, patience=2, schedule="constant"))
+    assert len(result.history) < 60
+    assert len(result.history) - 1 - result.best["epoch"] == 2
+    later = [row["valid_accuracy"] for row in result.history[result.best["epoch"] + 1 :]]
+    assert max(later) <= result.best["accuracy"]
+
+
+def test_cosine_ends_near_zero(tmp_path):
+    rates = [row["lr"] for row in run(tmp_path, replace(BASE, epochs=20)).history]
+    assert rates[0] == BASE.lr
+    assert rates == sorted(rates, reverse=True)
+    assert rates[-1] < 0.01 * BASE.lr
+
+
+def test_only_matrices_decay():
+    model = trainer.build_model(CONFIG, seed=0)
+    groups = trainer._adam(model, replace(BASE, weight_decay=0.5)).param_groups
+    assert [g["weight_decay"] for g in groups] == [0.5, 0.0]
+    assert {p.dim() for p in groups[0]["params"]} == {2}
+    assert {p.dim() for p in groups[1]["params"]} == {1}
+    assert sum(len(g["params"]) for g in groups) == len(list(model.parameters()))
+
+
+def test_resolve():
+    params = STAGE.resolve(RECIPE, {})
+    assert (params.seed, params.index, params.per_step, params.normalization, params.mass) == (1, 2, 2, "rw", "row")
+    sage = STAGE.resolve({**RECIPE, "train.model": "sage"}, {})
+    assert sage == STAGE.resolve(
+        {**RECIPE, "train.model": "sage", "graph.normalization": "sym", "graph.mass": "none"}, {}
+    )
+    assert STAGE.resolve({**RECIPE, "train.device": "auto"}, {}).device in ("cpu", "cuda")
+    assert set(STAGE.reads) == set(RECIPE) - {"index"}
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "words"),
+    [
+        ("model", "gat", "train.model: model gat not available in this version; expected gcn or sage"),
+        ("model", "pkg.mod:make", "train.model: models of one's own not available in this version"),
+        ("ranks", 2, "train.ranks: several ranks for one model are not available"),
+        ("layers", 0, "train.layers: expected at least 1, found 0"),
+        ("epochs", 0, "train.epochs: expected at least 1"),
+        ("per_step", 0, "train.per_step: expected at least 1"),
+        ("dropout", 1.0, "train.dropout: expected at least 0 and below 1, found 1.0"),
+        ("lr", 0.0, "train.lr: expected a number above 0"),
+        ("lr", float("nan"), "train.lr: expected a number above 0"),
+        ("weight_decay", -1.0, "train.weight_decay: expected a number, 0 or more"),
+        ("schedule", "step", "train.schedule: expected plateau, cosine or constant"),
+        ("device", "tpu", "train.device: expected auto, cpu, cuda or cuda:N"),
+        ("device", "cpu:1", "train.device: expected auto, cpu, cuda or cuda:N"),
+    ],
+)
+def test_values_outside_their_range_are_refused(key, value, words):
+    with pytest.raises(BadInput, match=words):
+        STAGE.resolve({**RECIPE, f"train.{key}": value}, {})
+
+
+def test_the_stage_writes_model_history_and_facts(tmp_path):
+    data = packs()
+    inputs = {"train": data["train"], "valid": data["valid"], "order": MemoryReader(digest="5" * 32)}
+    params = replace(BASE, index=3, epochs=4)
+    found = run_stage(STAGE, params, inputs, tmp_path)
+    history = json.loads(found.path("history.json").read_text())
+    assert [row["epoch"] for row in history] == [0, 1, 2, 3]
+    assert found.facts["epochs"] == 4
+    assert found.facts["seed"] == 3
+    assert found.facts["valid_accuracy"] == max(row["valid_accuracy"] for row in history)
+    model = load_model(found.path("model.safetensors"))
+    assert found.facts["num_parameters"] == sum(p.numel() for p in model.parameters())
+    assert model.config["normalization"] == "sym"
+    direct = run(tmp_path / "direct", params)
+    assert state_digest(direct.model.state_dict()) == state_digest(model.state_dict())
+
+
+def test_projected_memory_grows_with_the_step():
+    facts = {role: data.facts for role, data in packs().items()}
+    small, large = STAGE.cost(BASE, facts), STAGE.cost(replace(BASE, per_step=4, hidden=64), facts)
+    assert small.read > 0
+    assert 0 < small.written < large.written
+    assert small.peak < large.peak
