@@ -1,0 +1,107 @@
+"""Describes `split`: sorted ids of train, valid and test, disjoint and none empty."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from stages.errors import BadInput
+from stages.stage import Cost, Facts, Inputs, Reader, Shard, Stage, Writer
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from numpy.typing import NDArray
+
+__all__ = ["STAGE", "Params", "seeded_split"]
+
+SPLITS = ("train", "valid", "test")
+
+
+@dataclass(frozen=True)
+class Params:
+    """`origin` "published": split number `index`; "seeded": shares `train` and `valid` of the labelled nodes."""
+
+    origin: str
+    index: int
+    train: float
+    valid: float
+    seed: int
+
+
+def seeded_split(labels: NDArray[np.int32], train: float, valid: float, seed: int) -> list[NDArray[np.int32]]:
+    """Sorted ids of train, valid and test: a seeded permutation of the labelled nodes, cut at the rounded shares."""
+    labelled = np.random.default_rng(seed).permutation(np.flatnonzero(labels >= 0))
+    first, second = round(train * len(labelled)), round((train + valid) * len(labelled))
+    return [np.sort(ids).astype(np.int32) for ids in np.split(labelled, [first, second])]
+
+
+def _resolve(recipe: Mapping[str, Any], facts: Mapping[str, Facts]) -> Params:
+    published, index = int(facts["graph"]["published_splits"]), int(recipe["dataset.split_index"])
+    if published:
+        if not 0 <= index < published:
+            raise BadInput(f"dataset.split_index: expected 0 to {published - 1}, the published splits, found {index}")
+        return Params("published", index, 0.0, 0.0, 0)
+    if index != 0:
+        raise BadInput(f"dataset.split_index: expected 0, since the data set publishes no splits, found {index}")
+    split = recipe["dataset.split"]
+    train, valid, seed = split["train"], split["valid"], split["seed"]
+    for name, share in (("train", train), ("valid", valid)):
+        if not 0 < share < 1:
+            raise BadInput(f"dataset.split.{name}: expected a share inside (0, 1), found {share}")
+    if train + valid >= 1:
+        raise BadInput(f"dataset.split: expected train + valid below 1, so that test has nodes, found {train + valid:g}")
+    if seed < 0:
+        raise BadInput(f"dataset.split.seed: expected 0 or more, found {seed}")
+    return Params("seeded", 0, float(train), float(valid), int(seed))
+
+
+def _shards(params: Params, inputs: Inputs) -> Sequence[Shard]:
+    return [Shard("split")]
+
+
+def _run(params: Params, inputs: Inputs, shard: Shard, writer: Writer) -> dict[str, Any]:
+    graph = inputs["graph"]
+    if params.origin == "published":
+        ids = []
+        for name in SPLITS:
+            ptr = graph.array(f"split_{name}_ptr")
+            ids.append(np.asarray(graph.array(f"split_{name}")[ptr[params.index] : ptr[params.index + 1]]))
+    else:
+        ids = seeded_split(graph.array("y"), params.train, params.valid, params.seed)
+    for name, values in zip(SPLITS, ids, strict=True):
+        if len(values) == 0:
+            raise BadInput(
+                f"dataset.split: {name}: expected at least one node, found an empty split of "
+                f"{sum(len(v) for v in ids)} labelled nodes",
+                fix="larger shares, or more labelled nodes",
+            )
+        writer.array(name, values)
+    return {**{name: len(values) for name, values in zip(SPLITS, ids, strict=True)}, "origin": params.origin}
+
+
+def _finish(params: Params, inputs: Inputs, shards: Mapping[str, Reader], writer: Writer) -> dict[str, Any]:
+    return dict(shards["split"].facts)
+
+
+def _cost(params: Params, facts: Mapping[str, Facts]) -> Cost:
+    """Bytes: 4 a node read and written, 20 a node while a permutation is drawn."""
+    nodes = int(facts["graph"]["num_nodes"])
+    return Cost(4 * nodes, 4 * nodes, 28 * nodes)
+
+
+STAGE = Stage(
+    name="split",
+    version=1,
+    exact=True,
+    params=Params,
+    roles=("graph",),
+    reads=("dataset.split", "dataset.split_index"),
+    resolve=_resolve,
+    shards=_shards,
+    run=_run,
+    finish=_finish,
+    cost=_cost,
+)
