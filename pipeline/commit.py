@@ -148,6 +148,7 @@ def _place(sources: Mapping[str, Path], files: Mapping[str, Mapping[str, Any]], 
 def remove_work(work: Work) -> None:
     """Remove all work on an artifact that is committed; one rename first, so that nobody sees half of it."""
     gone = work.root.with_name(f".removed-{fs.unique()}")
-    with suppress(FileNotFoundError):
+    # The artifact is safe: what cannot be tidied now (a full or read-only disk) is, by the next run.
+    with suppress(OSError):
         fs.rename(work.root, gone)
         fs.remove_tree(gone)

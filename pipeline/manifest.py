@@ -122,7 +122,11 @@ def check_manifest(data: bytes, path: Path | str, stage: str, key: str) -> dict[
     manifest = unseal(data, path)
     if (manifest.get("stage"), manifest.get("key")) != (stage, key):
         raise Corrupt(f"{path}: expected {stage}/{key}, found {manifest.get('stage')}/{manifest.get('key')}")
-    if not isinstance(manifest.get("files"), dict) or manifest.get("digest") != payload_digest(manifest["files"]):
+    try:
+        digest = payload_digest(manifest["files"])
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise Corrupt(f"{path}: its list of files is not one: {error!r}") from error
+    if manifest.get("digest") != digest:
         raise Corrupt(f"{path}: its digest does not match its list of files")
     return manifest
 

@@ -324,7 +324,7 @@ def test_payload_names_are_checked(tmp_path, name):
 @pytest.mark.parametrize("facts", [{"x": float("nan")}, {"x": object()}, {"x": np.zeros(2)}])
 def test_facts_must_be_json(tmp_path, monkeypatch, facts):
     install(monkeypatch, replace(COUNT, run=lambda *_: facts))
-    with pytest.raises((TypeError, ValueError), match="facts.x"):
+    with pytest.raises((TypeError, ValueError), match=r"facts\.x"):
         execute(plan(tmp_path)[0])
     assert not list((tmp_path / "work").glob("*/attempt-*"))
 
