@@ -79,6 +79,8 @@ class Cluster:
                 "distributed.scheduler.allowed-failures": 0,  # lost tasks are counted and retried by the driver
                 "distributed.scheduler.worker-ttl": None,  # a kernel may hold the interpreter for minutes
                 "distributed.scheduler.worker-saturation": 1.0,
+                "distributed.scheduler.http.routes": [],
+                "distributed.worker.http.routes": [],
                 "distributed.admin.tick.limit": "1h",
                 "distributed.comm.timeouts.connect": "120s",
                 "logging": {"distributed": "critical", "asyncio": "critical", "tornado": "critical"},
@@ -104,6 +106,8 @@ class Cluster:
                     dashboard_address=None,
                     silence_logs=logging.CRITICAL,
                     host="127.0.0.1",
+                    # Dask opens a web port in any case: a free one, on this machine only, that serves nothing.
+                    scheduler_kwargs={"dashboard": False, "dashboard_address": "127.0.0.1:0"},
                     preload=["pipeline.cluster", *preload],
                 )
                 self._client = Client(self._cluster, set_as_default=False)

@@ -69,6 +69,7 @@ def _counts(archive: zipfile.ZipFile) -> dict[str, Any]:
     edges = _shape(archive, "edge_index")[1]
     nodes = int(_load(archive, "num_nodes")) if "num_nodes" in names else _shape(archive, "y")[0]
     found: dict[str, Any] = {"num_nodes": nodes, "num_edges_stored": edges, "num_classes": _CLASSES, "splits": None}
+    found["published_splits"] = 0
     if "x" in names:
         shape = _shape(archive, "x")
         found |= {"features": "dense", "num_features": shape[1], "x_nnz": shape[0] * shape[1], "binary": False}
@@ -84,8 +85,11 @@ def _counts(archive: zipfile.ZipFile) -> dict[str, Any]:
         found["labelled"] = int((y >= 0).sum()) if y.dtype.kind in "iu" else nodes
     if "train_idx" in names:
         found["splits"] = {s: _shape(archive, f"{s}_idx")[-1] for s in ("train", "valid", "test")}
+        found["published_splits"] = 1
     elif "train_masks" in names:
         found["splits"] = {s: _masked(archive, f"{s}_masks", nodes) for s in ("train", "valid", "test")}
+        masks = _shape(archive, "train_masks")
+        found["published_splits"] = masks[0] if len(masks) == 2 else 1
     return found
 
 
@@ -165,7 +169,7 @@ def _ingest(known: _Known) -> Guess | None:
             "num_features": columns,
             "num_classes": source["num_classes"],
             "unlabelled": nodes - source.get("labelled", nodes),
-            "published_splits": 0 if source["splits"] is None else 1,
+            "published_splits": source["published_splits"],
             "splits": source["splits"],
             "directed": not undirected,
             "weighted": False,
@@ -174,7 +178,7 @@ def _ingest(known: _Known) -> Guess | None:
             "x_nnz": nnz,
             "max_degree": min(nodes, edges),
         },
-        {"num_nodes", "num_edges_stored", "num_features", "features"},
+        {"num_nodes", "num_edges_stored", "num_features", "features", "published_splits"},
     )
 
 

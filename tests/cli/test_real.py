@@ -1,0 +1,108 @@
+"""The whole main line on a tiny graph, through the command line and real worker processes."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.graphs import write_recipe
+
+ROOT = Path(__file__).parents[2]
+HEAVY = ("torch", "torch_geometric", "numba", "dask", "distributed", "scipy")
+
+
+def stockpot(folder, *words, flags=()):
+    command = [sys.executable, *flags, "-m", "pipeline.cli", *words]
+    path = f"{ROOT}:{os.environ.get('PYTHONPATH', '')}"
+    return subprocess.run(
+        command, cwd=folder, env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True, timeout=300
+    )
+
+
+def imported(folder, *words):
+    """Top-level packages a command imports, and its seconds."""
+    start = time.monotonic()
+    done = stockpot(folder, *words, flags=("-X", "importtime"))
+    seconds = time.monotonic() - start
+    assert done.returncode == 0, done.stderr[-2000:]
+    return {line.rsplit("|", 1)[1].strip().split(".")[0] for line in done.stderr.splitlines() if "|" in line}, seconds
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("real")
+    write_recipe(folder)
+    done = stockpot(folder, "run", "tiny.toml")
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    (folder / "first.txt").write_text(done.stdout)
+    return folder
+
+
+@pytest.mark.parametrize("words", [["--help"], ["plan", "new.toml"], ["status", "new.toml"], ["recipe", "--defaults"]])
+def test_nothing_heavy_is_imported_to_answer(tmp_path, words):
+    write_recipe(tmp_path, name="new")
+    if words[0] == "--help":
+        done = stockpot(tmp_path, "--help", flags=("-X", "importtime"))
+        names = {line.rsplit("|", 1)[1].strip().split(".")[0] for line in done.stderr.splitlines() if "|" in line}
+        assert not names & set(HEAVY)
+        return
+    names, seconds = imported(tmp_path, *words)
+    assert not names & set(HEAVY)
+    assert seconds < 4, "about a second on a quiet machine"
+
+
+def test_a_cached_run_starts_no_workers(place):
+    names, seconds = imported(place, "run", "tiny.toml")
+    assert not names & set(HEAVY)
+    assert seconds < 5
+
+
+def test_the_result(place):
+    text = (place / "first.txt").read_text()
+    for word in ("single model 0 (seed 0)", "single model 1 (seed 1)", "soup: uniform", "soup: greedy", "full-graph"):
+        assert word in text
+    summary = json.loads((place / "runs/tiny/summary.json").read_text())
+    dataset = summary["dataset"]
+    assert dataset["num_nodes"] == 600
+    assert sum(dataset["splits"].values()) == 600
+    assert summary["stages"]["quantize"]["codec"] == "fp32"
+    assert summary["stages"]["influence"]["splits"]["train"]["edges"] > 0
+    for single in summary["train"]["ingredients"]:
+        assert single["valid_accuracy"] > 0.5
+        assert single["test_accuracy"] > 0.5
+        assert single["seconds_per_epoch"] > 0
+    for method in ("best", "uniform", "greedy"):
+        assert all(value is not None for value in summary["soup"]["methods"][method].values()), method
+    chosen = summary["soup"]["methods"][summary["soup"]["chosen"]]
+    assert summary["infer"]["test_accuracy"] == chosen["test_accuracy"]
+    assert summary["infer"]["full_graph_test_accuracy"] > 0.5
+    page = (place / "runs/tiny/report.html").read_text()
+    assert page.count("<svg") == 2
+    assert not re.search(r"(src|href)=", page)
+
+
+def test_peak_memory_stays_below_its_projection(place):
+    plan = json.loads(stockpot(place, "plan", "tiny.toml", "--json").stdout)
+    status = json.loads(stockpot(place, "status", "tiny.toml", "--json").stdout)
+    peaks = {node["node"]: node["peak_bytes"] for node in status["nodes"]}
+    over = {n["node"]: (peaks[n["node"]], n["peak_bytes"]) for n in plan["nodes"] if peaks[n["node"]] > n["peak_bytes"]}
+    # On a graph this small a task's memory is its libraries', which a worker loads once.
+    assert {name: pair for name, pair in over.items() if pair[0] > 400_000_000} == {}
+
+
+def test_other_nodes_to_infer(place):
+    (place / "ids.txt").write_text("5\n3\n599\n")
+    done = stockpot(place, "run", "tiny.toml", "--set", "infer.split=ids.txt", "--json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["infer"]["num_outputs"] == 3
+    everything = stockpot(place, "run", "tiny.toml", "--set", "infer.split=all", "--json")
+    infer = json.loads(everything.stdout)["infer"]
+    assert infer["num_outputs"] == 600
+    assert infer["test_accuracy"] is None
+    assert infer["accuracy"] > 0.5
