@@ -121,6 +121,13 @@ def _pick(facts: Mapping[str, Any], *names: str) -> dict[str, Any]:
     return {name: facts.get(name) for name in names}
 
 
+def _message_edges(recipe: Recipe, facts: Mapping[str, Any]) -> int | None:
+    """Entries of the message passing matrix: stored ones, and one self-loop a node where the recipe adds them."""
+    if not facts:
+        return None
+    return int(facts["nnz"]) + (int(facts["num_nodes"]) if recipe.graph.self_loops else 0)
+
+
 def _dataset(recipe: Recipe, ingest: Built | None, split: Built | None) -> dict[str, Any]:
     facts = ingest.facts if ingest else {}
     splits = {name: split.facts.get(name) for name in ("train", "valid", "test")} if split else None
@@ -128,7 +135,7 @@ def _dataset(recipe: Recipe, ingest: Built | None, split: Built | None) -> dict[
         "name": recipe.name,
         "num_nodes": facts.get("num_nodes"),
         "num_edges_stored": facts.get("num_edges_stored"),
-        "num_edges": facts.get("nnz"),
+        "num_edges": _message_edges(recipe, facts),
         "num_features": facts.get("num_features"),
         "num_classes": facts.get("num_classes"),
         "splits": splits,

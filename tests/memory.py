@@ -34,12 +34,15 @@ class MemoryWriter:
         self.root = Path(root)
         self.root.mkdir(parents=True, exist_ok=True)
         self.arrays, self.notes, self.threads = {}, {}, threads
+        self.claimed = set()
 
     def array(self, name, values):
         assert name not in self.arrays
         self.arrays[name] = np.array(values)
 
     def path(self, name):
+        assert name not in self.claimed, f"{name} is written twice"
+        self.claimed.add(name)
         target = self.root / name
         target.parent.mkdir(parents=True, exist_ok=True)
         return target

@@ -12,6 +12,7 @@ from stages.train.stage import TORCH_BYTES, step_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from pathlib import Path
 
     from stages.train.evaluate import Score
 
@@ -110,6 +111,7 @@ def _run(params: Params, inputs: Inputs, shard: Shard, writer: Writer) -> dict[s
         return scores[key]
 
     methods: dict[str, dict[str, Any]] = {}
+    files: dict[str, Path] = {}
     seconds: dict[str, float] = {}
     peaks: dict[str, int] = {}
     with settings(writer.threads):
@@ -140,10 +142,11 @@ def _run(params: Params, inputs: Inputs, shard: Shard, writer: Writer) -> dict[s
             seconds[name] = time.perf_counter() - started + (0.0 if name == "uniform" else ranking)
             peaks[name] = peak.bytes
             metadata = {"config": config, "init_digest": init_digest, "method": name, **methods[name]}
-            write_state(writer.path(f"soup-{name}.safetensors"), state, metadata)
+            files[name] = writer.path(f"soup-{name}.safetensors")
+            write_state(files[name], state, metadata)
     # Accuracy alone decides, and max() keeps the first of equals: the simpler method.
     chosen = max(wanted, key=lambda name: methods[name]["valid_accuracy"]) if params.method == "auto" else params.method
-    state, metadata = read_state(writer.path(f"soup-{chosen}.safetensors"))
+    state, metadata = read_state(files[chosen])
     write_state(writer.path("chosen.safetensors"), state, metadata)
     writer.note("seconds", seconds)
     writer.note("peak_bytes", peaks)
