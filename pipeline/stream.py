@@ -5,15 +5,14 @@
 
 from __future__ import annotations
 
-import threading
 import warnings
-from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
+from pipeline.prefetch import Prefetch
 from pipeline.records import Records
 from stages.errors import BadInput, Conflict
 from stages.pack.join import join
@@ -76,6 +75,10 @@ class Steps:
     prefetch : steps prepared ahead by a thread; 0 prepares each when it is asked for.
     dtype, device, pin_memory : of the tensors; values are computed in float32 and converted last.
     transform : called with every step, on the preparing thread; never part of a key.
+
+    Attributes
+    ----------
+    epoch, first : epoch of the next iteration, and the step of it to begin with (0 unless a state was loaded).
     """
 
     def __init__(
@@ -119,7 +122,7 @@ class Steps:
         self.shuffle, self.drop_last, self.prefetch = shuffle, drop_last, prefetch
         self.rank, self.world_size = rank, world_size
         self.dtype, self.device, self.pin_memory, self.transform = dtype, torch.device(device), pin_memory, transform
-        self.epoch, self._handed, self._resume = 0, 0, 0
+        self.epoch, self.first, self._handed = 0, 0, 0
         quiet_csr()
 
     @classmethod
@@ -134,7 +137,7 @@ class Steps:
         if isinstance(epoch, bool) or not isinstance(epoch, int) or epoch < 0:
             raise BadInput(f"epoch: expected a whole number from 0, found {epoch!r}")
         if epoch != self.epoch:
-            self.epoch, self._handed, self._resume = epoch, 0, 0
+            self.epoch, self.first, self._handed = epoch, 0, 0
 
     def plan(self, epoch: int) -> list[tuple[tuple[int, ...], int]]:
         """Steps of this rank in an epoch: (records of the step, outputs of the steps all ranks take with it).
@@ -146,6 +149,11 @@ class Steps:
             order: NDArray[np.integer[Any]] = np.arange(num_records)
         elif self.order is not None:
             order = self.order.records(num_records, self.seed, epoch)
+            if len(order) != num_records:
+                raise Conflict(
+                    f"order {self.order.key}: it orders {len(order)} records, but {self.store_key} has {num_records}",
+                    fix="use the order built for this split",
+                )
         else:
             order = np.random.default_rng((self.seed, epoch)).permutation(num_records)
         steps = [tuple(map(int, order[k : k + self.per_step])) for k in range(0, num_records, self.per_step)]
@@ -171,7 +179,7 @@ class Steps:
         return {
             "format": STATE_FORMAT,
             "store_key": self.store_key,
-            "order_key": None if self.order is None or not self.shuffle else self.order.key,
+            "order_key": self._order_key(),
             "split": self.split,
             "seed": self.seed,
             "epoch": self.epoch,
@@ -179,6 +187,12 @@ class Steps:
             "per_step": self.per_step,
             "world_size": self.world_size,
         }
+
+    def _order_key(self) -> str | None:
+        # Without an order artifact the two other orders must not be taken for each other either.
+        if not self.shuffle:
+            return "file"
+        return "shuffle" if self.order is None else self.order.key
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue where a state was taken: the next iteration hands out exactly the step that would have come next.
@@ -209,19 +223,18 @@ class Steps:
         if step > len(self) and ranks == self.world_size:
             raise Conflict(f"loader state: step {step} of an epoch of {len(self)}", fix="start the epoch anew")
         self.epoch = int(state["epoch"])
-        self._handed = self._resume = min(step, len(self))
+        self._handed = self.first = min(step, len(self))
 
     def __iter__(self) -> Iterator[Any]:
-        first, self._resume = self._resume, 0
+        first, self.first = self.first, 0
         self._handed = first
         plan = self.plan(self.epoch)[first:]
         if self.prefetch == 0:
-            produced: Iterator[Any] = map(self._make, plan)
-            for step in produced:
+            for step in map(self.make, plan):
                 self._handed += 1
                 yield step
             return
-        ahead = Prefetch(self._make, plan, self.prefetch)
+        ahead = Prefetch(self.make, plan, self.prefetch)
         try:
             for step in ahead:
                 self._handed += 1
@@ -229,7 +242,8 @@ class Steps:
         finally:
             ahead.close()
 
-    def _make(self, planned: tuple[tuple[int, ...], int]) -> Any:
+    def make(self, planned: tuple[tuple[int, ...], int]) -> Any:
+        """One entry of `plan` as the step handed out."""
         step = self.assemble(*planned)
         return step if self.transform is None else self.transform(step)
 
@@ -286,7 +300,7 @@ class Steps:
 
     def csr(self, matrix: Matrix) -> torch.Tensor:
         """A matrix as torch CSR on this device."""
-        return self._moved(csr_tensor(matrix)).to(self.dtype)
+        return self._moved(csr_tensor(matrix, self.dtype))
 
     def tensor(self, values: NDArray[Any]) -> torch.Tensor:
         """A freshly made array as a tensor on this device."""
@@ -297,13 +311,15 @@ class Steps:
         return tensor if self.device.type == "cpu" else tensor.to(self.device, non_blocking=self.pin_memory)
 
 
-def csr_tensor(matrix: Matrix) -> torch.Tensor:
-    """A numpy CSR matrix as torch sparse CSR f4, without a copy.
+def csr_tensor(matrix: Matrix, dtype: torch.dtype = torch.float32, ids: torch.dtype | None = None) -> torch.Tensor:
+    """A numpy CSR matrix as torch sparse CSR; without a copy in float32 and with ids as they are.
 
     32-bit ids are what MKL multiplies with; checks of the invariants are left out, the store has checksums.
     """
     indptr, indices, values = (torch.from_numpy(a) for a in (matrix.indptr, matrix.indices, matrix.values))
-    return torch.sparse_csr_tensor(indptr, indices, values, matrix.shape, check_invariants=False)
+    if ids is not None:
+        indptr, indices = indptr.to(ids), indices.to(ids)
+    return torch.sparse_csr_tensor(indptr, indices, values.to(dtype), matrix.shape, check_invariants=False)
 
 
 def quiet_csr() -> None:
@@ -312,55 +328,3 @@ def quiet_csr() -> None:
         warnings.simplefilter("ignore", UserWarning)
         zero = torch.zeros(1, dtype=torch.int32)
         torch.sparse_csr_tensor(zero, zero[:0], torch.zeros(0), (0, 0), check_invariants=False)
-
-
-class Prefetch:
-    """Results of `make` for each item, in order, prepared by one thread at most `ahead` items early.
-
-    An exception of `make` is raised where its result would have come. `close` ends the thread; nothing is left behind.
-    """
-
-    def __init__(self, make: Callable[[Any], Any], items: Sequence[Any], ahead: int) -> None:
-        self._make, self._items, self._ahead = make, items, ahead
-        self._ready: deque[tuple[Any, BaseException | None]] = deque()
-        self._turn = threading.Condition()
-        self._closed = False
-        self._thread = threading.Thread(target=self._work, name="stockpot-prefetch", daemon=True)
-        self._thread.start()
-
-    def _work(self) -> None:
-        for item in self._items:
-            with self._turn:
-                while len(self._ready) >= self._ahead and not self._closed:
-                    self._turn.wait()
-                if self._closed:
-                    return
-            try:
-                result: tuple[Any, BaseException | None] = (self._make(item), None)
-            except BaseException as error:  # noqa: BLE001 - handed to the thread that iterates
-                result = (None, error)
-            with self._turn:
-                self._ready.append(result)
-                self._turn.notify_all()
-            if result[1] is not None:
-                return
-
-    def __iter__(self) -> Iterator[Any]:
-        for _ in self._items:
-            with self._turn:
-                while not self._ready:
-                    self._turn.wait()
-                value, error = self._ready.popleft()
-                self._turn.notify_all()
-            if error is not None:
-                raise error
-            yield value
-            del value
-
-    def close(self) -> None:
-        """End the thread and drop what it prepared."""
-        with self._turn:
-            self._closed = True
-            self._ready.clear()
-            self._turn.notify_all()
-        self._thread.join()

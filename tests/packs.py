@@ -9,7 +9,9 @@ from stages.quantize import STAGE as QUANTIZE
 from tests.memory import MemoryReader, run_stage
 
 
-def graph_reader(nodes=200, degree=5, features=7, classes=4, seed=0, directed=False, weighted=False, binary=False, sparse=False):
+def graph_reader(
+    nodes=200, degree=5, features=7, classes=4, seed=0, directed=False, weighted=False, binary=False, sparse=False
+):
     """A random graph as `ingest` would store it."""
     rng = np.random.default_rng(seed)
     count = nodes * degree // (1 if directed else 2)

@@ -35,6 +35,19 @@ COLUMNS = {
     "num_edges": pa.int32(),
     "first_input_id": pa.int64(),
 }
+LABELS = pa.list_(pa.field("item", pa.int32(), nullable=False))
+DAMAGE = (
+    pa.ArrowException,
+    ArithmeticError,
+    AttributeError,
+    LookupError,
+    MemoryError,
+    NotImplementedError,
+    OSError,
+    TypeError,
+    ValueError,
+)
+"""What Arrow and numpy raise on bytes that are not what they were."""
 
 
 @dataclass(frozen=True)
@@ -86,10 +99,9 @@ def write_index(
     index = Index({**meta, "format": FORMAT}, **columns, label_counts=labels)
     text = canonical({**index.meta, "check": index.check()})
     fields = [pa.field(name, kind, nullable=False) for name, kind in COLUMNS.items()]
-    per_class = pa.list_(pa.field("item", pa.int32(), nullable=False))
-    schema = pa.schema([*fields, pa.field("label_counts", per_class, nullable=False)], metadata={KEY: text})
+    schema = pa.schema([*fields, pa.field("label_counts", LABELS, nullable=False)], metadata={KEY: text})
     offsets = np.arange(len(labels) + 1, dtype=np.int32) * labels.shape[1]
-    lists = pa.ListArray.from_arrays(pa.array(offsets), pa.array(labels.reshape(-1)), type=per_class)
+    lists = pa.ListArray.from_arrays(pa.array(offsets), pa.array(labels.reshape(-1)), type=LABELS)
     arrays = [pa.array(columns[name], kind) for name, kind in COLUMNS.items()]
     with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, schema) as file:
         file.write_batch(pa.RecordBatch.from_arrays([*arrays, lists], schema=schema))
@@ -113,11 +125,16 @@ def read_index(path: Path) -> Index:
     try:
         table = pa.ipc.open_file(pa.BufferReader(data)).get_batch(0)
         table.validate(full=True)
+        for name, kind in (*COLUMNS.items(), ("label_counts", LABELS)):
+            if table.schema.field(name).type != kind:
+                raise TypeError(f"{name} is {table.schema.field(name).type}, not {kind}")
         columns = {name: table.column(name).to_numpy(zero_copy_only=True) for name in COLUMNS}
         flat = table.column("label_counts").values.to_numpy(zero_copy_only=True)
         labels = flat.reshape(table.num_rows, -1)
-    except (pa.ArrowException, KeyError, ValueError, TypeError, AttributeError, MemoryError, OSError) as error:
-        raise Corrupt(f"{path}: expected an Arrow file with one record batch, found damaged bytes", fix=fix) from error
+    except DAMAGE as error:
+        raise Corrupt(
+            f"{path}: expected an Arrow file with the columns of an index, found other bytes", fix=fix
+        ) from error
     meta = metadata(table.schema, str(path))
     index = Index(meta, **columns, label_counts=labels)
     if index.check() != meta.get("check"):

@@ -1,0 +1,238 @@
+"""Packed batches for one's own training script: torch_geometric `Data` in order, resumable; no Dask is imported.
+
+>>> from pipeline import open_batches  # doctest: +SKIP
+>>> for batch in open_batches("runs/wordnet", adj="norm"):  # doctest: +SKIP
+...     out = model(batch.x, batch.adj_t)[: batch.batch_size]
+"""
+
+from __future__ import annotations
+
+import warnings
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch.utils.data import IterableDataset, get_worker_info
+
+from pipeline.opening import opened
+from pipeline.records import Records
+from pipeline.stream import Order, Steps, csr_tensor
+from stages.errors import BadInput
+from stages.pack.join import join
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from pathlib import Path
+
+    from torch import nn
+
+    from stages.pack.layers import Matrix
+    from stages.stage import Reader
+
+__all__ = ["Batches", "BatchesDataset", "open_batches", "open_model", "open_records"]
+
+FORMS = ("csr", "edge_index")
+
+
+class Batches(Steps):
+    """Training steps as torch_geometric `Data`; see `open_batches`.
+
+    Each has `x`, `y` (int64, outputs only, -1 unlabelled), `n_id`, `input_id`, `num_sampled_nodes`, `batch_size`,
+    `num_outputs_step` and its edges: `adj_t` (CSR, row = destination), `edge_index` with `edge_weight` where values are
+    not all 1, or after `layers(L)` `adjs`, one CSR a layer, the first applied first, row i of it being column i.
+    """
+
+    def __init__(self, records: Records, *, as_: str = "csr", layers: int | None = None, **options: Any) -> None:
+        if as_ not in FORMS:
+            raise BadInput(f"as_: expected {' | '.join(FORMS)}, found {as_}")
+        super().__init__(records, layers=1 if layers is None else layers, **options)
+        self.as_, self.depth = as_, layers
+        self._options = options
+        self._data = data_class()
+
+    def layers(self, num_layers: int) -> Batches:
+        """The same batches trimmed to a model of that many layers; the position is not taken over.
+
+        As CSR a batch has `adjs` instead of `adj_t`; as edges it has `num_sampled_edges` for PyG's `trim_to_layer`.
+        """
+        return Batches(self.store, as_=self.as_, layers=num_layers, **self._options)
+
+    def dataset(self) -> BatchesDataset:
+        """The same batches as a torch `IterableDataset`, for `DataLoader(..., batch_size=None, num_workers=n)`."""
+        return BatchesDataset(self)
+
+    def assemble(self, records: Sequence[int], num_outputs: int) -> Any:
+        """The batch of these records."""
+        parts = [self.store[i] for i in records]
+        joined = join(parts, layers=self.depth)
+        hops = joined.num_sampled_nodes.tolist()
+        matrices = self.matrices(joined, len(hops) if self.depth is None else self.depth)
+        data = self._data(
+            x=self.features(parts, joined),
+            y=self.tensor(joined.y.astype(np.int64)),
+            n_id=self.tensor(joined.n_id.astype(np.int64)),
+            input_id=self.tensor(joined.input_id.astype(np.int64)),
+            num_sampled_nodes=hops if self.depth is None else hops + [0] * (self.depth + 1 - len(hops)),
+            batch_size=int(joined.y.size),
+            num_outputs_step=num_outputs,
+        )
+        if self.as_ == "edge_index":
+            self._edges(data, matrices[0])
+        elif self.depth is None:
+            data.adj_t = self._wide(matrices[0])
+        else:
+            made = {id(m): self._wide(m) for m in matrices}
+            data.adjs = tuple(made[id(m)] for m in matrices)
+        return data
+
+    def _wide(self, matrix: Matrix) -> torch.Tensor:
+        # 64-bit ids: PyG's layers that do not multiply (attention, max) scatter by them, which torch needs int64 for.
+        return self._moved(csr_tensor(matrix, self.dtype, torch.int64))
+
+    def _edges(self, data: Any, matrix: Matrix) -> None:
+        counts = np.diff(matrix.indptr)
+        target = np.repeat(np.arange(matrix.shape[0]), counts)
+        data.edge_index = self.tensor(np.stack([matrix.indices, target]).astype(np.int64))
+        if self.weights.adj in {"norm", "mean"}:
+            data.edge_weight = self.tensor(matrix.values).to(self.dtype)
+        if self.depth is not None:
+            ends = np.minimum(np.cumsum(data.num_sampled_nodes[: self.depth]), matrix.shape[0])
+            data.num_sampled_edges = np.diff(matrix.indptr[ends], prepend=0).tolist()
+
+
+def data_class() -> Any:
+    """Import torch_geometric's `Data`, whose import warns of torch's own plans for `torch.jit`."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        from torch_geometric.data import Data
+    return Data
+
+
+class BatchesDataset(IterableDataset[Any]):
+    """Batches for torch's `DataLoader`, in the same order for any number of workers: worker w takes w, w + n, ...
+
+    `set_epoch` also reaches workers that persist. Which step was handed out only the caller knows, so `state_dict`
+    asks for it.
+    """
+
+    def __init__(self, batches: Batches) -> None:
+        self._batches = batches
+        self._position = torch.tensor([batches.epoch, batches.first]).share_memory_()
+
+    def __len__(self) -> int:
+        return len(self._batches)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch; the one a state was loaded for keeps its position."""
+        self._batches.set_epoch(epoch)
+        if epoch != int(self._position[0]):
+            self._position.copy_(torch.tensor([epoch, 0]))
+
+    def state_dict(self, step: int) -> dict[str, Any]:
+        """State after `step` batches of this epoch were received."""
+        return {**self._batches.state_dict(), "epoch": int(self._position[0]), "step": step}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue where a state was taken; see `Steps.load_state_dict`."""
+        self._batches.load_state_dict(state)
+        self._position.copy_(torch.tensor([self._batches.epoch, self._batches.first]))
+
+    def __iter__(self) -> Iterator[Any]:
+        info = get_worker_info()
+        worker, workers = (0, 1) if info is None else (info.id, info.num_workers)
+        epoch, first = (int(v) for v in self._position)
+        for planned in self._batches.plan(epoch)[first:][worker::workers]:
+            yield self._batches.make(planned)
+
+
+def open_batches(
+    where: str | Path | Reader,
+    split: str = "train",
+    *,
+    shuffle: bool | None = None,
+    seed: int = 0,
+    adj: str = "plain",
+    as_: str = "csr",
+    layers: int | None = None,
+    device: torch.device | str = "cpu",
+    per_step: int | None = None,
+    rank: int = 0,
+    world_size: int = 1,
+    drop_last: bool = False,
+    prefetch: int = 2,
+    pin_memory: bool = False,
+    dtype: torch.dtype = torch.float32,
+    transform: Callable[[Any], Any] | None = None,
+    self_loops: bool | None = None,
+    normalization: str | None = None,
+    mass: str | None = None,
+) -> Batches:
+    """Batches of one packed split, one training step each. Opened lazily, so safe to fork.
+
+    Parameters
+    ----------
+    where : run folder (`runs/NAME`), store, folder of a pack artifact, or a reader of one.
+    split : train | valid | test | infer.
+    shuffle : a new order each epoch, by the run's order artifact where there is one. None: only for train.
+    adj : "plain", 0/1 pattern (SAGE, GIN, GAT); "plain+loops"; "norm", normalised values with the diagonal, for
+        `GCNConv(normalize=False)`; "mean", rows divided by their in-record degree.
+    as_ : "csr" for `adj_t` as torch CSR, "edge_index" for edges with `edge_weight`.
+    layers : trim to a model of that many layers, see `Batches.layers`; None keeps everything.
+    per_step, self_loops, normalization, mass : None takes the run's recipe, else 1, True, "sym", "none".
+    rank, world_size : rank r takes steps r, r + W, ...; `num_outputs_step` counts the outputs of all ranks' steps.
+    drop_last : leave out a short last step, and last steps that do not reach every rank.
+    prefetch : steps prepared ahead by a thread.
+    transform : called with every batch, by the preparing thread.
+
+    Raises
+    ------
+    BadInput
+        There is no such run, artifact or split, or an option is outside its range.
+    Corrupt
+        On reading: stored bytes do not match their checksums.
+    """
+    found = opened(where, split)
+    graph, train = found.recipe.get("graph", {}), found.recipe.get("train", {})
+    shuffle = split == "train" if shuffle is None else shuffle
+    return Batches(
+        Records.from_reader(found.pack),
+        as_=as_,
+        layers=layers,
+        store_key=found.pack.key,
+        split=split,
+        order=Order.from_reader(found.order) if shuffle else None,
+        adj=adj,
+        normalization=graph.get("normalization", "sym") if normalization is None else normalization,
+        mass=graph.get("mass", "none") if mass is None else mass,
+        self_loops=graph.get("self_loops", True) if self_loops is None else self_loops,
+        per_step=train.get("per_step", 1) if per_step is None else per_step,
+        shuffle=shuffle,
+        seed=seed,
+        drop_last=drop_last,
+        rank=rank,
+        world_size=world_size,
+        prefetch=prefetch,
+        dtype=dtype,
+        device=device,
+        pin_memory=pin_memory,
+        transform=transform,
+    )
+
+
+def open_records(where: str | Path | Reader, split: str = "train") -> Records:
+    """Single records of one packed split by index, as numpy views; `where` as in `open_batches`."""
+    return Records.from_reader(opened(where, split).pack)
+
+
+def open_model(where: str | Path) -> nn.Module:
+    """The model a run chose (its soup), in eval mode.
+
+    Raises
+    ------
+    BadInput
+        `where` is not the folder of a run that has been souped.
+    """
+    from pipeline.opening import artifact_of
+    from stages.train.model import load_model
+
+    return load_model(artifact_of(where, "soup").path("chosen.safetensors")).eval()

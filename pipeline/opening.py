@@ -1,0 +1,110 @@
+"""What a path means to a reader: a run, a store or an artifact; where it is none of them, the error says so."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from stages.errors import BadInput, Conflict
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from stages.stage import Reader
+
+__all__ = ["Opened", "artifact_of", "opened"]
+
+RUN_FORMAT = 1
+BUILD = "stockpot run RECIPE builds it"
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A pack artifact, the order that goes with it (train of a run) and the recipe's tables where it is of a run."""
+
+    pack: Reader
+    order: Reader | None = None
+    recipe: Mapping[str, Any] = field(default_factory=dict)
+
+
+def _run(folder: Path) -> dict[str, Any]:
+    path = folder / "run.json"
+    try:
+        run = json.loads(path.read_bytes())
+    except ValueError as error:
+        raise BadInput(f"{path}: expected JSON, found something else ({error})", fix=BUILD) from error
+    if not isinstance(run, dict) or not {"store", "artifacts"} <= run.keys():
+        raise BadInput(
+            f"{path}: expected the document of a run with store and artifacts, found something else", fix=BUILD
+        )
+    if run.get("format", RUN_FORMAT) != RUN_FORMAT:
+        raise BadInput(
+            f"{path}: expected format {RUN_FORMAT}, found {run['format']}", fix="use the stockpot that wrote it"
+        )
+    return run
+
+
+def _artifact(run: Mapping[str, Any], folder: Path, name: str) -> Reader:
+    from pipeline.store import Store
+
+    entry = run["artifacts"].get(name)
+    if entry is None:
+        there = ", ".join(sorted(run["artifacts"])) or "nothing"
+        raise BadInput(f"{folder / 'run.json'}: no artifact {name}; it has {there}", fix=BUILD)
+    return Store(run["store"]).open(str(entry["stage"]), str(entry["key"]))
+
+
+def artifact_of(where: str | Path, name: str) -> Reader:
+    """Artifact `name` ("soup", "pack:train", ...) of the run in folder `where`."""
+    folder = Path(where)
+    if not (folder / "run.json").exists():
+        raise BadInput(f"{folder}: expected the folder of a run with run.json, found none", fix=BUILD)
+    return _artifact(_run(folder), folder, name)
+
+
+def opened(where: str | Path | Reader, split: str) -> Opened:
+    """The packed split at `where`: a run folder, a store, an artifact folder, or a reader.
+
+    Raises
+    ------
+    BadInput
+        There is none.
+    Conflict
+        The artifact at `where` is of another split.
+    """
+    if not isinstance(where, (str, Path)):
+        return Opened(_of_split(where, split, "reader"))
+    from pipeline.store import Store
+
+    folder = Path(where)
+    if (folder / "run.json").exists():
+        run = _run(folder)
+        order = _artifact(run, folder, "order") if split == "train" and "order" in run["artifacts"] else None
+        return Opened(_artifact(run, folder, f"pack:{split}"), order, run.get("recipe", {}))
+    if (folder / "manifest.json").exists():
+        folder = folder.absolute()
+        if folder.parent.name != "pack":
+            raise BadInput(f"{folder}: expected an artifact of stage pack, found one of {folder.parent.name}")
+        reader = Store(folder.parent.parent.parent).open("pack", folder.name)
+        return Opened(_of_split(reader, split, str(folder)))
+    if (folder / "objects").is_dir():
+        store = Store(folder)
+        packs = [store.open(stage, key) for stage, key in store.artifacts() if stage == "pack"]
+        found = [pack for pack in packs if pack.facts["split"] == split]
+        if len(found) != 1:
+            keys = ", ".join(pack.key for pack in found) or "none"
+            raise BadInput(
+                f"{folder}: expected one packed {split} split in this store, found {len(found)} ({keys})",
+                fix="name a run folder or the artifact's own folder",
+            )
+        return Opened(found[0])
+    raise BadInput(f"{folder}: expected a run folder, a store or a pack artifact, found none of them", fix=BUILD)
+
+
+def _of_split(reader: Reader, split: str, where: str) -> Reader:
+    found = reader.facts.get("split")
+    if found != split:
+        raise Conflict(f"{where}: expected split {split}, found {found}", fix=f"open it with split={found!r}")
+    return reader

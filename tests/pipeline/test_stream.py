@@ -1,0 +1,293 @@
+import json
+import threading
+
+import numpy as np
+import psutil
+import pytest
+import torch
+
+from pipeline.stream import Order, Steps
+from stages.errors import BadInput, Conflict, Corrupt
+from tests.memory import MemoryReader
+from tests.packs import features, packed
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    return packed(tmp_path_factory.mktemp("pack"), records={"outputs": 84, "records": 14}, shard_bytes=20000)
+
+
+@pytest.fixture(scope="module")
+def pack(made):
+    return made[0]
+
+
+@pytest.fixture(scope="module")
+def order():
+    rng = np.random.default_rng(0)
+    distance = rng.random((14, 14))
+    tour = rng.permutation(14).astype(np.int32)
+    return MemoryReader({"tour": tour, "distance": distance + distance.T}, {"method": "label"}, key="o" * 32)
+
+
+def steps_of(pack, **options):
+    return Steps.from_reader(pack, **({"layers": 2, "adj": "norm"} | options))
+
+
+def ids(steps):
+    return [tuple(step.input_id.tolist()) for step in steps]
+
+
+def loaders():
+    return [t for t in threading.enumerate() if t.name == "stockpot-prefetch"]
+
+
+@pytest.mark.parametrize("per_step", [1, 3])
+def test_a_step_holds_its_nodes_features_and_labels(made, per_step):
+    pack, inputs = made
+    x, y = features(inputs["graph"]), inputs["graph"].arrays["y"]
+    seen = []
+    for step in steps_of(pack, per_step=per_step, layers=3):
+        np.testing.assert_array_equal(step.x.numpy(), x[step.n_id.numpy()])
+        np.testing.assert_array_equal(step.y.numpy(), y[step.n_id.numpy()[: step.batch_size]])
+        assert step.x.dtype == torch.float32
+        assert step.y.dtype == step.n_id.dtype == step.input_id.dtype == torch.int64
+        ends = np.cumsum(step.num_sampled_nodes)
+        assert len(ends) == 4
+        assert ends[-1] == len(step.x)
+        assert step.num_sampled_nodes[0] == step.batch_size
+        for k, adj in enumerate(step.adjs):
+            assert tuple(adj.csr.shape) == (ends[2 - k], ends[3 - k])
+            assert adj.csr.layout == adj.t_csr.layout == torch.sparse_csr
+            assert torch.equal(adj.csr.to_dense().T, adj.t_csr.to_dense())
+        seen += step.input_id.tolist()
+    assert sorted(seen) == list(range(84))
+
+
+@pytest.mark.parametrize("prefetch", [0, 2])
+@pytest.mark.parametrize("stop", ["before", "middle", "end"])
+@pytest.mark.parametrize("epoch", [0, 2])
+@pytest.mark.parametrize("per_step", [1, 4])
+def test_first_and_rest_are_the_whole(pack, order, prefetch, stop, epoch, per_step):
+    def fresh():
+        return steps_of(pack, order=order, per_step=per_step, prefetch=prefetch, seed=3)
+
+    whole = fresh()
+    whole.set_epoch(epoch)
+    full = ids(whole)
+    count = {"before": 0, "middle": 2, "end": len(full)}[stop]
+    first = fresh()
+    first.set_epoch(epoch)
+    taken = []
+    if count:
+        for step in first:
+            taken.append(tuple(step.input_id.tolist()))
+            if len(taken) == count:
+                break
+    state = json.loads(json.dumps(first.state_dict()))
+    assert (state["epoch"], state["step"]) == (epoch, count)
+    rest = fresh()
+    rest.load_state_dict(state)
+    rest.set_epoch(epoch)
+    assert taken + ids(rest) == full
+    rest.set_epoch(epoch + 1)
+    whole.set_epoch(epoch + 1)
+    assert ids(rest) == ids(whole)
+    assert not loaders()
+
+
+def test_resumed_twice_in_one_epoch(pack):
+    full = ids(steps_of(pack, seed=1))
+    taken, state = [], steps_of(pack, seed=1).state_dict()
+    for count in (3, 4, 100):
+        part = steps_of(pack, seed=1)
+        part.load_state_dict(json.loads(json.dumps(state)))
+        for k, step in enumerate(part, 1):
+            taken.append(tuple(step.input_id.tolist()))
+            if k == count:
+                break
+        state = part.state_dict()
+    assert taken == full
+    assert state["step"] == len(full)
+
+
+def test_another_iteration_starts_anew(pack):
+    steps = steps_of(pack, shuffle=False)
+    full = ids(steps)
+    for _ in steps:
+        break
+    assert steps.state_dict()["step"] == 1
+    assert ids(steps) == full
+
+
+@pytest.mark.parametrize(
+    ("change", "name"),
+    [
+        ({"per_step": 2}, "per_step"),
+        ({"seed": 1}, "seed"),
+        ({"order": None}, "order_key"),
+        ({"shuffle": False}, "order_key"),
+    ],
+)
+def test_a_state_of_other_options_is_refused_naming_both(pack, order, change, name):
+    state = steps_of(pack, order=order).state_dict()
+    other = steps_of(pack, **({"order": order} | change))
+    with pytest.raises(Conflict, match=f"its {name} is {state[name]}, but {other.state_dict()[name]} here"):
+        other.load_state_dict(state)
+
+
+@pytest.mark.parametrize("field", ["store_key", "split", "format"])
+def test_a_state_of_other_data_is_refused(pack, field):
+    steps = steps_of(pack)
+    with pytest.raises(Conflict, match=f"its {field} is other"):
+        steps.load_state_dict(steps.state_dict() | {field: "other"})
+
+
+def test_epochs_differ_and_repeat(pack, order):
+    for options in ({}, {"order": MemoryReader(order.arrays, {"method": "sample"}, key="s")}):
+        steps = steps_of(pack, **options)
+        epochs = []
+        for epoch in (0, 1, 0):
+            steps.set_epoch(epoch)
+            epochs.append(ids(steps))
+        assert epochs[0] == epochs[2] != epochs[1]
+        assert sorted(epochs[0]) == sorted(epochs[1])
+    expected = np.random.default_rng((0, 1)).permutation(14)
+    steps = steps_of(pack)
+    assert [records for (records,), _ in steps.plan(1)] == expected.tolist()
+    assert [records for (records,), _ in steps_of(pack, shuffle=False, order=order).plan(5)] == list(range(14))
+
+
+def test_the_order_artifact_decides(pack, order):
+    from stages.order.epoch import epoch_order
+
+    tour, distance = order.arrays["tour"], order.arrays["distance"]
+    for method in ("label", "sample", "shuffle"):
+        reader = MemoryReader(order.arrays, {"method": method}, key="o")
+        found = [r for (r,), _ in steps_of(pack, order=reader, seed=2).plan(4)]
+        assert found == epoch_order(method, tour, distance, 14, 2, 4).tolist()
+    short = Order("short", "label", tour[:5])
+    with pytest.raises(Conflict, match=r"orders 5 records, but 1+ has 14"):
+        Steps(steps_of(pack).store, store_key="1" * 32, split="train", order=short, layers=1).plan(0)
+
+
+@pytest.mark.parametrize("drop_last", [False, True])
+@pytest.mark.parametrize("per_step", [1, 3])
+def test_ranks_share_the_steps(pack, drop_last, per_step):
+    alone = steps_of(pack, per_step=per_step, drop_last=drop_last).plan(1)
+    world = [steps_of(pack, per_step=per_step, drop_last=drop_last, rank=r, world_size=4) for r in range(4)]
+    plans = [steps.plan(1) for steps in world]
+    assert [len(p) for p in plans] == [len(steps) for steps in world]
+    records = [plans[k % 4][k // 4][0] for k in range(sum(map(len, plans)))]
+    assert records == [r for r, _ in alone][: len(records)]
+    if drop_last:
+        assert len({len(p) for p in plans}) == 1
+        assert all(len(r) == per_step for r in records)
+    else:
+        assert len(records) == len(alone)
+    outputs = world[0].store.num_outputs
+    for k, (_, total) in enumerate(plans[0]):
+        together = [p[k][0] for p in plans if k < len(p)]
+        assert total == sum(int(outputs[list(r)].sum()) for r in together)
+
+
+def test_another_number_of_ranks_continues_where_it_can(pack):
+    first = [steps_of(pack, rank=r, world_size=2) for r in range(2)]
+    taken = []
+    for _ in range(2):  # two steps each: four in all
+        for steps in first:
+            state = steps.state_dict()
+            again = steps_of(pack, rank=steps.rank, world_size=2)
+            again.load_state_dict(state)
+            step = next(iter(again))
+            taken.append(tuple(step.input_id.tolist()))
+            steps.load_state_dict(state | {"step": state["step"] + 1})
+    alone = steps_of(pack)
+    alone.load_state_dict(first[0].state_dict())
+    assert taken + ids(alone) == ids(steps_of(pack))
+    with pytest.raises(Conflict, match="4 steps done by world_size 2, not a multiple of 3"):
+        steps_of(pack, world_size=3).load_state_dict(first[0].state_dict())
+
+
+@pytest.mark.parametrize("prefetch", [0, 1, 3])
+def test_errors_arrive_where_the_step_would_have(pack, prefetch):
+    calls = []
+
+    def fail(step):
+        calls.append(1)
+        if len(calls) == 3:
+            raise RuntimeError("third step")
+        return step
+
+    iterator = iter(steps_of(pack, transform=fail, prefetch=prefetch))
+    assert next(iterator).batch_size == next(iterator).batch_size == 6
+    with pytest.raises(RuntimeError, match="third step"):
+        next(iterator)
+    assert not loaders()
+
+
+def test_an_early_break_leaves_no_thread(pack):
+    for _ in range(20):
+        for _step in steps_of(pack, prefetch=4):
+            break
+    iterator = iter(steps_of(pack, prefetch=1))
+    next(iterator)
+    assert loaders()
+    iterator.close()
+    assert not loaders()
+
+
+def test_no_more_is_prepared_than_asked_for(pack):
+    begun = []
+    iterator = iter(steps_of(pack, prefetch=2, transform=lambda s: begun.append(1) or s))
+    next(iterator)
+    deadline = threading.Event()
+    deadline.wait(0.2)
+    assert len(begun) <= 4  # one handed out, two ready, one at work
+    iterator.close()
+
+
+def test_damage_while_streaming_is_a_typed_error(tmp_path):
+    pack, _ = packed(tmp_path)
+    path = pack.path("shard-00000.arrow")
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 4
+    path.write_bytes(data)
+    with pytest.raises(Corrupt, match=r"shard-00000\.arrow: record"):
+        list(steps_of(pack))
+    assert not loaders()
+
+
+def test_other_types_and_transforms(pack):
+    step = next(iter(steps_of(pack, dtype=torch.float64, transform=lambda s: (s, "seen"))))
+    assert step[1] == "seen"
+    assert step[0].x.dtype == step[0].adjs[0].csr.dtype == torch.float64
+
+
+@pytest.mark.parametrize(
+    ("options", "match"),
+    [
+        ({"per_step": 0}, "per_step: expected a whole number from 1, found 0"),
+        ({"layers": 1.5}, "layers: expected"),
+        ({"rank": 2, "world_size": 2}, "rank: expected 0 <= rank < world_size"),
+        ({"adj": "gcn"}, "adj: expected plain"),
+    ],
+)
+def test_options_outside_their_range(pack, options, match):
+    with pytest.raises(BadInput, match=match):
+        steps_of(pack, **options)
+
+
+def test_memory_stays_flat_over_epochs(pack):
+    steps = steps_of(pack, per_step=2)
+
+    def epochs(count):
+        for epoch in range(count):
+            steps.set_epoch(epoch)
+            for _ in steps:
+                pass
+        return psutil.Process().memory_info().rss
+
+    before = epochs(10)
+    after = epochs(50)
+    assert after - before < 8 << 20, f"grew by {(after - before) / 1e6:.1f} MB"

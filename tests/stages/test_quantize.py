@@ -1,0 +1,144 @@
+import numpy as np
+import pytest
+import scipy.sparse as sp
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from stages.errors import BadInput, Corrupt
+from stages.quantize import STAGE
+from stages.quantize.codec import CODECS, Codec, decode, describe
+from stages.quantize.encode import Features, encode
+from tests.memory import run_stage
+from tests.packs import features, graph_reader
+
+
+def built(tmp_path, codec="auto", **graph):
+    g = graph_reader(**graph)
+    params = STAGE.resolve({"features.codec": codec}, {"graph": g.facts})
+    return run_stage(STAGE, params, {"graph": g}, tmp_path), g
+
+
+def decoded(reader):
+    codec = Codec.from_json(reader.facts["description"])
+    pointer = reader.array("code_indptr") if reader.has("code_indptr") else None
+    return decode(codec, reader.array("codes"), pointer)
+
+
+@pytest.mark.parametrize("sparse", [False, True])
+@pytest.mark.parametrize(
+    ("asked", "binary", "columns", "resolved"),
+    [
+        ("auto", False, 9, "fp32"),
+        ("fp32", True, 9, "fp32"),
+        ("auto", True, 9, "lossless-bits"),
+        ("lossless", True, 16, "lossless-bits"),
+    ],
+)
+def test_exact_codecs_decode_to_what_was_there(tmp_path, asked, binary, columns, resolved, sparse):
+    reader, g = built(tmp_path, asked, features=columns, binary=binary, sparse=sparse)
+    assert reader.facts["codec"] == resolved
+    assert reader.facts["nmse"] == reader.facts["nmse_aggregated"] == 0.0
+    assert reader.facts["row_bytes"] == reader.array("codes").shape[1]
+    np.testing.assert_array_equal(decoded(reader), features(g))
+
+
+@pytest.mark.parametrize("sparse", [False, True])
+def test_sparse_codes_win_where_rows_hold_few_ones(tmp_path, sparse):
+    g = graph_reader(nodes=50, features=2000, binary=True)
+    x = np.zeros((50, 2000), np.float32)
+    x[np.arange(49), np.arange(49) * 40] = 1  # the last row is empty
+    s = sp.csr_matrix(x)
+    for name in list(g.arrays):
+        if name.startswith("x"):
+            del g.arrays[name]
+    g.arrays |= {"x_indptr": s.indptr.astype(np.int64), "x_indices": s.indices.astype(np.int32)} if sparse else {"x": x}
+    g.facts |= {"x_nnz": 49, "features": "sparse" if sparse else "dense"}
+    params = STAGE.resolve({"features.codec": "lossless"}, {"graph": g.facts})
+    assert params.codec == "lossless-sparse"
+    reader = run_stage(STAGE, params, {"graph": g}, tmp_path)
+    assert reader.facts["row_bytes"] is None
+    assert reader.facts["code_bytes"] == 49 * 2 + 51 * 8 == STAGE.cost(params, {"graph": g.facts}).written
+    np.testing.assert_array_equal(decoded(reader), x)
+
+
+def test_half_floats_report_their_error(tmp_path):
+    reader, g = built(tmp_path, "fp16")
+    expected = features(g).astype(np.float16).astype(np.float64)
+    x = features(g).astype(np.float64)
+    np.testing.assert_array_equal(decoded(reader), expected)
+    assert reader.facts["nmse"] == pytest.approx(((x - expected) ** 2).sum() / (x**2).sum())
+    assert reader.facts["compression_ratio"] == 2.0
+
+
+@given(
+    rows=st.integers(0, 12),
+    columns=st.integers(1, 70),
+    name=st.sampled_from(CODECS),
+    sparse=st.booleans(),
+    seed=st.integers(0, 2**16),
+)
+@settings(max_examples=60)
+def test_rows_go_where_they_are_sent(rows, columns, name, sparse, seed):
+    rng = np.random.default_rng(seed)
+    x = (rng.random((rows, columns)) < 0.3).astype(np.float32)
+    s = sp.csr_matrix(x)
+    source = (
+        Features(columns, None, s.indptr.astype(np.int64), s.indices.astype(np.int32))
+        if sparse
+        else Features(columns, x)
+    )
+    codec = describe(name, columns)
+    codes, pointer, nmse = encode(codec, source)
+    assert nmse == 0
+    to = rng.permutation(rows + 2)[:rows].astype(np.int32)
+    out = np.full((rows + 2, columns), 7, np.float32)
+    decode(codec, codes, pointer, out=out, rows=to)
+    np.testing.assert_array_equal(out[to], x)
+    assert (np.delete(out, to, axis=0) == 7).all()
+    np.testing.assert_array_equal(decode(codec, codes, pointer), x)
+
+
+def test_overflow_of_half_floats_names_row_and_column(tmp_path):
+    g = graph_reader()
+    g.arrays["x"][17, 3] = -70000.0
+    with pytest.raises(BadInput, match=r"-70000 at node 17, column 3.*fix: "):
+        run_stage(STAGE, STAGE.resolve({"features.codec": "fp16"}, {"graph": g.facts}), {"graph": g}, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("asked", "match"),
+    [
+        ("sq4", "sq4: quantized features are not available in this version"),
+        ("bifeat-vq16-256", "bifeat-vq16-256.*not available"),
+        ("pq8", "pq8.*not available"),
+        ("rq4", "rq4.*not available"),
+        ("zip", "expected auto, fp32, fp16 or lossless, found zip"),
+        ("lossless", "expected features that are all 0 or 1"),
+    ],
+)
+def test_what_is_refused_is_named(asked, match):
+    with pytest.raises(BadInput, match=match):
+        STAGE.resolve({"features.codec": asked}, {"graph": graph_reader().facts})
+
+
+def test_a_graph_without_features_is_refused():
+    facts = {**graph_reader().facts, "features": "none", "num_features": 0}
+    with pytest.raises(BadInput, match="expected node features, found none"):
+        STAGE.resolve({"features.codec": "auto"}, {"graph": facts})
+
+
+def test_foreign_descriptions_are_refused():
+    with pytest.raises(BadInput, match="codec sq4"):
+        Codec.from_json({"name": "sq4", "num_features": 8, "row_bytes": 4})
+    with pytest.raises(BadInput, match="expected row_bytes"):
+        Codec.from_json({"name": "fp32", "num_features": 8, "row_bytes": 33})
+
+
+def test_ids_beyond_the_row_are_an_error_not_a_crash():
+    with pytest.raises(Corrupt, match="column ids below 3"):
+        decode(describe("lossless-sparse", 3), np.array([9, 0], np.uint8), np.array([0, 2], np.int64))
+
+
+def test_describing_it_reads_one_key():
+    assert STAGE.reads == ("features.codec",)
+    assert STAGE.exact
