@@ -48,6 +48,7 @@ class _File:
     index: packed_index.Index
     data: pa.Buffer
     schema: pa.Schema
+    layout: list[tuple[str, int, Any, int | None]]
     meta: dict[str, Any]
     checked: bytearray
 
@@ -72,7 +73,7 @@ def _open(path: Path) -> _File:
     schema = pa.ipc.read_schema(pa.BufferReader(data.slice(MAGIC_BYTES, head - MAGIC_BYTES)))
     meta = packed.metadata(schema, str(path))
     packed.supported(meta, str(path))
-    return _File(path, index, data, schema, meta, bytearray(len(index.offset)))
+    return _File(path, index, data, schema, packed.layout(schema), meta, bytearray(len(index.offset)))
 
 
 class Records:
@@ -219,7 +220,7 @@ class Records:
         file, k = self._files[at], i - int(self._first[at])
         data = file.data.slice(int(file.index.offset[k]), int(file.index.length[k]))
         if file.checked[k]:
-            return packed.parse(pa.ipc.read_record_batch(pa.ipc.read_message(data), file.schema))
+            return packed.parse(pa.ipc.read_record_batch(pa.ipc.read_message(data), file.schema), file.layout)
         with self._damage():
             return self._first_read(file, k, data)
 
@@ -230,7 +231,7 @@ class Records:
         if found != expected:
             raise Corrupt(f"{where}: crc32c expected {expected}, found {found}", fix=REBUILD)
         try:
-            record = packed.parse(pa.ipc.read_record_batch(pa.ipc.read_message(data), file.schema))
+            record = packed.parse(pa.ipc.read_record_batch(pa.ipc.read_message(data), file.schema), file.layout)
         except (pa.ArrowException, KeyError, ValueError, TypeError) as error:
             raise Corrupt(
                 f"{where}: expected a record batch with the columns of a record ({error})", fix=REBUILD

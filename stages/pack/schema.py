@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-__all__ = ["FORMAT", "KEY", "canonical", "metadata", "parse", "schema_of", "supported", "to_batch"]
+__all__ = ["FORMAT", "KEY", "canonical", "layout", "metadata", "parse", "schema_of", "supported", "to_batch"]
 
 FORMAT = 1
 KEY = b"stockpot"
@@ -119,28 +119,39 @@ def supported(meta: Mapping[str, Any], where: str) -> None:
         raise BadInput(f"{where}: expected records of form nodes, task multiclass, found {found}", fix=newer)
 
 
-def parse(batch: pa.RecordBatch) -> Record:
+def layout(schema: pa.Schema) -> list[tuple[str, int, Any, int | None]]:
+    """How `parse` reads a file: (name, position, dtype, bytes of an entry or None) of each column known here."""
+    found: list[tuple[str, int, Any, int | None]] = []
+    for name in COLUMNS:
+        if name in schema.names:
+            kind = schema.field(name).type.value_type
+            if pa.types.is_fixed_size_binary(kind):
+                found.append((name, schema.names.index(name), np.uint8, kind.byte_width))
+            else:
+                found.append((name, schema.names.index(name), kind.to_pandas_dtype(), None))
+    return found
+
+
+def parse(batch: pa.RecordBatch, columns: list[tuple[str, int, Any, int | None]]) -> Record:
     """Zero-copy views on one record batch of checked bytes; columns this version does not know are ignored.
+
+    Parameters
+    ----------
+    columns : from `layout` of the file's schema.
 
     Raises
     ------
-    ValueError, KeyError
+    ValueError, TypeError
         The batch is not a record: a column is missing or has another shape.
     """
     found: dict[str, NDArray[Any]] = {}
-    names = batch.schema.names
-    for name in COLUMNS:
-        if name not in names:
-            continue
-        values = batch.column(names.index(name)).values
-        kind = values.type
-        if pa.types.is_fixed_size_binary(kind):
-            flat = np.frombuffer(values.buffers()[1], np.uint8)
-            start, size = values.offset * kind.byte_width, len(values) * kind.byte_width
-            flat = flat[start : start + size]
-            found[name] = flat.reshape(-1, kind.byte_width) if "code_indptr" not in names else flat
-        else:
-            found[name] = values.to_numpy(zero_copy_only=True)
-    hops = found["num_sampled_nodes"].size
-    found["block_ptr"] = found["block_ptr"].reshape(hops, -1)
+    for name, position, dtype, width in columns:
+        values = batch.column(position).values
+        count = len(values) * (width or 1)
+        buffer = values.buffers()[1] if count else None
+        flat = np.zeros(0, dtype) if buffer is None else np.frombuffer(buffer, dtype, count)
+        found[name] = flat.reshape(-1, width) if width is not None else flat
+    if "code_indptr" in found:
+        found["codes"] = found["codes"].reshape(-1)
+    found["block_ptr"] = found["block_ptr"].reshape(found["num_sampled_nodes"].size, -1)
     return Record(**found)

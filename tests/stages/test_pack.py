@@ -5,15 +5,18 @@ import google_crc32c
 import numpy as np
 import pyarrow as pa
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.records import Records
+from pipeline.stream import Steps
 from stages.pack import STAGE
 from stages.pack.build import subgraph
 from stages.pack.index import read_index
 from stages.pack.stage import Params
 from stages.partition.blocks import blocks
+from stages.quantize import STAGE as QUANTIZE
 from stages.quantize.codec import Codec, decode
 from tests.memory import run_stage
 from tests.packs import dense, features, inputs_of, packed
@@ -198,3 +201,19 @@ def test_the_projection_covers_what_is_written(tmp_path):
 def test_it_reads_no_recipe_key():
     assert STAGE.reads == ()
     assert STAGE.resolve({"split": "valid"}, {}) == Params("valid")
+
+
+def test_records_without_edges_or_features_that_are_set(tmp_path):
+    inputs = inputs_of(tmp_path, degree=0, features=300, binary=True)
+    inputs["graph"].arrays["x"] = np.zeros((200, 300), np.float32)
+    inputs["graph"].facts["x_nnz"] = 0
+    params = QUANTIZE.resolve({"features.codec": "lossless"}, {"graph": inputs["graph"].facts})
+    inputs["codes"] = run_stage(QUANTIZE, params, {"graph": inputs["graph"]}, tmp_path / "zero")
+    reader = run_stage(STAGE, Params("train"), inputs, tmp_path / "pack")
+    assert reader.facts["edges"] == 0
+    assert reader.facts["rows"] == 60
+    assert reader.facts["dropped_nodes"] == len(inputs["records"].arrays["n_id"]) - 60
+    for step in Steps.from_reader(reader, layers=2, adj="norm", per_step=4):
+        assert not step.x.any()
+        assert step.num_sampled_nodes == (step.batch_size, 0, 0)
+        assert torch.equal(step.adjs[0].csr.to_dense(), torch.eye(step.batch_size))
