@@ -19,6 +19,7 @@ from pipeline.records import Records
 from pipeline.stream import Order, Steps, csr_tensor
 from stages.errors import BadInput
 from stages.pack.join import join
+from stages.step import Adj
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -225,7 +226,9 @@ def open_records(where: str | Path | Reader, split: str = "train") -> Records:
 
 
 def open_model(where: str | Path) -> nn.Module:
-    """The model a run chose (its soup), in eval mode.
+    """The model a run chose (its soup), in eval mode: `model(batch.x, batch.adj_t)` or `(batch.x, batch.adjs)`.
+
+    It reads batches opened with `adj=model.adj`.
 
     Raises
     ------
@@ -235,4 +238,20 @@ def open_model(where: str | Path) -> nn.Module:
     from pipeline.opening import artifact_of
     from stages.train.model import load_model
 
-    return load_model(artifact_of(where, "soup").path("chosen.safetensors")).eval()
+    model = load_model(artifact_of(where, "soup").path("chosen.safetensors")).eval()
+    model.register_forward_pre_hook(_with_transposes)
+    return model
+
+
+def _with_transposes(model: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Let a model take plain CSR tensors where it expects each with its transpose."""
+    del model
+    x, adjs = args
+
+    def paired(adj: Any) -> Any:
+        if not isinstance(adj, torch.Tensor):
+            return adj
+        # Only a backward pass looks at the transpose.
+        return Adj(adj, adj.t().to_sparse_csr() if torch.is_grad_enabled() else adj)
+
+    return x, tuple(map(paired, adjs)) if isinstance(adjs, (list, tuple)) else paired(adjs)

@@ -11,6 +11,7 @@ import torch
 
 from pipeline import open_batches, open_model, open_records
 from pipeline.keys import artifact_key
+from pipeline.stream import Steps
 from pipeline.task import FINISH, Task, execute
 from stages.errors import BadInput, Conflict
 from stages.stage import Cost, Shard, Stage
@@ -173,6 +174,10 @@ def test_wrong_places_and_options_are_named(pack, tmp_path):
         open_batches(tmp_path)
 
 
+def pack_steps(pack, adj):
+    return Steps.from_reader(pack, layers=2, adj=adj)
+
+
 @dataclass(frozen=True)
 class NoParams:
     pass
@@ -249,10 +254,11 @@ def test_a_run_brings_its_order_and_recipe(run, pack):
         open_model(folder)
 
 
-def test_the_chosen_model_is_ready_for_use(tmp_path, monkeypatch):
+@pytest.mark.parametrize("model", ["gcn", "sage"])
+def test_the_chosen_model_is_ready_for_use(pack, tmp_path, monkeypatch, model):
     from stages.train.model import build_model, save_model
 
-    config = {"model": "sage", "num_features": 7, "hidden": 8, "num_classes": 4, "layers": 2, "dropout": 0.5}
+    config = {"model": model, "num_features": 7, "hidden": 8, "num_classes": 4, "layers": 2, "dropout": 0.5}
     model = build_model(config, seed=0)
     (tmp_path / "soup").mkdir()
     save_model(tmp_path / "soup" / "chosen.safetensors", model, {})
@@ -262,6 +268,19 @@ def test_the_chosen_model_is_ready_for_use(tmp_path, monkeypatch):
     found = open_model(tmp_path)
     assert not found.training
     assert all(torch.equal(v, model.state_dict()[k]) for k, v in found.state_dict().items())
+    # Whole records, trimmed ones and the trainer's own steps give the same outputs, and the same gradient.
+    batches = open_batches(pack, adj=found.adj)
+    for batch, trim, step in zip(batches, batches.layers(2), pack_steps(pack, found.adj), strict=True):
+        with torch.no_grad():
+            expected = model.eval()(step.x, step.adjs)
+            torch.testing.assert_close(found(batch.x, batch.adj_t)[: batch.batch_size], expected)
+            torch.testing.assert_close(found(trim.x, trim.adjs), expected)
+    grads = []
+    for x, adj in ((step.x, step.adjs), (trim.x, trim.adjs)):
+        found.zero_grad()
+        found(x, adj).square().sum().backward()
+        grads.append(next(found.parameters()).grad.clone())
+    torch.testing.assert_close(*grads)
 
 
 @pytest.mark.parametrize(
