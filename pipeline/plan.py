@@ -14,6 +14,7 @@ from pipeline.errors import BadInput, Corrupt, CorruptArtifact
 from pipeline.estimate import Guess, estimate, source_counts
 from pipeline.keys import artifact_key, plain
 from pipeline.task import ArtifactInput, SourceInput
+from stages.ingest.source import source_path
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -25,36 +26,9 @@ if TYPE_CHECKING:
     from pipeline.store import Store
     from stages.stage import Cost
 
-__all__ = ["AFTER", "BUILD", "CACHED", "EMBEDDED", "Planned", "Planner", "source_path", "totals"]
-
-EMBEDDED = Path(__file__).parents[1] / "data" / "wordnet.npz"
-"""The graph that comes with stockpot."""
-_LATER_SOURCES = ("files", "ogb", "pyg", "synthetic")
+__all__ = ["AFTER", "BUILD", "CACHED", "Planned", "Planner", "totals"]
 
 CACHED, BUILD, AFTER = "cached", "build", "after"
-
-
-def source_path(source: str) -> Path:
-    """File a `dataset.source` names.
-
-    Raises
-    ------
-    BadInput
-        The source is of a kind this version does not read, or its file is missing.
-    """
-    kind, _, rest = source.partition(":")
-    fix = "set dataset.source to wordnet or npz:PATH"
-    if source == "wordnet":
-        path = EMBEDDED
-    elif kind == "npz" and rest:
-        path = Path(rest)
-    elif kind in _LATER_SOURCES:
-        raise BadInput(f"dataset.source {source}: {kind}: is not available in this version", fix=fix)
-    else:
-        raise BadInput(f'dataset.source: expected "wordnet" or "npz:PATH", found "{source}"', fix=fix)
-    if not path.is_file():
-        raise BadInput(f"dataset.source {source}: expected a file at {path.absolute()}, found none", fix=fix)
-    return path
 
 
 @dataclass(frozen=True)

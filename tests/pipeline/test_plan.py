@@ -11,12 +11,13 @@ from pipeline import dag
 from pipeline.budget import WORKER_BYTES, Budget, human_bytes, measure, refuse
 from pipeline.digests import StatCache
 from pipeline.estimate import Guess, source_counts
-from pipeline.plan import Planner, source_path
+from pipeline.plan import Planner
 from pipeline.recipe import KEYS, from_tables
 from pipeline.seen import Seen
 from pipeline.store import Store
 from pipeline.task import FINISH, Task, execute, open_inputs
 from stages.errors import BadInput, OverBudget
+from stages.ingest.source import source_path
 from stages.stage import Shard
 from tests.graphs import write_npz
 from tests.pipeline import fakes
