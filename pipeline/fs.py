@@ -213,9 +213,10 @@ def _claim(source: Path, target: Path, claims: Path) -> bool:
             raise
         remove_tree(offer)
         won = False
-    # A claim that succeeds because an earlier winner's was cleared away finds the winner's file in place.
+    # A claim that succeeds because an earlier winner's was cleared away finds the winner's file in place; it may also
+    # be our own bytes, put there by a contender that lost to our claim.
     if target.exists():
-        return False
+        return read(target) == data
     copy = claims / f"copy-{unique()}"
     write_new(copy, read(claimed / "bytes"))
     replace(copy, target)

@@ -121,5 +121,5 @@ def test_no_fallback_for_other_types(value):
 
 @pytest.mark.parametrize("inputs", [[("x", "")], [("x", None)], [("x", "A" * 32)], [("x", A), ("x", B)]])
 def test_inputs_need_digests_and_roles(inputs):
-    with pytest.raises(ValueError, match="digest|twice"):
+    with pytest.raises(ValueError, match=r"digest|twice"):
         artifact_key("s", 1, {}, inputs)

@@ -232,7 +232,7 @@ def test_stale_handles_are_tried_again(built, monkeypatch):
 def test_sealed_documents():
     document = {"a": [1, 2.5, "x"], "b": None}
     assert unseal(seal(document), "p") == document
-    with pytest.raises(Corrupt, match="p: .*check"):
+    with pytest.raises(Corrupt, match=r"p: .*check"):
         unseal(seal(document).replace(b"2.5", b"3.5"), "p")
 
 
