@@ -16,7 +16,9 @@ __all__ = ["Csr", "build_csr", "transpose"]
 
 @dataclass(frozen=True)
 class Csr:
-    """`indptr` i8[N+1], `indices` i4[E], `weight` f4[E] or None; counts of what was dropped and merged."""
+    """`indptr` i8[N+1], `indices` i4[E], `weight` f4[E] or None; stored self-loops dropped and entries merged away:
+    entries + merged = stored edges without loops, twice that where undirected.
+    """
 
     indptr: NDArray[np.int64]
     indices: NDArray[np.int32]
@@ -67,10 +69,8 @@ def _scatter(
 
 
 @njit(cache=True)
-def _sort_and_merge(
-    indptr: NDArray[np.int64], indices: NDArray[np.int32], values: NDArray[np.float32]
-) -> int:
-    """Sort each row, merge equal columns (their values are summed in float64, in stored order); returns the new length."""
+def _sort_and_merge(indptr: NDArray[np.int64], indices: NDArray[np.int32], values: NDArray[np.float32]) -> int:
+    """Sort each row and merge equal columns in place, their values summed in stored order; returns the new length."""
     weighted = len(values) > 0
     end, start = 0, indptr[0]
     for i in range(len(indptr) - 1):
@@ -112,9 +112,8 @@ def build_csr(
     weight : f4[E] or None.
     undirected : every edge is taken in both directions.
 
-    Weights of edges stored more than once in one direction are summed. With `undirected`, an edge stored in both
-    directions with one weight a pair stands for one edge: its two weights are averaged, as A = (W + W^T) / 2 would, so
-    that a graph stored in both directions keeps its weights; without weights the pattern is 0/1 either way.
+    Weights of entries that meet are summed in float64 in stored order, also those of an edge and its stored reverse:
+    W + W^T where undirected, exactly symmetric. Without weights the pattern is 0/1.
 
     Returns
     -------
@@ -128,16 +127,7 @@ def build_csr(
     values = np.empty(total if weight is not None else 0, np.float32)
     _scatter(source, target, given, undirected, indptr[:-1].copy(), indices, values)
     end = _sort_and_merge(indptr, indices, values)
-    if weight is not None and undirected and _stored_both_ways(source, target):
-        values[:end] *= np.float32(0.5)
     return Csr(indptr, indices[:end], values[:end] if weight is not None else None, int(loops), total - end)
-
-
-def _stored_both_ways(source: NDArray[np.int32], target: NDArray[np.int32]) -> bool:
-    """Whether the multiset of stored edges is its own reverse."""
-    forward = np.sort(source.astype(np.int64) << 32 | target)
-    backward = np.sort(target.astype(np.int64) << 32 | source)
-    return bool(np.array_equal(forward, backward))
 
 
 @njit(cache=True)

@@ -8,16 +8,20 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from stages.errors import BadInput
-from stages.stage import Cost, Facts, Inputs, Reader, Shard, Stage, Writer
+from stages.stage import Cost, Shard, Stage
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from stages.ingest.npz import Dataset
+    from numpy.typing import NDArray
+
+    from stages.ingest.features import SparseRows
+    from stages.ingest.members import Members
+    from stages.stage import Facts, Inputs, Reader, Writer
 
 __all__ = ["STAGE", "Params"]
 
-SPLITS = ("train", "valid", "test")
+_BASE_BYTES = 64 << 20  # scipy, and the kernels as they are compiled
 _OVERSAMPLE = 16
 
 
@@ -29,32 +33,75 @@ class Params:
     reduce: int
 
 
-def _resolve(recipe: Mapping[str, Any], facts: Mapping[str, Facts]) -> Params:
-    reduce = recipe["features.reduce"]
+def resolve(values: Mapping[str, Any], facts: Mapping[str, Facts]) -> Params:
+    """Check the recipe's values, against the data set's counts where they are known."""
+    reduce, source = values["features.reduce"], facts.get("source") or {}
     if reduce < 0:
         raise BadInput(f"features.reduce: expected 0 (off) or a number of dimensions, found {reduce}")
-    return Params(bool(recipe["graph.undirected"]), int(reduce))
+    if reduce and source.get("num_features"):
+        _check_reduce(reduce, int(source["num_nodes"]), int(source["num_features"]))
+    return Params(bool(values["graph.undirected"]), int(reduce))
 
 
-def _shards(params: Params, inputs: Inputs) -> Sequence[Shard]:
-    return [Shard("graph")]
+def _check_reduce(reduce: int, nodes: int, columns: int) -> None:
+    if reduce > min(nodes, columns):
+        raise BadInput(
+            f"features.reduce: expected at most {min(nodes, columns)} for features of {nodes} nodes and {columns} "
+            f"columns, found {reduce}",
+            fix="--set features.reduce=0 keeps all columns",
+        )
 
 
-def _run(params: Params, inputs: Inputs, shard: Shard, writer: Writer) -> dict[str, Any]:
+def shards(params: Params, inputs: Inputs) -> Sequence[Shard]:
+    """One shard: the file is read once."""
+    del params, inputs
+    return [Shard("all")]
+
+
+def run(params: Params, inputs: Inputs, shard: Shard, writer: Writer) -> dict[str, Any]:
+    """Read, check and write the graph, then labels and splits, then features: never two of them in memory together."""
+    del shard
+    from stages.ingest.edges import read_num_nodes
+    from stages.ingest.members import open_npz
+
+    with open_npz(inputs["source"].path("source")) as members:
+        nodes = read_num_nodes(members)
+        # Small and most often wrong, so first.
+        labels = _labels(members, nodes, writer)
+        writer.progress(1, 4, "labels read")
+        graph = _graph(params, members, nodes, writer)
+        writer.progress(2, 4, "graph built")
+        features = _features(params, members, nodes, writer)
+    writer.progress(4, 4, "features written")
+    return {"num_nodes": nodes, **graph, **labels, **features}
+
+
+def _labels(members: Members, nodes: int, writer: Writer) -> dict[str, Any]:
+    from stages.ingest.labels import SPLITS, read_labels, read_splits
+
+    y, splits = read_labels(members, nodes), read_splits(members, nodes)
+    writer.array("y", y)
+    for name in SPLITS if splits else ():
+        ids = [split[name] for split in splits]
+        writer.array(f"split_{name}", np.concatenate(ids))
+        writer.array(f"split_{name}_ptr", np.cumsum([0, *map(len, ids)], dtype=np.int64))
+    return {
+        "num_classes": int(y.max()) + 1,
+        "unlabelled": int((y < 0).sum()),
+        "published_splits": len(splits),
+    }
+
+
+def _graph(params: Params, members: Members, nodes: int, writer: Writer) -> dict[str, Any]:
     from stages.ingest.csr import build_csr, transpose
-    from stages.ingest.npz import read_npz
+    from stages.ingest.edges import read_edges, read_weight
 
-    path = inputs["source"].path("source")
-    data = read_npz(path)
-    writer.progress(1, 4, "read and checked")
-    source, target = data.edge_index
-    stored = data.edge_index.shape[1]
-    csr = build_csr(data.num_nodes, source, target, data.weight, undirected=params.undirected)
-    del source, target
-    data.edge_index = np.empty((2, 0), np.int32)
+    edges = read_edges(members, nodes)
+    stored = edges.shape[1]
+    csr = build_csr(nodes, edges[0], edges[1], read_weight(members, stored), undirected=params.undirected)
+    del edges
     if len(csr.indices) == 0:
-        raise BadInput(f"{path}: edge_index: expected an edge between two nodes, found only self-loops")
-    writer.progress(2, 4, "graph built")
+        raise members.bad("edge_index", "expected an edge between two nodes, found no edges but self-loops")
     degree = np.diff(csr.indptr)
     connected = degree > 0
     writer.array("indptr", csr.indptr)
@@ -67,90 +114,99 @@ def _run(params: Params, inputs: Inputs, shard: Shard, writer: Writer) -> dict[s
         writer.array("t_indices", t_indices)
         writer.array("out_deg", np.diff(t_indptr).astype(np.int32))
         connected |= np.diff(t_indptr) > 0
-    writer.array("y", data.y)
-    for name in SPLITS if data.splits else ():
-        ids = [split[name] for split in data.splits]
-        writer.array(f"split_{name}", np.concatenate(ids))
-        writer.array(f"split_{name}_ptr", np.concatenate([[0], np.cumsum([len(i) for i in ids])]).astype(np.int64))
-    features = _features(params, data, path, writer)
-    writer.progress(4, 4, "features written")
     return {
-        "num_nodes": data.num_nodes,
         "num_edges_stored": stored,
         "nnz": len(csr.indices),
         "self_loops_dropped": csr.self_loops_dropped,
         "duplicates_merged": csr.duplicates_merged,
         "isolated_nodes": int((~connected).sum()),
-        "num_classes": int(data.y.max()) + 1,
-        "unlabelled": int((data.y < 0).sum()),
-        "published_splits": len(data.splits),
         "directed": not params.undirected,
         "weighted": csr.weight is not None,
         "max_degree": int(degree.max()),
-        **features,
     }
 
 
-def _features(params: Params, data: Dataset, path: Any, writer: Writer) -> dict[str, Any]:
-    from stages.ingest.npz import SparseRows
+def _features(params: Params, members: Members, nodes: int, writer: Writer) -> dict[str, Any]:
+    from stages.ingest.features import SparseRows, read_features
 
-    x = data.x
-    if x is None:
-        raise BadInput(
-            f"{path}: x: expected node features, found none", fix="store x, or x_data, x_indices, x_indptr and x_shape"
-        )
+    x = read_features(members, nodes)
     if params.reduce:
-        from stages.ingest.svd import reduce_features
-
-        if isinstance(x, SparseRows):
-            import scipy.sparse as sp
-
-            values = np.ones(len(x.indices), np.float32) if x.data is None else x.data
-            x = sp.csr_matrix((values, x.indices, x.indptr), shape=(data.num_nodes, x.columns))
-        x = reduce_features(x, params.reduce)
+        x = _reduced(params, members, nodes, x, writer)
+    if x is None:
+        return {"features": "none", "num_features": 0, "binary": False, "x_nnz": 0}
     if isinstance(x, SparseRows):
         writer.array("x_indptr", x.indptr)
         writer.array("x_indices", x.indices)
         if x.data is not None:
             writer.array("x_data", x.data)
-        nnz, binary = len(x.indices), x.data is None
-        return {"features": "sparse", "num_features": x.columns, "binary": binary, "x_nnz": nnz}
+        return {
+            "features": "sparse",
+            "num_features": x.columns,
+            "binary": x.data is None,
+            "x_nnz": len(x.indices),
+        }
     writer.array("x", x)
-    nnz = int(np.count_nonzero(x))
-    binary = not params.reduce and nnz == int((x == 1).sum())
-    return {"features": "dense", "num_features": int(x.shape[1]), "binary": binary, "x_nnz": nnz}
+    nonzeros = int(np.count_nonzero(x))
+    binary = not params.reduce and nonzeros == int(np.count_nonzero(x == 1))
+    return {"features": "dense", "num_features": int(x.shape[1]), "binary": binary, "x_nnz": nonzeros}
 
 
-def _finish(params: Params, inputs: Inputs, shards: Mapping[str, Reader], writer: Writer) -> dict[str, Any]:
-    return dict(shards["graph"].facts)
+def _reduced(
+    params: Params, members: Members, nodes: int, x: NDArray[np.float32] | SparseRows | None, writer: Writer
+) -> NDArray[np.float32]:
+    from stages.ingest.svd import reduce_features
+
+    if x is None:
+        raise members.bad("x", "expected features to reduce, found none", fix="--set features.reduce=0")
+    columns = x.shape[1] if isinstance(x, np.ndarray) else x.columns
+    _check_reduce(params.reduce, nodes, columns)
+
+    def progress(done: int, total: int) -> None:
+        writer.progress(2 * total + done, 4 * total, "reducing features")
+
+    return reduce_features(x, nodes, columns, params.reduce, progress)
 
 
-def _cost(params: Params, facts: Mapping[str, Facts]) -> Cost:
-    """Bytes: a stored edge 24 while read, checked and built (+8 weighted), a node 40; dense features 12 a value.
+def finish(params: Params, inputs: Inputs, outputs: Mapping[str, Reader], writer: Writer) -> dict[str, Any]:
+    """State what was read."""
+    del params, inputs, writer
+    return dict(outputs["all"].facts)
 
-    Reducing holds the features in float64 and two bases of 16 (d + 16) bytes a node.
+
+def cost(params: Params, facts: Mapping[str, Facts]) -> Cost:
+    """Bytes at peak, the larger of graph and features, beside 64 a node for labels, splits and pointers.
+
+    A stored edge takes 28: 8 as read, 8 as two entries, 12 weighted (24 while int64 ids are converted). A dense feature
+    takes 12 (8 as read, 4 kept), a sparse one 28; reducing adds 32 (d + 16) a column and 4 d a node.
     """
-    counts = facts.get("source", {})
-    nodes, edges = int(counts.get("num_nodes", 0)), int(counts.get("num_edges_stored", 0))
-    dense, nnz = counts.get("features") == "dense", int(counts.get("x_nnz", 0))
-    entries = edges * (2 if params.undirected else 1)
-    features = (12 if dense else 24) * nnz
-    reduced = nodes * (params.reduce + _OVERSAMPLE) * 32 if params.reduce else 0
-    graph = 4 * entries * (1 if params.undirected else 2) + 16 * nodes
-    written = graph + (4 * nodes * params.reduce if params.reduce else (4 * nnz if dense else 8 * nnz + 8 * nodes))
-    return Cost(8 * edges + features // 3, written, 24 * edges + 2 * graph + 40 * nodes + features + reduced + (64 << 20))
+    source = facts.get("source") or {}
+    nodes, edges = int(source.get("num_nodes", 0)), int(source.get("num_edges_stored", 0))
+    columns, nnz = int(source.get("num_features", 0)), int(source.get("x_nnz", 0))
+    sparse = source.get("features") == "sparse"
+    entries = edges * 2
+    features = nnz * (28 if sparse else 12)
+    stored = nnz * (8 if sparse else 4) + 8 * nodes
+    if params.reduce:
+        features += 32 * (params.reduce + _OVERSAMPLE) * columns + 4 * params.reduce * nodes
+        stored = 4 * params.reduce * nodes
+    graph = 8 * nodes + 4 * entries + (0 if params.undirected else 12 * nodes)
+    return Cost(
+        read=12 * edges + nnz * 8 + 8 * nodes,
+        written=graph + stored + 16 * nodes,
+        peak=_BASE_BYTES + 64 * nodes + max(28 * edges, features),
+    )
 
 
-STAGE = Stage(
+STAGE: Stage[Params] = Stage(
     name="ingest",
     version=1,
     exact=True,
     params=Params,
     roles=("source",),
     reads=("graph.undirected", "features.reduce"),
-    resolve=_resolve,
-    shards=_shards,
-    run=_run,
-    finish=_finish,
-    cost=_cost,
+    resolve=resolve,
+    shards=shards,
+    run=run,
+    finish=finish,
+    cost=cost,
 )

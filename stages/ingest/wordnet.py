@@ -168,7 +168,7 @@ def _split(nodes: int) -> list[NDArray[np.int64]]:
 
 
 def write_npz(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
-    """Write a compressed npz whole or not at all; equal arrays give equal bytes (with one zlib): no times, no pickles."""
+    """Write a compressed npz, whole or not at all: no pickles, no times, so equal arrays give equal bytes."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         with zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as archive:

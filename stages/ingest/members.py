@@ -1,0 +1,79 @@
+"""Members of an npz file by name; whatever is wrong with the file or a member is one line that names both."""
+
+from __future__ import annotations
+
+import zipfile
+import zlib
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from stages.errors import BadInput
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+__all__ = ["Members", "open_npz"]
+
+_UNREADABLE = (zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError, NotImplementedError)
+_FIX = "write it again with numpy.savez"
+
+
+class Members:
+    """Arrays of an npz file, read when asked for."""
+
+    def __init__(self, path: Path, file: Any) -> None:
+        self.path, self._file = path, file
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._file.files
+
+    def names(self) -> list[str]:
+        """Names of all members, sorted."""
+        return sorted(self._file.files)
+
+    def __getitem__(self, name: str) -> NDArray[Any]:
+        """Read the member.
+
+        Raises
+        ------
+        BadInput
+            It is missing, pickled or damaged.
+        """
+        if name not in self:
+            raise self.bad(name, f"expected this member, found {', '.join(self.names()) or 'none at all'}")
+        try:
+            return np.asarray(self._file[name])
+        except _UNREADABLE as error:
+            if "allow_pickle" in str(error):
+                raise self.bad(name, "expected plain numbers, found pickled objects", fix=_FIX) from error
+            raise self.bad(name, f"expected a readable array, found a damaged one ({error})", fix=_FIX) from error
+
+    def bad(self, name: str, text: str, fix: str | None = None) -> BadInput:
+        """Error about member `name`."""
+        return BadInput(f"{self.path}: {name}: {text}", fix=fix)
+
+
+@contextmanager
+def open_npz(path: Path) -> Iterator[Members]:
+    """Open an npz file; pickled objects are never loaded.
+
+    Raises
+    ------
+    BadInput
+        The file is missing, truncated, or no npz.
+    """
+    # Only opening is guarded: an error of the caller's own disk must not be blamed on this file.
+    try:
+        file: Any = np.load(path, allow_pickle=False)
+    except _UNREADABLE as error:
+        what = "pickled objects or another format" if "allow_pickle" in str(error) else str(error) or "an empty file"
+        raise BadInput(f"{path}: expected a readable npz file, found {what}", fix=_FIX) from error
+    if not hasattr(file, "files"):
+        raise BadInput(f"{path}: expected an npz file, found a single array", fix=_FIX)
+    with file:
+        yield Members(path, file)
