@@ -47,9 +47,13 @@ def published(store):
 
 
 def test_twenty_kills(tmp_path):
-    recipe = write_recipe(tmp_path, nodes=20_000, degree=12, features=64, hidden=64, epochs=12, ingredients=3, outputs=512)
+    recipe = write_recipe(
+        tmp_path, nodes=20_000, degree=12, features=64, hidden=64, epochs=12, ingredients=3, outputs=512
+    )
     start = time.monotonic()
-    subprocess.run(command(recipe, tmp_path / "calm", tmp_path / "runs_calm"), check=True, capture_output=True, timeout=600)
+    subprocess.run(
+        command(recipe, tmp_path / "calm", tmp_path / "runs_calm"), check=True, capture_output=True, timeout=600
+    )
     calm_s = time.monotonic() - start
     store, runs = tmp_path / "store", tmp_path / "runs"
     rng = random.Random(0)

@@ -1,0 +1,106 @@
+"""The accuracy table of stages/README.md: stockpot's single models against full-batch training of the same model.
+
+    python -m tests.bench.accuracy                            # WordNet 1 seed, Physics and Computers 3 seeds, GCN and SAGE
+    python -m tests.bench.accuracy --data computers --models gcn --seeds 3
+
+Both sides train to their own early stop on the same split, features and model; the result is that of the best
+validation epoch. Rows go to runs/bench/accuracy.json as they are measured, so a stopped run loses nothing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+SEEDS = {"wordnet": 1, "physics": 3, "computers": 3}
+
+
+def stockpot(data: str, model: str, seed: int, extra: list[str], store: str, runs: str) -> dict:
+    sets = [f"train.model={model}", f"train.seed={seed}", "train.ingredients=1", *extra]
+    command = [sys.executable, "-m", "pipeline.cli", "run", f"data/{data}.toml", "--store", store, "--runs", runs]
+    for pair in sets:
+        command += ["--set", pair]
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    summary = json.loads((Path(runs) / data / "summary.json").read_text())
+    single = summary["train"]["ingredients"][0]
+    return {
+        "valid": single["valid_accuracy"],
+        "test": summary["infer"]["test_accuracy"],
+        "test_full_graph": summary["infer"]["full_graph_test_accuracy"],
+        "epochs": single["epochs"],
+        "seconds": single["seconds"],
+    }
+
+
+def full_batch(data: str, model: str, seed: int) -> dict:
+    command = [
+        sys.executable,
+        "-m",
+        "tests.bench.full_batch",
+        f"data/{data}.toml",
+        "--model",
+        model,
+        "--seeds",
+        str(seed),
+    ]
+    out = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    line = json.loads(out.strip().splitlines()[-1])
+    return {
+        "valid": line["valid_accuracy"],
+        "test": line["test_accuracy"],
+        "epochs": line["epochs"],
+        "seconds": line["seconds"],
+    }
+
+
+def mean(rows: list[dict], key: str) -> float:
+    return sum(r[key] for r in rows) / len(rows)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", nargs="+", default=list(SEEDS))
+    parser.add_argument("--models", nargs="+", default=["gcn", "sage"])
+    parser.add_argument("--seeds", type=int, default=None)
+    parser.add_argument("--set", action="append", default=[], dest="extra", help="recipe override for stockpot's side")
+    parser.add_argument("--store", default="runs/store")
+    parser.add_argument("--runs", default="runs/accuracy")
+    parser.add_argument("--no-full-batch", action="store_true", help="only stockpot's side")
+    args = parser.parse_args()
+    out = Path("runs/bench/accuracy.json")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    rows: list[dict] = []
+    print(
+        "| data | model | seeds | full batch | stockpot | difference, pt | full-graph inference | batched - full-graph, pt |"
+    )
+    print("|---|---|---|---|---|---|---|---|", flush=True)
+    for data in args.data:
+        for model in args.models:
+            seeds = range(args.seeds or SEEDS[data])
+            started = time.time()
+            ours = [stockpot(data, model, s, args.extra, args.store, args.runs) for s in seeds]
+            peer = [] if args.no_full_batch else [full_batch(data, model, s) for s in seeds]
+            row = {
+                "data": data,
+                "model": model,
+                "ours": ours,
+                "full_batch": peer,
+                "wall_seconds": time.time() - started,
+            }
+            rows.append(row)
+            out.write_text(json.dumps(rows, indent=1))
+            test, graph = mean(ours, "test"), mean(ours, "test_full_graph")
+            reference = mean(peer, "test") if peer else float("nan")
+            print(
+                f"| {data} | {model} | {len(ours)} | {reference:.4f} | {test:.4f} | {100 * (test - reference):+.2f} "
+                f"| {graph:.4f} | {100 * (test - graph):+.2f} |",
+                flush=True,
+            )
+
+
+if __name__ == "__main__":
+    main()
