@@ -1,11 +1,11 @@
 """Full-batch training of stockpot's own models: the whole graph is one record. The accuracy every table compares with.
 
-    python -m tests.bench.full_batch data/wordnet.toml --model gcn --seeds 0
-    python -m tests.bench.full_batch ../shared/data/amazon_computers.npz --model sage --seeds 0 1 2
-    python -m tests.bench.full_batch ../shared/data/coauthor_physics.npz --reduce 128 --schedule cosine --epochs 300
+    python -m tests.bench.full_batch runs/wordnet --model gcn --seeds 0
+    python -m tests.bench.full_batch runs/computers --model sage --seeds 0 1 2 --patience 60
 
-Same models, optimiser, split and features as `stockpot run`; its own early stop: the epoch of the best validation
-accuracy counts, ties by lower validation loss. One JSON line a seed.
+Graph, features and split come from the store of a run, model and optimiser from its recipe. An epoch is one step, so
+patience is counted in more of them: the epoch of the best validation accuracy counts, ties by lower validation loss.
+One JSON line a seed.
 """
 
 from __future__ import annotations
@@ -20,61 +20,41 @@ import scipy.sparse as sp
 import torch
 from torch.nn import functional
 
+from pipeline.store import Store
+from stages.pack.layers import adjacency
 from stages.step import Adj
 from stages.train.model import build_model
 
 
-def load(source: Path, reduce: int, split: dict, split_index: int = 0):
-    """Symmetric 0/1 CSR without loops, features f4[N, D], labels, and the three sorted node lists of the split."""
-    with np.load(source) as z:
-        n = int(z["num_nodes"])
-        tail, head = z["edge_index"].astype(np.int64)
-        y = z["y"].astype(np.int64)
-        if "x" in z:
-            x = z["x"].astype(np.float32)
-        else:
-            x = sp.csr_matrix(
-                (z["x_data"].astype(np.float32), z["x_indices"], z["x_indptr"]), shape=tuple(z["x_shape"])
-            )
-        lists = [z[f"{name}_idx"] for name in ("train", "valid", "test") if f"{name}_idx" in z]
-        if not lists and "train_masks" in z:
-            lists = [np.flatnonzero(z[f"{name}_masks"][split_index]) for name in ("train", "valid", "test")]
-    a = sp.coo_matrix(
-        (np.ones(2 * len(tail), np.float32), (np.r_[head, tail], np.r_[tail, head])), shape=(n, n)
-    ).tocsr()
-    a.setdiag(0)
-    a.eliminate_zeros()
-    a.data[:] = 1
-    if reduce:
-        from scipy.sparse.linalg import svds
+def load(run: Path):
+    """Graph, features f4[N, D], labels and the three node lists a run trained from, out of its store; its recipe."""
+    described = json.loads((run / "run.json").read_text())
+    store = Store(described["store"])
 
-        u, s, _ = svds(x.astype(np.float64) if sp.issparse(x) else x, k=reduce, random_state=0)
-        x = (u * s).astype(np.float32)
-    elif sp.issparse(x):
-        x = x.toarray()
-    if not lists:
-        labelled = np.random.default_rng(split["seed"]).permutation(np.flatnonzero(y >= 0))
-        first, second = round(split["train"] * len(labelled)), round((split["train"] + split["valid"]) * len(labelled))
-        lists = np.split(labelled, [first, second])
-    return a, x, y, [np.sort(ids) for ids in lists]
+    def artifact(node: str):
+        entry = described["artifacts"][node]
+        return store.open(entry["stage"], entry["key"])
 
-
-def matrix(a: sp.csr_matrix, kind: str) -> Adj:
-    """`norm`: D^-1/2 (A + I) D^-1/2; `mean`: D^-1 A."""
-    degree = np.diff(a.indptr).astype(np.float32)
-    if kind == "norm":
-        s = sp.diags(1 / np.sqrt(degree + 1))
-        a = s @ (a + sp.identity(a.shape[0], dtype=np.float32, format="csr")) @ s
+    graph, split = artifact("ingest"), artifact("split")
+    if graph.has("x"):
+        x = np.array(graph.array("x"))
     else:
-        a = sp.diags(1 / np.maximum(degree, 1)) @ a
+        indptr, indices = graph.array("x_indptr"), graph.array("x_indices")
+        data = graph.array("x_data") if graph.has("x_data") else np.ones(len(indices), np.float32)
+        x = sp.csr_matrix((data, indices, indptr), shape=(len(indptr) - 1, graph.facts["num_features"])).toarray()
+    lists = [np.array(split.array(name), np.int64) for name in ("train", "valid", "test")]
+    return graph, x.astype(np.float32), np.array(graph.array("y"), np.int64), lists, described["recipe"]
+
+
+def matrix(graph, kind: str) -> Adj:
+    """`norm`: D^-1/2 (A + I) D^-1/2; `mean`: D^-1 A; of the whole graph."""
+    whole = adjacency(graph.array("indptr"), graph.array("indices"), adj=kind)
 
     def csr(m):
-        m = m.tocsr().astype(np.float32)
-        m.sort_indices()
-        parts = (torch.from_numpy(v) for v in (m.indptr.astype(np.int32), m.indices.astype(np.int32), m.data))
+        parts = (torch.from_numpy(np.array(v)) for v in (m.indptr, m.indices, m.values))
         return torch.sparse_csr_tensor(*parts, size=m.shape)
 
-    return Adj(csr(a), csr(a.T))
+    return Adj(csr(whole), csr(whole.transposed()))
 
 
 def train(adj: Adj, x: torch.Tensor, y: torch.Tensor, split: list[torch.Tensor], args, seed: int) -> dict:
@@ -89,7 +69,7 @@ def train(adj: Adj, x: torch.Tensor, y: torch.Tensor, split: list[torch.Tensor],
     plain = [p for p in model.parameters() if p.dim() == 1]
     groups = [{"params": decayed, "weight_decay": args.weight_decay}, {"params": plain, "weight_decay": 0.0}]
     optimizer = torch.optim.Adam(groups, lr=args.lr, fused=True)
-    plateau = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, "min", factor=0.33, patience=30, min_lr=1e-4)
+    plateau = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, patience=30, factor=0.33, min_lr=1e-4)
     cosine = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, args.epochs)
     train_ids, valid_ids, test_ids = split
     best, best_epoch = (-1.0, 0.0), -1
@@ -120,30 +100,25 @@ def train(adj: Adj, x: torch.Tensor, y: torch.Tensor, split: list[torch.Tensor],
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        "data", type=Path, help="a recipe (its dataset, features.reduce and model shape) or an npz file"
-    )
-    parser.add_argument("--model", choices=["gcn", "sage"], default="gcn")
+    parser.add_argument("run", type=Path, help="folder of a run; its graph, split and [train] are used")
+    parser.add_argument("--model", choices=["gcn", "sage"], default=None)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
-    parser.add_argument("--reduce", type=int, default=0)
-    parser.add_argument("--layers", type=int, default=3)
-    parser.add_argument("--hidden", type=int, default=256)
-    parser.add_argument("--dropout", type=float, default=0.5)
-    parser.add_argument("--lr", type=float, default=5e-3)
-    parser.add_argument("--weight-decay", type=float, default=0.0)
+    parser.add_argument("--lr", type=float, default=None)
     parser.add_argument("--schedule", choices=["plateau", "cosine", "constant"], default="plateau")
     parser.add_argument("--epochs", type=int, default=1000)
     parser.add_argument("--patience", type=int, default=100)
     args = parser.parse_args()
-    source, split, split_index = args.data, {"train": 0.5, "valid": 0.25, "seed": 0}, 0
     torch.set_flush_denormal(True)
-    a, x, y, lists = load(source, args.reduce, split, split_index)
-    adj = matrix(a, "norm" if args.model == "gcn" else "mean")
+    graph, x, y, lists, recipe = load(args.run)
+    for name in ("layers", "hidden", "dropout", "weight_decay"):
+        setattr(args, name, recipe["train"][name])
+    args.model, args.lr = args.model or recipe["train"]["model"], args.lr or recipe["train"]["lr"]
+    adj = matrix(graph, "norm" if args.model == "gcn" else "mean")
     tensors = torch.from_numpy(x), torch.from_numpy(y), [torch.from_numpy(ids) for ids in lists]
     for seed in args.seeds:
         row = train(adj, *tensors, args, seed)
-        shape = {"layers": args.layers, "hidden": args.hidden, "lr": args.lr, "schedule": args.schedule}
-        print(json.dumps({"data": str(args.data), "model": args.model, "seed": seed, **row, **shape}), flush=True)
+        settings = {"lr": args.lr, "schedule": args.schedule, "patience": args.patience}
+        print(json.dumps({"run": str(args.run), "model": args.model, "seed": seed, **row, **settings}), flush=True)
 
 
 if __name__ == "__main__":
