@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import zipfile
 import zlib
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -67,13 +67,15 @@ def open_npz(path: Path) -> Iterator[Members]:
     BadInput
         The file is missing, truncated, or no npz.
     """
-    # Only opening is guarded: an error of the caller's own disk must not be blamed on this file.
-    try:
-        file: Any = np.load(path, allow_pickle=False)
-    except _UNREADABLE as error:
-        what = "pickled objects or another format" if "allow_pickle" in str(error) else str(error) or "an empty file"
-        raise BadInput(f"{path}: expected a readable npz file, found {what}", fix=_FIX) from error
-    if not hasattr(file, "files"):
-        raise BadInput(f"{path}: expected an npz file, found a single array", fix=_FIX)
-    with file:
+    with ExitStack() as stack:
+        # Only opening is guarded: an error of the caller's own disk must not be blamed on this file.
+        try:
+            # numpy leaves a file it opened itself open when that turns out to be no zip.
+            file: Any = np.load(stack.enter_context(path.open("rb")), allow_pickle=False)
+        except _UNREADABLE as error:
+            what = "pickled objects or another format" if "allow_pickle" in str(error) else str(error) or "no content"
+            raise BadInput(f"{path}: expected a readable npz file, found {what}", fix=_FIX) from error
+        if not hasattr(file, "files"):
+            raise BadInput(f"{path}: expected an npz file, found a single array", fix=_FIX)
+        stack.enter_context(file)
         yield Members(path, file)
