@@ -77,7 +77,7 @@ def main() -> None:
     out.parent.mkdir(parents=True, exist_ok=True)
     rows: list[dict] = []
     print(
-        "| data | model | seeds | full batch | stockpot | difference, pt | full-graph inference | batched - full-graph, pt |"
+        "| data | model | seeds | full batch | stockpot | difference, pt | full-graph inference | batched less full, pt |"
     )
     print("|---|---|---|---|---|---|---|---|", flush=True)
     for data in args.data:
