@@ -52,7 +52,7 @@ test: $(READY)  ## set-up and all tests but the long ones
 	$(BIN)/python -m pytest -m "not long" $(PYTEST_ARGS)
 
 test-long: $(READY)  ## fault and scale runs: kill -9 at random moments, worker counts, real sizes
-	$(BIN)/python -m pytest -m long $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -m long -o faulthandler_timeout=1800 $(PYTEST_ARGS)
 
 lint: $(READY)  ## ruff (all rules, reasons in pyproject.toml) and strict mypy
 	$(BIN)/ruff check .

@@ -82,6 +82,6 @@ def test_twenty_kills(tmp_path):
         print(f"kill {kills} after {moment:.1f} s: {len(before)} published shards wait in work")
     subprocess.run(command(recipe, store, runs), check=True, capture_output=True, timeout=600)
     calm, stormy = exact_digests(tmp_path / "calm"), exact_digests(store)
-    # Exact stages below the recorded partition share its digest only where METIS repeated itself, as it does on one machine.
+    # Packs are keyed by the recorded partition, and METIS repeats itself on one machine.
     assert stormy == calm
     assert not list(store.glob("work/*/shards/*.json"))
