@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 if TYPE_CHECKING:
-    import numpy as np
+    from pathlib import Path
+
     from numpy.typing import NDArray
 
 __all__ = ["Cost", "Facts", "Inputs", "Reader", "Shard", "Stage", "Writer"]
@@ -65,7 +65,7 @@ class Writer(Protocol):
         """Folder of this shard that survives kills and is not payload (checkpoints); removed at commit."""
         ...
 
-    def note(self, name: str, value: Any) -> None:  # noqa: ANN401 - any JSON value
+    def note(self, name: str, value: Any) -> None:
         """Record a figure that may differ by run (seconds, losses over time) in the manifest; never hashed."""
         ...
 

@@ -19,8 +19,8 @@ class Adj:
 
     Attributes
     ----------
-    csr : sparse CSR f4[rows, cols]; row = destination, local ids; rows = nodes of hops <= L - l, cols = hops <= L - l + 1.
-        The rows are the first nodes of the columns: the self feature of row i is x[i].
+    csr : sparse CSR f4[rows, cols]; row = destination, local ids; rows = nodes of hops <= L - l, cols = of hops
+        <= L - l + 1. The rows are the first nodes of the columns: the self feature of row i is x[i].
     t_csr : sparse CSR f4[cols, rows], the exact transpose of `csr`.
     """
 

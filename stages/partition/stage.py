@@ -85,7 +85,7 @@ def finish(params: Params, inputs: Inputs, outputs: Mapping[str, Reader], writer
 
 
 def cost(params: Params, facts: Mapping[str, Facts]) -> Cost:
-    """Bytes: METIS and its copies take about 80 a node and 90 an edge, its child process 48 MiB; 4 a node are written."""
+    """Bytes: METIS and its copies take about 80 a node and 90 an edge, its process 48 MiB; 4 a node are written."""
     del params
     nodes, edges = int(facts["graph"]["num_nodes"]), int(facts["graph"]["nnz"])
     if facts["graph"]["directed"]:

@@ -76,9 +76,7 @@ def main() -> None:
     out = Path("runs/bench/accuracy.json")
     out.parent.mkdir(parents=True, exist_ok=True)
     rows: list[dict] = []
-    print(
-        "| data | model | seeds | full batch | stockpot | difference, pt | full-graph inference | batched less full, pt |"
-    )
+    print("| data | model | seeds | full batch | stockpot | less, pt | full-graph inference | batched less that, pt |")
     print("|---|---|---|---|---|---|---|---|", flush=True)
     for data in args.data:
         for model in args.models:
