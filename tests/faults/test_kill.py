@@ -43,7 +43,17 @@ def exact_digests(store):
 
 
 def published(store):
-    return {p.relative_to(store) for p in Path(store).glob("work/*/shards/*.json")}
+    """Attempt that stands for each shard of artifacts in work: (key, shard) -> attempt."""
+    entries = Path(store).glob("work/*/shards/*.json")
+    return {
+        (p.parent.parent.name, p.stem): json.loads(p.read_text())["attempt"] for p in entries if p.stem != "_finish"
+    }
+
+
+def committed_attempts(store):
+    """The same of committed artifacts, as their manifests tell."""
+    manifests = [json.loads(p.read_text()) for p in Path(store).glob("objects/*/*/manifest.json")]
+    return {(m["key"], shard): entry["attempt"] for m in manifests for shard, entry in m["shards"].items()}
 
 
 def test_twenty_kills(tmp_path):
@@ -57,7 +67,7 @@ def test_twenty_kills(tmp_path):
     calm_s = time.monotonic() - start
     store, runs = tmp_path / "store", tmp_path / "runs"
     rng = random.Random(0)
-    kills = 0
+    kills, seen = 0, {}
     while kills < 20:
         with open(tmp_path / "log", "ab") as log:
             driver = subprocess.Popen(command(recipe, store, runs), stdout=log, stderr=log, start_new_session=True)
@@ -71,17 +81,21 @@ def test_twenty_kills(tmp_path):
             else:
                 assert code == 0, (tmp_path / "log").read_text()[-2000:]
                 # It finished early: start over with an empty store, so that all twenty kills hit work.
-                store = tmp_path / f"store{kills}"
+                store, seen = tmp_path / f"store{kills}", {}
         deadline = time.monotonic() + 20
         while (left := session_processes(driver.pid)) and time.monotonic() < deadline:
             time.sleep(0.2)
         assert not left, f"orphans after kill {kills}: {[p.cmdline() for p in left]}"
-        before = published(store)
+        seen |= published(store)
         for manifest in store.glob("objects/*/*/manifest.json"):
             json.loads(manifest.read_text())
-        print(f"kill {kills} after {moment:.1f} s: {len(before)} published shards wait in work")
+        print(f"kill {kills} after {moment:.1f} s: {len(published(store))} published shards wait in work")
     subprocess.run(command(recipe, store, runs), check=True, capture_output=True, timeout=600)
     calm, stormy = exact_digests(tmp_path / "calm"), exact_digests(store)
     # Packs are keyed by the recorded partition, and METIS repeats itself on one machine.
     assert stormy == calm
     assert not list(store.glob("work/*/shards/*.json"))
+    stand = committed_attempts(store)
+    assert seen
+    # A shard that was published before a kill was not computed again after it.
+    assert {shard: stand.get(shard) for shard in seen} == seen

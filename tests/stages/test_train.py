@@ -31,7 +31,7 @@ RECIPE = {
 CONFIG = {"model": "gcn", "num_features": 8, "num_classes": 3, "hidden": 16, "layers": 3, "dropout": 0.5}
 
 
-class Killed(Exception):  # noqa: N818 - what happens, not what went wrong
+class Killed(Exception):
     pass
 
 
