@@ -21,7 +21,7 @@ def test_every_recipe_key_stands_in_the_readme_as_it_is():
 
 
 def test_every_verb_has_help_and_stands_in_the_readme():
-    verbs = re.findall(r"^    ([a-z]+)  ", stockpot("--help"), flags=re.M)
+    verbs = re.findall(r"^    ([a-z]+)  ", stockpot("--help"), flags=re.MULTILINE)
     assert {"run", "plan", "status", "verify", "recipe"} <= set(verbs)
     for verb in verbs:
         assert f"`stockpot {verb}" in README

@@ -5,7 +5,6 @@ import os
 import re
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -25,12 +24,10 @@ def stockpot(folder, *words, flags=()):
 
 
 def imported(folder, *words):
-    """Top-level packages a command imports, and its seconds."""
-    start = time.monotonic()
+    """Top-level packages a command imports."""
     done = stockpot(folder, *words, flags=("-X", "importtime"))
-    seconds = time.monotonic() - start
     assert done.returncode == 0, done.stderr[-2000:]
-    return {line.rsplit("|", 1)[1].strip().split(".")[0] for line in done.stderr.splitlines() if "|" in line}, seconds
+    return {line.rsplit("|", 1)[1].strip().split(".")[0] for line in done.stderr.splitlines() if "|" in line}
 
 
 @pytest.fixture(scope="module")
@@ -52,15 +49,11 @@ def test_nothing_heavy_is_imported_to_answer(tmp_path, words):
         names = {line.rsplit("|", 1)[1].strip().split(".")[0] for line in done.stderr.splitlines() if "|" in line}
         assert not names & set(HEAVY)
         return
-    names, seconds = imported(tmp_path, *words)
-    assert not names & set(HEAVY)
-    assert seconds < 4, "about a second on a quiet machine"
+    assert not imported(tmp_path, *words) & set(HEAVY)
 
 
 def test_a_cached_run_starts_no_workers(place):
-    names, seconds = imported(place, "run", "tiny.toml")
-    assert not names & set(HEAVY)
-    assert seconds < 5
+    assert not imported(place, "run", "tiny.toml") & set(HEAVY)
 
 
 def test_the_result(place):
