@@ -136,7 +136,9 @@ def cost(params: Params, facts: Mapping[str, Facts]) -> Cost:
     rows = min(count * (params.top_k + 1), nodes * -(-count // params.outputs)) if params.top_k else nodes * 2
     written = count * 12 + rows * 4
     held = count * (params.top_k * 24 + _PAIRS * 24 + 64)
-    return Cost(read=graph + 4 * count, written=written, peak=graph + nodes * (48 * _THREADS + 44) + held + 2 * written)
+    compiling = 64 << 20  # numba, the first time on a machine
+    peak = compiling + graph + nodes * (48 * _THREADS + 44) + held + 2 * written
+    return Cost(read=graph + 4 * count, written=written, peak=peak)
 
 
 def _outputs(params: Params, inputs: Inputs) -> NDArray[np.int32]:
