@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from stages.ingest.csr import row_sums
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
@@ -61,11 +63,7 @@ def walk(
     Walk
     """
     counts = np.diff(indptr).astype(np.float64)
-    if weight is None:
-        degree = counts
-    else:
-        sums = np.concatenate([np.zeros(1), np.cumsum(weight, dtype=np.float64)])
-        degree = np.where(counts > 0, sums[indptr[1:]] - sums[indptr[:-1]], 0.0)
+    degree = counts if weight is None else row_sums(indptr, weight)
     scale = 1.0
     if weight is not None and not self_loops and degree.sum() > 0:
         scale = float(len(weight) / degree.sum())

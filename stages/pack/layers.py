@@ -13,6 +13,7 @@ import numpy as np
 from numba import njit
 
 from stages.errors import BadInput
+from stages.ingest.csr import frozen, row_sums
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -83,13 +84,6 @@ class Matrix:
         indices, values = np.empty(self.indices.size, self.indices.dtype), np.empty_like(self.values)
         _transpose(frozen(self.indptr), frozen(self.indices), frozen(self.values), indptr, indices, values)
         return Matrix((self.shape[1], self.shape[0]), indptr, indices, values)
-
-
-def frozen(values: NDArray[Any]) -> NDArray[Any]:
-    """A read-only view: stored and computed arrays then share one compiled kernel."""
-    view = values.view()
-    view.flags.writeable = False
-    return view
 
 
 @njit(cache=True, nogil=True)
@@ -180,12 +174,6 @@ def _factors(
     return row.astype(np.float32), ones
 
 
-def _sums(indptr: NDArray[np.integer[Any]], weight: NDArray[np.float32]) -> NDArray[np.float64]:
-    """Row sums of the weights; an empty row is 0."""
-    total = np.concatenate([[0.0], np.cumsum(weight, dtype=np.float64)])
-    return total[indptr[1:]] - total[indptr[:-1]]
-
-
 def _matrix(
     how: Weights,
     rows: int,
@@ -199,7 +187,7 @@ def _matrix(
         weight = np.zeros(0, np.float32)
         inside: NDArray[Any] = np.diff(indptr[: rows + 1])
     else:
-        inside = _sums(indptr[: rows + 1], weight[:nnz])
+        inside = row_sums(indptr[: rows + 1], weight[:nnz])
     left, right = _factors(how, deg, inside, rows)
     size = nnz + rows * how.loops
     kind = np.int32 if size <= INT32_MAX else np.int64
@@ -269,5 +257,5 @@ def adjacency(
     """
     how = Weights(adj, normalization, mass, self_loops)
     if deg is None:
-        deg = np.diff(indptr) if weight is None else _sums(indptr, weight)
+        deg = np.diff(indptr) if weight is None else row_sums(indptr, weight)
     return _matrix(how, indptr.size - 1, indptr, indices, deg, weight)

@@ -1,3 +1,4 @@
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +9,7 @@ from hypothesis import strategies as st
 
 from stages.errors import BadInput
 from stages.ingest import STAGE
-from stages.ingest.csr import build_csr, transpose
+from stages.ingest.csr import build_csr, row_sums, transpose
 from stages.ingest.features import SparseRows
 from tests.memory import MemoryReader, run_stage
 
@@ -250,3 +251,20 @@ def test_describing_the_stage_imports_nothing_heavy():
 def test_sparse_rows_hold_their_width():
     rows = SparseRows(np.array([0, 1]), np.array([3], np.int32), None, 9)
     assert rows.columns == 9
+
+
+def test_row_sums_are_differences_of_running_sums_and_hold_no_array_of_edges():
+    rng = np.random.default_rng(0)
+    counts = rng.integers(0, 9, 50_000)
+    indptr = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+    weight = rng.lognormal(0, 5, indptr[-1]).astype(np.float32)
+    running = np.concatenate([[0.0], np.cumsum(weight, dtype=np.float64)])
+    expected = running[indptr[1:]] - running[indptr[:-1]]
+    np.testing.assert_array_equal(row_sums(indptr, weight), expected)  # bit by bit
+    np.testing.assert_array_equal(row_sums(indptr.astype(np.int32), weight), expected)
+    assert row_sums(np.zeros(1, np.int64), weight[:0]).size == 0
+    tracemalloc.start()
+    row_sums(indptr, weight)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 8 * len(counts) + 10_000 < 4 * len(weight)
