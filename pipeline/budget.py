@@ -41,12 +41,6 @@ class Budget:
         """Most a single task may need above its worker."""
         return max(0, self.memory_bytes - WORKER_BYTES)
 
-    def concurrency(self, tasks: int, peak_bytes: int) -> int:
-        """Workers for `tasks` tasks that peak at `peak_bytes` each: at least one, at most what memory carries."""
-        most = self.workers or self.cores
-        fits = self.memory_bytes // max(1, peak_bytes + WORKER_BYTES)
-        return max(1, min(most, tasks, fits))
-
 
 def measure(resources: Resources) -> Budget:
     """Resolve `[resources]` on this machine."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pipeline.summary import RUN_FORMAT
 from stages.errors import BadInput, Conflict
 
 if TYPE_CHECKING:
@@ -16,7 +17,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Opened", "artifact_of", "opened"]
 
-RUN_FORMAT = 1
 BUILD = "stockpot run RECIPE builds it"
 
 

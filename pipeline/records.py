@@ -28,8 +28,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Records", "shard_names"]
 
-MAGIC_BYTES = 8
-"""Before the schema of an Arrow IPC file."""
 REBUILD = "run the recipe again: the artifact is quarantined and rebuilt"
 SHARED = ("codec", "K", "split", "directed", "weighted", "num_nodes", "num_classes", "records", "inputs")
 """Metadata all files of one artifact have in common."""
@@ -70,7 +68,7 @@ def _open(path: Path) -> _File:
             raise Corrupt(
                 f"{path}: crc32c of its {what} expected {index.meta[f'{what}_crc32c']}, found {found}", fix=REBUILD
             )
-    schema = pa.ipc.read_schema(pa.BufferReader(data.slice(MAGIC_BYTES, head - MAGIC_BYTES)))
+    schema = pa.ipc.read_schema(pa.BufferReader(data.slice(packed.MAGIC_BYTES, head - packed.MAGIC_BYTES)))
     meta = packed.metadata(schema, str(path))
     packed.supported(meta, str(path))
     return _File(path, index, data, schema, packed.layout(schema), meta, bytearray(len(index.offset)))

@@ -6,7 +6,7 @@ A stage never opens files it was not handed, never imports `pipeline` and never 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
@@ -126,10 +126,3 @@ class Stage(Generic[P]):
     run: Callable[[P, Inputs, Shard, Writer], dict[str, Any]]
     finish: Callable[[P, Inputs, Mapping[str, Reader], Writer], dict[str, Any]]
     cost: Callable[[P, Mapping[str, Facts]], Cost]
-
-
-class Batches(Protocol):
-    """What a trainer needs of a loader: steps of one epoch, in order, resumable at a step."""
-
-    def __len__(self) -> int: ...
-    def __iter__(self) -> Iterator[Any]: ...

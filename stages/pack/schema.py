@@ -16,10 +16,24 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-__all__ = ["FORMAT", "KEY", "canonical", "layout", "metadata", "parse", "schema_of", "supported", "to_batch"]
+__all__ = [
+    "FORMAT",
+    "INT32_MAX",
+    "KEY",
+    "MAGIC_BYTES",
+    "canonical",
+    "layout",
+    "metadata",
+    "parse",
+    "schema_of",
+    "supported",
+    "to_batch",
+]
 
 FORMAT = 1
 KEY = b"stockpot"
+MAGIC_BYTES = 8
+"""`ARROW1` and its padding stand before the schema message of an Arrow IPC file."""
 REQUIRES = frozenset({"codec:fp32", "codec:fp16", "codec:lossless-bits", "codec:lossless-sparse"})
 """What a file may ask of its reader, as far as this version knows."""
 

@@ -12,7 +12,7 @@ from stages.errors import BadInput
 from stages.pack.build import gather, subgraph
 from stages.pack.index import label_counts, write_index
 from stages.pack.record import Record
-from stages.pack.schema import schema_of, to_batch
+from stages.pack.schema import INT32_MAX, MAGIC_BYTES, schema_of, to_batch
 from stages.partition.blocks import blocks as block_of
 from stages.partition.blocks import num_blocks
 
@@ -23,10 +23,6 @@ if TYPE_CHECKING:
     from stages.stage import Inputs
 
 __all__ = ["Builder", "write_shard"]
-
-INT32_MAX = 2**31 - 1
-MAGIC_BYTES = 8
-"""`ARROW1` and its padding stand before the schema message of an Arrow IPC file."""
 
 
 class Builder:
