@@ -69,7 +69,7 @@ def _counts(archive: zipfile.ZipFile) -> dict[str, Any]:
     edges = _shape(archive, "edge_index")[1]
     nodes = int(_load(archive, "num_nodes")) if "num_nodes" in names else _shape(archive, "y")[0]
     found: dict[str, Any] = {"num_nodes": nodes, "num_edges_stored": edges, "num_classes": _CLASSES, "splits": None}
-    found["published_splits"] = 0
+    found |= {"published_splits": 0, "weighted": "edge_weight" in names}
     if "x" in names:
         shape = _shape(archive, "x")
         found |= {"features": "dense", "num_features": shape[1], "x_nnz": shape[0] * shape[1], "binary": False}
@@ -172,7 +172,7 @@ def _ingest(known: _Known) -> Guess | None:
             "published_splits": source["published_splits"],
             "splits": source["splits"],
             "directed": not undirected,
-            "weighted": False,
+            "weighted": source.get("weighted", False),
             "features": kind,
             "binary": source["binary"] and not reduce,
             "x_nnz": nnz,
@@ -257,6 +257,7 @@ def _pack(known: _Known) -> Guess | None:
     degree = graph["nnz"] / max(1, graph["num_nodes"])
     edges = min(math.ceil(rows * degree), count * graph["nnz"])
     code_bytes = codes["code_bytes"] / max(1, graph["num_nodes"]) * rows
+    edge_bytes = 4 * (1 + bool(graph["directed"]) + bool(graph["weighted"]))
     return Guess(
         {
             "split": known.values["split"],
@@ -266,22 +267,18 @@ def _pack(known: _Known) -> Guess | None:
             "outputs": records["outputs"],
             "replication": records["replication"],
             "dropped_nodes": 0,
-            "bytes": math.ceil(code_bytes + 16 * rows + (8 if graph["directed"] else 4) * edges),
+            "bytes": math.ceil(code_bytes + 16 * rows + edge_bytes * edges),
             "num_classes": graph["num_classes"],
             "num_features": graph["num_features"],
             "max_rows": min(graph["num_nodes"], math.ceil(_LARGEST * rows / count)),
             "max_edges": min(graph["nnz"], math.ceil(_LARGEST * edges / count)),
-            "max_outputs": math.ceil(records["outputs"] / count),
-            "max_hops": 16,
             "hops": 16,
             "shards": 1,
             "codec": codes["codec"],
-            "row_bytes": codes["row_bytes"],
             "K": 64,
             "directed": graph["directed"],
             "weighted": graph["weighted"],
             "task": "multiclass",
-            "num_nodes": graph["num_nodes"],
         }
     )
 

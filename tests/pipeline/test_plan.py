@@ -165,6 +165,17 @@ def test_everything_is_projected_before_anything_is_built(tmp_path):
         refuse(Budget(WORKER_BYTES, 2), [(p.node.id, p.cost.peak) for p in planned])
 
 
+def test_edge_weights_are_projected(tmp_path):
+    plain = planner(tmp_path, write_npz(tmp_path / "g.npz", nodes=200)).plan()
+    weights = {"edge_weight": np.ones(600, np.float32)}
+    weighted = planner(tmp_path, write_npz(tmp_path / "w.npz", nodes=200, replace=weights)).plan()
+    for one, other in zip(plain, weighted, strict=True):
+        if one.node.stage == "influence":
+            assert other.cost.peak == one.cost.peak + 4 * 2 * 600  # both directions of an edge
+        if one.node.stage == "pack":
+            assert other.cost.written > one.cost.written
+
+
 @pytest.mark.parametrize(
     ("override", "word"),
     [
