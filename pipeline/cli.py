@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import sys
 import traceback
 from pathlib import Path
@@ -129,7 +130,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except StockpotError as error:
-        _complain(str(error))
+        _complain(str(error) if error.fix is not None else f"{error}{_mend(error)}")
         trace = getattr(error, "trace", "")
         if trace:
             _keep_trace(args, trace)
@@ -138,6 +139,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         _complain(f"{type(error).__name__}: {error}")
         _keep_trace(args, traceback.format_exc())
         return 1
+
+
+def _mend(error: StockpotError) -> str:
+    """For a value that a recipe key does not take: where it says what it takes."""
+    from pipeline.recipe import KEYS
+
+    named = (key for key in KEYS if re.search(rf"(^|\s){re.escape(key)}\b", error.message))
+    if isinstance(error, BadInput) and (key := max(named, key=len, default=None)):
+        return f"; fix: change {key}; stockpot recipe --defaults says what it takes"
+    return ""
 
 
 def _complain(message: str) -> None:
@@ -194,20 +205,35 @@ def _print(args: argparse.Namespace, document: Any, text: str) -> None:
 
 def _run(args: argparse.Namespace) -> int:
     session = _Session(args)
+    from pipeline.errors import CorruptArtifact
     from pipeline.outputs import built_of, result_text, write_outputs
     from pipeline.progress import display
     from pipeline.run import Runner
 
     show = display(sys.stdout, silent=args.json)
+    fresh: set[str] = set()
+    mended: set[str] = set()
     try:
-        runner = Runner(session.planner, session.store, session.budget(), show)
-        runner.run(args.stages)
+        while True:
+            runner = Runner(session.planner, session.store, session.budget(), show)
+            runner.run(args.stages)
+            fresh |= runner.built
+            built = built_of(session.planner.plan(), fresh)
+            try:
+                summary = write_outputs(session.recipe, session.store, session.runs, built)
+            except CorruptArtifact as error:
+                # Found only now, in a file that no stage reads (a history): mended like any other.
+                if error.key in mended:
+                    raise
+                mended.add(error.key)
+                show.say(f"{error.stage:<18} damaged: {error.message}; set aside and built anew")
+                session.store.quarantine(error.stage, error.key, error.message)
+                session.planner.force.clear()  # built already
+            else:
+                break
     finally:
         show.close()
         session.seen.save()
-    built = built_of(session.planner.plan(), runner.built)
-    session.seen.save()
-    summary = write_outputs(session.recipe, session.store, session.runs, built)
     _print(args, summary, result_text(summary, built, session.runs / session.recipe.name))
     return 0
 

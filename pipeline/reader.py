@@ -132,7 +132,7 @@ class ArtifactReader(PayloadReader):
     def corrupt(self, message: str) -> CorruptArtifact:
         return CorruptArtifact(
             f"{message} (artifact {self.stage}/{self.key})",
-            fix="run the same command again: it is set aside and built anew",
+            fix=f"stockpot verify --all --store {self.root.parents[2]} sets it aside, the next run builds it anew",
             stage=self.stage,
             key=self.key,
         )

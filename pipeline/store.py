@@ -80,7 +80,10 @@ class Store:
             reader = ArtifactReader(folder, check_manifest(data, folder / MANIFEST, stage, key))
         except Corrupt as error:
             raise CorruptArtifact(
-                error.message, fix="run the same command again: it is set aside and built anew", stage=stage, key=key
+                error.message,
+                fix=f"stockpot verify --all --store {self.root} sets it aside, the next run builds it anew",
+                stage=stage,
+                key=key,
             ) from error
         reader.check_sizes()
         return reader

@@ -211,6 +211,11 @@ class Steps:
                     f"loader state: its {name} is {state.get(name)}, but {mine[name]} here",
                     fix="resume with the data and options it was saved with, or start the epoch anew",
                 )
+        if missing := [name for name in ("world_size", "step", "epoch") if not isinstance(state.get(name), int)]:
+            raise Conflict(
+                f"loader state: expected an integer {missing[0]}, found {state.get(missing[0])!r}",
+                fix="load what state_dict() returned, or start the epoch anew",
+            )
         ranks, step = int(state["world_size"]), int(state["step"])
         done = ranks * step
         if ranks != self.world_size:

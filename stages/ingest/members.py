@@ -54,8 +54,11 @@ class Members:
             raise self.bad(name, f"expected a readable array, found a damaged one ({error})", fix=_FIX) from error
 
     def bad(self, name: str, text: str, fix: str | None = None) -> BadInput:
-        """Error about member `name`."""
-        return BadInput(f"{self.path}: {name}: {text}", fix=fix)
+        """Error about member `name`; without a mend of its own, to correct it in the file."""
+        return BadInput(
+            f"{self.path}: {name}: {text}",
+            fix=fix or f"correct {name} in {self.path.name} and run the same command again",
+        )
 
 
 @contextmanager

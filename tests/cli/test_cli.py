@@ -171,6 +171,12 @@ def test_report_is_written_again(place):
         (["run", "toy.toml", "--set", "dataset.source=npz:gone.npz"], 2, "expected a file at"),
         (["run", "toy.toml", "--set", "resources.memory=1MB", "--store", "new"], 2, "exceeds resources.memory"),
         (["plan", "toy.toml", "--set", "resources.memory=1MB", "--store", "new"], 2, "exceeds resources.memory"),
+        (
+            ["plan", "toy.toml", "--set", "resources.workers=0"],
+            2,
+            "fix: change resources.workers; stockpot recipe --def",
+        ),
+        (["plan", "toy.toml", "--set", "train.hidden=x"], 2, "fix: change train.hidden; stockpot recipe --defaults"),
         (["run", "toy.toml", "--scheduler", "tcp://host:8786"], 2, "resources.scheduler"),
         (["run", "toy.toml", "hag"], 2, "stage hag: not part of this recipe"),
         (["run", "toy.toml", "--force", "hag"], 2, "stage hag: not part of this recipe"),
@@ -233,6 +239,26 @@ def test_verify_sets_damage_aside_and_run_mends_it(tmp_path):
     assert stockpot(tmp_path, "verify", "--all").returncode == 0
     assert "split              done in" in stockpot(tmp_path, "run", "toy.toml", "order").stdout
     assert chunk.exists()
+
+
+def test_a_damaged_history_is_mended_by_the_run_that_meets_it(tmp_path):
+    """No stage reads it; the report does, after the last stage."""
+    new_recipe(tmp_path)
+    assert stockpot(tmp_path, "run", "toy.toml").returncode == 0
+    histories = sorted((tmp_path / "runs/store/objects/train").glob("*/history.json"))
+    assert len(histories) == 2
+    sound = [path.read_bytes() for path in histories]
+    for path, data in zip(histories, sound, strict=True):
+        kept = path.stat()
+        path.write_bytes(data.replace(b"0", b"1"))
+        os.utime(path, ns=(kept.st_atime_ns, kept.st_mtime_ns))
+    refused = stockpot(tmp_path, "report", "toy.toml")
+    assert refused.returncode == 1
+    assert "stockpot verify --all --store" in refused.stderr
+    done = stockpot(tmp_path, "run", "toy.toml")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("history.json: its content does not match its digest") == 2
+    assert [path.read_bytes() for path in histories] == sound
 
 
 # --- signals

@@ -136,6 +136,15 @@ def test_a_state_of_other_options_is_refused_naming_both(pack, order, change, na
         other.load_state_dict(state)
 
 
+@pytest.mark.parametrize("name", ["step", "epoch", "world_size"])
+def test_half_a_state_is_refused_naming_what_is_missing(pack, name):
+    steps = steps_of(pack)
+    state = steps.state_dict()
+    del state[name]
+    with pytest.raises(Conflict, match=f"expected an integer {name}, found None"):
+        steps.load_state_dict(state)
+
+
 @pytest.mark.parametrize("field", ["store_key", "split", "format"])
 def test_a_state_of_other_data_is_refused(pack, field):
     steps = steps_of(pack)

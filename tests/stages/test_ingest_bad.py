@@ -51,6 +51,7 @@ def refusal(path, tmp_path, reduce=0):
     assert "\n" not in text
     assert str(path) in text
     assert caught.value.exit_code == 2
+    assert caught.value.fix
     return text
 
 
