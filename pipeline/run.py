@@ -55,7 +55,6 @@ class _Job:
     flying: set[str] = field(default_factory=set)
     lost: dict[str, int] = field(default_factory=dict)
     started: float = field(default_factory=time.monotonic)
-    busy: bool = False
 
 
 @dataclass(frozen=True)

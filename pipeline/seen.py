@@ -68,10 +68,6 @@ class Seen:
         self._entries[name] = found
         self._changed = True
 
-    def forget(self, store: Store, stage: str, key: str) -> None:
-        """Take the next look at this artifact as the first one."""
-        self._changed |= self._entries.pop(f"{os.path.realpath(store.root)}:{stage}/{key}", None) is not None
-
     def save(self) -> None:
         """Keep the fingerprints for the next process; where they cannot be written, only this check is lost."""
         if self._path is None or not self._changed:
