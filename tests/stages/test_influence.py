@@ -229,9 +229,9 @@ def test_auto_is_resolved_from_the_number_of_outputs():
         params = STAGE.resolve(values, facts)
         return params.outputs, params.mix
 
-    assert auto(58_829) == (1839, 16)
-    assert auto(10**6) == (2048, 16)
-    assert auto(58_829, "valid") == (3678, 16)
+    assert auto(58_829) == (920, 16)
+    assert auto(10**6) == (1024, 16)
+    assert auto(58_829, "valid") == (1840, 16)
     assert auto(100) == (256, 6)
     assert auto(1) == (256, 1)
 
