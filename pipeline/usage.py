@@ -5,6 +5,8 @@ File-backed pages of memory maps are left out: the system takes them back whenev
 
 from __future__ import annotations
 
+import ctypes
+import gc
 import resource
 import threading
 from contextlib import suppress
@@ -41,6 +43,7 @@ class Usage:
         self._start_bytes = 0
 
     def __enter__(self) -> Self:
+        _give_back()
         self._children_bytes = self._of_children()
         self._start_bytes = _anonymous(self._process) + self._children_bytes
         self._thread.start()
@@ -73,6 +76,13 @@ class Usage:
                 with suppress(self._gone):
                     total += _anonymous(child)
         return total
+
+
+def _give_back() -> None:
+    """Return what earlier tasks freed to the system: memory kept for reuse would count as this task's start."""
+    gc.collect()
+    with suppress(AttributeError, OSError):  # another libc has no such call
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _anonymous(process: object) -> int:
