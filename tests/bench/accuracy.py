@@ -38,17 +38,10 @@ def stockpot(data: str, model: str, seed: int, extra: list[str], store: str, run
     }
 
 
-def full_batch(data: str, model: str, seed: int) -> dict:
-    command = [
-        sys.executable,
-        "-m",
-        "tests.bench.full_batch",
-        f"data/{data}.toml",
-        "--model",
-        model,
-        "--seeds",
-        str(seed),
-    ]
+def full_batch(data: str, model: str, seed: int, runs: str, extra: list[str]) -> dict:
+    run = f"{runs}/{data}"
+    command = [sys.executable, "-m", "tests.bench.full_batch", run, "--model", model, "--seeds", str(seed)]
+    command += extra
     out = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     line = json.loads(out.strip().splitlines()[-1])
     return {
@@ -69,10 +62,13 @@ def main() -> None:
     parser.add_argument("--models", nargs="+", default=["gcn", "sage"])
     parser.add_argument("--seeds", type=int, default=None)
     parser.add_argument("--set", action="append", default=[], dest="extra", help="recipe override for stockpot's side")
+    parser.add_argument("--patience", type=int, default=100, help="epochs without a better validation, full batch")
     parser.add_argument("--store", default="runs/store")
     parser.add_argument("--runs", default="runs/accuracy")
     parser.add_argument("--no-full-batch", action="store_true", help="only stockpot's side")
+    parser.add_argument("--lr", type=float, default=5e-3, help="learning rate of full batch")
     args = parser.parse_args()
+    full = ["--patience", str(args.patience), "--lr", str(args.lr)]
     out = Path("runs/bench/accuracy.json")
     out.parent.mkdir(parents=True, exist_ok=True)
     rows: list[dict] = []
@@ -83,7 +79,7 @@ def main() -> None:
             seeds = range(args.seeds or SEEDS[data])
             started = time.time()
             ours = [stockpot(data, model, s, args.extra, args.store, args.runs) for s in seeds]
-            peer = [] if args.no_full_batch else [full_batch(data, model, s, args.runs) for s in seeds]
+            peer = [] if args.no_full_batch else [full_batch(data, model, s, args.runs, full) for s in seeds]
             row = {
                 "data": data,
                 "model": model,
