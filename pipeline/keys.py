@@ -15,6 +15,8 @@ from typing import Any
 
 from blake3 import blake3
 
+from stages.stage import OFF
+
 __all__ = ["FORMAT_VERSION", "artifact_key", "canonical", "plain"]
 
 FORMAT_VERSION = 1
@@ -27,7 +29,8 @@ def canonical(value: Any) -> bytes:
     """Encode a value so that equal values give equal bytes and different ones never do.
 
     Every part is prefixed by its type and length, so ("a", "b") differs from ("ab",), 1 from 1.0, True and "1".
-    The order of a dict's keys does not matter; tuples count as lists; a dataclass counts as the dict of its fields.
+    The order of a dict's keys does not matter; tuples count as lists; a dataclass counts as the dict of its fields
+    without those of `stages.stage.added` that are off.
 
     Parameters
     ----------
@@ -76,7 +79,7 @@ def _encode(value: Any, out: bytearray, where: str) -> None:
             out += _prefixed(b"s", name.encode())
             _encode(value[name], out, f"{where}.{name}")
     elif dataclasses.is_dataclass(value) and not isinstance(value, type):
-        _encode({field.name: getattr(value, field.name) for field in dataclasses.fields(value)}, out, where)
+        _encode(_fields(value), out, where)
     else:
         raise TypeError(f"{where} is a {type(value).__qualname__}, which has no canonical encoding")
 
@@ -86,7 +89,9 @@ def _prefixed(tag: bytes, data: bytes) -> bytes:
 
 
 def plain(params: Any) -> dict[str, Any]:
-    """Parameters as a JSON dict: fields of a (nested) dataclass or a dict; tuples become lists.
+    """Parameters as a JSON dict: fields of a (nested) dataclass, additions that are off left out, or a dict.
+
+    Tuples become lists.
 
     Raises
     ------
@@ -106,8 +111,15 @@ def _plain(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [_plain(item) for item in value]
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {field.name: _plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
+        return {name: _plain(item) for name, item in _fields(value).items()}
     return value
+
+
+def _fields(value: Any) -> dict[str, Any]:
+    """Fields of a dataclass that count: all but later additions that are off."""
+    found = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+    off = {field.name: field.metadata[OFF] for field in dataclasses.fields(value) if OFF in field.metadata}
+    return {name: item for name, item in found.items() if name not in off or canonical(item) != canonical(off[name])}
 
 
 def artifact_key(

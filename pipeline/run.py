@@ -9,12 +9,13 @@ from __future__ import annotations
 import time
 import traceback
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from pipeline import dag
 from pipeline.budget import WORKER_BYTES, Budget, refuse
 from pipeline.errors import Corrupt, CorruptArtifact, CorruptShard, NonDeterminism, StockpotError
+from pipeline.keys import plain
 from pipeline.progress import Display, Fraction
 from pipeline.task import FINISH, Task, execute, open_inputs
 from stages.stage import Shard
@@ -220,7 +221,7 @@ class Runner:
                 node_id=node.id,
                 stage_name=stage.name,
                 key=str(planned.key),
-                params=asdict(planned.params),
+                params=plain(planned.params),
                 inputs=inputs,
                 shard=shard,
                 shards=names,

@@ -24,6 +24,7 @@ from pipeline.keys import artifact_key, plain
 from pipeline.reader import ShardReader, SourceReader
 from pipeline.store import Store
 from pipeline.usage import Usage
+from stages.stage import OFF
 
 if typing.TYPE_CHECKING:
     from stages.stage import Reader, Shard, Stage
@@ -69,7 +70,7 @@ class Task:
     store_root : folder of the store, as the worker sees it.
     node_id : node of the DAG ("pack:train"), for messages.
     stage_name, key : the artifact.
-    params : resolved parameters as a dict (`dataclasses.asdict`).
+    params : resolved parameters as a dict (`keys.plain`).
     inputs : role -> input.
     shard : the shard to compute; `Shard(FINISH)` finishes and commits.
     shards : names of all shards of the artifact, in order.
@@ -341,7 +342,7 @@ def _parents(task: Task, inputs: Mapping[str, Reader]) -> list[dict[str, str]]:
 
 
 def build_params(cls: type[Any], values: Mapping[str, Any]) -> Any:
-    """Instance of a params dataclass from a dict, as `dataclasses.asdict` or JSON gives it.
+    """Instance of a params dataclass from a dict, as `keys.plain` or JSON gives it.
 
     Raises
     ------
@@ -349,7 +350,8 @@ def build_params(cls: type[Any], values: Mapping[str, Any]) -> Any:
         A field is missing or unknown: another version of the stage made the dict.
     """
     names = {item.name for item in dataclasses.fields(cls)}
-    if names != values.keys():
+    needed = {item.name for item in dataclasses.fields(cls) if OFF not in item.metadata}
+    if not needed <= values.keys() <= names:
         raise Conflict(
             f"{cls.__qualname__}: expected fields {', '.join(sorted(names))}, found {', '.join(sorted(values))}",
             fix=_SAME_VERSION,

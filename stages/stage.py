@@ -7,7 +7,7 @@ A stage never opens files it was not handed, never imports `pipeline` and never 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 if TYPE_CHECKING:
@@ -15,9 +15,21 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-__all__ = ["Cost", "Facts", "Inputs", "Reader", "Shard", "Stage", "Writer"]
+__all__ = ["OFF", "Cost", "Facts", "Inputs", "Reader", "Shard", "Stage", "Writer", "added"]
 
 P = TypeVar("P")
+OFF = "off"
+"""Metadata of a parameter's field: the value at which it stands in no key."""
+
+
+def added(off: Any) -> Any:
+    """Field of a `Params` that a later version added: at `off` nothing is as if it were not there, the key included.
+
+    Artifacts built before it was added stay what they are; the stage's version need not rise.
+    """
+    return field(default=off, metadata={OFF: off})
+
+
 Facts = Mapping[str, Any]
 """JSON facts about one committed artifact (`facts.json` in its payload): counts, sizes, quality figures."""
 

@@ -8,6 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.keys import FORMAT_VERSION, artifact_key, canonical, plain
+from pipeline.task import build_params
+from stages.errors import Conflict
+from stages.stage import added
 
 A, B = "a" * 32, "b" * 32
 leaves = (
@@ -123,3 +126,24 @@ def test_no_fallback_for_other_types(value):
 def test_inputs_need_digests_and_roles(inputs):
     with pytest.raises(ValueError, match=r"digest|twice"):
         artifact_key("s", 1, {}, inputs)
+
+
+@dataclass(frozen=True)
+class Later(Params):
+    share: float = added(0.0)
+    kinds: tuple[str, ...] = added(())
+
+
+def test_a_parameter_added_later_is_in_a_key_only_where_it_is_on():
+    def key(chosen):
+        return artifact_key("s", 1, chosen, [("x", A)])
+
+    assert plain(Later()) == plain(Params())
+    assert key(Later()) == key(Later(kinds=[])) == key(Params())
+    chosen = [Later(), Later(share=0.5), Later(kinds=("a",)), Later(share=0.5, kinds=("a",))]
+    assert len({key(one) for one in chosen}) == 4
+    for one in chosen:
+        assert key(plain(one)) == key(one)
+        assert build_params(Later, plain(one)) == one
+    with pytest.raises(Conflict, match="expected fields"):
+        build_params(Later, {"k": 1})
