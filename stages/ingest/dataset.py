@@ -15,7 +15,13 @@ if TYPE_CHECKING:
     from stages.errors import BadInput
     from stages.ingest.features import SparseRows
 
-__all__ = ["DataSet", "EdgeBlock", "Features"]
+__all__ = ["Bad", "DataSet", "EdgeBlock", "Features"]
+
+
+class Bad(Protocol):
+    """`DataSet.bad`, handed to the checks that all sources share."""
+
+    def __call__(self, name: str, text: str, fix: str | None = None) -> BadInput: ...
 
 
 @dataclass(frozen=True)
@@ -81,7 +87,7 @@ class DataSet(Protocol):
         ...
 
     def write_node_ids(self, path: Callable[[str], Path]) -> None:
-        """Where nodes have names of their own, keep the mapping: `path("node_ids.arrow")` is a payload file to write."""
+        """Where nodes have names, keep the mapping: `path("node_ids.arrow")` is a payload file to be written."""
         ...
 
     def bad(self, name: str, text: str, fix: str | None = None) -> BadInput:

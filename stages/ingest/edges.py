@@ -9,9 +9,10 @@ import numpy as np
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from stages.ingest.dataset import Bad
     from stages.ingest.members import Members
 
-__all__ = ["read_edges", "read_ids", "read_num_nodes", "read_weight"]
+__all__ = ["check_ids", "check_num_nodes", "check_weight", "read_num_nodes"]
 
 _MOST_NODES = 2**31 - 1
 
@@ -27,13 +28,20 @@ def read_num_nodes(members: Members) -> int:
         nodes = len(np.atleast_1d(members["y"]))
     else:
         raise members.bad("num_nodes", "expected this member, or y to count the nodes, found neither")
+    return check_num_nodes(members.bad, "num_nodes", nodes)
+
+
+def check_num_nodes(bad: Bad, name: str, nodes: int) -> int:
+    """N where ids of that many nodes fit an int32."""
     if nodes > _MOST_NODES:
-        raise members.bad("num_nodes", f"expected at most {_MOST_NODES} nodes in this version, found {nodes}")
+        raise bad(name, f"expected at most {_MOST_NODES} nodes in this version, found {nodes}")
     return nodes
 
 
-def read_ids(members: Members, name: str, values: NDArray[Any], num_nodes: int, what: str) -> NDArray[np.int32]:
-    """`values` as i4, same shape, all checked; `what` says what a column is ("edge").
+def check_ids(
+    bad: Bad, name: str, values: NDArray[Any], num_nodes: int, what: str, first: int = 0
+) -> NDArray[np.int32]:
+    """`values` as i4[n], all checked; `what` says what an item is ("edge"), `first` the number of the first.
 
     Floats are refused even where they are whole: as such they have already lost ids above 2^24 or 2^53.
     """
@@ -41,41 +49,21 @@ def read_ids(members: Members, name: str, values: NDArray[Any], num_nodes: int, 
         detail = ""
         if values.dtype.kind == "f" and not np.isfinite(values).all():
             at = int(np.flatnonzero(~np.isfinite(values))[0])
-            detail = f", and {values.ravel()[at]} at {what} {at % values.shape[-1]}"
-        raise members.bad(
-            name, f"expected integer node ids, found {values.dtype}{detail}", fix="store it as int32 or int64"
-        )
+            detail = f", and {values[at]} at {what} {first + at}"
+        raise bad(name, f"expected integer node ids, found {values.dtype}{detail}", fix="store it as int32 or int64")
     if values.size and (values.min() < 0 or values.max() >= num_nodes):
         at = int(np.flatnonzero((values < 0) | (values >= num_nodes))[0])
-        found, column = values.ravel()[at], at % values.shape[-1]
-        raise members.bad(name, f"expected node ids from 0 to {num_nodes - 1}, found {found} at {what} {column}")
+        raise bad(name, f"expected node ids from 0 to {num_nodes - 1}, found {values[at]} at {what} {first + at}")
     return values.astype(np.int32, copy=False)
 
 
-def read_edges(members: Members, num_nodes: int) -> NDArray[np.int32]:
-    """i4[2, E] as stored, E > 0; row 0 the source, row 1 the destination. At most 24 bytes an edge while converting."""
-    edges = members["edge_index"]
-    if edges.ndim != 2 or edges.shape[0] != 2:
-        raise members.bad("edge_index", f"expected shape (2, E), found {edges.shape}")
-    if edges.shape[1] == 0:
-        raise members.bad("edge_index", "expected at least one edge, found no edges at all")
-    return np.ascontiguousarray(read_ids(members, "edge_index", edges, num_nodes, "edge"))
-
-
-def read_weight(members: Members, num_edges: int) -> NDArray[np.float32] | None:
-    """f4[E], finite and not negative; None where edges have no weights."""
-    if "edge_weight" not in members:
-        return None
-    weight = members["edge_weight"]
-    if weight.shape != (num_edges,) or weight.dtype.kind not in "fiu":
-        raise members.bad(
-            "edge_weight", f"expected {num_edges} numbers, one an edge, found shape {weight.shape} of {weight.dtype}"
-        )
+def check_weight(bad: Bad, name: str, values: NDArray[Any], first: int = 0) -> NDArray[np.float32]:
+    """Numbers as f4[n], finite and not negative; `first` is the number of the first edge."""
     # A weight too large for float32 becomes inf and is reported as that.
     with np.errstate(over="ignore"):
-        weight = weight.astype(np.float32)
+        weight = values.astype(np.float32)
     sound = np.isfinite(weight) & (weight >= 0)
     if not sound.all():
         at = int(np.flatnonzero(~sound)[0])
-        raise members.bad("edge_weight", f"expected finite weights of 0 or more, found {weight[at]} at edge {at}")
+        raise bad(name, f"expected finite weights of 0 or more, found {weight[at]} at edge {first + at}")
     return weight

@@ -7,14 +7,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from stages.ingest.edges import read_ids
+from stages.ingest.edges import check_ids
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from stages.ingest.dataset import Bad
     from stages.ingest.members import Members
 
-__all__ = ["SPLITS", "read_labels", "read_splits"]
+__all__ = ["SPLITS", "check_disjoint", "check_labels", "check_list", "read_splits"]
 
 SPLITS = ("train", "valid", "test")
 _MOST_CLASSES = 1 << 16
@@ -23,39 +24,38 @@ _MASKS = tuple(f"{name}_masks" for name in SPLITS)
 _SPLIT_PREFIXES = ("train_", "valid_", "val_", "validation_", "test_")
 
 
-def read_labels(members: Members, num_nodes: int) -> NDArray[np.int32]:
-    """i4[N], a class from 0, or -1 where unlabelled (stored as -1 or NaN); at least one node is labelled."""
-    y = members["y"]
+def check_labels(bad: Bad, name: str, y: NDArray[Any], num_nodes: int) -> NDArray[np.int32]:
+    """i4[N], a class from 0, or -1 where unlabelled (given as -1 or NaN); at least one node is labelled."""
     if y.ndim == 2 and y.shape[1] == 1:
         y = y[:, 0]
     if y.ndim != 1:
-        raise members.bad(
-            "y",
+        raise bad(
+            name,
             f"expected one class a node, found shape {y.shape}: multi-label targets are not available in this version",
         )
     if len(y) != num_nodes:
-        raise members.bad("y", f"expected {num_nodes} labels, one a node, found {len(y)}")
+        raise bad(name, f"expected {num_nodes} labels, one a node, found {len(y)}")
     if y.dtype.kind == "f":
         y = np.where(np.isnan(y), -1, y)
         whole = y == np.trunc(y)  # inf is whole here and out of range below
         if not whole.all():
             at = int(np.flatnonzero(~whole)[0])
-            raise members.bad(
-                "y",
+            raise bad(
+                name,
                 f"expected integer classes, found {y[at]} at node {at}: "
                 "regression targets are not available in this version",
             )
     elif y.dtype.kind not in "iub":
-        raise members.bad("y", f"expected integer classes, found {y.dtype}")
+        raise bad(name, f"expected integer classes, found {y.dtype}")
     # Booleans have neither order nor sign in numpy's checks below.
     y = y.astype(np.int8) if y.dtype.kind == "b" else y
     if y.min() < -1 or y.max() >= _MOST_CLASSES:
         at = int(np.flatnonzero((y < -1) | (y >= _MOST_CLASSES))[0])
-        raise members.bad(
-            "y", f"expected classes from 0 to {_MOST_CLASSES - 1}, or -1 for unlabelled, found {y[at]} at node {at}"
+        raise bad(
+            name, f"expected classes from 0 to {_MOST_CLASSES - 1}, or -1 for unlabelled, found {y[at]} at node {at}"
         )
     if y.max() < 0:
-        raise members.bad("y", "expected at least one labelled node, found none")
+        raise bad(name, "expected at least one labelled node, found none")
     return y.astype(np.int32)
 
 
@@ -63,7 +63,12 @@ def read_splits(members: Members, num_nodes: int) -> list[dict[str, NDArray[np.i
     """For each published split the sorted ids of train, valid and test; empty where the data set brings none."""
     _check_names(members)
     if _LISTS[0] in members:
-        found = [{split: _list(members, name, num_nodes) for split, name in zip(SPLITS, _LISTS, strict=True)}]
+        found = [
+            {
+                split: check_list(members.bad, name, members[name], num_nodes)
+                for split, name in zip(SPLITS, _LISTS, strict=True)
+            }
+        ]
     elif _MASKS[0] in members:
         tables = [_table(members, name, num_nodes) for name in _MASKS]
         if len({len(table) for table in tables}) > 1:
@@ -77,7 +82,9 @@ def read_splits(members: Members, num_nodes: int) -> list[dict[str, NDArray[np.i
         return []
     names = _LISTS if _LISTS[0] in members else _MASKS
     for number, split in enumerate(found):
-        _check_disjoint(members, dict(zip(SPLITS, names, strict=True)), f" in split {number}" * (len(found) > 1), split)
+        check_disjoint(
+            members.bad, dict(zip(SPLITS, names, strict=True)), f" in split {number}" * (len(found) > 1), split
+        )
     return found
 
 
@@ -98,16 +105,16 @@ def _check_names(members: Members) -> None:
         raise members.bad(_MASKS[0], f"expected either {_LISTS[0]} or {_MASKS[0]}, found both")
 
 
-def _list(members: Members, name: str, num_nodes: int) -> NDArray[np.int32]:
-    values = members[name]
+def check_list(bad: Bad, name: str, values: NDArray[Any], num_nodes: int) -> NDArray[np.int32]:
+    """Ids of one part of a split as sorted i4, each there once."""
     if values.ndim != 1:
-        raise members.bad(name, f"expected a list of node ids, found shape {values.shape}")
+        raise bad(name, f"expected a list of node ids, found shape {values.shape}")
     if values.size == 0:
         return np.empty(0, np.int32)
-    ids = np.sort(read_ids(members, name, values, num_nodes, "position"))
+    ids = np.sort(check_ids(bad, name, values, num_nodes, "position"))
     twice = np.flatnonzero(ids[1:] == ids[:-1])
     if twice.size:
-        raise members.bad(name, f"expected each node once, found node {ids[twice[0]]} twice")
+        raise bad(name, f"expected each node once, found node {ids[twice[0]]} twice")
     return ids
 
 
@@ -122,14 +129,15 @@ def _table(members: Members, name: str, num_nodes: int) -> NDArray[Any]:
     return table
 
 
-def _check_disjoint(members: Members, names: dict[str, str], where: str, split: dict[str, NDArray[np.int32]]) -> None:
+def check_disjoint(bad: Bad, names: dict[str, str], where: str, split: dict[str, NDArray[np.int32]]) -> None:
+    """Refuse a split with an empty part or a node in two; `names` says the field behind each part."""
     for name, ids in split.items():
         if len(ids) == 0:
-            raise members.bad(names[name], f"expected at least one node, found an empty split{where}")
+            raise bad(names[name], f"expected at least one node, found an empty split{where}")
     for first, second in (("train", "valid"), ("train", "test"), ("valid", "test")):
         both = np.intersect1d(split[first], split[second], assume_unique=True)
         if both.size:
-            raise members.bad(
+            raise bad(
                 names[second],
                 f"expected no node of {names[first]}, found node {both[0]} in both{where}: splits overlap",
             )

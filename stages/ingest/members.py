@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from stages.errors import BadInput
+from stages.ingest.member import MemberStream
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -44,10 +45,29 @@ class Members:
         BadInput
             It is missing, pickled or damaged.
         """
+        with self.reading(name):
+            return np.asarray(self._file[name])
+
+    def stream(self, name: str) -> MemberStream:
+        """Open the member to be read in pieces, each of them under `reading(name)`; its own handle on the file.
+
+        Raises
+        ------
+        BadInput
+            It is missing, pickled or damaged.
+        """
+        with self.reading(name):
+            return MemberStream(lambda: self._file.zip.open(f"{name}.npy"))
+
+    @contextmanager
+    def reading(self, name: str) -> Iterator[None]:
+        """Turn what goes wrong while member `name` is read into a `BadInput` that names it."""
         if name not in self:
             raise self.bad(name, f"expected this member, found {', '.join(self.names()) or 'none at all'}")
         try:
-            return np.asarray(self._file[name])
+            yield
+        except BadInput:
+            raise
         except _UNREADABLE as error:
             if "allow_pickle" in str(error):
                 raise self.bad(name, "expected plain numbers, found pickled objects", fix=_FIX) from error

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from stages.ingest.dataset import DataSet
     from stages.ingest.features import SparseRows
-    from stages.ingest.members import Members
     from stages.stage import Facts, Inputs, Reader, Writer
 
 __all__ = ["STAGE", "Params"]
@@ -61,25 +61,24 @@ def shards(params: Params, inputs: Inputs) -> Sequence[Shard]:
 def run(params: Params, inputs: Inputs, shard: Shard, writer: Writer) -> dict[str, Any]:
     """Read, check and write the graph, then labels and splits, then features: never two of them in memory together."""
     del shard
-    from stages.ingest.edges import read_num_nodes
-    from stages.ingest.members import open_npz
+    from stages.ingest.open import open_dataset
 
-    with open_npz(inputs["source"].path("source")) as members:
-        nodes = read_num_nodes(members)
+    with open_dataset(inputs["source"]) as data:
         # Small and most often wrong, so first.
-        labels = _labels(members, nodes, writer)
+        labels = _labels(data, writer)
+        data.write_node_ids(writer.path)
         writer.progress(1, 4, "labels read")
-        graph = _graph(params, members, nodes, writer)
+        graph = _graph(params, data, writer)
         writer.progress(2, 4, "graph built")
-        features = _features(params, members, nodes, writer)
+        features = _features(params, data, writer)
     writer.progress(4, 4, "features written")
-    return {"num_nodes": nodes, **graph, **labels, **features}
+    return {"num_nodes": data.num_nodes, **graph, **labels, **features}
 
 
-def _labels(members: Members, nodes: int, writer: Writer) -> dict[str, Any]:
-    from stages.ingest.labels import SPLITS, read_labels, read_splits
+def _labels(data: DataSet, writer: Writer) -> dict[str, Any]:
+    from stages.ingest.labels import SPLITS
 
-    y, splits = read_labels(members, nodes), read_splits(members, nodes)
+    y, splits = data.labels(), data.splits()
     writer.array("y", y)
     for name in SPLITS if splits else ():
         ids = [split[name] for split in splits]
@@ -92,16 +91,15 @@ def _labels(members: Members, nodes: int, writer: Writer) -> dict[str, Any]:
     }
 
 
-def _graph(params: Params, members: Members, nodes: int, writer: Writer) -> dict[str, Any]:
+def _graph(params: Params, data: DataSet, writer: Writer) -> dict[str, Any]:
     from stages.ingest.csr import build_csr, transpose
-    from stages.ingest.edges import read_edges, read_weight
 
-    edges = read_edges(members, nodes)
-    stored = edges.shape[1]
-    csr = build_csr(nodes, edges[0], edges[1], read_weight(members, stored), undirected=params.undirected)
-    del edges
+    blocks = list(data.edges(data.num_edges))
+    block = blocks[0]
+    csr = build_csr(data.num_nodes, block.source, block.target, block.weight, undirected=params.undirected)
+    del blocks, block
     if len(csr.indices) == 0:
-        raise members.bad("edge_index", "expected an edge between two nodes, found no edges but self-loops")
+        raise data.bad("edge_index", "expected an edge between two nodes, found no edges but self-loops")
     degree = np.diff(csr.indptr)
     connected = degree > 0
     writer.array("indptr", csr.indptr)
@@ -115,7 +113,7 @@ def _graph(params: Params, members: Members, nodes: int, writer: Writer) -> dict
         writer.array("out_deg", np.diff(t_indptr).astype(np.int32))
         connected |= np.diff(t_indptr) > 0
     return {
-        "num_edges_stored": stored,
+        "num_edges_stored": data.num_edges,
         "nnz": len(csr.indices),
         "self_loops_dropped": csr.self_loops_dropped,
         "duplicates_merged": csr.duplicates_merged,
@@ -126,12 +124,13 @@ def _graph(params: Params, members: Members, nodes: int, writer: Writer) -> dict
     }
 
 
-def _features(params: Params, members: Members, nodes: int, writer: Writer) -> dict[str, Any]:
-    from stages.ingest.features import SparseRows, read_features
+def _features(params: Params, data: DataSet, writer: Writer) -> dict[str, Any]:
+    from stages.ingest.features import SparseRows
 
-    x = read_features(members, nodes)
+    features = data.features()
+    x = None if features is None else features.rows(0, data.num_nodes)
     if params.reduce:
-        x = _reduced(params, members, nodes, x, writer)
+        x = _reduced(params, data, x, writer)
     if x is None:
         return {"features": "none", "num_features": 0, "binary": False, "x_nnz": 0}
     if isinstance(x, SparseRows):
@@ -152,19 +151,19 @@ def _features(params: Params, members: Members, nodes: int, writer: Writer) -> d
 
 
 def _reduced(
-    params: Params, members: Members, nodes: int, x: NDArray[np.float32] | SparseRows | None, writer: Writer
+    params: Params, data: DataSet, x: NDArray[np.float32] | SparseRows | None, writer: Writer
 ) -> NDArray[np.float32]:
     from stages.ingest.svd import reduce_features
 
     if x is None:
-        raise members.bad("x", "expected features to reduce, found none", fix="--set features.reduce=0")
+        raise data.bad("x", "expected features to reduce, found none", fix="--set features.reduce=0")
     columns = x.shape[1] if isinstance(x, np.ndarray) else x.columns
-    _check_reduce(params.reduce, nodes, columns)
+    _check_reduce(params.reduce, data.num_nodes, columns)
 
     def progress(done: int, total: int) -> None:
         writer.progress(2 * total + done, 4 * total, "reducing features")
 
-    return reduce_features(x, nodes, columns, params.reduce, progress)
+    return reduce_features(x, data.num_nodes, columns, params.reduce, progress)
 
 
 def finish(params: Params, inputs: Inputs, outputs: Mapping[str, Reader], writer: Writer) -> dict[str, Any]:
