@@ -14,7 +14,7 @@ STAGES := ingest split partition influence order quantize pack train soup infer
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: data/wordnet.npz help setup run plan status verify report test test-long lint format bench bench-influence accuracy clean $(STAGES)
+.PHONY: data/wordnet.npz help setup run plan status verify report inspect test test-long lint format bench bench-influence accuracy clean $(STAGES)
 
 help:  ## list every target
 	@grep -hE '^[a-z][a-zA-Z./_ -]*:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | awk -F'\t' '{printf "  make %-18s %s\n", $$1, $$2}'
@@ -47,6 +47,9 @@ verify: $(READY)  ## check every stored byte of the recipe's artifacts
 
 report: $(READY)  ## write runs/<name>/report.html again from what is stored
 	@$(BIN)/stockpot report $(RECIPE) --store $(STORE) --runs $(RUNS) $(ARGS)
+
+inspect: $(READY)  ## record 0 of split train, readable; ARGS='pack:valid --record 3' another
+	@$(BIN)/stockpot inspect $(RECIPE) --store $(STORE) --runs $(RUNS) $(ARGS)
 
 test: $(READY)  ## set-up and all tests but the long ones
 	$(BIN)/python -m pytest -m "not long" $(PYTEST_ARGS)

@@ -11,6 +11,7 @@ import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pipeline.command import DEFAULT_RUNS, DEFAULT_STORE, command
 from stages.errors import BadInput, StockpotError
 
 if TYPE_CHECKING:
@@ -83,6 +84,14 @@ def parser() -> argparse.ArgumentParser:
     report = _verb(verbs, "report", _report, "write report.html and summary.json again from what is stored")
     _recipe(report)
 
+    inspect = _verb(verbs, "inspect", _inspect, "one record, or one whole artifact, readable")
+    _recipe(inspect)
+    inspect.add_argument(
+        "artifact", nargs="?", metavar="ARTIFACT", help="all of this artifact, e.g. pack:train; RECIPE may be a folder"
+    )
+    inspect.add_argument("--split", metavar="SPLIT", help="the record's split (default: train)")
+    inspect.add_argument("--record", type=int, metavar="N", help="number of the record (default: 0)")
+
     recipe = _verb(verbs, "recipe", _recipe_verb, "print a recipe with every key resolved")
     _recipe(recipe, optional=True)
     recipe.add_argument("--defaults", action="store_true", help="print every key with its default, unit and reason")
@@ -93,10 +102,8 @@ def _verb(verbs: Any, name: str, action: Callable[[argparse.Namespace], int], ab
     verb: argparse.ArgumentParser = verbs.add_parser(name, help=about, description=about)
     verb.set_defaults(action=action)
     verb.add_argument("--json", action="store_true", help="print JSON")
-    verb.add_argument(
-        "--store", type=Path, default=Path("runs/store"), help="folder of the store (default: runs/store)"
-    )
-    verb.add_argument("--runs", type=Path, default=Path("runs"), help="folder of the runs (default: runs)")
+    verb.add_argument("--store", type=Path, default=DEFAULT_STORE, help="folder of the store (default: runs/store)")
+    verb.add_argument("--runs", type=Path, default=DEFAULT_RUNS, help="folder of the runs (default: runs)")
     return verb
 
 
@@ -302,6 +309,25 @@ def _report(args: argparse.Namespace) -> int:
         raise BadInput(f"report: nothing of {args.recipe} is built in {args.store}", fix=f"stockpot run {args.recipe}")
     summary = write_outputs(session.recipe, session.store, session.runs, built)
     _print(args, summary, f"written: {session.runs / session.recipe.name / 'report.html'}")
+    return 0
+
+
+def _inspect(args: argparse.Namespace) -> int:
+    from pipeline.inspect_artifact import artifact_document, artifact_text
+    from pipeline.inspect_target import in_folder, in_recipe
+
+    folder = Path(args.recipe)
+    target = in_folder(folder, args) if folder.is_dir() else in_recipe(_Session(args).planner, args)
+    if target.record is None:
+        document = artifact_document(target)
+        _print(args, document, "" if args.json else artifact_text(document))
+        return 0
+    from pipeline.inspect_record import record_document, record_text
+
+    words = [] if args.artifact is None else [args.artifact]
+    words += [] if args.split is None else ["--split", args.split]
+    document = record_document(target, command(args, "inspect", *words))
+    _print(args, document, "" if args.json else record_text(document))
     return 0
 
 

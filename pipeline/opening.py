@@ -13,6 +13,7 @@ from stages.errors import BadInput, Conflict
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from pipeline.reader import ArtifactReader
     from stages.stage import Reader
 
 __all__ = ["Opened", "artifact_of", "opened"]
@@ -46,7 +47,7 @@ def _run(folder: Path) -> dict[str, Any]:
     return run
 
 
-def _artifact(run: Mapping[str, Any], folder: Path, name: str) -> Reader:
+def _artifact(run: Mapping[str, Any], folder: Path, name: str) -> ArtifactReader:
     from pipeline.store import Store
 
     entry = run["artifacts"].get(name)
@@ -56,7 +57,7 @@ def _artifact(run: Mapping[str, Any], folder: Path, name: str) -> Reader:
     return Store(run["store"]).open(str(entry["stage"]), str(entry["key"]))
 
 
-def artifact_of(where: str | Path, name: str) -> Reader:
+def artifact_of(where: str | Path, name: str) -> ArtifactReader:
     """Artifact `name` ("soup", "pack:train", ...) of the run in folder `where`."""
     folder = Path(where)
     if not (folder / "run.json").exists():

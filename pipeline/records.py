@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from stages.pack.record import Record
     from stages.stage import Reader
 
-__all__ = ["Records", "shard_names"]
+__all__ = ["Place", "Records", "shard_names"]
 
 REBUILD = "run the recipe again: the artifact is quarantined and rebuilt"
 SHARED = ("codec", "K", "split", "directed", "weighted", "num_nodes", "num_classes", "records", "inputs")
@@ -36,6 +36,16 @@ SHARED = ("codec", "K", "split", "directed", "weighted", "num_nodes", "num_class
 def shard_names(names: Sequence[str]) -> list[str]:
     """Packed files among the payload `names`, in the order of their records."""
     return sorted(n for n in names if n.endswith(".arrow") and not n.endswith(".index.arrow") and "/" not in n)
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a record lies: `length` bytes from `offset` of the file at `path`, and their checksum."""
+
+    path: Path
+    offset: int
+    length: int
+    crc32c: int
 
 
 @dataclass
@@ -210,17 +220,33 @@ class Records:
         Corrupt
             Its bytes do not match the index.
         """
-        n = len(self)
-        if not -n <= i < n:
-            raise IndexError(f"record {i}: expected one of 0..{n - 1}")
-        i %= n
-        at = int(np.searchsorted(self._first, i, side="right")) - 1
-        file, k = self._files[at], i - int(self._first[at])
+        file, k = self._find(i)
         data = file.data.slice(int(file.index.offset[k]), int(file.index.length[k]))
         if file.checked[k]:
             return packed.parse(pa.ipc.read_record_batch(pa.ipc.read_message(data), file.schema), file.layout)
         with self._damage():
             return self._first_read(file, k, data)
+
+    def place(self, i: int) -> Place:
+        """Where record `i` of the split lies.
+
+        Raises
+        ------
+        IndexError
+            There is no such record.
+        """
+        file, k = self._find(i)
+        index = file.index
+        return Place(file.path, int(index.offset[k]), int(index.length[k]), int(index.crc32c[k]))
+
+    def _find(self, i: int) -> tuple[_File, int]:
+        """File of record `i` and its number there."""
+        n = len(self)
+        if not -n <= i < n:
+            raise IndexError(f"record {i}: expected one of 0..{n - 1}")
+        i %= n
+        at = int(np.searchsorted(self._first, i, side="right")) - 1
+        return self._files[at], i - int(self._first[at])
 
     @staticmethod
     def _first_read(file: _File, k: int, data: pa.Buffer) -> Record:

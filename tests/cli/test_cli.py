@@ -158,6 +158,30 @@ def test_report_is_written_again(place):
     assert "nothing of toy.toml is built in elsewhere" in none.stderr
 
 
+def test_inspect_an_artifact(place):
+    """By recipe, run folder and artifact folder: the same."""
+    run = json.loads((place / "runs/toy/run.json").read_text())["artifacts"]["train:0"]
+    folder = f"runs/store/objects/train/{run['key']}"
+    found = [
+        json.loads(stockpot(place, "inspect", *words, "--json").stdout)
+        for words in (["toy.toml", "train:0"], ["runs/toy", "train:0"], [folder])
+    ]
+    manifest = json.loads((place / folder / "manifest.json").read_text())
+    for document in found:
+        for name in ("stage", "key", "digest", "params", "parents", "facts", "files", "software", "notes", "seconds"):
+            assert document[name] == manifest[name], name
+        assert document["arrays"]["sum"] == {
+            "dtype": "int64",
+            "shape": [1],
+            "bytes": sum(f["size"] for n, f in manifest["files"].items() if n.startswith("sum/")),
+        }
+    assert [document["artifact"] for document in found] == ["train:0", "train:0", f"train/{run['key']}"]
+    assert [document["projected_bytes"] for document in found] == [fakes.PEAK, None, None]
+    text = stockpot(place, "inspect", "toy.toml", "train:0").stdout
+    for word in (manifest["digest"], "of 50.0 MB projected", "history.json", "int64 array, 1", "valid_accuracy  0.7"):
+        assert word in text
+
+
 # --- failures
 
 
@@ -182,6 +206,32 @@ def test_report_is_written_again(place):
         (["run", "toy.toml", "--force", "hag"], 2, "stage hag: not part of this recipe"),
         (["verify"], 2, "expected a recipe or --all"),
         (["recipe"], 2, "expected a recipe file or --defaults"),
+        (["inspect"], 2, "required: RECIPE"),
+        (["inspect", "toy.toml", "--record", "x"], 2, "invalid int value: 'x'"),
+        (
+            ["inspect", "toy.toml", "--split", "tset"],
+            2,
+            "split tset: expected one of train, valid, test; fix: stockpot",
+        ),
+        (["inspect", "toy.toml", "hag"], 2, "stage hag: not part of this recipe"),
+        (["inspect", "toy.toml", "pack"], 2, "pack has 3 artifacts: pack:train, pack:valid, pack:test; fix: stockpot"),
+        (
+            ["inspect", "toy.toml", "train:0", "--record", "0"],
+            2,
+            "train:0 has no records; fix: stockpot inspect toy.toml",
+        ),
+        (
+            ["inspect", "toy.toml", "pack:train", "--split", "test"],
+            2,
+            "pack:train is not of split test; fix: stockpot in",
+        ),
+        (
+            ["inspect", "toy.toml", "--store", "new"],
+            2,
+            "pack:train: not built in new; fix: stockpot run toy.toml pack:train --store new\n",
+        ),
+        (["inspect", "control"], 2, "expected a recipe, the folder of a run, or of an artifact"),
+        (["inspect", "runs/toy", "train:7"], 2, "no artifact train:7; it has"),
         (["run", "toy.toml", "--store", "toy.npz"], 2, "store toy.npz"),
     ],
 )
@@ -296,7 +346,7 @@ def test_nothing_is_left_running(tmp_path, how):
 
 
 def test_every_verb_has_help(capsys):
-    for verb in ("run", "plan", "status", "verify", "report", "recipe"):
+    for verb in ("run", "plan", "status", "verify", "report", "inspect", "recipe"):
         with pytest.raises(SystemExit) as caught:
             main([verb, "--help"])
         assert caught.value.code == 0

@@ -89,6 +89,25 @@ def test_peak_memory_stays_below_its_projection(place):
     assert {name: pair for name, pair in over.items() if pair[0] > 400_000_000} == {}
 
 
+def test_inspect_a_record(place):
+    done = stockpot(place, "inspect", "tiny.toml", "--split", "valid", "--record", "1", "--json")
+    assert done.returncode == 0, done.stderr
+    d = json.loads(done.stdout)
+    assert (d["artifact"], d["split"], d["record"]) == ("pack:valid", "valid", 1)
+    facts = json.loads(stockpot(place, "inspect", "tiny.toml", "pack:valid", "--json").stdout)["facts"]
+    assert d["records"] == facts["records"]
+    assert sum(d["labels"].values()) + d["unlabelled"] == d["num_outputs"] == d["hops"][0]["nodes"]
+    assert sum(hop["edges"] for hop in d["hops"]) == d["num_edges"]
+    by_folder = Path(d["file"]).parent
+    assert json.loads(stockpot(place, "inspect", str(by_folder), "--record", "1", "--json").stdout)["hops"] == d["hops"]
+    last = facts["records"] - 1
+    bad = stockpot(place, "inspect", "tiny.toml", "--split", "valid", "--record", "99")
+    assert bad.returncode == 2
+    fix = f"fix: stockpot inspect tiny.toml --split valid --record {last}"
+    assert bad.stderr == f"stockpot: error: inspect: pack:valid: expected --record in 0..{last}, found 99; {fix}\n"
+    assert not imported(place, "inspect", "tiny.toml") & set(HEAVY)
+
+
 def test_other_nodes_to_infer(place):
     (place / "ids.txt").write_text("5\n3\n599\n")
     done = stockpot(place, "run", "tiny.toml", "--set", "infer.split=ids.txt", "--json")
