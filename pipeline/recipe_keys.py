@@ -51,7 +51,9 @@ class Features:
 
 @dataclass(frozen=True)
 class Partition:
-    method: Literal["auto", "metis", "kaminpar", "stream"] = key("auto", "auto | metis; auto is metis")
+    method: Literal["auto", "metis", "kaminpar", "stream"] = key(
+        "auto", "auto | metis | kaminpar; auto is metis below a million edge entries, from there kaminpar"
+    )
     parts: int | Auto = key("auto", "number of parts; auto from the number of nodes; ranks own whole blocks of them")
 
 

@@ -14,22 +14,30 @@ from stages.errors import BadInput, StockpotError
 from stages.partition import STAGE
 from stages.partition.blocks import blocks, num_blocks
 from stages.partition.cut import balance, edge_cut, symmetric
-from stages.partition.metis import metis
+from stages.partition.parhip import write_parhip
+from stages.partition.solver import solve
 from tests.memory import run_stage
 from tests.stages.graphs import communities, csr, graphs, reader
 
 ROOT = Path(__file__).resolve().parents[2]
+METHODS = ("metis", "kaminpar")
 VALUES = {"partition.method": "auto", "partition.parts": "auto"}
+
+
+def facts(nodes, nnz, *, directed=False):
+    return {"graph": {"num_nodes": nodes, "nnz": nnz, "directed": directed}}
 
 
 def params(graph, **values):
     return STAGE.resolve({**VALUES, **{k.replace("__", "."): v for k, v in values.items()}}, {"graph": graph.facts})
 
 
-def test_communities_are_found_and_reported(tmp_path):
+@pytest.mark.parametrize("method", METHODS)
+def test_communities_are_found_and_reported(tmp_path, method):
     edges, _ = communities(800, 8, within=0.97)
     graph = reader(*csr(800, edges)[:2])
-    out = run_stage(STAGE, params(graph, partition__parts=8), {"graph": graph}, tmp_path)
+    chosen = params(graph, partition__parts=8, partition__method=method)
+    out = run_stage(STAGE, chosen, {"graph": graph}, tmp_path)
     part = out.array("part")
     assert part.dtype == np.int32
     assert part.shape == (800,)
@@ -39,7 +47,7 @@ def test_communities_are_found_and_reported(tmp_path):
     assert out.facts["edge_cut"] == pytest.approx(cut, abs=1e-6)
     assert cut < 0.3
     assert out.facts["balance"] == pytest.approx(np.bincount(part, minlength=8).max() / 100)
-    again = run_stage(STAGE, params(graph, partition__parts=8), {"graph": graph}, tmp_path / "again")
+    again = run_stage(STAGE, chosen, {"graph": graph}, tmp_path / "again")
     np.testing.assert_array_equal(part, again.array("part"))
 
 
@@ -83,9 +91,11 @@ def test_symmetric_pattern_against_scipy(graph):
         (40, [(0, 1), (2, 3)], 3),
     ],
 )
-def test_degenerate_graphs(tmp_path, nodes, edges, parts):
+@pytest.mark.parametrize("method", METHODS)
+def test_degenerate_graphs(tmp_path, nodes, edges, parts, method):
     graph = reader(*csr(nodes, edges)[:2])
-    out = run_stage(STAGE, params(graph, partition__parts=parts), {"graph": graph}, tmp_path)
+    chosen = params(graph, partition__parts=parts, partition__method=method)
+    out = run_stage(STAGE, chosen, {"graph": graph}, tmp_path)
     part = out.array("part")
     assert part.shape == (nodes,)
     assert part.min() >= 0
@@ -96,20 +106,38 @@ def test_degenerate_graphs(tmp_path, nodes, edges, parts):
 
 def test_auto_parts_come_in_multiples_of_64():
     for nodes, parts in [(117_659, 512), (13_752, 64), (100, 64), (10, 10), (1, 1), (10**6, 4352)]:
-        assert STAGE.resolve(VALUES, {"graph": {"num_nodes": nodes}}).parts == parts
+        assert STAGE.resolve(VALUES, facts(nodes, 10)).parts == parts
+
+
+def test_auto_method_follows_from_counts():
+    for nnz, directed, method in [
+        (10, False, "metis"),
+        (491_722, False, "metis"),
+        (999_999, False, "metis"),
+        (1_000_000, False, "kaminpar"),
+        (499_999, True, "metis"),
+        (500_000, True, "kaminpar"),
+    ]:
+        assert STAGE.resolve(VALUES, facts(1000, nnz, directed=directed)).method == method
+
+
+def test_a_missing_kaminpar_is_an_error_and_never_another_method(monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda _name: None)
+    assert STAGE.resolve(VALUES, facts(1000, 10)).method == "metis"
+    with pytest.raises(BadInput, match="kaminpar is not installed; fix: pip install kaminpar"):
+        STAGE.resolve(VALUES, facts(1000, 10**7))
 
 
 @pytest.mark.parametrize(
     ("values", "text"),
     [
-        ({"partition.method": "kaminpar"}, "partition.method = 'kaminpar' is not available in this version"),
         ({"partition.method": "stream"}, "partition.method = 'stream' is not available in this version"),
         ({"partition.parts": 0}, "partition.parts: expected at least 1, found 0"),
     ],
 )
 def test_bad_values_are_named(values, text):
     with pytest.raises(BadInput, match=text):
-        STAGE.resolve({**VALUES, **values}, {"graph": {"num_nodes": 100}})
+        STAGE.resolve({**VALUES, **values}, facts(100, 10))
 
 
 @pytest.mark.parametrize(
@@ -123,20 +151,32 @@ def test_bad_values_are_named(values, text):
 def test_a_crash_of_the_child_is_one_line(tmp_path, code, text):
     indptr, indices, _ = csr(10, [(0, 1), (1, 2)])
     with pytest.raises(StockpotError, match=text) as error:
-        metis(indptr, indices, 2, seed=0, folder=tmp_path, child=(sys.executable, "-c", code))
+        solve(indptr, indices, 2, seed=0, folder=tmp_path, child=(sys.executable, "-c", code))
     assert "10 nodes, 4 directed edges, 2 parts" in str(error.value)
     assert "\n" not in str(error.value)
+
+
+def test_parhip_holds_what_kaminpar_reads(tmp_path):
+    kaminpar = pytest.importorskip("kaminpar")
+    indptr, indices, _ = csr(6, [(0, 1), (1, 2), (0, 4), (4, 2), (2, 0)])
+    write_parhip(tmp_path / "g", indptr, indices)
+    graph = kaminpar.load_graph(str(tmp_path / "g"), kaminpar.GraphFileFormat.PARHIP)
+    assert (graph.n(), graph.m()) == (6, len(indices))
+    assert not graph.is_node_weighted()
+    assert not graph.is_edge_weighted()
+    for node in range(6):
+        assert [n for n, _ in graph.neighbors(node)] == indices[indptr[node] : indptr[node + 1]].tolist()
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux kills a child with its parent")
 def test_a_killed_parent_leaves_no_child(tmp_path):
     child = (
-        "import os, sys, time, pathlib; from stages.partition.metis_child import die_with\n"
+        "import os, sys, time, pathlib; from stages.partition.child import die_with\n"
         "die_with(int(sys.argv[2])); pathlib.Path(sys.argv[1], 'pid').write_text(str(os.getpid())); time.sleep(60)"
     )
     parent = (
-        "import sys, pathlib, numpy as np; from stages.partition.metis import metis\n"
-        "metis(np.array([0, 1, 2, 2]), np.array([1, 0], np.int32), 2, seed=0, folder=pathlib.Path(sys.argv[1]),"
+        "import sys, pathlib, numpy as np; from stages.partition.solver import solve\n"
+        "solve(np.array([0, 1, 2, 2]), np.array([1, 0], np.int32), 2, seed=0, folder=pathlib.Path(sys.argv[1]),"
         f" child=(sys.executable, '-c', {child!r}))"
     )
     process = subprocess.Popen([sys.executable, "-c", parent, str(tmp_path)], cwd=ROOT)
