@@ -1,8 +1,9 @@
 """A stored array reads back bit for bit or not at all: a missing, short or altered chunk is an error, never zeros.
 
 Arrays are zarr v3, little-endian, uncompressed, crc32c last in the codec chain, without consolidated metadata: one
-chunk up to `MAX_CHUNK_BYTES`, beyond that fixed blocks of whole rows. The bytes are written here, not by a library, so
-that they never change with its version; `zarr.open_array` reads them.
+chunk up to `MAX_CHUNK_BYTES`, beyond that fixed blocks of whole rows whose bytes fill whole pages, so that the chunks
+can be mapped one after another as one array. The bytes are written here, not by a library, so that they never change
+with its version; `zarr.open_array` reads them.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import numpy as np
 from pipeline import fs
 from pipeline.digests import Verified, bytes_digest
 from pipeline.errors import Corrupt
+from pipeline.mapping import ALIGN_BYTES, can_join, join
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -24,7 +26,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-__all__ = ["MAX_CHUNK_BYTES", "METADATA", "chunk_names", "read_array", "write_array"]
+__all__ = ["MAX_CHUNK_BYTES", "METADATA", "Created", "chunk_names", "read_array", "write_array"]
 
 METADATA = "zarr.json"
 MAX_CHUNK_BYTES = 4 << 30
@@ -61,20 +63,26 @@ def write_array(root: Path, name: str, values: NDArray[Any]) -> dict[str, File]:
         The dtype is not boolean, integer or float of 1 to 8 bytes.
     """
     values = np.asarray(values)
-    if values.dtype.name not in TYPES:
-        raise TypeError(f"array {name!r}: dtype {values.dtype} cannot be stored; expected one of {', '.join(TYPES)}")
-    dtype = np.dtype(TYPES[values.dtype.name])
-    chunk = _chunk_shape(values.shape, dtype.itemsize)
-    folder = root / name
-    document = _metadata(values.shape, values.dtype.name, chunk)
+    dtype, chunk, files = _begin(root / name, name, values.shape, values.dtype)
+    for block, path in enumerate(chunk_names(values.shape, chunk)):
+        (root / name / path).parent.mkdir(parents=True, exist_ok=True)
+        rows = slice(block * chunk[0], (block + 1) * chunk[0]) if values.ndim else ...
+        files[f"{name}/{path}"] = _write_chunk(root / name / path, values[rows], dtype, chunk)
+    return files
+
+
+def _begin(
+    folder: Path, name: str, shape: tuple[int, ...], dtype: np.dtype[Any]
+) -> tuple[np.dtype[Any], tuple[int, ...], dict[str, File]]:
+    """Create the array's folder and metadata: stored dtype, chunk shape, and the files so far."""
+    if dtype.name not in TYPES:
+        raise TypeError(f"array {name!r}: dtype {dtype} cannot be stored; expected one of {', '.join(TYPES)}")
+    stored = np.dtype(TYPES[dtype.name])
+    chunk = _chunk_shape(shape, stored.itemsize)
+    document = _metadata(shape, dtype.name, chunk)
     folder.mkdir(parents=True)
     fs.write_new(folder / METADATA, document)
-    files = {f"{name}/{METADATA}": {"size": len(document), "digest": bytes_digest(document)}}
-    for block, path in enumerate(chunk_names(values.shape, chunk)):
-        (folder / path).parent.mkdir(parents=True, exist_ok=True)
-        rows = slice(block * chunk[0], (block + 1) * chunk[0]) if values.ndim else ...
-        files[f"{name}/{path}"] = _write_chunk(folder / path, values[rows], dtype, chunk)
-    return files
+    return stored, chunk, {f"{name}/{METADATA}": {"size": len(document), "digest": bytes_digest(document)}}
 
 
 def _chunk_shape(shape: tuple[int, ...], itemsize: int) -> tuple[int, ...]:
@@ -82,7 +90,57 @@ def _chunk_shape(shape: tuple[int, ...], itemsize: int) -> tuple[int, ...]:
         return ()
     chunk = tuple(max(1, n) for n in shape)
     row_bytes = itemsize * math.prod(chunk[1:])
-    return (min(chunk[0], max(1, MAX_CHUNK_BYTES // row_bytes)), *chunk[1:])
+    rows = max(1, MAX_CHUNK_BYTES // row_bytes)
+    if rows >= chunk[0]:
+        return chunk
+    whole_pages = ALIGN_BYTES // math.gcd(ALIGN_BYTES, row_bytes)
+    return (rows - rows % whole_pages or rows, *chunk[1:])
+
+
+class Created:
+    """An array that is made on disk: filled through `values` in any order, its files complete after `seal`.
+
+    The bytes are those `write_array` gives for the same values. Where chunks cannot be joined (not Linux, or rows so
+    wide that a chunk is no whole pages) an array of several chunks is filled in memory instead.
+
+    Attributes
+    ----------
+    values : writable, all zeros at first; read-only after `seal`.
+
+    Raises
+    ------
+    TypeError
+        The dtype is not boolean, integer or float of 1 to 8 bytes.
+    OSError
+        There is no room on the disk: all of it is taken here, as a full disk could not be reported later.
+    """
+
+    def __init__(self, root: Path, name: str, shape: tuple[int, ...], dtype: Any) -> None:
+        self._root, self._name = root, name
+        self._dtype, self._chunk, self._files = _begin(root / name, name, shape, np.dtype(dtype))
+        self._paths = chunk_names(shape, self._chunk)
+        size = self._dtype.itemsize * math.prod(self._chunk)
+        self._mapped = len(self._paths) == 1 or (len(self._paths) > 1 and can_join(size))
+        for path in self._paths:
+            (root / name / path).parent.mkdir(parents=True, exist_ok=True)
+        if self._mapped:
+            paths = [root / name / path for path in self._paths]
+            for file in paths:
+                fs.allocate(file, size + TRAILER_BYTES)
+            flat = join(paths, size, writable=True)[: self._dtype.itemsize * math.prod(shape)]
+            self.values: NDArray[Any] = flat.view(self._dtype).reshape(shape)
+        else:
+            self.values = np.zeros(shape, self._dtype)
+
+    def seal(self) -> dict[str, File]:
+        """Finish and make durable every file; what `write_array` returns. O(size) time, constant memory."""
+        self.values.flags.writeable = False
+        for block, path in enumerate(self._paths):
+            rows = slice(block * self._chunk[0], (block + 1) * self._chunk[0]) if self._chunk else ...
+            target = self._root / self._name / path
+            finish = _seal_chunk if self._mapped else _write_chunk
+            self._files[f"{self._name}/{path}"] = finish(target, self.values[rows], self._dtype, self._chunk)
+        return self._files
 
 
 def chunk_names(shape: tuple[int, ...], chunk: tuple[int, ...]) -> list[str]:
@@ -125,14 +183,27 @@ def _pieces(values: NDArray[Any], dtype: np.dtype[Any], chunk: tuple[int, ...]) 
 
 
 def _write_chunk(path: Path, values: NDArray[Any], dtype: np.dtype[Any], chunk: tuple[int, ...]) -> File:
+    return _finish_chunk(path, fs.create(path), values, dtype, chunk, stored=False)
+
+
+def _seal_chunk(path: Path, values: NDArray[Any], dtype: np.dtype[Any], chunk: tuple[int, ...]) -> File:
+    fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    os.lseek(fd, -TRAILER_BYTES, os.SEEK_END)
+    return _finish_chunk(path, fd, values, dtype, chunk, stored=True)
+
+
+def _finish_chunk(
+    path: Path, fd: int, values: NDArray[Any], dtype: np.dtype[Any], chunk: tuple[int, ...], *, stored: bool
+) -> File:
+    """Write the chunk's values, unless they are stored already, then its crc32c, and close the file."""
     import google_crc32c
     from blake3 import blake3
 
     hasher, crc, size = blake3(), 0, 0
-    fd = fs.create(path)
     try:
         for piece in _pieces(values, dtype, chunk):
-            fs.append(fd, piece.data, path)
+            if not stored:
+                fs.append(fd, piece.data, path)
             hasher.update(piece.data)
             crc = google_crc32c.extend(crc, piece)
             size += piece.size
@@ -147,7 +218,9 @@ def _write_chunk(path: Path, values: NDArray[Any], dtype: np.dtype[Any], chunk: 
 
 
 def read_array(root: Path, name: str, files: Mapping[str, File], verified: Verified) -> NDArray[Any]:
-    """Array `root/name`, read-only: a memory map where it is one chunk, else read into memory.
+    """Array `root/name`, read-only: a memory map, of several chunks one after another.
+
+    Read into memory are several chunks that are no whole pages each (written by an early version) or not on Linux.
 
     Parameters
     ----------
@@ -175,6 +248,11 @@ def read_array(root: Path, name: str, files: Mapping[str, File], verified: Verif
     if len(names) == 1:
         out = _map_chunk(root / name / names[0], files[f"{name}/{names[0]}"], chunk_bytes, verified)
         return out.view(dtype).reshape(shape)
+    if names and can_join(chunk_bytes):
+        for path in names:
+            _map_chunk(root / name / path, files[f"{name}/{path}"], chunk_bytes, verified)
+        joined = join([root / name / path for path in names], chunk_bytes)
+        return joined[: dtype.itemsize * math.prod(shape)].view(dtype).reshape(shape)
     out = np.empty(shape, dtype)
     flat = out.reshape(-1).view(np.uint8)
     for block, path in enumerate(names):

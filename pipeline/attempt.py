@@ -18,7 +18,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from pipeline import fs
-from pipeline.arrays import METADATA, write_array
+from pipeline.arrays import METADATA, Created, write_array
 from pipeline.digests import bytes_digest, file_digest, payload_digest
 from pipeline.errors import Conflict, CorruptShard, NonDeterminism, StockpotError
 from pipeline.keys import FORMAT_VERSION, canonical
@@ -114,6 +114,7 @@ class Attempt:
         self.payload = self.root / "payload"
         self.notes: dict[str, Any] = {}
         self._files: dict[str, dict[str, Any]] = {}
+        self._created: list[Created] = []
         self._named: set[str] = set()
         self._progress_at = 0.0
         self.started = time.time()
@@ -127,6 +128,12 @@ class Attempt:
         """Write a dense array; see `pipeline.arrays`."""
         self._claim(name)
         self._files.update(write_array(self.payload, name, values))
+
+    def create(self, name: str, shape: tuple[int, ...], dtype: Any) -> NDArray[Any]:
+        """Make a dense array on disk, to be filled before the shard is published; see `pipeline.arrays.Created`."""
+        self._claim(name)
+        self._created.append(Created(self.payload, name, shape, dtype))
+        return self._created[-1].values
 
     def path(self, name: str) -> Path:
         """Path of a payload file for the caller to create; its folder exists."""
@@ -193,6 +200,8 @@ class Attempt:
             raise FileNotFoundError(errno.ENOENT, "the work on this artifact was removed", str(self.root))
         if self.shard == FINISH:
             fs.write_new(self.payload / FACTS, (json.dumps(facts, indent=1, sort_keys=True) + "\n").encode())
+        for created in self._created:
+            self._files.update(created.seal())
         files = self._collect()
         seconds = time.perf_counter() - self._clock
         entry = {

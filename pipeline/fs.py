@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 __all__ = [
+    "allocate",
     "append",
     "before",
     "create",
@@ -76,6 +77,19 @@ def create(path: Path) -> int:
     """Open a new file for writing; it must not exist."""
     before("open", str(path))
     return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_CLOEXEC", 0), 0o666)
+
+
+def allocate(path: Path, size: int) -> None:
+    """Create a new file of `size` zero bytes with room on the disk for all of them."""
+    fd = create(path)
+    try:
+        before("write", str(path))
+        if hasattr(os, "posix_fallocate"):
+            os.posix_fallocate(fd, 0, size)
+        else:
+            os.truncate(fd, size)
+    finally:
+        os.close(fd)
 
 
 def append(fd: int, data: Any, path: Path) -> None:

@@ -78,7 +78,7 @@ class PayloadReader:
         return sorted(self._files)
 
     def array(self, name: str) -> NDArray[Any]:
-        """Dense array `name`, read-only; a memory map where it is one chunk.
+        """Dense array `name`, read-only; see `pipeline.arrays.read_array`.
 
         Raises
         ------

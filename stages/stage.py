@@ -48,7 +48,7 @@ class Reader(Protocol):
         ...
 
     def array(self, name: str) -> NDArray[Any]:
-        """Dense array `name`: a read-only memory map where it is one chunk; checksums verified on first use."""
+        """Dense array `name`: a read-only memory map; checksums verified on first use."""
         ...
 
     def path(self, name: str) -> Path:
@@ -67,6 +67,13 @@ class Writer(Protocol):
 
     def array(self, name: str, values: NDArray[Any]) -> None:
         """Write a dense array (zarr v3, uncompressed, crc32c last)."""
+        ...
+
+    def create(self, name: str, shape: tuple[int, ...], dtype: Any) -> NDArray[Any]:
+        """Make a dense array on disk: a writable memory map of zeros, to be filled in any order until `run` returns.
+
+        For what is computed piece by piece and need not fit in memory; the bytes are those of `array`.
+        """
         ...
 
     def path(self, name: str) -> Path:

@@ -40,6 +40,11 @@ class MemoryWriter:
         assert name not in self.arrays
         self.arrays[name] = np.array(values)
 
+    def create(self, name, shape, dtype):
+        assert name not in self.arrays
+        self.arrays[name] = np.zeros(shape, dtype)
+        return self.arrays[name]
+
     def path(self, name):
         assert name not in self.claimed, f"{name} is written twice"
         self.claimed.add(name)

@@ -1,5 +1,9 @@
 """Arrays: bit for bit, readable by plain zarr, few files, and never a fill value in place of data."""
 
+import errno
+import os
+from pathlib import Path
+
 import numpy as np
 import pytest
 import zarr
@@ -8,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
 from pipeline import arrays
-from pipeline.arrays import read_array, write_array
+from pipeline.arrays import Created, read_array, write_array
 from pipeline.digests import Verified, file_digest
 from pipeline.errors import Corrupt
 
@@ -24,11 +28,76 @@ def roundtrip(root, values):
     return read_array(root, "x", files, Verified()), files
 
 
+ANY = npst.arrays(dtypes, npst.array_shapes(min_dims=0, max_dims=3, min_side=0, max_side=5))
+
+
 @settings(max_examples=40)
-@given(
-    npst.arrays(dtypes, npst.array_shapes(min_dims=0, max_dims=3, min_side=0, max_side=5)),
-    st.sampled_from([1, 16, 1 << 30]),
-)
+@given(ANY, st.sampled_from([1, 16, 1 << 30]))
+def test_created_arrays_are_the_written_ones(tmp_path_factory, values, chunk_bytes):
+    root = tmp_path_factory.mktemp("arrays")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(arrays, "MAX_CHUNK_BYTES", chunk_bytes)
+        written = write_array(root / "a", "x", values)
+        created = Created(root / "b", "x", values.shape, values.dtype)
+        assert not created.values.any()
+        created.values[...] = values
+        assert created.seal() == written
+        assert not created.values.flags.writeable
+    for path in (root / "a").rglob("*"):
+        if path.is_file():
+            assert (root / "b" / path.relative_to(root / "a")).read_bytes() == path.read_bytes()
+
+
+@pytest.mark.parametrize("columns", [1, 25, 96])
+def test_chunks_are_joined_in_memory_and_never_read_whole(tmp_path, monkeypatch, columns):
+    monkeypatch.setattr(arrays, "MAX_CHUNK_BYTES", columns << 17)
+    values = np.random.default_rng(0).integers(0, 255, (7 << 15, columns), dtype=np.uint8)
+    written = write_array(tmp_path / "a", "x", values)
+    assert len(written) == 3  # the last chunk is padded
+    assert (written["x/c/1/0"]["size"] - 4) % (1 << 16) == 0
+    with monkeypatch.context() as patch:
+        patch.setattr(arrays.np, "empty", None)  # the way by memory
+        found = read_array(tmp_path / "a", "x", written, Verified())
+    assert np.array_equal(found, values)
+    assert not found.flags.writeable
+    rows = found[-3:]
+    del found
+    assert np.array_equal(rows, values[-3:]), "a view keeps the whole mapping alive"
+    created = Created(tmp_path / "b", "x", values.shape, values.dtype)
+    for at in np.random.default_rng(1).permutation(len(values))[:: len(values) // 50]:
+        created.values[at] = values[at]
+    created.values[:] = values
+    assert created.seal() == written
+    path = tmp_path / "a/x/c/1/0"
+    data = path.read_bytes()
+    path.write_bytes(flip(data, 77))
+    with pytest.raises(Corrupt, match="x/c/1/0"):
+        read_array(tmp_path / "a", "x", written, Verified())
+
+
+def test_a_mapping_ends_with_its_last_view(tmp_path, monkeypatch):
+    monkeypatch.setattr(arrays, "MAX_CHUNK_BYTES", 1 << 16)
+    files = write_array(tmp_path, "x", np.arange(5 << 14, dtype=np.int32))
+    found = read_array(tmp_path, "x", files, Verified())
+    assert Path("/proc/self/maps").read_text().count(str(tmp_path)) == 5
+    part = found[5:6]
+    del found
+    assert part[0] == 5
+    del part
+    assert str(tmp_path) not in Path("/proc/self/maps").read_text()
+
+
+def test_a_full_disk_is_known_before_an_array_is_filled(tmp_path, monkeypatch):
+    def full(fd, offset, size):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    with pytest.raises(OSError, match="No space left"):
+        Created(tmp_path, "x", (1000,), np.int64)
+
+
+@settings(max_examples=40)
+@given(ANY, st.sampled_from([1, 16, 1 << 30]))
 def test_roundtrip_and_plain_zarr(tmp_path_factory, values, chunk_bytes):
     root = tmp_path_factory.mktemp("arrays")
     old = arrays.MAX_CHUNK_BYTES

@@ -307,6 +307,21 @@ def test_files_must_differ_between_shards(tmp_path, monkeypatch):
         build(tmp_path)
 
 
+def test_an_array_made_on_disk_is_published_as_any_other(tmp_path):
+    from pipeline.attempt import Attempt
+
+    work = Store(tmp_path).work("0" * 32)
+    values = np.arange(5000, dtype=np.int64).reshape(-1, 2)
+    written, made = Attempt(work, "a"), Attempt(work, "b")
+    written.array("x", values)
+    made.create("x", values.shape, np.int64)[::-1] = values[::-1]
+    entries = [attempt.publish({}, stage="toy", exact=True) for attempt in (written, made)]
+    assert entries[0]["files"] == entries[1]["files"]
+    assert np.array_equal(Store(tmp_path).published("0" * 32, "b").array("x"), values)
+    with pytest.raises(Conflict, match="written twice"):
+        made.create("x", (1,), np.int64)
+
+
 @pytest.mark.parametrize(
     "name", ["/abs", "../up", "a/../b", "", "manifest.json", "facts.json", ".hidden", "a//b", "x/zarr.json"]
 )
