@@ -227,7 +227,9 @@ def _run(args: argparse.Namespace) -> int:
             fresh |= runner.built
             built = built_of(session.planner.plan(), fresh)
             try:
-                summary = write_outputs(session.recipe, session.store, session.runs, built)
+                summary = write_outputs(
+                    session.recipe, session.store, session.runs, built, command(args, "run", *args.stages)
+                )
             except CorruptArtifact as error:
                 # Found only now, in a file that no stage reads (a history): mended like any other.
                 if error.key in mended:
@@ -307,7 +309,7 @@ def _report(args: argparse.Namespace) -> int:
     built = built_of(session.planner.plan(), ())
     if not built:
         raise BadInput(f"report: nothing of {args.recipe} is built in {args.store}", fix=f"stockpot run {args.recipe}")
-    summary = write_outputs(session.recipe, session.store, session.runs, built)
+    summary = write_outputs(session.recipe, session.store, session.runs, built, command(args, "run"))
     _print(args, summary, f"written: {session.runs / session.recipe.name / 'report.html'}")
     return 0
 

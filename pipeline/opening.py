@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipeline.summary import RUN_FORMAT
+from pipeline.run_folder import RUN_FORMAT
 from stages.errors import BadInput, Conflict
 
 if TYPE_CHECKING:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from pipeline.report import curves, render
+from pipeline.machine import machine
+from pipeline.report import Report, curves, render
+from pipeline.report_records import read_sizes
+from pipeline.run_folder import dump, run_document, write_atomically
 from pipeline.status import table
-from pipeline.summary import Built, accuracy_rows, dump, run_document, summarise, write_atomically
+from pipeline.summary import Built, accuracy_rows, summarise
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
@@ -18,6 +21,9 @@ if TYPE_CHECKING:
 
 __all__ = ["built_of", "result_text", "write_outputs"]
 
+BESIDE = {"dask-report.html": "Dask's own record of the last run that started workers"}
+"""Files another part of a run may leave in its folder."""
+
 
 def built_of(planned: Sequence[Planned], fresh: Collection[str]) -> list[Built]:
     """The committed nodes of a plan; those in `fresh` were built by this run."""
@@ -28,25 +34,33 @@ def built_of(planned: Sequence[Planned], fresh: Collection[str]) -> list[Built]:
     ]
 
 
-def write_outputs(recipe: Recipe, store: Store, runs: Path, built: Sequence[Built]) -> dict[str, Any]:
-    """Write the three files of a run and return the summary."""
+def write_outputs(
+    recipe: Recipe, store: Store, runs: Path, built: Sequence[Built], command: str = ""
+) -> dict[str, Any]:
+    """Write the three files of a run and return the summary; `command` is what the report says builds it."""
     folder = runs / recipe.name
     summary = summarise(recipe, built)
     write_atomically(folder / "run.json", dump(run_document(recipe, store.root, built)))
     write_atomically(folder / "summary.json", dump(summary))
-    write_report(folder / "report.html", store, built, summary)
+    write_atomically(folder / "report.html", render(_report(recipe, store, folder, built, summary, command)))
     return summary
 
 
-def write_report(path: Path, store: Store, built: Sequence[Built], summary: Mapping[str, Any]) -> None:
-    """Write the HTML report from what is stored."""
-    history = {}
+def _report(
+    recipe: Recipe, store: Store, folder: Path, built: Sequence[Built], summary: Mapping[str, Any], command: str
+) -> Report:
+    """The report, from what is stored."""
+    history, sizes = {}, {}
     for b in built:
-        if b.node.stage == "train":
-            reader = store.open(b.node.stage, b.key)
-            if reader.has("history.json"):
-                history[b.node.id] = reader.path("history.json")
-    write_atomically(path, render(summary, built, curves(built, history)))
+        if b.node.stage not in ("train", "pack"):
+            continue
+        reader = store.open(b.node.stage, b.key)
+        if b.node.stage == "train" and reader.has("history.json"):
+            history[b.node.id] = reader.path("history.json")
+        if b.node.stage == "pack" and (found := read_sizes(reader)) is not None:
+            sizes[str(b.node.instance["split"])] = found
+    beside = {name: about for name, about in BESIDE.items() if (folder / name).exists()}
+    return Report(recipe, summary, built, curves(built, history), sizes, command, machine(), beside)
 
 
 def result_text(summary: Mapping[str, Any], built: Sequence[Built], folder: Path) -> str:

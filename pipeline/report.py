@@ -1,69 +1,74 @@
-"""`report.html` is one file that needs nothing else: stages, records, learning curves and accuracies of a run."""
+"""`report.html` is one file that needs nothing else: what a run was, what it cost, and what its models are worth.
+
+Every figure is one of `summary.json`, of a manifest, of a record index or of a learning curve; none is computed twice.
+"""
 
 from __future__ import annotations
 
-import html
 import json
+import statistics
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from pipeline import dag
 from pipeline.budget import human_bytes
-from pipeline.summary import accuracy_rows
+from pipeline.report_chart import Line, line_chart, meter
+from pipeline.report_dag import draw
+from pipeline.report_html import count, number, page, percent, section, table, text
+from pipeline.report_origin import origin_sections
+from pipeline.report_records import record_sections
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
+    from pipeline.recipe import Recipe
+    from pipeline.report_records import Sizes
     from pipeline.summary import Built
 
-__all__ = ["Curve", "curves", "render"]
-
-_STYLE = """
-:root { color-scheme: light dark; --ink: #1c2330; --soft: #667085; --line: #d9dee7; --page: #ffffff; --bar: #4a7ebb; }
-@media (prefers-color-scheme: dark) {
-  :root { --ink: #e4e8ef; --soft: #98a2b3; --line: #39414f; --page: #14181f; --bar: #7fb0ea; }
-}
-body { font: 15px/1.5 system-ui, sans-serif; color: var(--ink); background: var(--page); margin: 2rem auto;
-  max-width: 72rem; padding: 0 1rem; }
-h1 { font-size: 1.5rem; margin-bottom: 0; } h2 { font-size: 1.1rem; margin: 2rem 0 .5rem; }
-p, figcaption { color: var(--soft); } code { font-size: .85em; }
-.wide { overflow-x: auto; }
-table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
-th, td { padding: .25rem .8rem .25rem 0; text-align: right; border-bottom: 1px solid var(--line); white-space: nowrap; }
-th { color: var(--soft); font-weight: 500; } th:first-child, td:first-child, td.text { text-align: left; }
-tr.chosen td { font-weight: 650; }
-.bar { display: inline-block; height: .6em; background: var(--bar); border-radius: 2px; vertical-align: middle; }
-.charts { display: flex; flex-wrap: wrap; gap: 1.5rem; } figure { margin: 0; }
-svg text { fill: var(--soft); font: 11px system-ui, sans-serif; } svg .axis { stroke: var(--line); }
-svg path { fill: none; stroke-width: 1.6; }
-.legend span { display: inline-block; width: .8em; height: .2em; vertical-align: middle; margin: 0 .35em 0 .9em; }
-"""
-_COLOURS = (
-    "#3b76c4",
-    "#d9822b",
-    "#3d9a5f",
-    "#c0504d",
-    "#8064a2",
-    "#2a9fa8",
-    "#b8952b",
-    "#a0577c",
-    "#6b7f3a",
-    "#7a6a5b",
-)
-_WIDTH, _HEIGHT, _LEFT, _BOTTOM, _TOP = 440, 230, 46, 26, 10
+__all__ = ["Curve", "Report", "curves", "render"]
 
 
+@dataclass(frozen=True)
 class Curve:
     """One ingredient's learning curve.
 
     Attributes
     ----------
-    name : as the legend says it.
-    series : name -> (epoch, value) pairs.
+    node : its node id.
+    name : as titles say it.
+    series : name -> (epoch from 1, value) pairs.
+    valid_accuracy : of the weights it kept.
     """
 
-    def __init__(self, name: str, series: Mapping[str, Sequence[tuple[float, float]]]) -> None:
-        self.name = name
-        self.series = series
+    node: str
+    name: str
+    series: Mapping[str, Sequence[tuple[float, float]]]
+    valid_accuracy: float | None = None
+
+
+@dataclass(frozen=True)
+class Report:
+    """All that stands on the page.
+
+    Attributes
+    ----------
+    summary : as `summary.json`.
+    built : the committed artifacts; what the recipe has beside them is shown as not built.
+    sizes : split -> sizes of its records.
+    command : what builds this run.
+    machine : what wrote the page.
+    beside : name of a file in the same folder -> what it is, for a link.
+    """
+
+    recipe: Recipe
+    summary: Mapping[str, Any]
+    built: Sequence[Built]
+    learning: Sequence[Curve] = ()
+    sizes: Mapping[str, Sizes] = field(default_factory=dict)
+    command: str = ""
+    machine: Mapping[str, str] = field(default_factory=dict)
+    beside: Mapping[str, str] = field(default_factory=dict)
 
 
 def curves(built: Sequence[Built], history: Mapping[str, Path]) -> list[Curve]:
@@ -83,170 +88,158 @@ def curves(built: Sequence[Built], history: Mapping[str, Path]) -> list[Curve]:
             name: [(float(i), float(row[name])) for i, row in enumerate(rows, 1) if row.get(name) is not None]
             for name in ("loss", "valid_accuracy")
         }
-        found.append(Curve(f"{b.node.id}, seed {b.facts.get('seed')}", series))
+        found.append(
+            Curve(b.node.id, f"{b.node.id}, seed {b.facts.get('seed')}", series, b.facts.get("valid_accuracy"))
+        )
     return found
 
 
-def render(summary: Mapping[str, Any], built: Sequence[Built], learning: Sequence[Curve]) -> str:
+def render(report: Report) -> str:
     """The page as text."""
+    summary = report.summary
     data = summary["dataset"]
     parts = [
-        f"<h1>{_text(data['name'])}</h1>",
+        f"<h1>{text(data['name'])}</h1>",
         (
-            f"<p>{_count(data['num_nodes'])} nodes, {_count(data['num_edges'])} edges "
-            f"({_count(data['num_edges_stored'])} as published), {_count(data['num_features'])} features, "
-            f"{_count(data['num_classes'])} classes{_splits(data['splits'])}</p>"
+            f"<p>{count(data['num_nodes'])} nodes, {count(data['num_edges'])} edges "
+            f"({count(data['num_edges_stored'])} as published), {count(data['num_features'])} features, "
+            f"{count(data['num_classes'])} classes{_splits(data['splits'])}</p>"
         ),
+        _result(summary),
+        section("Accuracy", _accuracies(summary)),
+        section("Learning curves", _learning(report.learning)),
+        section("Stages", _stages(report), *_beside(report.beside)),
+        section("Mini-batch records", *record_sections(summary, report.sizes)),
+        *origin_sections(report.recipe, report.built, report.command, report.machine),
     ]
-    if rows := accuracy_rows(summary):
-        parts += ["<h2>Accuracy</h2>", _accuracies(rows, summary)]
-    if learning:
-        parts += ["<h2>Learning curves</h2>", _charts(learning)]
-    parts += ["<h2>Stages</h2>", _stages(built)]
-    if records := _records(summary):
-        parts += ["<h2>Mini-batch records</h2>", records]
-    return (
-        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>stockpot: {_text(data['name'])}</title><style>{_STYLE}</style></head>\n<body>\n"
-        + "\n".join(parts)
-        + "\n</body></html>\n"
-    )
-
-
-def _text(value: Any) -> str:
-    return html.escape(str(value))
-
-
-def _count(value: Any) -> str:
-    return "?" if value is None else f"{value:,}"
-
-
-def _percent(value: float | None) -> str:
-    return "" if value is None else f"{100 * value:.2f} %"
+    return page(f"stockpot: {data['name']}", "\n".join(part for part in parts if part))
 
 
 def _splits(splits: Mapping[str, Any] | None) -> str:
     if not splits:
         return ""
-    return "; " + ", ".join(f"{name} {_count(count)}" for name, count in splits.items())
+    return "; " + ", ".join(f"{text(name)} {count(outputs)}" for name, outputs in splits.items())
 
 
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]], marked: Sequence[bool] | None = None) -> str:
-    """Cells are HTML already."""
-    lines = ['<div class="wide"><table><tr>' + "".join(f"<th>{_text(cell)}</th>" for cell in head) + "</tr>"]
-    for i, row in enumerate(rows):
-        chosen = ' class="chosen"' if marked and marked[i] else ""
-        lines.append(f"<tr{chosen}>" + "".join(f"<td>{cell}</td>" for cell in row) + "</tr>")
-    return "\n".join(lines) + "\n</table></div>"
+def _result(summary: Mapping[str, Any]) -> str:
+    """The one sentence a reader comes for."""
+    soup, infer = summary["soup"], summary["infer"]
+    if soup is None:
+        return ""
+    found = ""
+    if infer is not None:
+        found = f", test accuracy {percent(infer['test_accuracy']) or 'unknown'} on mini-batches"
+        whole = infer["full_graph_test_accuracy"]
+        if "accuracy" in infer:
+            found = f", accuracy {percent(infer['accuracy']) or 'unknown'} on all nodes asked for that have labels"
+            whole = infer["full_graph_accuracy"]
+        found += "" if whole is None else f", {percent(whole)} by exact inference on the full graph"
+        found += f"; {count(infer['num_outputs'])} nodes in {number(infer['seconds'], 1)} s"
+    return f'<p class="result">Chosen on validation: {text(soup["chosen"])}{found}.</p>'
 
 
-def _accuracies(rows: Sequence[tuple[str, float | None, float | None]], summary: Mapping[str, Any]) -> str:
-    text = _table(
-        ("model", "valid", "test"),
-        [(_text(name), _percent(valid), _percent(test)) for name, valid, test in rows],
-        ["chosen" in name for name, _, _ in rows],
+def _accuracies(summary: Mapping[str, Any]) -> str:
+    """Single models, their mean, and soups; the full graph where it was asked for, of the chosen soup only."""
+    singles = (summary["train"] or {"ingredients": []})["ingredients"]
+    soup, infer = summary["soup"] or {"methods": {}, "chosen": None}, summary["infer"] or {}
+    whole = infer.get("full_graph_test_accuracy")
+    rows: list[Sequence[str]] = []
+    marked = []
+    for i, single in enumerate(singles):
+        about = f"{count(single['epochs'])} epochs, {number(single['seconds_per_epoch'])} s each"
+        scores = (percent(single["valid_accuracy"]), percent(single["test_accuracy"]))
+        rows.append((f"single model {i}, seed {text(single['seed'])}", *scores, "", about))
+        marked.append(False)
+    if len(singles) > 1:
+        spread = [_spread([s[name] for s in singles]) for name in ("valid_accuracy", "test_accuracy")]
+        rows.append(("mean ± standard deviation", *spread, "", f"of {len(singles)} single models"))
+        marked.append(False)
+    for name, method in soup["methods"].items():
+        members = method.get("members")
+        chosen = name == soup["chosen"]
+        about = "" if members is None else f"of single model{'s' * (len(members) > 1)} {_members(members)}"
+        about += ", chosen on validation" if chosen else ""
+        scores = (percent(method["valid_accuracy"]), percent(method["test_accuracy"]))
+        rows.append((f"soup: {text(name)}", *scores, percent(whole) if chosen else "", about.removeprefix(", ")))
+        marked.append(chosen)
+    head = ("model", "valid", "test", "test, full graph", "")
+    about = (
+        "Accuracy on the packed validation and test records; by exact inference on the full graph for the chosen soup."
     )
-    infer = summary["infer"]
-    if infer is None:
-        return text
-    whole = infer["full_graph_test_accuracy"]
-    beside = "" if whole is None else f", exact full-graph inference {_percent(whole)}"
-    found = f"test accuracy {_percent(infer['test_accuracy']) or 'unknown'}{beside}"
-    if "accuracy" in infer:
-        found = f"accuracy on all of them that have labels {_percent(infer['accuracy']) or 'unknown'}"
-    return f"{text}<p>Inference on {_count(infer['num_outputs'])} nodes in {infer['seconds']:.1f} s: {found}.</p>"
+    return table(head, rows, about=about, marked=marked, words=1) if rows else ""
 
 
-def _stages(built: Sequence[Built]) -> str:
-    longest = max((b.manifest["seconds"] for b in built), default=0.0) or 1.0
+def _members(members: Sequence[int]) -> str:
+    return ", ".join(str(m) for m in members)
+
+
+def _spread(values: Sequence[float | None]) -> str:
+    """Mean and unbiased standard deviation, as a percentage; empty where one is unknown."""
+    known = [v for v in values if v is not None]
+    if len(known) < len(values):
+        return ""
+    return f"{100 * statistics.mean(known):.2f} ± {100 * statistics.stdev(known):.2f} %"
+
+
+def _learning(learning: Sequence[Curve]) -> str:
+    """Loss and validation accuracy: the best single model stands out, the others show the spread."""
+    if not learning:
+        return ""
+    best = max(learning, key=lambda c: -1.0 if c.valid_accuracy is None else c.valid_accuracy)
+    figures = []
+    for name, title, scale in (
+        ("loss", "training loss (nats)", 1.0),
+        ("valid_accuracy", "validation accuracy (%)", 100.0),
+    ):
+        lines = [Line(c.name, c.series.get(name, ()), strong=c is best) for c in learning]
+        lines = [line for line in lines if line.points]
+        if lines:
+            ends = "; ".join(
+                f"{line.name}: {line.points[0][1] * scale:.4g} to {line.points[-1][1] * scale:.4g}" for line in lines
+            )
+            figures.append(f"<figure>{line_chart(lines, title, ends, 'epoch', scale)}</figure>")
+    others = f', <span class="key"></span> the other {len(learning) - 1}' if len(learning) > 1 else ""
+    legend = f'<p><span class="key best"></span> {text(best.name)}, the best on validation{others}</p>'
+    return f'<div class="charts">{"".join(figures)}</div>{legend if figures else ""}'
+
+
+def _stages(report: Report) -> str:
+    artifacts = report.summary["artifacts"]
+    nodes = dag.build(report.recipe)
+    most = max((max(a["peak_bytes"], a["projected_bytes"] or 0) for a in artifacts.values()), default=0)
+    longest = max((a["seconds"] for a in artifacts.values()), default=0.0)
     rows = []
-    for b in built:
-        seconds, peak = b.manifest["seconds"], b.manifest["peak_bytes"]
-        share = f"{100 * peak / b.projected_bytes:.0f} %" if b.projected_bytes else ""
-        width = max(1, round(90 * seconds / longest))
+    for node in nodes:
+        a = artifacts.get(node.id)
+        if a is None:
+            rows.append((text(node.id), "not built", *[""] * 8))
+            continue
+        peak, projected = a["peak_bytes"], a["projected_bytes"]
+        known = projected is not None
         rows.append(
             (
-                _text(b.node.id),
-                "cached" if b.cached else "built",
-                f'{seconds:.1f} <span class="bar" style="width:{width}px"></span>',
+                text(node.id),
+                "cached" if a["cached"] else "built",
+                number(a["seconds"], 1),
+                meter(a["seconds"], 0, longest, 60),
                 human_bytes(peak),
-                human_bytes(b.projected_bytes) if b.projected_bytes else "",
-                share,
-                human_bytes(b.manifest["bytes_written"]),
-                f"<code>{_text(b.key[:12])}</code>",
+                human_bytes(projected) if known else "?",
+                f"{100 * peak / projected:.0f} %" if projected else "",
+                meter(peak, projected if known else 0, most),
+                human_bytes(a["bytes"]),
+                f"<code>{text(a['key'][:12])}</code>",
             )
         )
-    head = ("artifact", "state", "seconds", "peak memory", "projected", "used", "bytes written", "key")
-    note = "<p>Seconds and peak memory are those of the run that built the artifact; memory is above the worker.</p>"
-    return _table(head, rows) + note
-
-
-def _records(summary: Mapping[str, Any]) -> str:
-    stages = summary["stages"]
-    splits = (stages.get("influence") or {}).get("splits") or {}
-    rows = [
-        (
-            _text(split),
-            _count(figures["records"]),
-            _count(figures["rows"]),
-            _count(figures["edges"]),
-            "" if figures["replication"] is None else f"{figures['replication']:.2f}",
-        )
-        for split, figures in splits.items()
-    ]
-    if not rows:
-        return ""
-    text = _table(("split", "records", "rows", "edges", "replication"), rows)
-    partition = stages.get("partition") or {}
-    if partition.get("edge_cut") is not None:
-        text += (
-            f"<p>Partition: {_count(partition['parts'])} parts by {_text(partition['method'])}, "
-            f"{_percent(partition['edge_cut'])} of the edges cut, largest part {partition['balance']:.2f} x the mean. "
-            "Replication = rows in records / outputs.</p>"
-        )
-    return text
-
-
-def _charts(learning: Sequence[Curve]) -> str:
-    titles = {"loss": "training loss", "valid_accuracy": "validation accuracy"}
-    figures = []
-    for name, title in titles.items():
-        lines = [(i, curve.series.get(name, [])) for i, curve in enumerate(learning)]
-        if any(points for _, points in lines):
-            figures.append(f"<figure>{_chart(lines, title)}<figcaption>{title} by epoch</figcaption></figure>")
-    legend = "".join(
-        f'<span style="background:{_COLOURS[i % len(_COLOURS)]}"></span>{_text(curve.name)}'
-        for i, curve in enumerate(learning)
+    head = ("artifact", "state", "seconds", "", "peak memory", "projected", "used", "", "stored", "key")
+    about = (
+        "Seconds and peak memory are those of the run that built the artifact; memory is of one task above its worker, "
+        "measured (thin bar) and projected (track)."
     )
-    return f'<div class="charts">{"".join(figures)}</div><p class="legend">{legend}</p>'
+    picture = (
+        f'<div class="wide" tabindex="0" role="region" aria-label="Graph of the stages">{draw(nodes, artifacts)}</div>'
+    )
+    return picture + table(head, rows, about=about)
 
 
-def _chart(lines: Sequence[tuple[int, Sequence[tuple[float, float]]]], title: str) -> str:
-    xs = [x for _, points in lines for x, _ in points]
-    ys = [y for _, points in lines for _, y in points]
-    x0, x1, y0, y1 = min(xs), max(xs), min(ys), max(ys)
-    x1, y1 = max(x1, x0 + 1), y1 if y1 > y0 else y0 + 1e-3
-
-    def place(x: float, y: float) -> str:
-        left = _LEFT + (x - x0) / (x1 - x0) * (_WIDTH - _LEFT - 8)
-        top = _TOP + (y1 - y) / (y1 - y0) * (_HEIGHT - _TOP - _BOTTOM)
-        return f"{left:.1f} {top:.1f}"
-
-    floor = _HEIGHT - _BOTTOM
-    body = [
-        f'<line class="axis" x1="{_LEFT}" y1="{_TOP}" x2="{_LEFT}" y2="{floor}"/>',
-        f'<line class="axis" x1="{_LEFT}" y1="{floor}" x2="{_WIDTH - 8}" y2="{floor}"/>',
-    ]
-    for step in range(4):
-        value = y0 + (y1 - y0) * step / 3
-        body.append(f'<text x="{_LEFT - 6}" y="{place(x0, value).split()[1]}" text-anchor="end">{value:.3g}</text>')
-    for value, anchor in ((x0, "start"), (x1, "end")):
-        body.append(
-            f'<text x="{place(value, y0).split()[0]}" y="{floor + 16}" text-anchor="{anchor}">{value:.0f}</text>'
-        )
-    for i, points in lines:
-        if points:
-            path = "M" + " L".join(place(x, y) for x, y in points)
-            body.append(f'<path d="{path}" stroke="{_COLOURS[i % len(_COLOURS)]}"/>')
-    return f'<svg width="{_WIDTH}" height="{_HEIGHT}" role="img" aria-label="{_text(title)}">{"".join(body)}</svg>'
+def _beside(files: Mapping[str, str]) -> list[str]:
+    return [f'<p><a href="{text(name)}">{text(name)}</a>: {text(about)}.</p>' for name, about in files.items()]

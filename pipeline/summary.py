@@ -1,25 +1,18 @@
-"""`run.json` and `summary.json` come from manifests alone: built just now or cached, the figures are the same."""
+"""`summary.json` comes from manifests alone: built just now or cached, the figures are the same."""
 
 from __future__ import annotations
 
-import json
-import os
-import uuid
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from stages.errors import BadInput
-
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
-    from pathlib import Path
+    from collections.abc import Mapping, Sequence
 
     from pipeline.dag import Node
     from pipeline.recipe import Recipe
 
-__all__ = ["RUN_FORMAT", "Built", "accuracy_rows", "run_document", "summarise", "write_atomically"]
+__all__ = ["Built", "accuracy_rows", "summarise"]
 
-RUN_FORMAT = 1
 _SPLITS = ("train", "valid", "test", "infer")
 _METHODS = ("best", "uniform", "greedy")  # as tables list them; others follow by name
 
@@ -54,41 +47,6 @@ class Built:
         return None
 
 
-def write_atomically(path: Path, text: str) -> None:
-    """Readers of `path` see the old text or the new one, never a mix.
-
-    Raises
-    ------
-    BadInput
-        The folder cannot be written.
-    """
-    partial = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            with open(partial, "w", encoding="utf-8") as file:
-                file.write(text)
-                file.flush()
-                os.fsync(file.fileno())
-            partial.replace(path)
-        finally:
-            partial.unlink(missing_ok=True)
-    except OSError as error:
-        fix = "free some space or choose another folder with --runs DIR, then run the same command again"
-        raise BadInput(f"{path}: cannot be written: {error.strerror or error}", fix=fix) from error
-
-
-def run_document(recipe: Recipe, store: Path, built: Iterable[Built]) -> dict[str, Any]:
-    """What other programs open a run by: store, resolved recipe, and key and digest of every artifact."""
-    return {
-        "format": RUN_FORMAT,
-        "name": recipe.name,
-        "store": str(store.absolute()),
-        "recipe": recipe.tables(),
-        "artifacts": {b.node.id: {"stage": b.node.stage, "key": b.key, "digest": b.digest} for b in built},
-    }
-
-
 def summarise(recipe: Recipe, built: Sequence[Built]) -> dict[str, Any]:
     """The contract's `summary.json`; null where a stage or figure is absent."""
     by_id = {b.node.id: b for b in built}
@@ -114,6 +72,7 @@ def summarise(recipe: Recipe, built: Sequence[Built]) -> dict[str, Any]:
         "train": _train(recipe, by_id),
         "soup": _soup(recipe, by_id),
         "infer": _infer(recipe, by_id.get("infer")),
+        "artifacts": {b.node.id: _artifact(b) for b in built},
     }
 
 
@@ -142,6 +101,17 @@ def _dataset(recipe: Recipe, ingest: Built | None, split: Built | None) -> dict[
     }
 
 
+def _artifact(b: Built) -> dict[str, Any]:
+    return {
+        "stage": b.node.stage,
+        "key": b.key,
+        "cached": b.cached,
+        **{name: b.manifest[name] for name in ("seconds", "peak_bytes", "bytes_written")},
+        "projected_bytes": b.projected_bytes,
+        "bytes": sum(file["size"] for file in b.manifest["files"].values()),
+    }
+
+
 def _stage(nodes: Sequence[Built]) -> dict[str, Any]:
     """One entry a stage; where it has several artifacts: the first key, sums, and the largest peak."""
     found: dict[str, Any] = {
@@ -159,7 +129,12 @@ def _stage(nodes: Sequence[Built]) -> dict[str, Any]:
 def _records(records: Built | None, packed: Built | None) -> dict[str, Any]:
     facts = records.facts if records else {}
     inside = packed.facts if packed else {}
-    return {**_pick(facts, "records", "rows"), "edges": inside.get("edges"), **_pick(facts, "replication")}
+    return {
+        **_pick(facts, "records", "rows"),
+        "edges": inside.get("edges"),
+        **_pick(facts, "replication", "outputs", "captured"),
+        **_pick(inside, "dropped_nodes", "bytes"),
+    }
 
 
 def _quantize(facts: Mapping[str, Any]) -> dict[str, Any]:
@@ -215,6 +190,7 @@ def _soup(recipe: Recipe, by_id: Mapping[str, Built]) -> dict[str, Any] | None:
                 "test_accuracy": tested.get(name),
                 "seconds": seconds.get(name),
                 "peak_bytes": peaks.get(name),
+                "members": methods[name].get("members"),
             }
             for name in sorted(methods, key=_rank)
         },
@@ -247,8 +223,3 @@ def accuracy_rows(summary: Mapping[str, Any]) -> list[tuple[str, float | None, f
             marked = f"soup: {name}" + (" (chosen on validation)" if name == soup["chosen"] else "")
             rows.append((marked, method["valid_accuracy"], method["test_accuracy"]))
     return rows
-
-
-def dump(document: Mapping[str, Any]) -> str:
-    """JSON as it is written to files: readable, NaN refused."""
-    return json.dumps(document, indent=1, allow_nan=False, ensure_ascii=False) + "\n"

@@ -114,7 +114,9 @@ def test_plain_lines_tell_what_is_built(tmp_path):
     assert (tmp_path / "pot/objects/split").is_dir()
     summary = json.loads((tmp_path / "out/toy/summary.json").read_text())
     assert summary["train"] is None
-    assert "<svg" not in (tmp_path / "out/toy/report.html").read_text()
+    page = (tmp_path / "out/toy/report.html").read_text()
+    assert "stockpot run toy.toml split --store pot --runs out" in page
+    assert page.count("<td>not built</td>") == 13
 
 
 def test_plan_and_status(place):
@@ -152,7 +154,13 @@ def test_report_is_written_again(place):
     path = place / "runs/toy/report.html"
     path.unlink()
     assert stockpot(place, "report", "toy.toml").returncode == 0
-    assert "<svg" in path.read_text()
+    page = path.read_text()
+    assert "<code>stockpot run toy.toml</code>" in page
+    assert "validation accuracy (%)" in page
+    assert "href" not in page
+    (path.parent / "dask-report.html").write_text("a timeline")
+    assert stockpot(place, "report", "toy.toml").returncode == 0
+    assert '<a href="dask-report.html">' in path.read_text()
     none = stockpot(place, "report", "toy.toml", "--store", "elsewhere")
     assert none.returncode == 2
     assert "nothing of toy.toml is built in elsewhere" in none.stderr

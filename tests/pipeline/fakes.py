@@ -168,6 +168,8 @@ FACTS = {
         "num_features": 8,
         "max_rows": 31,
         "max_edges": 101,
+        "dropped_nodes": 3,
+        "bytes": 5000,
     },
     "train": lambda v: {
         "seed": v["train.seed"] + v["index"],

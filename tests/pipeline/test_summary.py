@@ -7,7 +7,8 @@ import pytest
 
 from pipeline.dag import build
 from pipeline.recipe import from_tables
-from pipeline.summary import Built, accuracy_rows, dump, run_document, summarise, write_atomically
+from pipeline.run_folder import dump, run_document, write_atomically
+from pipeline.summary import Built, accuracy_rows, summarise
 from stages.errors import BadInput
 from tests.pipeline import fakes
 
@@ -33,7 +34,13 @@ def built(*, cached=True, only=None, ingredients=2):
             "seconds": 1.5,
             "peak_bytes": 1000 * i,
             "bytes_written": 10,
-            "files": {},
+            "files": {"facts.json": {"size": 7, "digest": "0" * 32}},
+            "params": {"parts": 4, "name": "x"},
+            "software": {"python": "3.11.7", "numpy": "2.4.6"},
+            "started": 1.7e9 + i,
+            "threads": 2,
+            "device": "cpu",
+            "host": "node-1",
         }
         if node.stage == "soup":
             manifest["notes"] = {"soup": {"seconds": {"greedy": 3.0}, "peak_bytes": {"greedy": 13000}}}
@@ -52,7 +59,14 @@ def test_the_contract():
     assert influence["cached"] is True
     assert influence["seconds"] == pytest.approx(4.5)
     assert set(influence["splits"]) == {"train", "valid", "test"}
-    assert influence["splits"]["train"] == {"records": 2, "rows": 60, "edges": 200, "replication": 3.0}
+    train = influence["splits"]["train"]
+    assert {name: train[name] for name in ("records", "rows", "edges", "replication")} == {
+        "records": 2,
+        "rows": 60,
+        "edges": 200,
+        "replication": 3.0,
+    }
+    assert (train["outputs"], train["captured"], train["dropped_nodes"], train["bytes"]) == (20, 0.9, 3, 5000)
     quantize = summary["stages"]["quantize"]
     names = {"key", "codec", "bytes_per_row", "table_bytes", "compression_ratio", "nmse", "nmse_aggregated"}
     assert names <= set(quantize)
@@ -69,7 +83,18 @@ def test_the_contract():
         "test_accuracy": 0.72,
     }
     greedy = summary["soup"]["methods"]["greedy"]
-    assert greedy == {"valid_accuracy": 0.75, "test_accuracy": 0.74, "seconds": 3.0, "peak_bytes": 13000}
+    measured = {"valid_accuracy": 0.75, "test_accuracy": 0.74, "seconds": 3.0, "peak_bytes": 13000}
+    assert greedy == {**measured, "members": [0]}
+    assert summary["artifacts"]["pack:valid"] == {
+        "stage": "pack",
+        "key": nodes[8].key,
+        "cached": True,
+        "seconds": 1.5,
+        "peak_bytes": 8000,
+        "bytes_written": 10,
+        "projected_bytes": 18000,
+        "bytes": 7,
+    }
     assert summary["infer"]["full_graph_test_accuracy"] == 0.745
     assert json.loads(dump(summary)) == summary
 

@@ -1,0 +1,126 @@
+"""Sizes of the packed records come from their indexes; what is one number is said, and only what varies is drawn."""
+
+from __future__ import annotations
+
+import statistics
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from pipeline.budget import human_bytes
+from pipeline.report_chart import histograms
+from pipeline.report_html import count, number, percent, table, text
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from stages.stage import Reader
+
+__all__ = ["Sizes", "read_sizes", "record_sections"]
+
+WHAT = ("nodes", "edges", "outputs")
+ALIKE = 0.02  # sizes whose range is at most this share of their mean need no chart
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """Counts of each record of a split, in their order."""
+
+    nodes: Sequence[int]
+    edges: Sequence[int]
+    outputs: Sequence[int]
+
+
+def read_sizes(packed: Reader) -> Sizes | None:
+    """Sizes from the indexes of a `pack` artifact; None where it has none. O(records).
+
+    Raises
+    ------
+    Corrupt
+        An index does not match its digest.
+    """
+    found = [name for name in packed.names() if name.endswith(".index.arrow")]
+    if not found:
+        return None
+    from stages.pack.index import read_index
+
+    indexes = [read_index(packed.path(name)) for name in sorted(found)]
+    columns = ([int(n) for i in indexes for n in getattr(i, f"num_{what}")] for what in WHAT)
+    return Sizes(*columns)
+
+
+def record_sections(summary: Mapping[str, Any], sizes: Mapping[str, Sizes]) -> list[str]:
+    """Table of the splits, their record sizes, and what partition, features and order are worth."""
+    stages = summary["stages"]
+    splits = (stages.get("influence") or {}).get("splits") or {}
+    return [part for part in (_splits(splits), _sizes(sizes), _sentences(stages)) if part]
+
+
+def _splits(splits: Mapping[str, Mapping[str, Any]]) -> str:
+    if not splits:
+        return ""
+    rows = [
+        (
+            text(split),
+            *(count(figures.get(name)) for name in ("records", "outputs", "rows", "edges")),
+            number(figures.get("replication")),
+            percent(figures.get("captured")),
+            count(figures.get("dropped_nodes")),
+            "?" if figures.get("bytes") is None else human_bytes(figures["bytes"]),
+        )
+        for split, figures in splits.items()
+    ]
+    head = ("split", "records", "outputs", "rows", "edges", "replication", "captured influence", "dropped", "bytes")
+    about = (
+        "Packed splits. Replication: rows / outputs. Captured influence: mean share of an output's PageRank mass that "
+        "is inside its record, over a sample. Dropped: nodes that reach no output inside the record."
+    )
+    return table(head, rows, about=about)
+
+
+def _sizes(sizes: Mapping[str, Sizes]) -> str:
+    if not sizes:
+        return ""
+    cells: dict[str, list[str]] = {}
+    charts = []
+    for what in WHAT:
+        per_split = {split: getattr(found, what) for split, found in sizes.items()}
+        for split, values in per_split.items():
+            cells.setdefault(split, []).append(f"{min(values):,} / {statistics.median(values):,.0f} / {max(values):,}")
+        if any(max(v) - min(v) > ALIKE * statistics.mean(v) for v in per_split.values()):
+            about = "; ".join(
+                f"{split}: {len(v)} records of {min(v):,} to {max(v):,} {what}" for split, v in per_split.items()
+            )
+            title = f"records by number of {what}"
+            charts.append(f"<figure>{histograms(per_split, title, about, f'{what} in a record')}</figure>")
+    head = ("split", *(f"{what} in a record" for what in WHAT))
+    rows = [(text(split), *found) for split, found in cells.items()]
+    about = "Least / median / most, from the records' indexes; below, how many records there are of each size."
+    return table(head, rows, about=about) + f'<div class="charts">{"".join(charts)}</div>'
+
+
+def _sentences(stages: Mapping[str, Any]) -> str:
+    """Figures that need no chart."""
+    said = []
+    partition, codes, order = (stages.get(name) or {} for name in ("partition", "quantize", "order"))
+    if partition.get("edge_cut") is not None:
+        said.append(
+            f"Partition: {count(partition['parts'])} parts by {text(partition['method'])}, edge cut "
+            f"{percent(partition['edge_cut'])} of the edges, balance {number(partition['balance'])} "
+            "(largest part / mean part)."
+        )
+    if codes.get("codec") is not None:
+        width = (
+            "rows of varying length"
+            if codes["bytes_per_row"] is None
+            else f"{count(codes['bytes_per_row'])} bytes a row"
+        )
+        error = "" if codes.get("nmse") is None else f", normalised squared error {codes['nmse']:.3g}"
+        ratio = codes.get("compression_ratio")
+        smaller = "" if ratio is None else f", compression ratio {number(ratio)} against fp32"
+        said.append(f"Features: {text(codes['codec'])}, {width}{smaller}{error}.")
+    if order.get("tour_length") is not None:
+        said.append(
+            f"Order of the training records: {text(order['method'])}; the label distances along it sum to "
+            f"{number(order['tour_length'])}, in a random order to {number(order['random_length'])}."
+        )
+    return "".join(f"<p>{sentence}</p>" for sentence in said)
