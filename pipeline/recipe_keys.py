@@ -88,10 +88,11 @@ class Hag:
 
 @dataclass(frozen=True)
 class Train:
-    model: str = key("gcn", "gcn | sage")
+    model: str = key("gcn", "gcn | sage | gat | gin | package.module:factory, a model of your own")
     per_step: int = key(1, "records joined per training step: fewer, larger steps")
     layers: int = key(3, "message passing layers; records hold every hop they reach, whatever this is")
-    hidden: int = key(256, "width of the hidden layers")
+    hidden: int = key(256, "width of the hidden layers; of gat, all its heads together")
+    heads: int = key(4, "attention heads of gat, side by side in hidden layers, their mean in the last")
     dropout: float = key(0.5, "share of hidden values dropped while training, in [0, 1)")
     lr: float = key(1e-3, "Adam's learning rate")
     weight_decay: float = key(0.0, "L2 penalty of Adam")

@@ -16,7 +16,7 @@ from pipeline.prefetch import Prefetch
 from pipeline.records import Records
 from stages.errors import BadInput, Conflict
 from stages.pack.join import join
-from stages.pack.layers import Weights, trimmed
+from stages.pack.layers import Weights, transposes, trimmed
 from stages.quantize.codec import decode
 from stages.step import Adj, Step
 
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 __all__ = ["Order", "Steps", "csr_tensor"]
 
 STATE_FORMAT = 1
+TRANSPOSES = ("none", "inner", "all", "places")
 
 
 @dataclass(frozen=True)
@@ -68,6 +69,8 @@ class Steps:
     order : order artifact; where None, `shuffle` draws a permutation from (seed, epoch).
     layers : depth of the model: a step is trimmed to it.
     adj, normalization, mass, self_loops : values of the matrices, see `stages.pack.layers.Weights`.
+    transposes : what a backward pass will read of them. none | inner: but of the first matrix, where the features get
+        no gradient through it | all | places: all, with the places of their entries (`stages.step.Adj`).
     per_step : records joined in a step.
     shuffle : False keeps the order of the file.
     drop_last : leave out a last step of fewer records, and last steps that do not reach every rank.
@@ -93,6 +96,7 @@ class Steps:
         normalization: str = "sym",
         mass: str = "none",
         self_loops: bool = True,
+        transposes: str = "all",
         per_step: int = 1,
         shuffle: bool = True,
         seed: int = 0,
@@ -115,10 +119,12 @@ class Steps:
                 raise BadInput(f"{name}: expected a whole number from {least}, found {value!r}")
         if not 0 <= rank < world_size:
             raise BadInput(f"rank: expected 0 <= rank < world_size, found rank {rank} of {world_size}")
+        if transposes not in TRANSPOSES:
+            raise BadInput(f"transposes: expected {' | '.join(TRANSPOSES)}, found {transposes}")
         self.store = records
         self.store_key, self.split, self.order = store_key, split, order
         self.num_layers, self.per_step, self.seed = layers, per_step, seed
-        self.weights = Weights(adj, normalization, mass, self_loops)
+        self.weights, self.transposes = Weights(adj, normalization, mass, self_loops), transposes
         self.shuffle, self.drop_last, self.prefetch = shuffle, drop_last, prefetch
         self.rank, self.world_size = rank, world_size
         self.dtype, self.device, self.pin_memory, self.transform = dtype, torch.device(device), pin_memory, transform
@@ -258,16 +264,10 @@ class Steps:
         L = self.num_layers
         parts = [self.store[i] for i in records]
         joined = join(parts, layers=L)
-        made: list[tuple[Matrix, Adj]] = []
-        for matrix in self.matrices(joined):
-            if not made or made[-1][0] is not matrix:
-                made.append((matrix, Adj(self.csr(matrix), self.csr(matrix.transposed()))))
-            else:
-                made.append(made[-1])
         nodes = joined.num_sampled_nodes.tolist()
         return Step(
             x=self.features(parts, joined),
-            adjs=tuple(adj for _, adj in made),
+            adjs=self.adjs(self.matrices(joined), symmetric=self.weights.symmetric and joined.symmetric),
             y=self.tensor(joined.y.astype(np.int64)),
             n_id=self.tensor(joined.n_id.astype(np.int64)),
             input_id=self.tensor(joined.input_id.astype(np.int64)),
@@ -287,6 +287,22 @@ class Steps:
             joined.indices,
             deg,
             joined.weight if weighted else None,
+        )
+
+    def adjs(self, matrices: Sequence[Matrix], *, symmetric: bool) -> tuple[Adj, ...]:
+        """Matrices of a step with the transposes asked for; equal ones share their tensors."""
+        turned: list[Matrix | None] = [None] * len(matrices)
+        places: dict[int, torch.Tensor] = {}
+        if self.transposes == "places":
+            both = {id(m): m.turned() for m in matrices}
+            turned = [both[id(m)][0] for m in matrices]
+            places = {key: self.tensor(found) for key, (_, found) in both.items()}
+        elif self.transposes != "none":
+            turned = list(transposes(matrices, symmetric=symmetric, first=self.transposes == "all"))
+        csr = {id(m): self.csr(m) for m in [*matrices, *turned] if m is not None}
+        return tuple(
+            Adj(csr[id(m)], None if t is None else csr[id(t)], places.get(id(m)))
+            for m, t in zip(matrices, turned, strict=True)
         )
 
     def features(self, parts: Sequence[Any], joined: Joined) -> torch.Tensor:

@@ -15,17 +15,20 @@ __all__ = ["Adj", "Step"]
 
 @dataclass(frozen=True)
 class Adj:
-    """One layer's message passing matrix with its transpose, so that no backward pass has to transpose.
+    """One layer's message passing matrix with what its backward pass needs, so that no pass has to transpose.
 
     Attributes
     ----------
     csr : sparse CSR f4[rows, cols]; row = destination, local ids; rows = nodes of hops <= L - l, cols = of hops
         <= L - l + 1. The rows are the first nodes of the columns: the self feature of row i is x[i].
-    t_csr : sparse CSR f4[cols, rows], the exact transpose of `csr`.
+    t_csr : sparse CSR f4[cols, rows], the exact transpose of `csr`; None where no backward pass reads it.
+    places : i4[nnz], where each entry of `t_csr` stands in `csr`: values that are computed while training (attention)
+        are transposed by it. None where no backward pass reads it.
     """
 
     csr: Tensor
-    t_csr: Tensor
+    t_csr: Tensor | None = None
+    places: Tensor | None = None
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from stages.step import Adj
+from stages.train.foreign import Foreign
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -15,30 +16,30 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from stages.pack.layers import Matrix
-    from stages.train.model import GCN, SAGE
+    from stages.train.model import Network
 
 __all__ = ["full_graph_logits"]
 
 BLOCK_ROWS = 32_768
 
 
-def _block(matrix: Matrix, start: int, stop: int) -> Adj:
+def _block(matrix: Matrix, start: int, stop: int, device: torch.device) -> Adj:
     first, last = int(matrix.indptr[start]), int(matrix.indptr[stop])
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta state")
         csr = torch.sparse_csr_tensor(
-            torch.from_numpy(matrix.indptr[start : stop + 1] - matrix.indptr[start]),
-            torch.from_numpy(matrix.indices[first:last]),
-            torch.from_numpy(matrix.values[first:last]),
+            torch.from_numpy(matrix.indptr[start : stop + 1] - matrix.indptr[start]).to(device),
+            torch.from_numpy(matrix.indices[first:last]).to(device),
+            torch.from_numpy(matrix.values[first:last]).to(device),
             size=(stop - start, matrix.shape[1]),
             check_invariants=False,
         )
-    return Adj(csr, csr)  # no gradient is taken: the transpose is never used
+    return Adj(csr)  # no gradient is taken
 
 
 @torch.no_grad()
 def full_graph_logits(
-    model: GCN | SAGE, matrix: Matrix, x: Tensor, progress: Callable[[int, int, str], Any] | None = None
+    model: Network, matrix: Matrix, x: Tensor, progress: Callable[[int, int, str], Any] | None = None
 ) -> Tensor:
     """Logits of every node.
 
@@ -51,18 +52,26 @@ def full_graph_logits(
 
     Returns
     -------
-    f4[N, num_classes]. O(layers (nnz + N dim) dim) time; two layers' activations of all nodes, f4[N, dim] each, in
-    memory, and of a block beside them.
+    f4[N, num_classes] on the device of `x`. O(layers (nnz + N dim) dim) time; two layers' activations of all nodes,
+    f4[N, dim] each (three with attention), in memory, and of a block beside them. A model of one's own knows no
+    layers: it sees the whole graph in one pass, with all its messages in memory.
     """
-    nodes, depth = matrix.shape[0], len(model.convs)
+    nodes = matrix.shape[0]
+    if isinstance(model, Foreign):
+        logits = model(x, _block(matrix, 0, nodes, x.device))
+        if progress is not None:
+            progress(1, 1, "full graph")
+        return logits
+    depth = len(model.convs)
     starts = range(0, nodes, BLOCK_ROWS)
     for layer in range(depth):
+        x = model.project(layer, x)
         out: Tensor | None = None
         for i, start in enumerate(starts):
             stop = min(start + BLOCK_ROWS, nodes)
-            part = model.layer(layer, x, _block(matrix, start, stop), x[start:stop])
+            part = model.layer(layer, x, _block(matrix, start, stop, x.device), x[start:stop])
             if out is None:
-                out = torch.empty((nodes, part.shape[1]), dtype=part.dtype)
+                out = torch.empty((nodes, part.shape[1]), dtype=part.dtype, device=part.device)
             out[start:stop] = part
             if progress is not None:
                 progress(layer * len(starts) + i + 1, depth * len(starts), f"full graph, layer {layer + 1} of {depth}")

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from stages.train.model import GCN, SAGE
+    from stages.train.model import Network
 
 __all__ = ["Predictions", "predict", "write_predictions"]
 
@@ -32,7 +32,7 @@ class Predictions:
 
 @torch.no_grad()
 def predict(
-    models: Mapping[str, GCN | SAGE],
+    models: Mapping[str, Network],
     chosen: str,
     steps: Any,
     outputs: int,

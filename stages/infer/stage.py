@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from stages.soup.stage import ingredients
-from stages.stage import Cost, Facts, Inputs, Reader, Shard, Stage, Writer
-from stages.train.stage import TORCH_BYTES, step_bytes
+from stages.stage import Cost, Facts, Inputs, Reader, Shard, Stage, Writer, added
+from stages.train.stage import TORCH_BYTES, resolved_device, step_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from stages.infer.predict import Predictions
-    from stages.train.model import GCN, SAGE
+    from stages.train.model import Network
 
 __all__ = ["STAGE", "Params"]
 
@@ -26,13 +26,14 @@ _DECODE_ROWS = 65_536
 
 @dataclass(frozen=True)
 class Params:
-    """`full_graph`: also exact inference on the whole graph."""
+    """`full_graph`: also exact inference on the whole graph. `device`: where models are asked."""
 
     full_graph: bool
+    device: str = added("cpu")
 
 
 def _resolve(recipe: Mapping[str, Any], facts: Mapping[str, Facts]) -> Params:
-    return Params(bool(recipe["infer.full_graph"]))
+    return Params(bool(recipe["infer.full_graph"]), resolved_device(str(recipe["train.device"])))
 
 
 def _shards(params: Params, inputs: Inputs) -> Sequence[Shard]:
@@ -49,17 +50,16 @@ def _run(params: Params, inputs: Inputs, shard: Shard, writer: Writer) -> dict[s
     paths = {role: inputs[role].path("model.safetensors") for role in ingredients(inputs)}
     paths |= {name: soup.path(f"soup-{name}.safetensors") for name in soup.facts["methods"]}
     chosen = str(soup.facts["chosen"])
-    models: dict[str, tuple[str, GCN | SAGE]] = {}
+    models: dict[str, tuple[str, Network]] = {}
     same: dict[str, str] = {}
     for name in sorted(paths, key=lambda name: name != chosen):  # the chosen one first: equal ones need no second pass
-        model = load_model(paths[name])
+        model = load_model(paths[name]).to(params.device)
         digest = state_digest(model.state_dict())
         same[name] = models.setdefault(digest, (name, model))[0]
     distinct = dict(models.values())
-    config = distinct[chosen].config
     started = time.perf_counter()
     with settings(writer.threads):
-        steps = open_steps(inputs["outputs"], config, shuffle=False)
+        steps = open_steps(inputs["outputs"], distinct[chosen], shuffle=False, device=params.device)
         outputs, classes = int(packed["outputs"]), int(packed["num_classes"])
         found, scores = predict(distinct, chosen, steps, outputs, classes, writer.progress)
         write_predictions(writer.path("predictions.arrow"), found)
@@ -67,7 +67,7 @@ def _run(params: Params, inputs: Inputs, shard: Shard, writer: Writer) -> dict[s
         exact = None
         if params.full_graph:
             started = time.perf_counter()
-            exact = _full_graph_accuracy(distinct[chosen], inputs, found, writer)
+            exact = _full_graph_accuracy(distinct[chosen], inputs, found, writer, params.device)
             writer.note("full_graph_seconds", time.perf_counter() - started)
     labelled = scores[chosen].labelled
     accuracies = {name: scores[same[name]].accuracy if labelled else None for name in paths}
@@ -81,7 +81,9 @@ def _run(params: Params, inputs: Inputs, shard: Shard, writer: Writer) -> dict[s
     }
 
 
-def _full_graph_accuracy(model: Any, inputs: Inputs, found: Predictions, writer: Writer) -> float | None:
+def _full_graph_accuracy(
+    model: Network, inputs: Inputs, found: Predictions, writer: Writer, device: str
+) -> float | None:
     """Accuracy of exact inference on the labelled outputs; None where none has a label."""
     import torch
 
@@ -99,8 +101,8 @@ def _full_graph_accuracy(model: Any, inputs: Inputs, found: Predictions, writer:
         mass=config["mass"],
         self_loops=config["self_loops"],
     )
-    x = torch.from_numpy(_features(inputs["codes"]))
-    predicted = full_graph_logits(model, matrix, x, writer.progress).argmax(1).numpy()
+    x = torch.from_numpy(_features(inputs["codes"])).to(device)
+    predicted = full_graph_logits(model, matrix, x, writer.progress).argmax(1).cpu().numpy()
     labelled = found.y >= 0
     if not labelled.any():
         return None
@@ -138,15 +140,19 @@ def _cost(params: Params, facts: Mapping[str, Facts]) -> Cost:
     roles = ingredients(facts)
     weights = 4 * max((int(facts[role].get("num_parameters", 0)) for role in roles), default=0)
     hidden = max((int(facts[role].get("hidden", _HIDDEN)) for role in roles), default=_HIDDEN)
+    floats = max((int(facts[role].get("edge_floats", 0)) for role in roles), default=0)
     outputs, classes = int(packed["outputs"]), int(packed["num_classes"])
     written = outputs * (12 + 4 * classes)
     models = (len(roles) + 3) * weights
-    read, peak = int(packed["bytes"]) + models, step_bytes(hidden, packed) + 3 * written
+    read, peak = int(packed["bytes"]) + models, step_bytes(hidden, packed, edge_floats=floats) + 3 * written
     if params.full_graph:
         nodes, nnz, columns = int(graph["num_nodes"]), int(graph["nnz"]), int(codes["num_features"])
         read += 8 * nodes + 4 * nnz + int(codes["code_bytes"])
         # Per node: two layers' activations, pointers and a loop; per edge an id and a value; and blocks of rows.
         whole = nodes * (4 * (max(columns, hidden) + hidden) + 32) + 8 * nnz + (4 * max(columns, hidden) << 17)
+        if floats:
+            # Attention projects all nodes before the first edge; a model without layers sees all edges at once.
+            whole += 4 * nodes * (2 * hidden + floats * classes) + 4 * (nnz + nodes) * (2 * floats + 4)
         peak = max(peak, written + whole)
     return Cost(read, written, TORCH_BYTES + models + peak)
 
@@ -157,7 +163,7 @@ STAGE = Stage(
     exact=False,
     params=Params,
     roles=("outputs", "soup", "ingredient*", "graph", "codes"),
-    reads=("infer.full_graph",),
+    reads=("infer.full_graph", "train.device"),
     resolve=_resolve,
     shards=_shards,
     run=_run,

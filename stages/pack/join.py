@@ -51,6 +51,11 @@ class Joined:
     deg_w: NDArray[np.float32] | None = None
     out_deg: NDArray[np.int32] | None = None
 
+    @property
+    def symmetric(self) -> bool:
+        """Whether its edges are those of an undirected graph without weights: i -> j and j -> i, of the same worth."""
+        return self.out_deg is None and self.weight is None
+
 
 @njit(cache=True, nogil=True)
 def _positions(

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-__all__ = ["ADJ", "MASS", "NORMALIZATION", "Matrix", "Weights", "adjacency", "trimmed"]
+__all__ = ["ADJ", "MASS", "NORMALIZATION", "Matrix", "Weights", "adjacency", "transposes", "trimmed"]
 
 ADJ = ("plain", "plain+loops", "norm", "mean")
 NORMALIZATION = ("sym", "rw", "none")
@@ -57,6 +57,13 @@ class Weights:
         """Whether the matrix has a diagonal."""
         return self.adj == "plain+loops" or (self.adj == "norm" and self.self_loops)
 
+    @property
+    def symmetric(self) -> bool:
+        """Whether A_ij == A_ji bit by bit, for an undirected graph without edge weights."""
+        if self.adj == "norm":
+            return self.normalization != "rw" and self.mass == "none"
+        return self.adj != "mean"
+
 
 @dataclass(frozen=True)
 class Matrix:
@@ -78,12 +85,31 @@ class Matrix:
         nnz = int(self.indptr[rows])
         return Matrix((rows, cols), self.indptr[: rows + 1], self.indices[:nnz], self.values[:nnz])
 
+    def narrowed(self, rows: int, cols: int) -> Matrix:
+        """The first rows without their entries from column `cols` on: the transpose of `head(cols, rows)` where the
+        first columns of this matrix are symmetric. One pass over those rows; views where nothing is left out.
+        """
+        if cols == self.shape[1]:
+            return self.head(rows, cols)
+        nnz = int(self.indptr[rows])
+        indptr = np.empty(rows + 1, self.indptr.dtype)
+        indices, values = np.empty(nnz, self.indices.dtype), np.empty(nnz, np.float32)
+        end = _narrow(frozen(self.indptr), frozen(self.indices), frozen(self.values), cols, indptr, indices, values)
+        return Matrix((rows, cols), indptr, indices[:end], values[:end])
+
     def transposed(self) -> Matrix:
         """The exact transpose, values bit by bit, columns sorted. O(nnz + rows + cols)."""
+        return self.turned()[0]
+
+    def turned(self) -> tuple[Matrix, NDArray[np.integer[Any]]]:
+        """`transposed()` and, i4|i8[nnz], where each of its entries stands in this matrix."""
         indptr = np.empty(self.shape[1] + 1, self.indptr.dtype)
-        indices, values = np.empty(self.indices.size, self.indices.dtype), np.empty_like(self.values)
-        _transpose(frozen(self.indptr), frozen(self.indices), frozen(self.values), indptr, indices, values)
-        return Matrix((self.shape[1], self.shape[0]), indptr, indices, values)
+        indices, places = (
+            np.empty(self.indices.size, self.indices.dtype),
+            np.empty(self.indices.size, self.indptr.dtype),
+        )
+        _turn(frozen(self.indptr), frozen(self.indices), indptr, indices, places)
+        return Matrix((self.shape[1], self.shape[0]), indptr, indices, self.values[places]), places
 
 
 @njit(cache=True, nogil=True)
@@ -122,13 +148,35 @@ def _fill(
 
 
 @njit(cache=True, nogil=True)
-def _transpose(
+def _narrow(
     indptr: NDArray[np.integer[Any]],
     indices: NDArray[np.integer[Any]],
     values: NDArray[np.float32],
+    cols: int,
+    out_indptr: NDArray[np.integer[Any]],
+    out_indices: NDArray[np.integer[Any]],
+    out_values: NDArray[np.float32],
+) -> int:
+    end = 0
+    out_indptr[0] = 0
+    for i in range(out_indptr.size - 1):
+        for k in range(indptr[i], indptr[i + 1]):
+            if indices[k] >= cols:
+                break
+            out_indices[end] = indices[k]
+            out_values[end] = values[k]
+            end += 1
+        out_indptr[i + 1] = end
+    return end
+
+
+@njit(cache=True, nogil=True)
+def _turn(
+    indptr: NDArray[np.integer[Any]],
+    indices: NDArray[np.integer[Any]],
     t_indptr: NDArray[np.integer[Any]],
     t_indices: NDArray[np.integer[Any]],
-    t_values: NDArray[np.float32],
+    places: NDArray[np.integer[Any]],
 ) -> None:
     cols = t_indptr.size - 1
     t_indptr[:] = 0
@@ -141,7 +189,7 @@ def _transpose(
         for k in range(indptr[i], indptr[i + 1]):
             j = indices[k]
             t_indices[place[j]] = i
-            t_values[place[j]] = values[k]
+            places[place[j]] = k
             place[j] += 1
 
 
@@ -229,6 +277,31 @@ def trimmed(
     for h in range(layers - 1, 0, -1):
         shape = (reach[h - 1], reach[h])
         out.append(out[-1] if out[-1].shape == shape else first.head(*shape))
+    return out
+
+
+def transposes(matrices: Sequence[Matrix], *, symmetric: bool, first: bool = True) -> list[Matrix | None]:
+    """The transpose of every matrix of `trimmed`; equal ones are the same object.
+
+    Parameters
+    ----------
+    matrices : of `trimmed`.
+    symmetric : whether A_ij == A_ji (`Weights.symmetric`, undirected, no edge weights): the transpose of an inner
+        layer is then a column prefix of the first matrix, and nothing is transposed for it.
+    first : whether the transpose of the first matrix is read; None stands for it where not.
+    """
+    out: list[Matrix | None] = []
+    outer = matrices[0]
+    for i, matrix in enumerate(matrices):
+        rows, cols = matrix.shape
+        if i and matrix is matrices[i - 1] and out[-1] is not None:
+            out.append(out[-1])
+        elif i == 0 and not first:
+            out.append(None)
+        elif symmetric and cols <= outer.shape[0]:
+            out.append(outer.narrowed(cols, rows))
+        else:
+            out.append(matrix.transposed())
     return out
 
 

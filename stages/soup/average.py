@@ -26,6 +26,7 @@ class Average:
 
     count: int = 0
     sums: State = field(default_factory=dict)
+    types: dict[str, torch.dtype] = field(default_factory=dict)
 
     def add(self, state: Mapping[str, Tensor]) -> None:
         """Add one ingredient, tensor by tensor by name; O(P)."""
@@ -33,14 +34,14 @@ class Average:
             if name in self.sums:
                 self.sums[name] += values
             else:
-                self.sums[name] = values.to(torch.float64, copy=True)
+                self.sums[name], self.types[name] = values.to(torch.float64, copy=True), values.dtype
         self.count += 1
 
     def mean(self, extra: Mapping[str, Tensor] | None = None) -> State:
-        """The mean as float32, with `extra` counted as one more ingredient where given; O(P)."""
+        """The mean in the ingredients' types, with `extra` counted as one more of them where given; O(P)."""
         total = self.count + (extra is not None)
         return {
-            name: ((values if extra is None else values + extra[name]) / total).to(torch.float32)
+            name: ((values if extra is None else values + extra[name]) / total).to(self.types[name])
             for name, values in self.sums.items()
         }
 

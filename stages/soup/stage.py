@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from stages.errors import BadInput, Conflict
-from stages.stage import Cost, Facts, Inputs, Reader, Shard, Stage, Writer
-from stages.train.stage import TORCH_BYTES, step_bytes
+from stages.stage import Cost, Facts, Inputs, Reader, Shard, Stage, Writer, added
+from stages.train.stage import TORCH_BYTES, resolved_device, step_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -26,9 +26,13 @@ _HIDDEN = 1024  # width reckoned with until an ingredient says its own
 
 @dataclass(frozen=True)
 class Params:
-    """`method`: "auto", the best of `METHODS` on validation, or one of them. "best" is made in any case."""
+    """`method`: "auto", the best of `METHODS` on validation, or one of them. "best" is made in any case.
+
+    `device`: where candidates are evaluated; averages are made on the CPU.
+    """
 
     method: str
+    device: str = added("cpu")
 
 
 def ingredients(roles: Mapping[str, Any]) -> list[str]:
@@ -52,7 +56,7 @@ def _resolve(recipe: Mapping[str, Any], facts: Mapping[str, Facts]) -> Params:
             f"soup.holdout: a share held out for souping is not available; expected 0, found {holdout:g}",
             fix="--set soup.holdout=0.0",
         )
-    return Params(method)
+    return Params(method, resolved_device(str(recipe["train.device"])))
 
 
 def _shards(params: Params, inputs: Inputs) -> Sequence[Shard]:
@@ -93,9 +97,9 @@ def _run(params: Params, inputs: Inputs, shard: Shard, writer: Writer) -> dict[s
     config, init_digest = _compatible(paths)
     wanted = METHODS if params.method == "auto" else tuple(dict.fromkeys(("best", params.method)))
     evaluations = len(paths) + ("uniform" in wanted) + (len(paths) - 1 if "greedy" in wanted else 0)
-    model, done = build_model(config), 0
+    model, done = build_model(config).to(params.device), 0
     scores: dict[str, Score] = {}  # by digest of the weights: equal candidates are evaluated once
-    steps = open_steps(inputs["valid"], config, shuffle=False)
+    steps = open_steps(inputs["valid"], model, shuffle=False, device=params.device)
 
     def load(i: int) -> dict[str, Any]:
         return read_state(paths[i])[0]
@@ -169,7 +173,8 @@ def _cost(params: Params, facts: Mapping[str, Facts]) -> Cost:
     roles = ingredients(facts)
     weights = 4 * max((int(facts[role].get("num_parameters", 0)) for role in roles), default=0)
     hidden = max((int(facts[role].get("hidden", _HIDDEN)) for role in roles), default=_HIDDEN)
-    step = step_bytes(hidden, valid)
+    floats = max((int(facts[role].get("edge_floats", 0)) for role in roles), default=0)
+    step = step_bytes(hidden, valid, edge_floats=floats)
     reads = (2 * len(roles) + 1) * int(valid["bytes"]) + 3 * len(roles) * weights
     return Cost(reads, (len(METHODS) + 1) * weights, TORCH_BYTES + step + 8 * weights)
 
@@ -180,7 +185,7 @@ STAGE = Stage(
     exact=False,
     params=Params,
     roles=("valid", "ingredient*"),
-    reads=("soup.method", "soup.holdout"),
+    reads=("soup.method", "soup.holdout", "train.device"),
     resolve=_resolve,
     shards=_shards,
     run=_run,

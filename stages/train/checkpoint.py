@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-    from stages.train.model import Model
+    from stages.train.model import Network
 
 __all__ = ["NEWEST", "PREVIOUS", "Progress", "load", "save"]
 
@@ -59,7 +59,7 @@ def save(
     folder: Path,
     identity: Mapping[str, Any],
     progress: Progress,
-    model: Model,
+    model: Network,
     adam: torch.optim.Adam,
     best: Mapping[str, Tensor],
 ) -> None:
@@ -82,7 +82,7 @@ def save(
 
 
 def load(
-    folder: Path, identity: Mapping[str, Any], model: Model, adam: torch.optim.Adam
+    folder: Path, identity: Mapping[str, Any], model: Network, adam: torch.optim.Adam
 ) -> tuple[Progress | None, dict[str, Tensor], list[str]]:
     """Restore model, optimiser and dropout generator from the newest whole checkpoint.
 
@@ -110,7 +110,7 @@ def load(
     return None, {}, words
 
 
-def _restore(tensors: Mapping[str, Tensor], model: Model, adam: torch.optim.Adam) -> None:
+def _restore(tensors: Mapping[str, Tensor], model: Network, adam: torch.optim.Adam) -> None:
     parts: dict[str, dict[str, Tensor]] = {"model": {}, "best": {}, "adam": {}}
     for name, values in tensors.items():
         if name != "generator":

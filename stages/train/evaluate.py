@@ -9,16 +9,14 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch.nn import functional
 
-from stages.train.model import MODELS
-
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Iterable, Iterator
 
     from torch import Tensor
 
     from stages.stage import Reader
     from stages.step import Step
-    from stages.train.model import Model
+    from stages.train.model import Network
 
 __all__ = ["Score", "count", "evaluate", "open_steps", "score", "settings"]
 
@@ -59,7 +57,7 @@ def score(logits: Tensor, y: Tensor) -> Score:
 
 
 @torch.no_grad()
-def evaluate(model: Model, steps: Iterable[Step]) -> Score:
+def evaluate(model: Network, steps: Iterable[Step]) -> Score:
     """Score of a model over the outputs of all steps, in eval mode; its mode is restored."""
     training = model.training
     model.eval()
@@ -70,15 +68,20 @@ def evaluate(model: Model, steps: Iterable[Step]) -> Score:
     return total
 
 
-def open_steps(reader: Reader, config: Mapping[str, Any], **options: Any) -> Any:
-    """Steps of a packed split as the model of `config` reads them: its depth, matrix and normalisation."""
+def open_steps(reader: Reader, model: Network, *, training: bool = False, **options: Any) -> Any:
+    """Steps of a packed split as `model` reads them: its depth, matrix and normalisation.
+
+    `training`: with the transposes a backward pass reads.
+    """
     read: Any = reader  # the pipeline's reader of a packed split; its loader is not part of the stages
+    config = model.config
     return read.batches(
         layers=int(config["layers"]),
-        adj=MODELS[str(config["model"])].adj,
+        adj=model.adj,
         normalization=config["normalization"],
         mass=config["mass"],
         self_loops=config["self_loops"],
+        transposes=model.transposes if training else "none",
         **options,
     )
 

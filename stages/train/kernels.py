@@ -29,21 +29,23 @@ def _product(csr: Tensor, x: Tensor) -> Tensor:
     return torch.sparse.mm(csr, x) if x.is_cuda else torch.sparse.mm(csr, x, "sum")
 
 
-def spmm(csr: Tensor, t_csr: Tensor, x: Tensor) -> Tensor:
+def spmm(csr: Tensor, t_csr: Tensor | None, x: Tensor) -> Tensor:
     """`csr @ x`, whose gradient is `t_csr @ grad`: nothing is transposed at run time.
 
     Parameters
     ----------
     csr : sparse CSR f4[rows, cols].
-    t_csr : sparse CSR f4[cols, rows], its exact transpose.
+    t_csr : sparse CSR f4[cols, rows], its exact transpose; None where `x` needs no gradient.
     x : f4[cols, dim].
 
     Returns
     -------
     f4[rows, dim]; O(nnz dim). No gradient is computed where `x` needs none.
     """
-    if not x.requires_grad:
+    if not (x.requires_grad and torch.is_grad_enabled()):
         return _product(csr, x)
+    if t_csr is None:
+        raise ValueError("sparse product: a gradient needs the transpose; these steps bring none")
     return _Spmm.apply(csr, t_csr, x)
 
 

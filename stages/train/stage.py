@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from stages.errors import BadInput
-from stages.stage import Cost, Facts, Inputs, Reader, Shard, Stage, Writer
+from stages.stage import Cost, Facts, Inputs, Reader, Shard, Stage, Writer, added
+from stages.train.factory import source_digest
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-__all__ = ["STAGE", "TORCH_BYTES", "Params", "parameter_bytes", "step_bytes"]
+__all__ = ["NAMES", "STAGE", "TORCH_BYTES", "Params", "edge_floats", "parameter_bytes", "resolved_device", "step_bytes"]
+
+NAMES = ("gcn", "sage", "gat", "gin")
+"""Models of stockpot, `stages.train.model.MODELS`; any other name is package.module:factory."""
 
 TORCH_BYTES = 320 << 20  # torch, numba and their libraries in one process
 _PREFETCH = 2
@@ -27,7 +31,10 @@ class Params:
     ----------
     index : number of the ingredient: its batch order and dropout are drawn from seed + index, its start from seed.
     device : "cpu", "cuda" or "cuda:N".
-    normalization, mass, self_loops : `[graph]` for gcn; "none", "none", False for models that read no values.
+    normalization, mass, self_loops : `[graph]` for gcn and a factory's model; "none", "none", False for models that
+        read no values, but `self_loops` for gat.
+    heads : attention heads of gat, handed to a factory; 0 for models without.
+    source_digest : of the source file of a factory's module.
     """
 
     model: str
@@ -46,15 +53,17 @@ class Params:
     normalization: str
     mass: str
     self_loops: bool
+    heads: int = added(0)
+    source_digest: str = added("")
 
 
 def _resolve(recipe: Mapping[str, Any], facts: Mapping[str, Facts]) -> Params:
     get = {name.removeprefix("train."): value for name, value in recipe.items()}
     model, ranks = str(get["model"]), int(get["ranks"])
-    if model not in ("gcn", "sage"):
-        what = "models of one's own" if ":" in model else f"model {model}"
+    own = ":" in model
+    if model not in NAMES and not own:
         raise BadInput(
-            f"train.model: {what} not available in this version; expected gcn or sage, found {model!r}",
+            f"train.model: expected {', '.join(NAMES)} or package.module:factory, found {model!r}",
             fix="--set train.model=gcn",
         )
     if ranks != 1:
@@ -62,7 +71,15 @@ def _resolve(recipe: Mapping[str, Any], facts: Mapping[str, Facts]) -> Params:
             f"train.ranks: several ranks for one model are not available in this version; expected 1, found {ranks}",
             fix="--set train.ranks=1",
         )
-    for name, least in (("per_step", 1), ("layers", 1), ("hidden", 1), ("epochs", 1), ("patience", 1), ("seed", 0)):
+    for name, least in (
+        ("per_step", 1),
+        ("layers", 1),
+        ("hidden", 1),
+        ("epochs", 1),
+        ("patience", 1),
+        ("seed", 0),
+        ("heads", 1),
+    ):
         if int(get[name]) < least:
             raise BadInput(f"train.{name}: expected at least {least}, found {get[name]}")
     for name, ok, expected in (
@@ -73,12 +90,18 @@ def _resolve(recipe: Mapping[str, Any], facts: Mapping[str, Facts]) -> Params:
     ):
         if not ok:
             raise BadInput(f"train.{name}: expected {expected}, found {get[name]}")
-    normalised = model == "gcn"  # a mean divides by the neighbours it has: nothing of [graph] changes it
+    hidden, heads = int(get["hidden"]), int(get["heads"])
+    if model == "gat" and hidden % heads:
+        raise BadInput(
+            f"train.hidden: expected a multiple of train.heads ({heads}), its heads side by side, found {hidden}",
+            fix=f"--set train.hidden={-(-hidden // heads) * heads}",
+        )
+    normalised = own or model == "gcn"  # a mean divides by the neighbours it has: nothing of [graph] changes it
     return Params(
         model=model,
         per_step=int(get["per_step"]),
         layers=int(get["layers"]),
-        hidden=int(get["hidden"]),
+        hidden=hidden,
         dropout=float(get["dropout"]),
         lr=float(get["lr"]),
         weight_decay=float(get["weight_decay"]),
@@ -87,14 +110,23 @@ def _resolve(recipe: Mapping[str, Any], facts: Mapping[str, Facts]) -> Params:
         patience=int(get["patience"]),
         seed=int(get["seed"]),
         index=int(recipe["index"]),
-        device=_device(str(get["device"])),
+        device=resolved_device(str(get["device"])),
         normalization=str(recipe["graph.normalization"]) if normalised else "none",
         mass=str(recipe["graph.mass"]) if normalised else "none",
-        self_loops=bool(recipe["graph.self_loops"]) if normalised else False,
+        self_loops=bool(recipe["graph.self_loops"]) if normalised or model == "gat" else False,
+        heads=heads if own or model == "gat" else 0,
+        source_digest=source_digest(model) if own else "",
     )
 
 
-def _device(asked: str) -> str:
+def resolved_device(asked: str) -> str:
+    """`train.device` as "cpu", "cuda" or "cuda:N".
+
+    Raises
+    ------
+    BadInput
+        There is no such device, or no CUDA here.
+    """
     if asked == "auto":
         return "cuda" if _has_cuda() else "cpu"
     kind, _, number = asked.partition(":")
@@ -124,24 +156,16 @@ def _shards(params: Params, inputs: Inputs) -> Sequence[Shard]:
 
 def _run(params: Params, inputs: Inputs, shard: Shard, writer: Writer) -> dict[str, Any]:
     from stages.train.evaluate import open_steps
-    from stages.train.model import save_model
+    from stages.train.model import build_model, save_model
     from stages.train.trainer import train
 
     packed = inputs["train"].facts
-    config = {
-        "model": params.model,
-        "num_features": int(packed["num_features"]),
-        "num_classes": int(packed["num_classes"]),
-        "hidden": params.hidden,
-        "layers": params.layers,
-        "dropout": params.dropout,
-        "normalization": params.normalization,
-        "mass": params.mass,
-        "self_loops": params.self_loops,
-    }
+    config = _config(params, packed)
+    model = build_model(config, params.seed)
     train_steps = open_steps(
         inputs["train"],
-        config,
+        model,
+        training=True,
         per_step=params.per_step,
         order=inputs.get("order"),
         shuffle=True,
@@ -149,7 +173,7 @@ def _run(params: Params, inputs: Inputs, shard: Shard, writer: Writer) -> dict[s
         prefetch=_PREFETCH,
         device=params.device,
     )
-    valid_steps = open_steps(inputs["valid"], config, shuffle=False, prefetch=_PREFETCH, device=params.device)
+    valid_steps = open_steps(inputs["valid"], model, shuffle=False, prefetch=_PREFETCH, device=params.device)
     identity = {role: inputs[role].digest for role in sorted(inputs)}
     result = train(
         params, config, train_steps, valid_steps, writer.scratch(), writer.threads, writer.progress, identity
@@ -166,6 +190,8 @@ def _run(params: Params, inputs: Inputs, shard: Shard, writer: Writer) -> dict[s
         "num_parameters": sum(p.numel() for p in result.model.parameters()),
         "init_digest": result.init_digest,
     }
+    if params.model not in ("gcn", "sage"):
+        facts["edge_floats"] = edge_floats(params, packed)
     save_model(writer.path("model.safetensors"), result.model, {**facts, "inputs": identity})
     writer.path("history.json").write_text(json.dumps(result.history, indent=1, sort_keys=True) + "\n")
     writer.note("seconds", result.seconds)
@@ -174,35 +200,70 @@ def _run(params: Params, inputs: Inputs, shard: Shard, writer: Writer) -> dict[s
     return facts
 
 
+def _config(params: Params, packed: Facts) -> dict[str, Any]:
+    """For `build_model`: what the model is made of, and for a factory all of `[train]` but the ingredient's number."""
+    config: dict[str, Any] = {
+        "model": params.model,
+        "num_features": int(packed["num_features"]),
+        "num_classes": int(packed["num_classes"]),
+        "hidden": params.hidden,
+        "layers": params.layers,
+        "dropout": params.dropout,
+        "normalization": params.normalization,
+        "mass": params.mass,
+        "self_loops": params.self_loops,
+    }
+    if params.heads:
+        config["heads"] = params.heads
+    if params.model not in NAMES:
+        config |= {name: value for name, value in asdict(params).items() if name not in {*config, "index"}}
+    return config
+
+
 def _finish(params: Params, inputs: Inputs, shards: Mapping[str, Reader], writer: Writer) -> dict[str, Any]:
     return dict(shards["ingredient"].facts)
 
 
-def step_bytes(hidden: int, facts: Facts, *, per_step: int = 1, layers: int = 0) -> int:
+def edge_floats(params: Params, facts: Facts) -> int:
+    """4-byte values a layer holds for every edge: attention by head; messages and ids for a factory's model."""
+    if params.model in NAMES:
+        return params.heads
+    return 3 * max(int(facts["num_features"]), params.hidden) + 8
+
+
+def step_bytes(hidden: int, facts: Facts, *, per_step: int = 1, layers: int = 0, edge_floats: int = 0) -> int:
     """Bytes of steps being loaded and of the activations on one, from the facts of a packed split.
 
     `layers` is 0 where nothing is kept for a backward pass.
     """
     rows, edges = per_step * int(facts["max_rows"]), per_step * int(facts["max_edges"])
     features, classes = int(facts["num_features"]), int(facts["num_classes"])
-    loaded = rows * (4 * features + 40) + 2 * 8 * (edges + rows)  # features and ids; two CSR of i4 ids and f4 values
+    # Features and ids; two CSR of i4 ids and f4 values, and the places of the entries where attention is transposed.
+    loaded = rows * (4 * features + 40) + (16 + 4 * bool(edge_floats)) * (edges + rows)
     # A layer keeps its aggregated input and what LayerNorm, ReLU and dropout remember; backward holds two more.
     widths = max(features, hidden) * (6 * layers or 4) + classes * 4
-    return (1 + _PREFETCH) * loaded + 4 * rows * widths
+    activations = 4 * rows * widths
+    if edge_floats:
+        # What a layer holds by edge, and a gradient of the same size; the heads of the last layer stand side by side.
+        activations += 4 * (edges + rows) * edge_floats * (layers + 2) + 12 * rows * classes * edge_floats
+    # In flight: one in use, those ready and one at work.
+    return (2 + _PREFETCH) * loaded + activations
 
 
 def parameter_bytes(params: Params, facts: Facts) -> int:
     features, classes = int(facts["num_features"]), int(facts["num_classes"])
     dims = [features, *[params.hidden] * (params.layers - 1), classes]
-    each = 2 if params.model == "sage" else 1
-    return 4 * sum(each * a * b + 3 * b for a, b in pairwise(dims))
+    each = {"gcn": 1, "sage": 2, "gat": 1, "gin": 2}.get(params.model, 4)  # matrices of a layer; 4 is a guess
+    matrices = sum(each * max(a, b) * b + 6 * b for a, b in pairwise(dims))
+    return 4 * (matrices + params.heads * (dims[-2] + 4) * classes)
 
 
 def _cost(params: Params, facts: Mapping[str, Facts]) -> Cost:
     train, valid = facts["train"], facts["valid"]
+    floats = edge_floats(params, train)
     step = max(
-        step_bytes(params.hidden, train, per_step=params.per_step, layers=params.layers),
-        step_bytes(params.hidden, valid),
+        step_bytes(params.hidden, train, per_step=params.per_step, layers=params.layers, edge_floats=floats),
+        step_bytes(params.hidden, valid, edge_floats=floats),
     )
     weights = parameter_bytes(params, train)
     # Weights, gradients, two moments, the best weights, and one copy of all in a checkpoint being written.
@@ -221,6 +282,7 @@ STAGE = Stage(
         "train.per_step",
         "train.layers",
         "train.hidden",
+        "train.heads",
         "train.dropout",
         "train.lr",
         "train.weight_decay",

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from stages.step import Step
-    from stages.train.model import Model
+    from stages.train.model import Network
     from stages.train.stage import Params
 
 __all__ = ["Result", "train"]
@@ -43,7 +43,7 @@ PLATEAU_FLOOR = 0.1  # lowest learning rate of the plateau schedule, as a share 
 class Result:
     """Best weights on validation and how they came about."""
 
-    model: Model
+    model: Network
     init_digest: str
     best: dict[str, Any]
     history: list[dict[str, Any]]
@@ -109,7 +109,7 @@ def train(
 
 def _epochs(
     params: Params,
-    model: Model,
+    model: Network,
     adam: torch.optim.Adam,
     progress: Progress,
     best: dict[str, Tensor],
@@ -178,7 +178,7 @@ def _epochs(
     return best
 
 
-def _step(model: Model, adam: torch.optim.Adam, step: Step, epoch: int, index: int) -> Score:
+def _step(model: Network, adam: torch.optim.Adam, step: Step, epoch: int, index: int) -> Score:
     logits = model(step.x, step.adjs)
     loss = functional.cross_entropy(logits, step.y, ignore_index=-1, reduction="sum")
     found = count(logits.detach(), step.y, float(loss.detach()))
@@ -194,10 +194,10 @@ def _step(model: Model, adam: torch.optim.Adam, step: Step, epoch: int, index: i
     return found
 
 
-def _adam(model: Model, params: Params) -> torch.optim.Adam:
+def _adam(model: Network, params: Params) -> torch.optim.Adam:
     """Adam; matrices decay, biases and LayerNorm weights do not."""
     decayed = [p for p in model.parameters() if p.dim() > 1]
-    plain = [p for p in model.parameters() if p.dim() == 1]
+    plain = [p for p in model.parameters() if p.dim() <= 1]
     groups = [{"params": decayed, "weight_decay": params.weight_decay}, {"params": plain, "weight_decay": 0.0}]
     return torch.optim.Adam(groups, lr=params.lr, fused=True)
 

@@ -23,7 +23,7 @@ from torch.nn import functional
 from pipeline.store import Store
 from stages.pack.layers import adjacency
 from stages.step import Adj
-from stages.train.model import build_model
+from stages.train.model import MODELS, build_model
 
 
 def load(run: Path):
@@ -47,22 +47,28 @@ def load(run: Path):
 
 
 def matrix(graph, kind: str) -> Adj:
-    """`norm`: D^-1/2 (A + I) D^-1/2; `mean`: D^-1 A; of the whole graph."""
+    """The matrix `kind` of the whole graph, its transpose and where the transpose's entries come from."""
     whole = adjacency(graph.array("indptr"), graph.array("indices"), adj=kind)
+    turned, places = whole.turned()
 
     def csr(m):
         parts = (torch.from_numpy(np.array(v)) for v in (m.indptr, m.indices, m.values))
         return torch.sparse_csr_tensor(*parts, size=m.shape)
 
-    return Adj(csr(whole), csr(whole.transposed()))
+    return Adj(csr(whole), csr(turned), torch.from_numpy(places))
 
 
-def train(adj: Adj, x: torch.Tensor, y: torch.Tensor, split: list[torch.Tensor], args, seed: int) -> dict:
-    started = time.perf_counter()
+def configured(args, x: torch.Tensor, y: torch.Tensor) -> dict:
     config = {
         "model": args.model, "num_features": x.shape[1], "num_classes": int(y.max()) + 1,
         "hidden": args.hidden, "layers": args.layers, "dropout": args.dropout,
     }  # fmt: skip
+    return config | ({"heads": args.heads} if args.model == "gat" else {})
+
+
+def train(adj: Adj, x: torch.Tensor, y: torch.Tensor, split: list[torch.Tensor], args, seed: int) -> dict:
+    started = time.perf_counter()
+    config = configured(args, x, y)
     model = build_model(config, seed=seed)
     model.generator = torch.Generator().manual_seed(seed)
     decayed = [p for p in model.parameters() if p.dim() > 1]
@@ -101,7 +107,7 @@ def train(adj: Adj, x: torch.Tensor, y: torch.Tensor, split: list[torch.Tensor],
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", type=Path, help="folder of a run; its graph, split and [train] are used")
-    parser.add_argument("--model", choices=["gcn", "sage"], default=None)
+    parser.add_argument("--model", choices=list(MODELS), default=None)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--lr", type=float, default=None)
     parser.add_argument("--schedule", choices=["plateau", "cosine", "constant"], default="plateau")
@@ -110,11 +116,11 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_flush_denormal(True)
     graph, x, y, lists, recipe = load(args.run)
-    for name in ("layers", "hidden", "dropout", "weight_decay"):
-        setattr(args, name, recipe["train"][name])
+    for name in ("layers", "hidden", "heads", "dropout", "weight_decay"):
+        setattr(args, name, recipe["train"].get(name, 4))  # runs from before `heads` have none
     args.model, args.lr = args.model or recipe["train"]["model"], args.lr or recipe["train"]["lr"]
-    adj = matrix(graph, "norm" if args.model == "gcn" else "mean")
     tensors = torch.from_numpy(x), torch.from_numpy(y), [torch.from_numpy(ids) for ids in lists]
+    adj = matrix(graph, build_model(configured(args, *tensors[:2])).adj)
     for seed in args.seeds:
         row = train(adj, *tensors, args, seed)
         settings = {"lr": args.lr, "schedule": args.schedule, "patience": args.patience}

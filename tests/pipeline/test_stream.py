@@ -64,6 +64,21 @@ def test_a_step_holds_its_nodes_features_and_labels(made, per_step):
     assert sorted(seen) == list(range(84))
 
 
+def test_a_step_brings_the_transposes_asked_for(made):
+    pack, _ = made
+    whole = next(iter(steps_of(pack, layers=3, shuffle=False)))
+    for kind in ("none", "inner", "places"):
+        step = next(iter(steps_of(pack, layers=3, shuffle=False, transposes=kind)))
+        there = [adj.t_csr is not None for adj in step.adjs]
+        assert there == {"none": [False] * 3, "inner": [False, True, True]}.get(kind, [True] * 3)
+        for mine, full in zip(step.adjs, whole.adjs, strict=True):
+            assert torch.equal(mine.csr.to_dense(), full.csr.to_dense())
+            assert mine.t_csr is None or torch.equal(mine.t_csr.to_dense(), full.t_csr.to_dense())
+            assert (mine.places is None) == (kind != "places")
+            if mine.places is not None:
+                assert torch.equal(mine.csr.values()[mine.places.long()], mine.t_csr.values())
+
+
 @pytest.mark.parametrize("prefetch", [0, 2])
 @pytest.mark.parametrize("stop", ["before", "middle", "end"])
 @pytest.mark.parametrize("epoch", [0, 2])
@@ -280,6 +295,7 @@ def test_other_types_and_transforms(pack):
         ({"layers": 1.5}, "layers: expected"),
         ({"rank": 2, "world_size": 2}, "rank: expected 0 <= rank < world_size"),
         ({"adj": "gcn"}, "adj: expected plain"),
+        ({"transposes": "first"}, "transposes: expected none | inner | all | places, found first"),
     ],
 )
 def test_options_outside_their_range(pack, options, match):

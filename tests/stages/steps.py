@@ -34,7 +34,11 @@ def community(nodes=240, classes=3, degree=5, features=8, seed=0, unlabelled=0.1
 
 
 def weighted(a, adj, degree, self_loops=True):
-    """`norm`: D^-1/2 (A + I) D^-1/2 with the degrees given; `mean`: rows over their own count."""
+    """`norm`: D^-1/2 (A + I) D^-1/2 with the degrees given; `mean`: rows over their own count; `plain`, `+loops`."""
+    if adj == "plain":
+        return a
+    if adj == "plain+loops":
+        return (a + sp.identity(a.shape[0])).tocsr()
     if adj == "mean":
         inside = np.maximum(np.asarray(a.sum(1)).ravel(), 1)
         return (sp.diags(1 / inside) @ a).tocsr()
@@ -52,7 +56,12 @@ def adj_of(matrix, dtype=torch.float32):
             warnings.simplefilter("ignore")  # CSR is in beta
             return torch.sparse_csr_tensor(*parts, values, m.shape, check_invariants=True)
 
-    return Adj(csr(matrix), csr(matrix.T))
+    order = matrix.tocsr(copy=True)
+    order.sort_indices()
+    order.data = np.arange(1, order.nnz + 1)
+    places = order.T.tocsr()
+    places.sort_indices()
+    return Adj(csr(matrix), csr(matrix.T), torch.from_numpy(places.data.astype(np.int32) - 1))
 
 
 class Pack(MemoryReader):

@@ -10,6 +10,7 @@ from stages.infer.stage import Params
 from stages.soup import STAGE as SOUP
 from stages.soup.stage import Params as SoupParams
 from stages.train.model import build_model, load_model
+from stages.train.stage import NAMES
 from tests.memory import MemoryReader, run_stage
 from tests.stages.steps import adj_of, community, packs, weighted
 from tests.stages.test_soup import trained
@@ -39,9 +40,9 @@ def read(reader):
         return pa.ipc.open_file(source).read_all()
 
 
-@pytest.mark.parametrize("model", ["gcn", "sage"])
+@pytest.mark.parametrize("model", ["gcn", "sage", "gat"])
 def test_predictions_and_accuracies(tmp_path, model):
-    given = inputs(tmp_path, model=model)
+    given = inputs(tmp_path, model=model, heads=4 * (model == "gat"))
     found = run_stage(STAGE, Params(full_graph=True), given, tmp_path / "infer")
     table = read(found)
     assert table.schema.names == ["n_id", "label", "probabilities"]
@@ -69,7 +70,7 @@ def test_predictions_and_accuracies(tmp_path, model):
     assert facts["results"]["best"] == facts["results"][f"ingredient:{member}"]
 
 
-@pytest.mark.parametrize("kind", ["gcn", "sage"])
+@pytest.mark.parametrize("kind", NAMES)
 @pytest.mark.parametrize("rows", [7, 100, 10_000])
 def test_blocks_of_rows_give_the_whole_graph(kind, rows, monkeypatch):
     from stages.pack.layers import adjacency
@@ -128,4 +129,4 @@ def test_projection_counts_the_whole_graph_only_where_it_is_used(tmp_path):
     with_graph, without = STAGE.cost(Params(full_graph=True), facts), STAGE.cost(Params(full_graph=False), facts)
     assert with_graph.peak > without.peak
     assert with_graph.read > without.read
-    assert STAGE.resolve({"infer.full_graph": False}, {}) == Params(full_graph=False)
+    assert STAGE.resolve({"infer.full_graph": False, "train.device": "cpu"}, {}) == Params(full_graph=False)

@@ -8,7 +8,7 @@ import scipy.sparse as sp
 from pipeline.records import Records
 from stages.errors import BadInput
 from stages.pack.join import join
-from stages.pack.layers import Weights, adjacency, trimmed
+from stages.pack.layers import Weights, adjacency, transposes, trimmed
 from tests.packs import dense, graph_reader, packed
 
 HOW = [
@@ -101,6 +101,31 @@ def test_transposes_are_exact(some):
             np.testing.assert_array_equal(t.indices, expected.indices)
             np.testing.assert_array_equal(t.values, expected.data)
             assert t.indices.dtype == t.indptr.dtype == np.int32
+
+
+@pytest.mark.parametrize("how", HOW, ids=str)
+@pytest.mark.parametrize("layers", [1, 2, 3, 9])
+@pytest.mark.parametrize("first", [True, False])
+def test_transposes_of_all_layers_are_exact(some, how, layers, first):
+    undirected = some.records[0].out_deg is None
+    for record in some.records:
+        made = matrices(how, layers, record)
+        found = transposes(made, symmetric=how.symmetric and undirected, first=first)
+        assert (found[0] is None) == (not first)
+        for i, (m, t) in enumerate(zip(made, found, strict=True)):
+            if t is None:
+                continue
+            expected = m.transposed()
+            assert t.shape == expected.shape
+            for name in ("indptr", "indices", "values"):
+                np.testing.assert_array_equal(getattr(t, name), getattr(expected, name))
+            if i > 1 and m is made[i - 1]:
+                assert t is found[i - 1]
+            turned, places = m.turned()
+            np.testing.assert_array_equal(turned.indices, expected.indices)
+            np.testing.assert_array_equal(np.repeat(np.arange(m.shape[0]), np.diff(m.indptr))[places], turned.indices)
+            rows = np.repeat(np.arange(turned.shape[0]), np.diff(turned.indptr))
+            np.testing.assert_array_equal(m.indices[places], rows)
 
 
 def test_equal_layers_are_one_object(some):

@@ -10,12 +10,35 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stages.errors import BadInput, Corrupt
+from stages.step import Adj
+from stages.train.convs import GATConv, GCNConv, GINConv, SAGEConv
 from stages.train.kernels import dropout_mask, norm_relu_dropout, spmm
-from stages.train.model import GCNConv, SAGEConv, build_model, load_model, save_model
+from stages.train.model import build_model, load_model, save_model
 from stages.train.state import read_state, state_digest, write_state
 from tests.stages.steps import Pack, adj_of, community, packs, weighted
 
-CONFIG = {"num_features": 8, "num_classes": 3, "hidden": 16, "layers": 3, "dropout": 0.5}
+CONFIG = {"num_features": 8, "num_classes": 3, "hidden": 16, "layers": 3, "dropout": 0.5, "heads": 4}
+KINDS = ["gcn", "sage", "gin", "gat", "gat-last"]
+
+
+def pair(kind, dims, heads=3):
+    """(our convolution, torch_geometric's, the matrix both read) of a kind."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from torch_geometric import nn
+    i, o = dims
+    if kind == "gcn":
+        return GCNConv(i, o), nn.GCNConv(i, o, normalize=False), "norm"
+    if kind == "sage":
+        return SAGEConv(i, o), nn.SAGEConv(i, o), "mean"
+    if kind == "gin":
+        mlp = torch.nn.Sequential(torch.nn.Linear(i, o), torch.nn.ReLU(), torch.nn.Linear(o, o))
+        return GINConv(i, o), nn.GINConv(mlp, train_eps=True), "plain"
+    concat = kind == "gat"
+    width = o if concat else 3 * o
+    peer = nn.GATConv(i, o // heads if concat else o, heads, concat=concat, add_self_loops=False)
+    assert peer.lin.weight.shape[0] == width
+    return GATConv(i, o, heads, concat=concat), peer, "plain+loops"
 
 
 def random_graph(nodes, edges, seed):
@@ -32,58 +55,54 @@ def edges_of(matrix):
     return torch.from_numpy(np.stack([coo.col, coo.row]).astype(np.int64)), torch.from_numpy(coo.data)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(
     st.integers(1, 30),
     st.integers(0, 90),
-    st.sampled_from([(3, 7), (7, 3)]),
-    st.sampled_from(["gcn", "sage"]),
+    st.sampled_from([(3, 6), (15, 3)]),
+    st.sampled_from(KINDS),
+    st.booleans(),
     st.integers(0, 99),
 )
-def test_convolutions_equal_torch_geometric(nodes, edges, dims, kind, seed):
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        from torch_geometric.nn import GCNConv as PyGGCN
-        from torch_geometric.nn import SAGEConv as PyGSAGE
+@pytest.mark.filterwarnings("ignore:Sparse invariant checks")
+def test_convolutions_equal_torch_geometric(nodes, edges, dims, kind, diagonal, seed):
     torch.manual_seed(seed)
     a = random_graph(nodes, edges, seed)
-    matrix = weighted(a, "norm", np.asarray(a.sum(1)).ravel()) if kind == "gcn" else weighted(a, "mean", None)
-    ours = (GCNConv if kind == "gcn" else SAGEConv)(*dims).double()
-    ours.reset_parameters()
-    theirs = (PyGGCN(*dims, normalize=False) if kind == "gcn" else PyGSAGE(*dims)).double()
-    theirs.load_state_dict(ours.state_dict())
+    ours, theirs, adj = pair(kind, dims)
+    ours.double().reset_parameters()
+    for parameter in ours.parameters():
+        torch.nn.init.normal_(parameter)
+    theirs.double().load_state_dict(ours.state_dict())
+    adj = "plain" if kind.startswith("gat") and not diagonal else adj  # rows without neighbours then
+    matrix = weighted(a, adj, np.asarray(a.sum(1)).ravel())
     x = torch.randn(nodes, dims[0], dtype=torch.float64, requires_grad=True)
     z = x.detach().clone().requires_grad_()
-    edge_index, weight = edges_of(matrix if kind == "gcn" else a)
-    mine = ours(x, adj_of(matrix, torch.float64))
+    edge_index, weight = edges_of(a if kind == "sage" else matrix)
+    mine = ours(ours.project(x), adj_of(matrix, torch.float64))
     peer = theirs(z, edge_index, weight) if kind == "gcn" else theirs(z, edge_index)
-    torch.testing.assert_close(mine, peer, rtol=1e-10, atol=1e-12)
+    torch.testing.assert_close(mine, peer, rtol=1e-9, atol=1e-11)
     g = torch.randn_like(mine)
     mine.backward(g)
     peer.backward(g)
-    torch.testing.assert_close(x.grad, z.grad, rtol=1e-10, atol=1e-12)
+    torch.testing.assert_close(x.grad, z.grad, rtol=1e-9, atol=1e-11)
     for (name, p), (other, q) in zip(sorted(ours.named_parameters()), sorted(theirs.named_parameters()), strict=True):
         assert name == other
-        torch.testing.assert_close(p.grad, q.grad, rtol=1e-10, atol=1e-12)
+        torch.testing.assert_close(p.grad, q.grad, rtol=1e-9, atol=1e-11)
 
 
-@pytest.mark.parametrize("kind", ["gcn", "sage"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_initial_weights_follow_torch_geometric(kind):
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        from torch_geometric.nn import GCNConv as PyGGCN
-        from torch_geometric.nn import SAGEConv as PyGSAGE
     torch.manual_seed(0)
-    ours = (GCNConv if kind == "gcn" else SAGEConv)(200, 300)
+    ours, theirs, _ = pair(kind, (200, 300))
     ours.reset_parameters()
-    theirs = PyGGCN(200, 300) if kind == "gcn" else PyGSAGE(200, 300)
-    for (_, p), (_, q) in zip(sorted(ours.named_parameters()), sorted(theirs.named_parameters()), strict=True):
+    for (name, p), (other, q) in zip(sorted(ours.named_parameters()), sorted(theirs.named_parameters()), strict=True):
+        assert name == other
         assert p.shape == q.shape
-        assert abs(p.abs().max() - q.abs().max()) <= 0.02 * q.abs().max()
-        assert abs(p.std() - q.std()) <= 0.1 * q.std() + 1e-12
+        assert abs(p.abs().max() - q.abs().max()) <= 0.04 * q.abs().max()
+        assert abs(p.std(correction=0) - q.std(correction=0)) <= 0.1 * q.std(correction=0) + 1e-12
 
 
-@pytest.mark.parametrize("kind", ["gcn", "sage"])
+@pytest.mark.parametrize("kind", ["gcn", "sage", "gin", "gat"])
 def test_trimmed_records_equal_the_whole_graph(kind):
     graph = community()
     a, x, _ = graph
@@ -91,7 +110,7 @@ def test_trimmed_records_equal_the_whole_graph(kind):
     whole = model(torch.from_numpy(x), adj_of(weighted(a, model.adj, np.asarray(a.sum(1)).ravel())))
     outputs = np.arange(0, 240, 7)
     for step in Pack(graph, outputs, per_record=10).batches(layers=3, adj=model.adj, shuffle=False):
-        torch.testing.assert_close(model(step.x, step.adjs), whole[step.n_id[: step.batch_size]], rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(model(step.x, step.adjs), whole[step.n_id[: step.batch_size]], rtol=1e-4, atol=2e-5)
 
 
 def test_features_get_no_gradient_and_no_transposed_product():
@@ -158,10 +177,35 @@ def test_one_seed_is_one_start_and_leaves_torch_alone():
     assert state_digest(a.state_dict()) == state_digest(b.state_dict()) != state_digest(c.state_dict())
 
 
-@pytest.mark.parametrize("name", ["gat", "mypackage.models:make"])
-def test_other_models_are_refused_by_name(name):
-    with pytest.raises(BadInput, match=f"'{name}' is not available in this version; expected one of gcn, sage"):
-        build_model({**CONFIG, "model": name})
+def test_other_models_are_refused_by_name():
+    with pytest.raises(BadInput, match=r"expected gcn, sage, gat, gin or package.module:factory, found 'mlp'"):
+        build_model({**CONFIG, "model": "mlp"})
+
+
+@pytest.mark.parametrize("kind", ["gcn", "sage", "gin", "gat"])
+def test_a_gradient_without_transposes_is_an_error(kind):
+    model = build_model({**CONFIG, "model": kind}, seed=0)
+    step = packs()["train"].step(np.arange(5), 3, model.adj, True)
+    bare = [Adj(adj.csr) for adj in step.adjs]
+    with torch.no_grad():
+        model.eval()(step.x, bare)
+    with pytest.raises(ValueError, match="these steps bring none"):
+        model.train()(step.x, bare)
+
+
+@pytest.mark.parametrize("kind", ["gcn", "sage", "gin", "gat"])
+@pytest.mark.parametrize("features", [8, 40])
+def test_the_transposes_a_model_names_are_enough(kind, features):
+    """Without the first one where the model says "inner"; the gradients are those of all of them."""
+    model = build_model({**CONFIG, "num_features": features, "model": kind}, seed=0).eval()
+    assert model.transposes == {"gat": "places"}.get(kind, "inner" if features == 8 else "all")
+    step = packs(features=features)["train"].step(np.arange(40), 3, model.adj, True)
+    grads = []
+    for first in (step.adjs[0], Adj(step.adjs[0].csr) if model.transposes == "inner" else step.adjs[0]):
+        model.zero_grad()
+        model(step.x, [first, *step.adjs[1:]]).square().sum().backward()
+        grads.append([p.grad.clone() for p in model.parameters()])
+    assert all(torch.equal(a, b) for a, b in zip(*grads, strict=True))
 
 
 def test_a_model_file_holds_all_it_needs_and_equal_models_have_equal_bytes(tmp_path):

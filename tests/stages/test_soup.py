@@ -198,7 +198,7 @@ def test_a_validation_split_without_labels_is_refused(tmp_path):
 def test_what_is_not_built_is_refused_by_name(values, words):
     with pytest.raises(BadInput, match=words):
         STAGE.resolve(values, {})
-    assert STAGE.resolve({"soup.method": "auto", "soup.holdout": 0.0}, {}) == Params("auto")
+    assert STAGE.resolve({"soup.method": "auto", "soup.holdout": 0.0, "train.device": "cpu"}, {}) == Params("auto")
 
 
 def test_more_than_ten_ingredients_stand_in_the_order_of_their_numbers():

@@ -11,8 +11,8 @@ import torch
 
 from stages.errors import BadInput, StockpotError
 from stages.train import STAGE, checkpoint, trainer
-from stages.train.model import load_model
-from stages.train.stage import Params
+from stages.train.model import MODELS, build_model, load_model
+from stages.train.stage import NAMES, Params
 from stages.train.state import state_digest
 from tests.memory import MemoryReader, run_stage
 from tests.stages.steps import Loader, packs
@@ -22,13 +22,14 @@ BASE = Params(
     patience=50, seed=0, index=0, device="cpu", normalization="sym", mass="none", self_loops=True,
 )  # fmt: skip
 RECIPE = {
-    "train.model": "gcn", "train.per_step": 2, "train.layers": 3, "train.hidden": 16, "train.dropout": 0.5,
+    "train.model": "gcn", "train.per_step": 2, "train.layers": 3, "train.hidden": 16, "train.heads": 4,
+    "train.dropout": 0.5,
     "train.lr": 1e-3, "train.weight_decay": 0.0, "train.schedule": "plateau", "train.epochs": 9,
     "train.patience": 5, "train.seed": 1,
     "train.device": "cpu", "train.ranks": 1, "graph.normalization": "rw", "graph.mass": "row", "graph.self_loops": True,
     "index": 2,
 }  # fmt: skip
-CONFIG = {"model": "gcn", "num_features": 8, "num_classes": 3, "hidden": 16, "layers": 3, "dropout": 0.5}
+CONFIG = {"num_features": 8, "num_classes": 3, "hidden": 16, "layers": 3, "dropout": 0.5, "model": "gcn", "heads": 4}
 
 
 class Killed(Exception):
@@ -46,11 +47,12 @@ def kill_at(epoch, step):
 def run(folder, params=BASE, hook=None, threads=1, unlabelled=0.1, config=CONFIG):
     data = packs(unlabelled=unlabelled)
     folder.mkdir(exist_ok=True)
-    adj = "mean" if params.model == "sage" else "norm"
+    config = {**config, "model": params.model} | ({"heads": params.heads} if params.heads else {})
+    adj = build_model(config).adj
     steps = data["train"].batches(layers=3, adj=adj, seed=params.seed + params.index)
     valid = data["valid"].batches(layers=3, adj=adj, shuffle=False)
     loader = Loader(steps.steps, True, steps.seed, hook)
-    return trainer.train(params, {**config, "model": params.model}, loader, valid, folder, threads, lambda *_: None)
+    return trainer.train(params, config, loader, valid, folder, threads, lambda *_: None)
 
 
 def same(a, b):
@@ -64,9 +66,9 @@ def every_step(monkeypatch):
     monkeypatch.setattr(trainer, "CHECKPOINT_AFTER_S", 0.0)
 
 
-@pytest.mark.parametrize("model", ["gcn", "sage"])
+@pytest.mark.parametrize("model", NAMES)
 def test_it_learns(tmp_path, model):
-    result = run(tmp_path, replace(BASE, model=model, epochs=25))
+    result = run(tmp_path, replace(BASE, model=model, epochs=25, heads=4 * (model == "gat")))
     assert result.best["accuracy"] > 0.8
     assert result.best["accuracy"] == max(row["valid_accuracy"] for row in result.history)
     assert not result.model.training
@@ -79,6 +81,15 @@ def test_a_killed_training_resumes_bit_by_bit(tmp_path, every_step, epoch, step,
     whole = run(tmp_path / "whole", params)
     with pytest.raises(Killed):
         run(tmp_path / "cut", params, kill_at(epoch, step))
+    assert same(run(tmp_path / "cut", params), whole)
+
+
+@pytest.mark.parametrize("model", ["gat", "gin"])
+def test_other_models_resume_bit_by_bit(tmp_path, every_step, model):
+    params = replace(BASE, model=model, heads=4 * (model == "gat"))
+    whole = run(tmp_path / "whole", params)
+    with pytest.raises(Killed):
+        run(tmp_path / "cut", params, kill_at(1, 3))
     assert same(run(tmp_path / "cut", params), whole)
 
 
@@ -244,13 +255,22 @@ def test_resolve():
     )
     assert STAGE.resolve({**RECIPE, "train.device": "auto"}, {}).device in ("cpu", "cuda")
     assert set(STAGE.reads) == set(RECIPE) - {"index"}
+    gat = STAGE.resolve({**RECIPE, "train.model": "gat"}, {})
+    assert (gat.heads, gat.self_loops, gat.normalization) == (4, True, "none")
+    assert gat != STAGE.resolve({**RECIPE, "train.model": "gat", "graph.self_loops": False}, {})
+    for name in ("gcn", "sage", "gin"):  # heads are none of their business
+        one = {**RECIPE, "train.model": name}
+        assert STAGE.resolve(one, {}) == STAGE.resolve({**one, "train.heads": 8}, {})
+    assert set(NAMES) == set(MODELS)
 
 
 @pytest.mark.parametrize(
     ("key", "value", "words"),
     [
-        ("model", "gat", "train.model: model gat not available in this version; expected gcn or sage"),
-        ("model", "pkg.mod:make", "train.model: models of one's own not available in this version"),
+        ("model", "mlp", "train.model: expected gcn, sage, gat, gin or package.module:factory, found 'mlp'"),
+        ("model", "no_such_pkg.mod:make", "'no_such_pkg.mod:make': expected a module no_such_pkg.mod with a source"),
+        ("model", "pkg/mod:make", "train.model: expected package.module:factory, found 'pkg/mod:make'"),
+        ("heads", 0, "train.heads: expected at least 1"),
         ("ranks", 2, "train.ranks: several ranks for one model are not available"),
         ("layers", 0, "train.layers: expected at least 1, found 0"),
         ("epochs", 0, "train.epochs: expected at least 1"),

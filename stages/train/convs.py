@@ -1,0 +1,168 @@
+"""Convolutions with torch_geometric's semantics and parameter names, on matrices whose transpose is given.
+
+Each is called with `project(x)` of the columns, its matrix, and, where the rows are not the first columns, `project`
+of the rows.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from stages.train.attention import attend
+from stages.train.kernels import spmm
+
+if TYPE_CHECKING:
+    from stages.step import Adj
+
+__all__ = ["Conv", "GATConv", "GCNConv", "GINConv", "SAGEConv", "first_may_project"]
+
+_SPMM_COST = 6  # one element of a sparse product costs about as much as 6 multiply-adds of a dense one (measured)
+
+
+def _aggregate_first(adj: Adj, in_dim: int, out_dim: int, *, backward_x: bool) -> bool:
+    """Whether (A x) W is cheaper than A (x W), forward and backward counted; the results are the same."""
+    rows, cols = adj.csr.shape
+    nnz = adj.csr.values().numel()
+    passes = 3 if backward_x else 2
+    first = passes * rows * in_dim * out_dim + (2 if backward_x else 1) * _SPMM_COST * nnz * in_dim
+    last = passes * cols * in_dim * out_dim + 2 * _SPMM_COST * nnz * out_dim
+    return first <= last
+
+
+def first_may_project(in_dim: int, out_dim: int) -> bool:
+    """Whether the first layer may choose A (x W), whose gradient needs the transpose, for some matrix."""
+    return in_dim > 2 * out_dim  # by `_aggregate_first` with rows <= cols and features without gradient
+
+
+class Conv(nn.Module):
+    """What all convolutions share."""
+
+    def project(self, x: Tensor) -> Tensor:
+        """What a layer computes for every column alone, before any edge: nothing, unless a subclass says so."""
+        return x
+
+
+class GCNConv(Conv):
+    """`A (x W^T) + b`: torch_geometric's `GCNConv(normalize=False)` given the normalised matrix A."""
+
+    def __init__(self, in_dim: int, out_dim: int) -> None:
+        super().__init__()
+        self.lin = nn.Linear(in_dim, out_dim, bias=False)
+        self.bias = nn.Parameter(torch.empty(out_dim))
+
+    def reset_parameters(self) -> None:
+        _glorot(self.lin.weight)
+        nn.init.zeros_(self.bias)
+
+    def forward(self, x: Tensor, adj: Adj, own: Tensor | None = None) -> Tensor:  # noqa: ARG002 - as the others
+        weight = self.lin.weight
+        out_dim, in_dim = weight.shape
+        if _aggregate_first(adj, in_dim, out_dim, backward_x=x.requires_grad):
+            return functional.linear(spmm(adj.csr, adj.t_csr, x), weight, self.bias)
+        return spmm(adj.csr, adj.t_csr, functional.linear(x, weight)) + self.bias
+
+
+class SAGEConv(Conv):
+    """`lin_l(A x) + lin_r(x_self)`: torch_geometric's `SAGEConv` (mean) given the row-mean matrix A without loops."""
+
+    def __init__(self, in_dim: int, out_dim: int) -> None:
+        super().__init__()
+        self.lin_l = nn.Linear(in_dim, out_dim, bias=True)
+        self.lin_r = nn.Linear(in_dim, out_dim, bias=False)
+
+    def reset_parameters(self) -> None:
+        # torch_geometric's Linear: kaiming-uniform with a = sqrt(5), so bound = 1 / sqrt(fan_in) for both.
+        bound = 1 / math.sqrt(self.lin_l.in_features)
+        for parameter in (self.lin_l.weight, self.lin_l.bias, self.lin_r.weight):
+            nn.init.uniform_(parameter, -bound, bound)
+
+    def forward(self, x: Tensor, adj: Adj, own: Tensor | None = None) -> Tensor:
+        out_dim, in_dim = self.lin_l.weight.shape
+        own = x[: adj.csr.shape[0]] if own is None else own
+        if _aggregate_first(adj, in_dim, out_dim, backward_x=x.requires_grad):
+            out = functional.linear(spmm(adj.csr, adj.t_csr, x), self.lin_l.weight, self.lin_l.bias)
+        else:
+            out = spmm(adj.csr, adj.t_csr, functional.linear(x, self.lin_l.weight)) + self.lin_l.bias
+        return torch.addmm(out, own, self.lin_r.weight.t())
+
+
+class GINConv(Conv):
+    """`nn(A x + (1 + eps) x_self)`: torch_geometric's `GINConv(train_eps=True)` given the 0/1 matrix A without loops.
+
+    `nn` is Linear, ReLU, Linear. Aggregation and the first Linear commute, so the cheaper order is taken.
+    """
+
+    def __init__(self, in_dim: int, out_dim: int) -> None:
+        super().__init__()
+        first, last = nn.Linear(in_dim, out_dim), nn.Linear(out_dim, out_dim)
+        self.nn = nn.Sequential(first, nn.ReLU(), last)
+        self.eps = nn.Parameter(torch.empty(1))
+
+    def reset_parameters(self) -> None:
+        for part in self._linear():
+            part.reset_parameters()
+        nn.init.zeros_(self.eps)
+
+    def _linear(self) -> tuple[nn.Linear, nn.Linear]:
+        return cast("tuple[nn.Linear, nn.Linear]", (self.nn[0], self.nn[2]))
+
+    def forward(self, x: Tensor, adj: Adj, own: Tensor | None = None) -> Tensor:
+        linear, last = self._linear()
+        weight, bias = linear.weight, linear.bias
+        out_dim, in_dim = weight.shape
+        rows = adj.csr.shape[0]
+        if _aggregate_first(adj, in_dim, out_dim, backward_x=x.requires_grad):
+            own = x[:rows] if own is None else own
+            out = functional.linear(spmm(adj.csr, adj.t_csr, x) + (1 + self.eps) * own, weight, bias)
+        else:
+            z = functional.linear(x, weight)
+            own = z[:rows] if own is None else functional.linear(own, weight)
+            out = spmm(adj.csr, adj.t_csr, z) + (1 + self.eps) * own + bias
+        return last(out.relu_())
+
+
+class GATConv(Conv):
+    """torch_geometric's `GATConv(add_self_loops=False)`: softmax over the pattern's entries of each row.
+
+    A node attends to itself where the pattern has a diagonal. `concat`: heads side by side, else their mean.
+    """
+
+    def __init__(self, in_dim: int, out_dim: int, heads: int, *, concat: bool) -> None:
+        super().__init__()
+        self.heads, self.concat = heads, concat
+        width = out_dim // heads if concat else out_dim
+        self.lin = nn.Linear(in_dim, heads * width, bias=False)
+        self.att_src = nn.Parameter(torch.empty(1, heads, width))
+        self.att_dst = nn.Parameter(torch.empty(1, heads, width))
+        self.bias = nn.Parameter(torch.empty(out_dim))
+
+    def reset_parameters(self) -> None:
+        for weight in (self.lin.weight, self.att_src, self.att_dst):
+            _glorot(weight)
+        nn.init.zeros_(self.bias)
+
+    def project(self, x: Tensor) -> Tensor:
+        """W x of every column, f[cols, heads * width]."""
+        return self.lin(x)
+
+    def forward(self, x: Tensor, adj: Adj, own: Tensor | None = None) -> Tensor:
+        own = x[: adj.csr.shape[0]] if own is None else own
+        out = attend(adj, x, self._scores(x, self.att_src), self._scores(own, self.att_dst))
+        if not self.concat:
+            out = out.view(out.shape[0], self.heads, -1).mean(1)
+        return out + self.bias
+
+    def _scores(self, x: Tensor, weight: Tensor) -> Tensor:
+        """f[n, heads]: each head's part of x times its own vector, as one small dense product."""
+        diagonal = torch.block_diag(*weight[0])  # [heads, heads * width]
+        return functional.linear(x, diagonal)
+
+
+def _glorot(weight: Tensor) -> None:
+    bound = math.sqrt(6 / (weight.shape[-2] + weight.shape[-1]))
+    nn.init.uniform_(weight, -bound, bound)
