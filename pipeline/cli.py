@@ -254,7 +254,8 @@ def _plan(args: argparse.Namespace) -> int:
     session = _Session(args)
     planned, budget = session.planner.plan(args.stages), session.budget()
     session.seen.save()
-    _print(args, plan_document(planned, budget), plan_text(planned, budget))
+    absent = session.planner.absent
+    _print(args, plan_document(planned, budget, absent), plan_text(planned, budget, absent))
     refuse(budget, [(p.node.id, p.cost.peak) for p in planned if p.cost is not None and not p.cached])
     return 0
 

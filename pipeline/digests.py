@@ -21,9 +21,11 @@ from pipeline.fs import unique
 from pipeline.keys import canonical
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
-__all__ = ["StatCache", "Verified", "bytes_digest", "file_digest", "payload_digest", "source_digest"]
+    from stages.ingest.source import Source
+
+__all__ = ["StatCache", "Verified", "bytes_digest", "file_digest", "payload_digest", "settled_digest", "source_digest"]
 
 _log = logging.getLogger("stockpot")
 
@@ -55,7 +57,24 @@ def payload_digest(files: Mapping[str, Mapping[str, Any]]) -> str:
     return bytes_digest(canonical(["stockpot-payload", entries]))
 
 
-def source_digest(path: Path | str) -> str:
+def source_digest(source: Source, digest: Callable[[str], str]) -> str:
+    """Digest of a data set outside the store: of its one file, or of its kind, name and sorted (name, size, digest).
+
+    Parameters
+    ----------
+    digest : digest of the content of the file at a path.
+    """
+    if source.single:
+        (path,) = source.files.values()
+        return digest(path)
+    entries = []
+    for name, path in sorted(source.files.items()):
+        found = digest(path)  # first: it says what is wrong with a file that is gone
+        entries.append([name, Path(path).stat().st_size, found])
+    return bytes_digest(canonical(["stockpot-source", source.kind, source.name, entries]))
+
+
+def settled_digest(path: Path | str) -> str:
     """Digest of a source file that must hold still while it is read.
 
     Raises
@@ -106,11 +125,12 @@ class StatCache:
     Parameters
     ----------
     path : the cache file, usually `runs/stat-cache.json`. A damaged one is reported and ignored; one that cannot be
-        written is reported and only costs time.
+        written is reported and only costs time. None keeps the digests in this process.
     """
 
-    def __init__(self, path: Path | str) -> None:
-        self.path = Path(path)
+    def __init__(self, path: Path | str | None) -> None:
+        self.path = None if path is None else Path(path)
+        self._here: dict[str, list[Any]] = {}
         self._lock = threading.Lock()
 
     def digest(self, path: Path | str) -> str:
@@ -139,6 +159,8 @@ class StatCache:
             return digest
 
     def _load(self) -> dict[str, list[Any]]:
+        if self.path is None:
+            return self._here
         try:
             text = self.path.read_bytes()
         except FileNotFoundError:
@@ -157,6 +179,9 @@ class StatCache:
         return dict(entries)
 
     def _save(self, name: str, entry: list[Any]) -> None:
+        if self.path is None:
+            self._here[name] = entry
+            return
         # Another process's entry written in between is lost, which costs one more hash and nothing else.
         entries = {**self._load(), name: entry}
         data = {"format": CACHE_FORMAT, "check": bytes_digest(canonical(entries)), "files": entries}

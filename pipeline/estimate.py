@@ -7,20 +7,14 @@ from __future__ import annotations
 
 import itertools
 import math
-import zipfile
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
-    from pathlib import Path
 
-__all__ = ["Guess", "estimate", "source_counts"]
+__all__ = ["Guess", "estimate"]
 
-_LOAD_BYTES = 64 << 20  # labels and masks up to this size are read for their counts
-_CLASSES = 256
 _REPLICATION = 6.0
 _LARGEST = 1.5  # largest record against the mean
 
@@ -50,71 +44,6 @@ class Guess(dict[str, Any]):
         return super().values()
 
 
-def source_counts(path: Path) -> dict[str, Any] | None:
-    """Counts of an npz data set from its members' headers; labels and masks are read where they are small.
-
-    Returns
-    -------
-    None where it is no npz of the documented members: reading it will say what is wrong.
-    """
-    try:
-        with zipfile.ZipFile(path) as archive:
-            return _counts(archive)
-    except (OSError, ValueError, KeyError, IndexError, TypeError, zipfile.BadZipFile, EOFError):
-        return None
-
-
-def _counts(archive: zipfile.ZipFile) -> dict[str, Any]:
-    names = {name.removesuffix(".npy") for name in archive.namelist()}
-    edges = _shape(archive, "edge_index")[1]
-    nodes = int(_load(archive, "num_nodes")) if "num_nodes" in names else _shape(archive, "y")[0]
-    found: dict[str, Any] = {"num_nodes": nodes, "num_edges_stored": edges, "num_classes": _CLASSES, "splits": None}
-    found |= {"published_splits": 0, "weighted": "edge_weight" in names}
-    if "x" in names:
-        shape = _shape(archive, "x")
-        found |= {"features": "dense", "num_features": shape[1], "x_nnz": shape[0] * shape[1], "binary": False}
-    elif "x_shape" in names:
-        columns = int(_load(archive, "x_shape")[1])
-        nnz = _shape(archive, "x_indices")[0]
-        found |= {"features": "sparse", "num_features": columns, "x_nnz": nnz, "binary": True}
-    else:
-        found |= {"features": "none", "num_features": 0, "x_nnz": 0, "binary": False}
-    if "y" in names and _bytes(archive, "y") <= _LOAD_BYTES:
-        y = _load(archive, "y")
-        found["num_classes"] = max(1, int(y.max(initial=0)) + 1) if y.dtype.kind in "iu" else _CLASSES
-        found["labelled"] = int((y >= 0).sum()) if y.dtype.kind in "iu" else nodes
-    if "train_idx" in names:
-        found["splits"] = {s: _shape(archive, f"{s}_idx")[-1] for s in ("train", "valid", "test")}
-        found["published_splits"] = 1
-    elif "train_masks" in names:
-        found["splits"] = {s: _masked(archive, f"{s}_masks", nodes) for s in ("train", "valid", "test")}
-        masks = _shape(archive, "train_masks")
-        found["published_splits"] = masks[0] if len(masks) == 2 else 1
-    return found
-
-
-def _masked(archive: zipfile.ZipFile, name: str, nodes: int) -> int:
-    if _bytes(archive, name) > _LOAD_BYTES:
-        return nodes
-    return int(_load(archive, name).reshape(-1, nodes).sum(axis=1).max())
-
-
-def _shape(archive: zipfile.ZipFile, name: str) -> tuple[int, ...]:
-    with archive.open(f"{name}.npy") as member:
-        version = np.lib.format.read_magic(member)
-        read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-        return tuple(int(n) for n in read(member)[0])
-
-
-def _bytes(archive: zipfile.ZipFile, name: str) -> int:
-    return archive.getinfo(f"{name}.npy").file_size
-
-
-def _load(archive: zipfile.ZipFile, name: str) -> Any:
-    with archive.open(f"{name}.npy") as member:
-        return np.lib.format.read_array(member, allow_pickle=False)
-
-
 def estimate(
     stage: str, values: Mapping[str, Any], params: Any, facts: Mapping[str, Mapping[str, Any]]
 ) -> Guess | None:
@@ -124,7 +53,7 @@ def estimate(
     ----------
     values : the recipe's flat values and those of the node ("split", "index").
     params : resolved parameters.
-    facts : facts of the inputs by role; of "source" the counts of `source_counts`.
+    facts : facts of the inputs by role; of "source" its counts (`pipeline.counts`).
     """
     rule = _RULES.get(stage)
     # The rules read with dict's own methods, so that they do not count as touching a guess.
@@ -178,7 +107,9 @@ def _ingest(known: _Known) -> Guess | None:
             "x_nnz": nnz,
             "max_degree": min(nodes, edges),
         },
-        {"num_nodes", "num_edges_stored", "num_features", "features", "published_splits"},
+        {"num_nodes", "num_edges_stored", "num_features", "features", "published_splits"}.difference(
+            source.get("estimated", ())
+        ),
     )
 
 

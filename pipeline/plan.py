@@ -10,11 +10,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline import dag
+from pipeline.counts import source_counts
+from pipeline.digests import source_digest
 from pipeline.errors import BadInput, Corrupt, CorruptArtifact
-from pipeline.estimate import Guess, estimate, source_counts
+from pipeline.estimate import Guess, estimate
 from pipeline.keys import artifact_key, plain
 from pipeline.task import ArtifactInput, SourceInput
-from stages.ingest.source import source_path
+from stages.ingest.source import describe, single_file
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
     from pipeline.recipe import Recipe
     from pipeline.seen import Seen
     from pipeline.store import Store
+    from stages.ingest.source import Source
     from stages.stage import Cost
 
 __all__ = ["AFTER", "BUILD", "CACHED", "Planned", "Planner", "totals"]
@@ -89,14 +92,29 @@ class Planner:
         self._stat_cache = stat_cache
         self._seen = seen
         self._values = recipe.values()
+        self._described: dict[str, Source] = {}
         self._sources: dict[str, SourceInput] = {}
         self._counts: dict[str, Any] | None = None
 
     def source(self, name: str) -> SourceInput:
-        """The user's file behind `dag.SOURCE` or `dag.NODES`, with its digest."""
+        """What stands behind `dag.SOURCE` or `dag.NODES`, with its digest.
+
+        Raises
+        ------
+        BadInput
+            It is missing, or changes while it is read.
+        """
         if name not in self._sources:
+            source = self._describe(name)
+            if source.absent is not None:
+                raise source.absent
+            self._sources[name] = SourceInput(source, source_digest(source, self._stat_cache.digest))
+        return self._sources[name]
+
+    def _describe(self, name: str) -> Source:
+        if name not in self._described:
             if name == dag.SOURCE:
-                path = source_path(self.recipe.dataset.source)
+                found = describe(self.recipe.dataset.source)
             else:
                 path = Path(self.recipe.infer.split)
                 if not path.is_file():
@@ -104,8 +122,14 @@ class Planner:
                         f'infer.split: expected "test", "all" or a file of node ids, found "{self.recipe.infer.split}"',
                         fix="--set infer.split=test",
                     )
-            self._sources[name] = SourceInput(str(path.absolute()), self._stat_cache.digest(path))
-        return self._sources[name]
+                found = single_file(self.recipe.infer.split, path, "nodes")
+            self._described[name] = found
+        return self._described[name]
+
+    @property
+    def absent(self) -> BadInput | None:
+        """The error of a run where the data set is not there yet, though its counts are known."""
+        return self._describe(dag.SOURCE).absent
 
     def plan(self, targets: Iterable[str] = ()) -> list[Planned]:
         """Targets and their ancestors, in topological order; everything where no target is named.
@@ -123,6 +147,8 @@ class Planner:
 
     def look(self, node: Node, above: Mapping[str, Planned]) -> Planned:
         """Plan one node, its parents having been planned."""
+        if dag.SOURCE in node.inputs.values() and self.absent is not None:
+            return self._ahead(node, above, "its data is not there yet")
         waiting = [above[parent] for parent in node.parents if not above[parent].cached]
         if waiting:
             stages = list(dict.fromkeys(p.node.stage for p in waiting))
@@ -134,7 +160,7 @@ class Planner:
         for role, name in node.inputs.items():
             if name in (dag.SOURCE, dag.NODES):
                 source = self.source(name)
-                inputs[role], facts[role] = source, {"bytes": Path(source.path).stat().st_size}
+                inputs[role], facts[role] = source, {"bytes": source.source.bytes()}
                 digests.append((role, source.digest))
             else:
                 parent = above[name]
@@ -207,7 +233,7 @@ class Planner:
         if not roles:
             return facts
         if self._counts is None:
-            self._counts = source_counts(Path(self.source(dag.SOURCE).path)) or {}
+            self._counts = source_counts(self._describe(dag.SOURCE)) or {}
         return {**facts, **{role: {**facts[role], **self._counts} for role in roles}}
 
 

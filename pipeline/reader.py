@@ -1,6 +1,6 @@
 """What a stage or trainer reads from a store was checked against its digest or checksum first, once per process.
 
-API: `ArtifactReader` (from `Store.open`), `ShardReader` (handed to `finish`), `SourceReader(path, digest)`.
+API: `ArtifactReader` (from `Store.open`), `ShardReader` (handed to `finish`), `SourceReader(source, digest)`.
 All three implement `stages.stage.Reader`.
 """
 
@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.arrays import METADATA, read_array
-from pipeline.digests import Verified, file_digest, source_digest
+from pipeline.digests import StatCache, Verified, file_digest, source_digest
 from pipeline.errors import BadInput, Conflict, Corrupt, CorruptArtifact, CorruptShard
 from pipeline.manifest import FACTS
 
@@ -20,9 +20,12 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from stages.ingest.source import Source
+
 __all__ = ["ArtifactReader", "PayloadReader", "ShardReader", "SourceReader"]
 
 _verified = Verified()
+_sources = StatCache(None)  # of this process: shards of one artifact read the same source
 
 
 class PayloadReader:
@@ -166,50 +169,55 @@ class ShardReader(PayloadReader):
 
 
 class SourceReader:
-    """A file outside the store, read under the digest the plan found for it.
+    """A data set outside the store, read under the digest the plan found for it.
 
-    `path("source")` checks the digest on first use; `check()` checks it again, after the stage has read it.
+    `path` checks the digest on first use; `check()` checks it again, after the stage has read the data. A file whose
+    size, time and inode have not moved since this process digested it is not read again.
     """
 
-    def __init__(self, path: Path | str, digest: str) -> None:
-        self._path = Path(path)
+    def __init__(self, source: Source, digest: str) -> None:
+        self.source = source
         self.key = self.digest = digest
         self._checked = False
 
     @property
     def facts(self) -> Mapping[str, Any]:
-        return {"bytes": self._path.stat().st_size}
+        """Kind, text as in the recipe, name, root folder, bytes."""
+        source = self.source
+        facts = {"kind": source.kind, "text": source.text, "name": source.name, "root": source.root}
+        return {**facts, "bytes": source.bytes()}
 
     def has(self, name: str) -> bool:
-        return name == "source"
+        return name in self.source.files
 
     def names(self) -> Sequence[str]:
-        return ["source"]
+        return sorted(self.source.files)
 
     def array(self, name: str) -> NDArray[Any]:
-        raise Conflict(f"source {self._path} has no array {name!r}: it is read by path")
+        raise Conflict(f"source {self.source.text} has no array {name!r}: it is read by path")
 
     def path(self, name: str) -> Path:
-        """Absolute path of the source file.
+        """Absolute path of a file of the source; a source that is one file calls it "source".
 
         Raises
         ------
         BadInput
-            It is missing or no longer what the plan saw.
+            The source is missing or no longer what the plan saw.
         """
-        if name != "source":
-            raise Conflict(f"source {self._path} has no file {name!r}, only 'source'")
+        if name not in self.source.files:
+            known = ", ".join(self.names()) or "none"
+            raise Conflict(f"source {self.source.text} has no file {name!r}, only {known}")
         if not self._checked:
             self.check()
             self._checked = True
-        return self._path.absolute()
+        return Path(self.source.files[name])
 
     def check(self) -> None:
         """Raise `BadInput` where the content is no longer what the plan saw."""
-        found = source_digest(self._path)
+        found = source_digest(self.source, _sources.digest)
         if found != self.digest:
+            where = next(iter(self.source.files.values())) if self.source.single else self.source.text
             raise BadInput(
-                f"source {self._path}: it changed since the plan was made: expected digest {self.digest}, "
-                f"found {found}",
+                f"source {where}: it changed since the plan was made: expected digest {self.digest}, found {found}",
                 fix="let its writer finish, then run the same command again",
             )

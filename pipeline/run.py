@@ -120,6 +120,8 @@ class Runner:
             The first error of a stage, when all that does not depend on it is done.
         """
         planned = self.planner.plan(targets)
+        if (absent := self.planner.absent) is not None:
+            raise absent
         refuse(self.budget, [(p.node.id, p.cost.peak) for p in planned if p.cost is not None and not p.cached])
         self._nodes = {p.node.id: p.node for p in planned}
         for p in planned:

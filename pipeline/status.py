@@ -10,6 +10,7 @@ from pipeline.plan import totals
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from pipeline.errors import BadInput
     from pipeline.plan import Planned
     from pipeline.store import Store
 
@@ -29,9 +30,10 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[in
     return "\n".join(texts)
 
 
-def plan_document(planned: Sequence[Planned], budget: Budget) -> dict[str, Any]:
-    """JSON of a plan; unknown figures are null."""
+def plan_document(planned: Sequence[Planned], budget: Budget, absent: BadInput | None = None) -> dict[str, Any]:
+    """JSON of a plan; unknown figures are null, and so is `absent` where the data set is there."""
     return {
+        "absent": None if absent is None else str(absent),
         "memory_bytes": budget.memory_bytes,
         "worker_bytes": WORKER_BYTES,
         "cores": budget.cores,
@@ -55,8 +57,8 @@ def plan_document(planned: Sequence[Planned], budget: Budget) -> dict[str, Any]:
     }
 
 
-def plan_text(planned: Sequence[Planned], budget: Budget) -> str:
-    """A plan as a table; "~" marks figures that rest on estimated counts."""
+def plan_text(planned: Sequence[Planned], budget: Budget, absent: BadInput | None = None) -> str:
+    """A plan as a table; "~" marks figures that rest on estimated counts; `absent` says what data is missing."""
     rows = []
     for p in planned:
         mark = "~" if p.estimated else ""
@@ -71,10 +73,11 @@ def plan_text(planned: Sequence[Planned], budget: Budget) -> str:
     sums = totals(planned)
     unknown = sum(p.cost is None for p in todo)
     tail = f", {unknown} of them not projected yet" if unknown else ""
+    missing = "" if absent is None else f"\n\nthe data is not there yet, figures rest on published counts: {absent}"
     return (
         f"{text}\n\n{len(todo)} of {len(planned)} artifacts would run{tail}: read {human_bytes(sums['read'])}, write "
         f"{human_bytes(sums['written'])}; memory budget {human_bytes(budget.memory_bytes)} on {budget.cores} cores, "
-        f"a worker stands at {human_bytes(WORKER_BYTES)} before its task"
+        f"a worker stands at {human_bytes(WORKER_BYTES)} before its task{missing}"
     )
 
 

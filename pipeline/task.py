@@ -27,6 +27,7 @@ from pipeline.usage import Usage
 from stages.stage import OFF
 
 if typing.TYPE_CHECKING:
+    from stages.ingest.source import Source
     from stages.stage import Reader, Shard, Stage
 
 __all__ = [
@@ -55,9 +56,9 @@ class ArtifactInput:
 
 @dataclass(frozen=True)
 class SourceInput:
-    """A file outside the store as input, with the digest the plan found."""
+    """A data set or file outside the store as input, with the digest the plan found."""
 
-    path: str
+    source: Source
     digest: str
 
 
@@ -166,7 +167,7 @@ def open_inputs(store: Store, inputs: Mapping[str, ArtifactInput | SourceInput])
         As `Store.open`.
     """
     return {
-        role: SourceReader(item.path, item.digest)
+        role: SourceReader(item.source, item.digest)
         if isinstance(item, SourceInput)
         else store.open(item.stage, item.key)
         for role, item in inputs.items()

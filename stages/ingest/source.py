@@ -1,41 +1,144 @@
-"""A `dataset.source` names exactly one file that is there, or the error says what it should have named."""
+"""A `dataset.source` names a data set whose content can be digested, or the error says what it should have named.
+
+Describing a source reads names and headers only and imports neither torch nor torch_geometric. What the digest covers
+is the content of `files` and, beside that, `kind` and `name`; never a path.
+"""
 
 from __future__ import annotations
 
 import difflib
+from dataclasses import dataclass, field
+from importlib import import_module
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from stages.errors import BadInput
 
-__all__ = ["EMBEDDED", "source_path"]
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+__all__ = ["EMBEDDED", "KINDS", "Source", "describe", "single_file"]
 
 EMBEDDED = Path(__file__).parents[2] / "data" / "wordnet.npz"
 """The graph that comes with stockpot."""
 
-_KINDS = ("wordnet", "npz")
-_LATER = ("files", "ogb", "pyg", "synthetic")
-_FIX = "set dataset.source to wordnet or npz:PATH"
+DOWNLOADS = Path("data/downloads")
+"""Where what a user fetched is looked for, relative to the working directory; ignored by git."""
+
+KINDS = {
+    "wordnet": "wordnet",
+    "npz": "npz:PATH",
+    "synthetic": "synthetic:communities",
+}
+"""Kind -> how a source of it is written."""
+
+_FIX = "set dataset.source to one of " + ", ".join(KINDS.values())
 
 
-def source_path(source: str) -> Path:
-    """File a `dataset.source` names; a relative `npz:` path is relative to the working directory.
+@dataclass(frozen=True)
+class Source:
+    """A data set outside the store, as the recipe names it.
+
+    Attributes
+    ----------
+    text : `dataset.source` as written, for messages.
+    kind : "npz" (also of `wordnet`), "files", "ogb", "pyg", "synthetic"; "nodes" is a file of node ids.
+    name : what the digest covers beside the files: the canonical name with its parameters; "" where files say it all.
+    root : folder of the files, "" where there are none.
+    files : relative name -> absolute path of every file that is used, in the order of names.
+    absent : the error to raise where the data is needed, None where it is there. Counts may be known without it.
+    """
+
+    text: str
+    kind: str
+    name: str = ""
+    root: str = ""
+    files: Mapping[str, str] = field(default_factory=dict)
+    absent: BadInput | None = None
+
+    @property
+    def single(self) -> bool:
+        """Whether it is one file read by path, whose digest is that of its content alone."""
+        return self.kind in ("npz", "nodes")
+
+    def bytes(self) -> int:
+        """Size of all files."""
+        return sum(Path(path).stat().st_size for path in self.files.values())
+
+
+def single_file(text: str, path: Path, kind: str = "npz") -> Source:
+    """The source that is one file."""
+    return Source(text, kind, root=str(path.absolute().parent), files={"source": str(path.absolute())})
+
+
+def describe(source: str) -> Source:
+    """The source a `dataset.source` names; relative paths are relative to the working directory.
 
     Raises
     ------
     BadInput
-        The source is of a kind this version does not read, or unknown (names the nearest), or its file is missing.
+        Its kind is unknown (names the nearest), it is written wrongly, or its files are missing. Where its counts are
+        known without the files, these are only told as `absent`.
     """
     kind, _, rest = source.partition(":")
     if source == "wordnet":
-        path = EMBEDDED
-    elif kind == "npz" and rest:
-        path = Path(rest)
-    elif kind in _LATER:
-        raise BadInput(f"dataset.source {source}: {kind}: is not available in this version", fix=_FIX)
-    else:
-        near = difflib.get_close_matches(kind, (*_KINDS, *_LATER), n=1)
+        return _npz(source, EMBEDDED)
+    if kind in ("wordnet", "npz") or kind not in KINDS or not rest:
+        if kind == "npz" and rest:
+            return _npz(source, Path(rest))
+        near = difflib.get_close_matches(kind, KINDS, n=1)
         nearest = f"; nearest is {near[0]}" if near and near[0] != source else ""
-        raise BadInput(f'dataset.source: expected "wordnet" or "npz:PATH", found "{source}"{nearest}', fix=_FIX)
+        ways = [f'"{way}"' for way in KINDS.values()]
+        raise BadInput(
+            f'dataset.source: expected {", ".join(ways[:-1])} or {ways[-1]}, found "{source}"{nearest}', fix=_FIX
+        )
+    module = import_module(f"stages.ingest.{kind}_source")
+    found: Callable[[str, str], Source] = module.describe
+    return found(source, rest)
+
+
+def _npz(source: str, path: Path) -> Source:
     if not path.is_file():
         raise BadInput(f"dataset.source {source}: expected a file at {path.absolute()}, found none", fix=_FIX)
-    return path
+    return single_file(source, path)
+
+
+def parse_options(source: str, text: str, defaults: Mapping[str, Any]) -> dict[str, Any]:
+    """Options `a=1&b=2` of a source over their defaults, each of the type of its default; "1e6" is a whole number.
+
+    Raises
+    ------
+    BadInput
+        A name is unknown (names the nearest), stands twice, or its value is of another type.
+    """
+    values = dict(defaults)
+    given: set[str] = set()
+    for part in text.split("&") if text else ():
+        name, sign, value = part.partition("=")
+        if name not in defaults:
+            nearest = difflib.get_close_matches(name, defaults, n=1, cutoff=0.0)[0]
+            raise BadInput(
+                f"dataset.source {source}: unknown option {name!r}, nearest is {nearest}",
+                fix=f"use {', '.join(defaults)}",
+            )
+        if name in given or not sign:
+            what = "found it twice" if name in given else "found no value"
+            raise BadInput(f"dataset.source {source}: {name}: expected {name}=VALUE once, {what}")
+        given.add(name)
+        values[name] = _number(source, name, value, defaults[name])
+    return values
+
+
+def _number(source: str, name: str, value: str, default: float) -> float:
+    whole = isinstance(default, int)
+    try:
+        number = float(value)
+    except ValueError:
+        number = float("nan")
+    if not (abs(number) < 2**63 and (number == int(number) or not whole)):  # also refuses NaN
+        expected = "a whole number" if whole else "a number"
+        raise BadInput(f"dataset.source {source}: {name}: expected {expected}, found {value!r}")
+    try:
+        return int(value) if whole else number
+    except ValueError:
+        return int(number)  # 1e6

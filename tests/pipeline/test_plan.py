@@ -9,15 +9,16 @@ import pytest
 
 from pipeline import dag
 from pipeline.budget import WORKER_BYTES, Budget, human_bytes, measure, refuse
+from pipeline.counts import source_counts
 from pipeline.digests import StatCache
-from pipeline.estimate import Guess, source_counts
+from pipeline.estimate import Guess
 from pipeline.plan import Planner
 from pipeline.recipe import KEYS, from_tables
 from pipeline.seen import Seen
 from pipeline.store import Store
 from pipeline.task import FINISH, Task, execute, open_inputs
 from stages.errors import BadInput, OverBudget
-from stages.ingest.source import source_path
+from stages.ingest.source import describe, single_file
 from stages.stage import Shard
 from tests.graphs import write_npz
 from tests.pipeline import fakes
@@ -92,15 +93,15 @@ def test_the_key_is_the_content_and_not_the_path(fake):
     ("source", "words"),
     [
         ("npz:none.npz", "expected a file at"),
-        ("files:here", "files: is not available in this version"),
-        ("ogb:ogbn-arxiv", "ogb: is not available in this version"),
-        ("cora", 'expected "wordnet" or "npz:PATH", found "cora"'),
+        ("cora", '"wordnet", "npz:PATH"'),
+        ("cora", 'found "cora"'),
         ("npz:", "expected"),
+        ("synthetic:comunities", "nearest is communities"),
     ],
 )
 def test_sources(source, words):
     with pytest.raises(BadInput, match=r"dataset\.source") as caught:
-        source_path(source)
+        describe(source)
     assert words in str(caught.value)
 
 
@@ -112,18 +113,22 @@ def test_a_guess_tells_whether_it_was_used():
     assert guess.touched
 
 
+def counts_of(path):
+    return source_counts(single_file(f"npz:{path}", path))
+
+
 def test_counts_come_from_headers(tmp_path):
-    counts = source_counts(write_npz(tmp_path / "g.npz", nodes=50, degree=4, features=7, classes=3))
+    counts = counts_of(write_npz(tmp_path / "g.npz", nodes=50, degree=4, features=7, classes=3))
     assert counts["num_nodes"] == 50
     assert counts["num_edges_stored"] == 100
     assert (counts["features"], counts["num_features"], counts["num_classes"]) == ("dense", 7, 3)
     masks = np.zeros((2, 50), bool)
     masks[:, :20] = True
     changes = {f"{s}_masks": masks for s in ("train", "valid", "test")}
-    counts = source_counts(write_npz(tmp_path / "m.npz", nodes=50, degree=4, replace=changes))
+    counts = counts_of(write_npz(tmp_path / "m.npz", nodes=50, degree=4, replace=changes))
     assert counts["splits"] == {"train": 20, "valid": 20, "test": 20}
     (tmp_path / "no.npz").write_bytes(b"not a zip file")
-    assert source_counts(tmp_path / "no.npz") is None
+    assert counts_of(tmp_path / "no.npz") is None
 
 
 def test_refusal_names_the_worst_first():

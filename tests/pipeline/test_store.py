@@ -18,6 +18,7 @@ from pipeline.manifest import seal, unseal
 from pipeline.reader import SourceReader
 from pipeline.store import Store
 from pipeline.task import execute
+from stages.ingest.source import single_file
 from tests.pipeline.toy import CountParams, build, damage, install, plan
 
 if TYPE_CHECKING:
@@ -248,17 +249,17 @@ def test_errors_survive_pickling():
 def test_source_reader(tmp_path):
     path = tmp_path / "g.npz"
     np.savez(path, a=np.arange(3))
-    reader = SourceReader(path, file_digest(path))
+    reader = SourceReader(single_file(str(path), path), file_digest(path))
     assert reader.path("source") == path
     assert reader.key == reader.digest == file_digest(path)
-    assert reader.facts == {"bytes": path.stat().st_size}
+    assert (reader.facts["kind"], reader.facts["bytes"]) == ("npz", path.stat().st_size)
     reader.check()
     damage(path, "flip")
     with pytest.raises(BadInput, match=r"g.npz: it changed since"):
         reader.check()
     path.unlink()
     with pytest.raises(BadInput, match=r"g.npz: cannot read it: No such file"):
-        SourceReader(path, "0" * 32).path("source")
+        SourceReader(single_file(str(path), path), "0" * 32).path("source")
 
 
 def aged(path, data):

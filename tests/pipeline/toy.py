@@ -4,12 +4,14 @@ import json
 import sys
 import types
 from dataclasses import asdict, dataclass
+from pathlib import Path
 
 import numpy as np
 
 from pipeline.keys import artifact_key
 from pipeline.store import Store
 from pipeline.task import FINISH, ArtifactInput, SourceInput, Task, execute, open_inputs
+from stages.ingest.source import single_file
 from stages.stage import Cost, Shard, Stage
 
 __all__ = ["COUNT", "DOUBLE", "build", "damage", "install", "payload_bytes", "plan"]
@@ -140,4 +142,4 @@ def numbers_of(key):
 
 
 def source_of(path, digest):
-    return {"source": SourceInput(str(path), digest)}
+    return {"source": SourceInput(single_file(str(path), Path(path)), digest)}

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from stages.errors import BadInput
-from stages.ingest.source import EMBEDDED, source_path
+from stages.ingest.source import EMBEDDED, describe
 from stages.ingest.wordnet import build, main, parse, write_npz
 
 EXCERPT = Path(__file__).parents[1] / "data" / "wordnet"
@@ -133,7 +133,7 @@ def test_missing_and_empty_files_are_named(folder, capsys):
 
 
 def test_the_embedded_graph_is_what_the_readme_says():
-    assert source_path("wordnet") == EMBEDDED
+    assert describe("wordnet").files == {"source": str(EMBEDDED)}
     with np.load(EMBEDDED, allow_pickle=False) as file:
         graph = dict(file)
     assert int(graph["num_nodes"]) == 117_659
@@ -164,21 +164,18 @@ def test_the_full_database_gives_the_embedded_graph():
     [
         ("wordnt", "nearest is wordnet"),
         ("nzp:a.npz", "nearest is npz"),
-        ("files:x", "files: is not available in this version"),
-        ("ogb:ogbn-arxiv", "ogb: is not available in this version"),
-        ("pyg:Planetoid/Cora", "pyg: is not available in this version"),
-        ("synthetic:x", "synthetic: is not available in this version"),
-        ("npz:", 'expected "wordnet" or "npz:PATH"'),
+        ("npz:", 'expected "wordnet", "npz:PATH"'),
+        ("sythetic:communities", "nearest is synthetic"),
         ("npz:nowhere.npz", "expected a file at"),
     ],
 )
 def test_sources_that_are_refused(source, words):
     with pytest.raises(BadInput) as caught:
-        source_path(source)
+        describe(source)
     assert words in str(caught.value)
 
 
 def test_npz_source_is_a_path(tmp_path, monkeypatch):
     (tmp_path / "g.npz").write_bytes(b"")
     monkeypatch.chdir(tmp_path)
-    assert source_path("npz:g.npz") == Path("g.npz")
+    assert describe("npz:g.npz").files == {"source": str(tmp_path / "g.npz")}
