@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from pipeline.machine import machine
-from pipeline.report import Report, curves, render
+from pipeline.report import Report, render
+from pipeline.report_learning import curves
 from pipeline.report_records import read_sizes
 from pipeline.run_folder import dump, run_document, write_atomically
 from pipeline.status import table

@@ -5,46 +5,28 @@ Every figure is one of `summary.json`, of a manifest, of a record index or of a 
 
 from __future__ import annotations
 
-import json
 import statistics
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from pipeline import dag
 from pipeline.budget import human_bytes
-from pipeline.report_chart import Line, line_chart, meter
+from pipeline.report_chart import meter
 from pipeline.report_dag import draw
-from pipeline.report_html import count, number, page, percent, section, table, text
+from pipeline.report_html import NO_BREAK, count, number, page, percent, section, table, text
+from pipeline.report_learning import learning_curves
 from pipeline.report_origin import origin_sections
 from pipeline.report_records import record_sections
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-    from pathlib import Path
 
     from pipeline.recipe import Recipe
+    from pipeline.report_learning import Curve
     from pipeline.report_records import Sizes
     from pipeline.summary import Built
 
-__all__ = ["Curve", "Report", "curves", "render"]
-
-
-@dataclass(frozen=True)
-class Curve:
-    """One ingredient's learning curve.
-
-    Attributes
-    ----------
-    node : its node id.
-    name : as titles say it.
-    series : name -> (epoch from 1, value) pairs.
-    valid_accuracy : of the weights it kept.
-    """
-
-    node: str
-    name: str
-    series: Mapping[str, Sequence[tuple[float, float]]]
-    valid_accuracy: float | None = None
+__all__ = ["Report", "render"]
 
 
 @dataclass(frozen=True)
@@ -71,29 +53,6 @@ class Report:
     beside: Mapping[str, str] = field(default_factory=dict)
 
 
-def curves(built: Sequence[Built], history: Mapping[str, Path]) -> list[Curve]:
-    """Learning curves of the trained nodes.
-
-    Parameters
-    ----------
-    history : node id -> its `history.json`, a list with one table per epoch.
-    """
-    found = []
-    for b in built:
-        if b.node.id not in history:
-            continue
-        epochs = json.loads(history[b.node.id].read_bytes())
-        rows = epochs["epochs"] if isinstance(epochs, dict) else epochs
-        series = {
-            name: [(float(i), float(row[name])) for i, row in enumerate(rows, 1) if row.get(name) is not None]
-            for name in ("loss", "valid_accuracy")
-        }
-        found.append(
-            Curve(b.node.id, f"{b.node.id}, seed {b.facts.get('seed')}", series, b.facts.get("valid_accuracy"))
-        )
-    return found
-
-
 def render(report: Report) -> str:
     """The page as text."""
     summary = report.summary
@@ -107,7 +66,7 @@ def render(report: Report) -> str:
         ),
         _result(summary),
         section("Accuracy", _accuracies(summary)),
-        section("Learning curves", _learning(report.learning)),
+        section("Learning curves", learning_curves(report.learning)),
         section("Stages", _stages(report), *_beside(report.beside)),
         section("Mini-batch records", *record_sections(summary, report.sizes)),
         *origin_sections(report.recipe, report.built, report.command, report.machine),
@@ -162,7 +121,10 @@ def _accuracies(summary: Mapping[str, Any]) -> str:
         scores = (percent(method["valid_accuracy"]), percent(method["test_accuracy"]))
         rows.append((f"soup: {text(name)}", *scores, percent(whole) if chosen else "", about.removeprefix(", ")))
         marked.append(chosen)
-    head = ("model", "valid", "test", "test, full graph", "")
+    # A column without a figure says nothing.
+    kept = [i for i in range(5) if i not in (2, 3) or any(row[i] for row in rows)]
+    head = [("model", "valid", "test", "test, full graph", "remarks")[i] for i in kept]
+    rows = [[row[i] for i in kept] for row in rows]
     about = (
         "Accuracy on the packed validation and test records; by exact inference on the full graph for the chosen soup."
     )
@@ -178,29 +140,7 @@ def _spread(values: Sequence[float | None]) -> str:
     known = [v for v in values if v is not None]
     if len(known) < len(values):
         return ""
-    return f"{100 * statistics.mean(known):.2f} ± {100 * statistics.stdev(known):.2f} %"
-
-
-def _learning(learning: Sequence[Curve]) -> str:
-    """Loss and validation accuracy: the best single model stands out, the others show the spread."""
-    if not learning:
-        return ""
-    best = max(learning, key=lambda c: -1.0 if c.valid_accuracy is None else c.valid_accuracy)
-    figures = []
-    for name, title, scale in (
-        ("loss", "training loss (nats)", 1.0),
-        ("valid_accuracy", "validation accuracy (%)", 100.0),
-    ):
-        lines = [Line(c.name, c.series.get(name, ()), strong=c is best) for c in learning]
-        lines = [line for line in lines if line.points]
-        if lines:
-            ends = "; ".join(
-                f"{line.name}: {line.points[0][1] * scale:.4g} to {line.points[-1][1] * scale:.4g}" for line in lines
-            )
-            figures.append(f"<figure>{line_chart(lines, title, ends, 'epoch', scale)}</figure>")
-    others = f', <span class="key"></span> the other {len(learning) - 1}' if len(learning) > 1 else ""
-    legend = f'<p><span class="key best"></span> {text(best.name)}, the best on validation{others}</p>'
-    return f'<div class="charts">{"".join(figures)}</div>{legend if figures else ""}'
+    return f"{100 * statistics.mean(known):.2f} ± {100 * statistics.stdev(known):.2f}{NO_BREAK}%"
 
 
 def _stages(report: Report) -> str:

@@ -26,13 +26,13 @@ class Line:
     strong: bool = False
 
 
-def ticks(low: float, high: float, about: int = 5) -> list[float]:
-    """Round numbers from `low` to `high`, 1, 2 or 5 times a power of ten apart.
+def ticks(low: float, high: float, most: int = 8) -> list[float]:
+    """Round numbers from `low` to `high`, 1, 2 or 5 times a power of ten apart, at most `most` steps.
 
     >>> ticks(0.0, 1.0, 5)
     [0.0, 0.2, 0.4, 0.6, 0.8, 1.0]
     """
-    step = _step((high - low) / max(1, about))
+    step = _step((high - low) / max(1, most))
     first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
     places = max(0, -math.floor(math.log10(step)))
     return [round(i * step, places) for i in range(first, last + 1)]

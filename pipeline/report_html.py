@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["count", "number", "page", "percent", "section", "table", "text"]
+__all__ = ["NO_BREAK", "count", "number", "page", "percent", "section", "table", "text"]
 
+NO_BREAK = "\u00a0"
 _STYLE = """
 :root { color-scheme: light dark; --ink: #1c2330; --soft: #586274; --line: #d5dae3; --page: #ffffff; --box: #f4f6f9;
   --main: #0067b1; --other: #98a1b0; --mark: #b34700; }
@@ -60,8 +61,8 @@ def count(value: Any) -> str:
 
 
 def percent(value: float | None) -> str:
-    """A share as a percentage; empty where unknown."""
-    return "" if value is None else f"{100 * value:.2f} %"
+    """A share as a percentage that no line break parts from its sign; empty where unknown."""
+    return "" if value is None else f"{100 * value:.2f}{NO_BREAK}%"
 
 
 def number(value: float | None, digits: int = 2) -> str:
@@ -86,7 +87,9 @@ def table(
     def kind(i: int) -> str:
         return ' class="text long"' if i == len(head) - 1 and words else ' class="text"' if i >= first_text else ""
 
-    titles = "".join(f'<th scope="col"{kind(i)}>{text(cell)}</th>' for i, cell in enumerate(head))
+    titles = "".join(
+        f'<th scope="col"{kind(i)}>{text(cell)}</th>' if cell else "<td></td>" for i, cell in enumerate(head)
+    )
     lines = [
         f'<div class="wide" tabindex="0" role="region" aria-label="{text(about)}"><table>',
         f"<caption><span>{text(about)}</span></caption><thead><tr>{titles}</tr></thead><tbody>",

@@ -69,6 +69,7 @@ class Page(HTMLParser):
             assert "svg" not in self.open
 
     def handle_data(self, data):
+        data = data.replace("\u00a0", " ")
         if not self.open:
             assert not data.strip()
             return

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from pipeline.budget import human_bytes
 from pipeline.recipe import from_tables
 from pipeline.records import Records
-from pipeline.report import Curve, Report, curves, render
+from pipeline.report import Report, render
+from pipeline.report_learning import Curve, curves
 from pipeline.report_origin import changed, resolved
 from pipeline.report_records import Sizes, read_sizes
 from pipeline.summary import summarise
@@ -84,6 +85,11 @@ def test_accuracies_are_those_of_the_summary():
         assert row[1:3] == [percent(method["valid_accuracy"]), percent(method["test_accuracy"])]
         assert row[3] == ("74.50 %" if name == "greedy" else "")
     assert rows[6][4] == "of single model 0, chosen on validation"
+
+
+def test_a_column_without_a_figure_is_left_out():
+    recipe, nodes = built(only=("ingest", "split", "train"))
+    assert [len(row) for row in sound(render(report(recipe, nodes))).table("Accuracy")] == [3, 3, 3]
 
 
 def test_stages_are_those_of_the_summary():

@@ -20,9 +20,9 @@ def test_ticks(low, span, about):
     slack = span * 1e-6 + abs(high) * 1e-12
     assert all(low - slack <= value <= high + slack for value in found)
     assert found == sorted(set(found))
-    assert len(found) <= about + 2
-    if about >= 3 and span > abs(low) * 1e-6:
-        assert len(found) >= 1
+    assert len(found) <= about + 1
+    if about >= 5 and span > abs(low) * 1e-6:
+        assert len(found) >= 2
 
 
 @given(
