@@ -53,6 +53,8 @@ def record_document(target: Target, again: str) -> dict[str, Any]:
         "split": meta["split"],
         "record": i,
         "records": len(records),
+        "round": i * int(meta.get("rounds", 1)) // len(records),
+        "rounds": int(meta.get("rounds", 1)),
         "file": str(place.path),
         "offset": place.offset,
         "bytes": place.length,
@@ -128,9 +130,10 @@ def record_text(document: dict[str, Any]) -> str:
     codec = d["codec"]
     width = "rows of varying length" if codec["row_bytes"] is None else f"{codec['row_bytes']:,} bytes a row"
     kind = ", ".join(word for word in ("directed", "weighted") if d[word])
+    rounds = f", round {d['round']} of {d['rounds']}" if d["rounds"] > 1 else ""
     columns = ", ".join(f"{name} {human_bytes(size)}" for name, size in d["columns"].items())
     head = [
-        ["record", f"{d['record']} of {d['records']} ({d['artifact']}, split {d['split']})"],
+        ["record", f"{d['record']} of {d['records']} ({d['artifact']}, split {d['split']}){rounds}"],
         ["bytes", f"{human_bytes(d['bytes'])} at offset {d['offset']:,} of {d['file']}"],
         ["crc32c", f"{d['crc32c']}, matches its bytes"],
         ["codec", f"{codec['name']}, {codec['num_features']:,} features, {width}, {human_bytes(d['code_bytes'])}"],

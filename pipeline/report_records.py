@@ -58,9 +58,11 @@ def record_sections(summary: Mapping[str, Any], sizes: Mapping[str, Sizes]) -> l
 def _splits(splits: Mapping[str, Mapping[str, Any]]) -> str:
     if not splits:
         return ""
+    several = any((figures.get("rounds") or 1) > 1 for figures in splits.values())
     rows = [
         (
             text(split),
+            *([count(figures.get("rounds"))] if several else []),
             *(count(figures.get(name)) for name in ("records", "outputs", "rows", "edges")),
             number(figures.get("replication")),
             percent(figures.get("captured")),
@@ -69,10 +71,13 @@ def _splits(splits: Mapping[str, Mapping[str, Any]]) -> str:
         )
         for split, figures in splits.items()
     ]
-    head = ("split", "records", "outputs", "rows", "edges", "replication", "captured influence", "dropped", "bytes")
+    head = ["split", "records", "outputs", "rows", "edges", "replication", "captured influence", "dropped", "bytes"]
+    if several:
+        head.insert(1, "rounds")
+    per, of = (" / rounds", " of round 0") if several else ("", "")
     about = (
-        "Packed splits. Replication: rows / outputs. Captured influence: mean share of an output's PageRank mass that "
-        "is inside its record, over a sample. Dropped: nodes that reach no output inside the record."
+        f"Packed splits. Replication: rows / outputs{per}. Captured influence: mean share of an output's PageRank mass "
+        f"that is inside its record, over a sample{of}. Dropped: nodes that reach no output inside the record."
     )
     return table(head, rows, about=about)
 

@@ -133,6 +133,7 @@ def _records(records: Built | None, packed: Built | None) -> dict[str, Any]:
         **_pick(facts, "records", "rows"),
         "edges": inside.get("edges"),
         **_pick(facts, "replication", "outputs", "captured"),
+        "rounds": facts.get("rounds", 1) if facts else None,  # older artifacts, and those of one round, do not say
         **_pick(inside, "dropped_nodes", "bytes"),
     }
 

@@ -118,6 +118,22 @@ def test_records_are_those_of_the_summary():
     assert drawn == ["records by number of nodes", "records by number of edges"]  # outputs are one number
 
 
+def test_several_rounds_are_told():
+    recipe, nodes = built()
+    assert not any(
+        "rounds" in row
+        for row in next(
+            rows for c, rows in sound(render(report(recipe, nodes))).tables.items() if c.startswith("Packed")
+        )
+    )
+    for b in nodes:
+        if b.node.id == "influence:train":
+            b.manifest["facts"]["rounds"] = 3
+    summary = summarise(recipe, nodes)
+    assert [s["rounds"] for s in summary["stages"]["influence"]["splits"].values()] == [3, 1, 1]
+    assert [row[1] for row in sound(render(report(recipe, nodes))).table("Packed splits")] == ["3", "1", "1"]
+
+
 def test_sizes_come_from_the_indexes(tmp_path):
     reader, _ = packed(tmp_path, shard_bytes=12000)
     found, records = read_sizes(reader), Records.from_reader(reader)
