@@ -138,17 +138,22 @@ def _influence(known: _Known) -> Guess | None:
     records = max(1, math.ceil(outputs / max(1, known.param("outputs", 1024))))
     top_k = int(known.param("top_k", 0) or known.values["batches.top_k"])
     rows = min(math.ceil(outputs * min(_REPLICATION, top_k + 1)), records * nodes)
-    if known.values["batches.method"] == "cluster":
-        rows = max(rows, 2 * nodes)
+    if known.values["batches.method"] in ("batch", "cluster"):
+        rows = max(rows, math.ceil(2 * max(1.0, known.param("ratio", 0.0)) * nodes))
+    if (mix := known.param("mix", 0)) and known.values["batches.method"] == "batch":
+        records = max(records, math.ceil(known.facts["partition"]["parts"] / mix))
+    rounds = known.param("rounds", 1)
+    rows, records = rounds * min(rows, records * nodes), rounds * records
     return Guess(
-        {
+        ({"rounds": rounds} if rounds > 1 else {})
+        | {
             "split": split,
             "method": known.values["batches.method"],
             "records": records,
             "outputs": outputs,
             "rows": rows,
             "max_rows": min(nodes, math.ceil(_LARGEST * rows / records)),
-            "replication": rows / max(1, outputs),
+            "replication": rows / max(1, outputs * rounds),
             "captured": None,
             "num_nodes": nodes,
         }
@@ -158,7 +163,7 @@ def _influence(known: _Known) -> Guess | None:
 def _order(known: _Known) -> Guess | None:
     records = known.facts["records"]["records"]
     lengths = {"tour_length": None, "random_length": None}
-    return Guess({"method": known.values["order.method"], "records": records, **lengths})
+    return Guess({"method": known.values["order.method"], "records": records, **lengths, **_rounds(known)})
 
 
 def _quantize(known: _Known) -> Guess | None:
@@ -195,7 +200,7 @@ def _pack(known: _Known) -> Guess | None:
             "records": count,
             "rows": rows,
             "edges": edges,
-            "outputs": records["outputs"],
+            "outputs": records["outputs"] * records.get("rounds", 1),
             "replication": records["replication"],
             "dropped_nodes": 0,
             "bytes": math.ceil(code_bytes + 16 * rows + edge_bytes * edges),
@@ -210,8 +215,15 @@ def _pack(known: _Known) -> Guess | None:
             "directed": graph["directed"],
             "weighted": graph["weighted"],
             "task": "multiclass",
+            **_rounds(known),
         }
     )
+
+
+def _rounds(known: _Known) -> dict[str, Any]:
+    """Rounds of the records, where there are several."""
+    records = known.facts["records"]
+    return {"rounds": records["rounds"]} if "rounds" in records else {}
 
 
 def _train(known: _Known) -> Guess | None:

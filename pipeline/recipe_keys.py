@@ -60,14 +60,19 @@ class Partition:
 @dataclass(frozen=True)
 class Batches:
     method: Literal["node", "batch", "cluster", "random", "neighbor", "labor"] = key(
-        "node", "node: personalised PageRank of every output | cluster: a part and its halo | random: a baseline"
+        "node", "node: PageRank of every output | batch: of whole parts | cluster: parts alone | random: a baseline"
     )
     alpha: float = key(0.25, "probability that a walk goes home: larger stays nearer, in (0, 1)")
     eps: float = key(2e-4, "PageRank mass per unit of degree left unpushed: smaller is more exact and slower")
     top_k: int = key(16, "nodes; most influential neighbours kept for every output")
     outputs: int | Auto = key("auto", "most outputs in a record; auto aims at a few dozen records a split")
     mix: int | Auto = key("auto", "influence clusters mixed into one record; more costs rows and gains accuracy")
-    rounds: int = key(1, "sets of batches, used in turn by epoch")
+    rounds: int = key(1, "sets of training batches, used in turn by epoch; each costs the bytes of one")
+    aux_ratio: float = key(1.0, "batch: nodes kept for a part, as a share of the mean size of a part")
+    aux_mass: float = key(0.0, "batch: > 0: instead, the fewest nodes that hold this share of a part's PageRank mass")
+    orientation: Literal["transpose", "reference"] = key(
+        "transpose", "batch: transpose: mass that reaches a node from the part | reference: the published code's D^-1 A"
+    )
     fanouts: tuple[int, ...] = key((10, 10, 10), "neighbours a hop, for sampled methods only")
     kappa: int = key(1, "steps that share their random numbers, for sampled methods only")
 

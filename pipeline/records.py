@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 __all__ = ["Place", "Records", "shard_names"]
 
 REBUILD = "run the recipe again: the artifact is quarantined and rebuilt"
-SHARED = ("codec", "K", "split", "directed", "weighted", "num_nodes", "num_classes", "records", "inputs")
+SHARED = ("codec", "K", "split", "directed", "weighted", "num_nodes", "num_classes", "records", "rounds", "inputs")
 """Metadata all files of one artifact have in common."""
 
 
@@ -174,11 +174,21 @@ class Records:
                 f"{files[-1].path.parent}: expected {first.meta['records']} records, found {seen}",
                 fix="open all files of the artifact",
             )
+        if seen % first.meta.get("rounds", 1):
+            raise Conflict(
+                f"{first.path}: expected {first.meta['rounds']} rounds of equal size, found {seen} records",
+                fix="open all files of the artifact",
+            )
 
     @property
     def meta(self) -> dict[str, Any]:
         """Metadata of the first file; what `SHARED` names is the same in all."""
         return self._opened()[0].meta
+
+    @property
+    def rounds(self) -> int:
+        """Sets of records, of equal size and one after the other, each with every output once."""
+        return int(self.meta.get("rounds", 1))
 
     @property
     def codec(self) -> Codec:

@@ -37,12 +37,13 @@ TRANSPOSES = ("none", "inner", "all", "places")
 
 @dataclass(frozen=True)
 class Order:
-    """What an order artifact says: its key, method and the arrays of that method."""
+    """What an order artifact says: its key, method and the arrays of that method, stacked where there are rounds."""
 
     key: str | None = None
     method: str = "shuffle"
     tour: NDArray[np.int32] | None = None
     distance: NDArray[np.float64] | None = None
+    rounds: int = 1
 
     @classmethod
     def from_reader(cls, reader: Reader | None) -> Order | None:
@@ -50,13 +51,17 @@ class Order:
         if reader is None:
             return None
         arrays = {name: reader.array(name) if reader.has(name) else None for name in ("tour", "distance")}
-        return cls(reader.key, str(reader.facts["method"]), arrays["tour"], arrays["distance"])
+        rounds = int(reader.facts.get("rounds", 1))
+        return cls(reader.key, str(reader.facts["method"]), arrays["tour"], arrays["distance"], rounds)
 
     def records(self, num_records: int, seed: int, epoch: int) -> NDArray[np.integer[Any]]:
-        """All records once, as the method orders them in this epoch."""
+        """All records of the epoch's round once, counted from its first, as the method orders them in this epoch."""
         from stages.order.epoch import epoch_order
 
-        return epoch_order(self.method, self.tour, self.distance, num_records, seed, epoch)
+        tour, distance = self.tour, self.distance
+        if self.rounds > 1:
+            tour, distance = (None if a is None else a[epoch % self.rounds] for a in (tour, distance))
+        return epoch_order(self.method, tour, distance, num_records, seed, epoch, self.rounds)
 
 
 class Steps:
@@ -148,12 +153,19 @@ class Steps:
     def plan(self, epoch: int) -> list[tuple[tuple[int, ...], int]]:
         """Steps of this rank in an epoch: (records of the step, outputs of the steps all ranks take with it).
 
-        A function of (order artifact, shuffle, seed, epoch, per_step, drop_last, rank, world_size).
+        A function of (order artifact, order method, shuffle, seed, epoch, per_step, rounds, drop_last) and, of those
+        steps, every `world_size`th from `rank`. An epoch reads one round: epoch e round e mod rounds.
         """
-        num_records = len(self.store)
+        rounds = self.store.rounds
+        num_records = len(self.store) // rounds
         if not self.shuffle:
             order: NDArray[np.integer[Any]] = np.arange(num_records)
         elif self.order is not None:
+            if self.order.rounds != rounds:
+                raise Conflict(
+                    f"order {self.order.key}: it has {self.order.rounds} rounds, but {self.store_key} has {rounds}",
+                    fix="use the order built for this split",
+                )
             order = self.order.records(num_records, self.seed, epoch)
             if len(order) != num_records:
                 raise Conflict(
@@ -162,6 +174,7 @@ class Steps:
                 )
         else:
             order = np.random.default_rng((self.seed, epoch)).permutation(num_records)
+        order = order + epoch % rounds * num_records
         steps = [tuple(map(int, order[k : k + self.per_step])) for k in range(0, num_records, self.per_step)]
         if self.drop_last:
             if len(steps[-1]) < self.per_step:
@@ -173,8 +186,8 @@ class Steps:
         return [(steps[k], sum(size[k // W * W : k // W * W + W])) for k in range(self.rank, len(steps), W)]
 
     def __len__(self) -> int:
-        """Steps of an epoch on this rank."""
-        num_records = len(self.store)
+        """Steps of an epoch on this rank: rounds are of equal size, so every epoch has as many."""
+        num_records = len(self.store) // self.store.rounds
         if self.drop_last:
             return num_records // self.per_step // self.world_size
         steps = -(-num_records // self.per_step)

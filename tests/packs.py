@@ -58,14 +58,15 @@ def graph_reader(
     return MemoryReader(arrays, facts, digest="9" * 32)
 
 
-def records_reader(num_nodes, outputs=60, records=6, aux=25, seed=0):
-    """Records of random nodes, as `influence` would store them: members in no particular order."""
+def records_reader(num_nodes, outputs=60, records=6, aux=25, seed=0, rounds=1):
+    """Records of random nodes, as `influence` would store them: members in no particular order, new in each round."""
     rng = np.random.default_rng(seed + 1)
     ids = np.sort(rng.choice(num_nodes, outputs, replace=False)).astype(np.int32)
-    position = rng.permutation(outputs)
-    out_ptr = np.linspace(0, outputs, records + 1).astype(np.int64)
+    position = np.concatenate([rng.permutation(outputs) for _ in range(rounds)])
+    ptr = np.linspace(0, outputs, records + 1).astype(np.int64)
+    out_ptr = np.concatenate([[0], *(ptr[1:] + r * outputs for r in range(rounds))])
     rows = []
-    for r in range(records):
+    for r in range(rounds * records):
         mine = ids[position[out_ptr[r] : out_ptr[r + 1]]]
         rows.append(np.union1d(mine, rng.choice(num_nodes, aux + 4 * r, replace=False)).astype(np.int32))
     n_ptr = np.concatenate([[0], np.cumsum([len(r) for r in rows])]).astype(np.int64)
@@ -76,8 +77,8 @@ def records_reader(num_nodes, outputs=60, records=6, aux=25, seed=0):
         "n_id": np.concatenate(rows),
         "n_ptr": n_ptr,
     }
-    facts = {"split": "train", "records": records, "outputs": outputs, "rows": int(n_ptr[-1]), "num_nodes": num_nodes}
-    return MemoryReader(arrays, facts, digest="8" * 32)
+    facts = {"split": "train", "records": len(rows), "outputs": outputs, "rows": int(n_ptr[-1]), "num_nodes": num_nodes}
+    return MemoryReader(arrays, facts | ({"rounds": rounds} if rounds > 1 else {}), digest="8" * 32)
 
 
 def partition_reader(num_nodes, parts=8, seed=0):

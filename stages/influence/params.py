@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 from stages.errors import BadInput
 from stages.influence.mix import balanced
+from stages.stage import added
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from stages.stage import Facts
 
-__all__ = ["READS", "Params", "resolve"]
+__all__ = ["PARTED", "READS", "Params", "resolve"]
 
 READS = (
     "batches.method",
@@ -23,12 +24,17 @@ READS = (
     "batches.outputs",
     "batches.mix",
     "batches.rounds",
+    "batches.aux_ratio",
+    "batches.aux_mass",
+    "batches.orientation",
     "graph.self_loops",
     "infer.split",
     "infer.top_k",
 )
-METHODS = ("node", "cluster", "random")
-LATER = ("batch", "neighbor", "labor")
+METHODS = ("node", "batch", "cluster", "random")
+PARTED = ("batch", "cluster")  # outputs grouped by the partition
+LATER = ("neighbor", "labor")
+ORIENTATIONS = ("transpose", "reference")
 
 _RECORDS = 64  # records a training split aims at: more and smaller steps learn faster at equal rows (stages/README.md)
 _LEAST_OUTPUTS, _MOST_OUTPUTS = 256, 1024
@@ -41,12 +47,16 @@ class Params:
 
     Attributes
     ----------
-    method : node | cluster | random.
+    method : node | batch | cluster | random.
     split : split the records are for.
     source : where its outputs come from: train | valid | test (the split), all (every node), nodes (a file of ids).
     alpha, eps, top_k, self_loops : of the PPR; top_k nodes are kept for each output.
     outputs : most outputs in a record.
-    mix : clusters a record is made of.
+    mix : clusters a record is made of; of "batch", most parts in a record, 0: as many as `outputs` lets in.
+    rounds : sets of records, each holding every output once.
+    ratio, mass : of "batch", nodes kept for a part as a share of a part's mean size, or those that hold this share
+        of the mass; one of them is 0.
+    orientation : of "batch", transpose | reference.
     """
 
     method: str
@@ -58,6 +68,10 @@ class Params:
     self_loops: bool
     outputs: int
     mix: int
+    rounds: int = added(1)
+    ratio: float = added(0.0)
+    mass: float = added(0.0)
+    orientation: str = added("")
 
 
 def resolve(values: Mapping[str, Any], facts: Mapping[str, Facts]) -> Params:
@@ -78,8 +92,16 @@ def resolve(values: Mapping[str, Any], facts: Mapping[str, Facts]) -> Params:
     for name in ("batches.top_k", "batches.outputs", "batches.mix", "batches.rounds"):
         if values[name] != "auto" and values[name] < 1:
             raise BadInput(f"{name}: expected at least 1, found {values[name]}")
-    if values["batches.rounds"] != 1:
-        raise BadInput(f"batches.rounds = {values['batches.rounds']} is not available in this version; expected 1")
+    if not 0.0 < values["batches.aux_ratio"] < float("inf"):
+        raise BadInput(f"batches.aux_ratio: expected a number above 0, found {values['batches.aux_ratio']}")
+    if not 0.0 <= values["batches.aux_mass"] <= 1.0:
+        raise BadInput(
+            f"batches.aux_mass: expected a number from 0 (by aux_ratio) to 1, found {values['batches.aux_mass']}"
+        )
+    if values["batches.orientation"] not in ORIENTATIONS:
+        raise BadInput(
+            f"batches.orientation: expected {' or '.join(ORIENTATIONS)}, found {values['batches.orientation']!r}"
+        )
     split = values["split"]
     source, top_k = split, values["batches.top_k"]
     if split == "infer":
@@ -96,18 +118,22 @@ def resolve(values: Mapping[str, Any], facts: Mapping[str, Facts]) -> Params:
             outputs *= 2  # no backward pass
     mix = values["batches.mix"]
     if mix == "auto":
-        mix = min(max(balanced(max(count, 1), outputs)[1] // _MIX, 1), _MIX)
-    ppr = method != "cluster"
+        mix = min(max(balanced(max(count, 1), outputs)[1] // _MIX, 1), _MIX) if method == "node" else 0
+    ppr, batch, mass = method != "cluster", method == "batch", float(values["batches.aux_mass"])
     return Params(
         method=method,
         split=split,
         source=source,
         alpha=float(values["batches.alpha"]) if ppr else 0.0,
         eps=float(values["batches.eps"]) if ppr else 0.0,
-        top_k=int(top_k) if ppr else 0,
+        top_k=int(top_k) if method in ("node", "random") else 0,
         self_loops=bool(values["graph.self_loops"]) and ppr,
         outputs=int(outputs),
-        mix=int(mix) if method == "node" else 0,
+        mix=int(mix) if method in ("node", "batch") else 0,
+        rounds=int(values["batches.rounds"]) if split == "train" else 1,
+        ratio=float(values["batches.aux_ratio"]) if batch and mass == 0.0 else 0.0,
+        mass=mass if batch else 0.0,
+        orientation=values["batches.orientation"] if batch else "",
     )
 
 

@@ -10,9 +10,9 @@ from numba import njit
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["push_top", "workspace"]
+__all__ = ["TOUCHED", "push_top", "workspace"]
 
-_TOUCHED = 1e-300  # far below any residual, so adding to it gives the addend exactly; marks "already on the list"
+TOUCHED = 1e-300  # far below any residual, so adding to it gives the addend exactly; marks "already on the list"
 
 
 def workspace(threshold: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.int32]]:
@@ -83,7 +83,7 @@ def _push(
         w = ring[head]
         head = (head + 1) & mask
         mass = state[w, 0]
-        state[w, 0] = _TOUCHED
+        state[w, 0] = TOUCHED
         if p[w] == 0.0:
             support[num_support] = w
             num_support += 1
@@ -92,7 +92,7 @@ def _push(
         for e in range(indptr[w], indptr[w + 1]):
             v = indices[e]
             old = state[v, 0]
-            new = old + (share * weight[e] if weighted else share) + _TOUCHED
+            new = old + (share * weight[e] if weighted else share) + TOUCHED
             limit = state[v, 1]
             state[v, 0] = new
             touched[num_touched] = v

@@ -9,7 +9,7 @@ import numpy as np
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["permutation", "scramble"]
+__all__ = ["jitter", "permutation", "scramble"]
 
 
 def scramble(values: NDArray[np.integer], seed: int) -> NDArray[np.uint64]:
@@ -33,3 +33,10 @@ def _mix(x: NDArray[np.uint64]) -> NDArray[np.uint64]:
 def permutation(n: int, seed: int) -> NDArray[np.int64]:
     """A seeded order of 0..n-1: i8[n]."""
     return np.argsort(scramble(np.arange(n), seed), kind="stable").astype(np.int64)
+
+
+def jitter(n: int, seed: int) -> NDArray[np.float64]:
+    """Seeded factors in (0.5, 1] that shake an order of priorities without losing it: f8[n]; seed 0 gives ones."""
+    if seed == 0:
+        return np.ones(n, np.float64)
+    return 1.0 - (scramble(np.arange(n), seed) >> np.uint64(11)).astype(np.float64) * 2.0**-54

@@ -21,14 +21,16 @@ def epoch_order(
     num_records: int,
     seed: int,
     epoch: int,
+    rounds: int = 1,
 ) -> NDArray[np.int32]:
-    """Every record once.
+    """Every record once; of the epoch's round, where there are several.
 
     - "label": the tour, entered where the seed says and walked in its direction; the same in every epoch, so that
       the step from one epoch into the next is one of the tour's.
     - "sample": each record drawn among those left with probability ~ its distance from the one before, carried over
       between epochs. The last record of each epoch is fixed by (seed, epoch) alone, so that the draw of an epoch
-      needs no earlier one, and a run resumes anywhere.
+      needs no earlier one, and a run resumes anywhere. With several rounds the epoch before had other records, so
+      the first is drawn evenly.
     - "shuffle": a permutation of its own for each epoch.
 
     O(R) ("sample": O(R^2)).
@@ -38,8 +40,9 @@ def epoch_order(
     method : label | sample | shuffle
     tour : i4[R] for "label", else not looked at
     distance : f8[R, R] for "sample", else not looked at
-    num_records : R
+    num_records : R, in a round
     seed, epoch : not negative
+    rounds : sets of records used in turn
 
     Returns
     -------
@@ -62,7 +65,7 @@ def epoch_order(
         from stages.order.draw import draw_chain
 
         uniform = (scramble(np.arange(num_records), _draw(seed, epoch)) >> np.uint64(11)) * 2.0**-53
-        before = _last(seed, epoch - 1, num_records) if epoch > 0 else -1
+        before = _last(seed, epoch - 1, num_records) if epoch > 0 and rounds == 1 else -1
         return draw_chain(np.asarray(distance), uniform, before, _last(seed, epoch, num_records))
     raise ValueError(f"order method {method!r} is unknown or lacks its array; expected label, sample or shuffle")
 

@@ -47,7 +47,7 @@ def shards(params: Params, inputs: Inputs) -> Sequence[Shard]:
 
 
 def run(params: Params, inputs: Inputs, shard: Shard, writer: Writer) -> dict[str, Any]:
-    """Histograms; distances unless shuffled; the tour where the order is fixed."""
+    """Histograms; distances unless shuffled; the tour where the order is fixed. Both for each round by itself."""
     del shard
     from stages.order.distance import distances, histograms
     from stages.order.tour import longest_tour, random_length, tour_length
@@ -56,18 +56,26 @@ def run(params: Params, inputs: Inputs, shard: Shard, writer: Writer) -> dict[st
     labels = np.asarray(graph.array("y"))[np.asarray(records.array("outputs"))]
     shares = histograms(labels, np.asarray(records.array("out_ptr")), max(1, int(graph.facts["num_classes"])))
     writer.array("histogram", shares)
+    rounds = int(records.facts.get("rounds", 1))
     facts: dict[str, Any] = {"method": params.method, "records": len(shares)}
     facts |= {"tour_length": None, "random_length": None}
+    if rounds > 1:
+        facts["rounds"] = rounds
     if params.method == "shuffle":
         return facts
-    distance = distances(shares)
-    writer.array("distance", distance)
-    facts["random_length"] = round(random_length(distance), 9)
+    distance = np.stack([distances(part) for part in np.split(shares, rounds)])
+    writer.array("distance", distance if rounds > 1 else distance[0])
+    facts["random_length"] = _mean([random_length(part) for part in distance])
     if params.method == "label":
-        tour = longest_tour(distance)
-        writer.array("tour", tour)
-        facts["tour_length"] = round(tour_length(tour, distance), 9)
+        tour = np.stack([longest_tour(part) for part in distance])
+        writer.array("tour", tour if rounds > 1 else tour[0])
+        facts["tour_length"] = _mean([tour_length(*pair) for pair in zip(tour, distance, strict=True)])
     return facts
+
+
+def _mean(lengths: Sequence[float]) -> float:
+    """Mean over the rounds."""
+    return round(sum(lengths) / len(lengths), 9)
 
 
 def finish(params: Params, inputs: Inputs, outputs: Mapping[str, Reader], writer: Writer) -> dict[str, Any]:
@@ -77,12 +85,16 @@ def finish(params: Params, inputs: Inputs, outputs: Mapping[str, Reader], writer
 
 
 def cost(params: Params, facts: Mapping[str, Facts]) -> Cost:
-    """Bytes: 16 a pair of records and 16 a record and class; 16 an output and 4 a node are read; 32 MiB to compile."""
+    """Bytes: 16 a pair of records of a round and 16 a record and class; 16 an output and 4 a node are read.
+
+    32 MiB to compile.
+    """
     records, classes = int(facts["records"]["records"]), int(facts["graph"]["num_classes"])
-    read = 12 * int(facts["records"]["outputs"]) + 4 * int(facts["graph"]["num_nodes"])
+    rounds = int(facts["records"].get("rounds", 1))
+    read = 12 * rounds * int(facts["records"]["outputs"]) + 4 * int(facts["graph"]["num_nodes"])
     written = (
         8 * records * classes
-        + (0 if params.method == "shuffle" else 8 * records**2)
+        + (0 if params.method == "shuffle" else 8 * records**2 // rounds)
         + (4 * records if params.method == "label" else 0)
     )
     return Cost(read=read, written=written, peak=(32 << 20) + read + 3 * written)

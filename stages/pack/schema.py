@@ -34,8 +34,8 @@ FORMAT = 1
 KEY = b"stockpot"
 MAGIC_BYTES = 8
 """`ARROW1` and its padding stand before the schema message of an Arrow IPC file."""
-REQUIRES = frozenset({"codec:fp32", "codec:fp16", "codec:lossless-bits", "codec:lossless-sparse"})
-"""What a file may ask of its reader, as far as this version knows."""
+REQUIRES = frozenset({"codec:fp32", "codec:fp16", "codec:lossless-bits", "codec:lossless-sparse", "rounds"})
+"""What a file may ask of its reader, as far as this version knows; "rounds": to read one round's records an epoch."""
 
 OPTIONAL = ("code_indptr", "t_indptr", "t_indices", "out_deg", "weight", "deg_w")
 COLUMNS = ("n_id", "num_sampled_nodes", "block_ptr", "indptr", "indices", "deg", "y", "input_id", "codes", *OPTIONAL)

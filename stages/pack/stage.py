@@ -50,15 +50,22 @@ def _shards(params: Params, inputs: Inputs) -> Sequence[Shard]:
     return shards
 
 
+def _rounds(inputs: Inputs) -> dict[str, int]:
+    """Number of rounds, where there are several: record k of round r is record r * records / rounds + k."""
+    rounds = int(inputs["records"].facts.get("rounds", 1))
+    return {"rounds": rounds} if rounds > 1 else {}
+
+
 def _run(params: Params, inputs: Inputs, shard: Shard, writer: Writer) -> dict[str, Any]:
     from stages.pack.schema import FORMAT
     from stages.pack.shard import Builder, write_shard
 
     builder = Builder(inputs, params.blocks)
     graph, codes = inputs["graph"].facts, inputs["codes"].facts
+    rounds = _rounds(inputs)
     meta = {
         "format": FORMAT,
-        "requires": [f"codec:{codes['codec']}"],
+        "requires": [f"codec:{codes['codec']}", *rounds],
         "form": "nodes",
         "task": "multiclass",
         "directed": bool(graph["directed"]),
@@ -73,6 +80,7 @@ def _run(params: Params, inputs: Inputs, shard: Shard, writer: Writer) -> dict[s
         "first_record": shard.start,
         "records": int(inputs["records"].facts["records"]),
         "inputs": {role: inputs[role].digest for role in ("graph", "partition", "records", "codes")},
+        **rounds,
     }
     records = []
     for r in range(shard.start, shard.stop):
@@ -110,6 +118,7 @@ def _finish(params: Params, inputs: Inputs, shards: Mapping[str, Reader], writer
         "hops": max(int(f["hops"]) for f in facts),
         "task": "multiclass",
         "shards": len(facts),
+        **_rounds(inputs),
     }
 
 

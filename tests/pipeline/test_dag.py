@@ -49,8 +49,9 @@ def test_parents_come_first():
         seen.add(node.id)
 
 
-def test_clusters_need_the_partition():
-    assert nodes(batches={"method": "cluster"})["influence:train"].inputs["partition"] == "partition"
+@pytest.mark.parametrize("method", ["batch", "cluster"])
+def test_batches_of_parts_need_the_partition(method):
+    assert nodes(batches={"method": method})["influence:train"].inputs["partition"] == "partition"
 
 
 @pytest.mark.parametrize("infer", [{"split": "all"}, {"split": "ids.npy"}, {"top_k": 32}])

@@ -185,8 +185,9 @@ def test_edge_weights_are_projected(tmp_path):
     ("override", "word"),
     [
         ("batches.method=labor", "labor"),
-        ("batches.method=batch", "batch"),
         ("batches.alpha=1.5", "batches.alpha"),
+        ("batches.rounds=0", "batches.rounds"),
+        ("batches.aux_mass=2", "batches.aux_mass"),
         ("batches.top_k=0", "batches.top_k"),
         ("features.codec=pq8", "pq8"),
         ("partition.method=stream", "stream"),
@@ -226,6 +227,10 @@ CHANGES = {
     "batches.top_k": 8,
     "batches.outputs": 32,
     "batches.mix": 2,
+    "batches.rounds": 2,
+    "batches.aux_ratio": 2.0,
+    "batches.aux_mass": 0.5,
+    "batches.orientation": "reference",
     "batches.fanouts": [5],
     "batches.kappa": 2,
     "order.method": "shuffle",
@@ -253,10 +258,11 @@ CHANGES = {
 }
 BASE = {"batches": {"outputs": 64, "mix": 4}, "train": {"ingredients": 2}}
 """What the keys are changed in; sizes are set, or `auto` would follow the sizes of the splits."""
+WITHIN = {name: {"method": "batch"} for name in ("batches.aux_ratio", "batches.aux_mass", "batches.orientation")}
+"""What else stands in the key's section, before and after, where the key is looked at only then."""
 FIXED = {
     "dataset.source": "enters by content",
     "order.cache": "only 0 in this version",
-    "batches.rounds": "only 1 in this version",
     "train.device": "auto is what this machine has",
     "train.ranks": "only 1 in this version",
     "soup.holdout": "only 0 in this version",
@@ -282,10 +288,11 @@ def test_every_recipe_key_moves_what_the_table_says(tmp_path):
     found = {}
     for key, value in CHANGES.items():
         file = masked if key == "dataset.split_index" else source
-        before = resolved(planner(tmp_path, file, **BASE))
         section, *inner = key.split(".")
+        base = {**BASE, section: {**BASE.get(section, {}), **WITHIN.get(key, {})}}
+        before = resolved(planner(tmp_path, file, **base))
         table = {inner[-1]: value} if len(inner) == 1 else {inner[0]: {inner[1]: value}}
-        after = resolved(planner(tmp_path, file, **{**BASE, section: {**BASE.get(section, {}), **table}}))
+        after = resolved(planner(tmp_path, file, **{**base, section: {**base[section], **table}}))
         assert value != KEYS[key].default
         names = sorted(n for n in before.keys() | after.keys() if before.get(n) != after.get(n))
         found[key] = names

@@ -69,7 +69,10 @@ scheduler = "local"
 """
 
 
-LATER = {"train": {"heads": 4}}
+LATER = {
+    "train": {"heads": 4},
+    "batches": {"aux_ratio": 1.0, "aux_mass": 0.0, "orientation": "transpose"},
+}
 """Keys that came after the contract, with their defaults."""
 
 

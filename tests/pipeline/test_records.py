@@ -8,8 +8,11 @@ import pytest
 
 from pipeline.records import Records
 from stages.errors import BadInput, Conflict, Corrupt
+from stages.pack import STAGE as PACK
 from stages.pack import shard
 from stages.pack.index import mismatch, read_index
+from stages.pack.stage import Params as PackParams
+from tests.memory import run_stage
 from tests.packs import packed
 
 
@@ -193,3 +196,23 @@ def test_a_missing_file_is_not_a_shorter_split(paths):
         len(Records(paths[1:]))
     with pytest.raises(BadInput, match="at least one packed file"):
         Records([])
+
+
+def test_rounds_stand_in_every_file(tmp_path):
+    reader, inputs = packed(tmp_path, shard_bytes=12000, records={"rounds": 2})
+    records = Records.from_reader(reader)
+    assert (records.rounds, len(records)) == (2, 12)
+    assert "rounds" in records.meta["requires"]
+    for half in (range(6), range(6, 12)):
+        found = np.concatenate([records[i].input_id for i in half])
+        assert sorted(found.tolist()) == list(range(60))
+    assert reader.facts["replication"] == pytest.approx(reader.facts["rows"] / 120)
+    one, _ = packed(tmp_path / "one", shard_bytes=12000)
+    assert Records.from_reader(one).rounds == 1
+    assert "rounds" not in one.facts
+    assert "rounds" not in Records.from_reader(one).meta
+    unequal = inputs["records"]
+    unequal.facts["rounds"] = 5
+    broken = run_stage(PACK, PackParams("train", 4, 12000), inputs, tmp_path / "broken")
+    with pytest.raises(Conflict, match="expected 5 rounds of equal size, found 12 records"):
+        len(Records.from_reader(broken))

@@ -8,7 +8,8 @@ import torch
 
 from pipeline.stream import Order, Steps
 from stages.errors import BadInput, Conflict, Corrupt
-from tests.memory import MemoryReader
+from stages.order import STAGE as ORDER
+from tests.memory import MemoryReader, run_stage
 from tests.packs import features, packed
 
 
@@ -316,3 +317,77 @@ def test_memory_stays_flat_over_epochs(pack):
     before = epochs(10)
     after = epochs(50)
     assert after - before < 8 << 20, f"grew by {(after - before) / 1e6:.1f} MB"
+
+
+@pytest.fixture(scope="module")
+def turns(tmp_path_factory):
+    """Three rounds of 7 records, in several files, and their order."""
+    records = {"outputs": 42, "records": 7, "rounds": 3}
+    pack, inputs = packed(tmp_path_factory.mktemp("turns"), records=records, shard_bytes=20000)
+    assert pack.facts["shards"] > 1
+    assert (pack.facts["rounds"], pack.facts["records"], pack.facts["outputs"]) == (3, 21, 126)
+    values = {"order.method": "label", "order.cache": 0.0}
+    given = {"records": inputs["records"], "graph": inputs["graph"]}
+    orders = {}
+    for method in ("label", "sample", "shuffle"):
+        params = ORDER.resolve({**values, "order.method": method}, {})
+        orders[method] = run_stage(ORDER, params, given, tmp_path_factory.mktemp(method))
+    return pack, orders
+
+
+@pytest.mark.parametrize("method", ["label", "sample", "shuffle", None, "file"])
+@pytest.mark.parametrize("per_step", [1, 2])
+def test_an_epoch_reads_its_round_and_every_output_once(turns, method, per_step):
+    pack, orders = turns
+    options = {"order": orders.get(method), "shuffle": method != "file", "per_step": per_step, "seed": 1}
+    steps = steps_of(pack, **options)
+    assert len(steps) == -(-7 // per_step)
+    plans = [steps.plan(epoch) for epoch in range(7)]
+    for epoch, plan in enumerate(plans):
+        assert len(plan) == len(steps)
+        records = sorted(r for step, _ in plan for r in step)
+        first = epoch % 3 * 7
+        assert records == list(range(first, first + 7))
+        assert sum(outputs for _, outputs in plan) == 42
+        assert plan == steps_of(pack, **options).plan(epoch)
+    for epoch in range(3):
+        steps.set_epoch(epoch)
+        assert sorted(i for step in ids(steps) for i in step) == list(range(42))
+    if method in ("label", "file"):
+        assert plans[0] == plans[3]
+    else:
+        assert plans[0] != plans[3]
+    assert [len(p) for p in (steps_of(pack, **options, drop_last=True).plan(4),)] == [7 // per_step]
+    world = [steps_of(pack, **options, rank=r, world_size=2).plan(5) for r in range(2)]
+    assert sorted(r for plan in world for step, _ in plan for r in step) == list(range(14, 21))
+
+
+@pytest.mark.parametrize("method", ["label", "sample", "shuffle"])
+@pytest.mark.parametrize("epoch", [1, 4, 5])
+def test_resume_in_the_middle_of_a_later_round(turns, method, epoch):
+    pack, orders = turns
+
+    def fresh():
+        return steps_of(pack, order=orders[method], per_step=2, seed=3)
+
+    whole, first, rest = fresh(), fresh(), fresh()
+    for steps in (whole, first):
+        steps.set_epoch(epoch)
+    taken = []
+    for step in first:
+        taken.append(tuple(step.input_id.tolist()))
+        if len(taken) == 2:
+            break
+    rest.load_state_dict(json.loads(json.dumps(first.state_dict())))
+    rest.set_epoch(epoch)
+    assert taken + ids(rest) == ids(whole)
+    for steps in (rest, whole):
+        steps.set_epoch(epoch + 1)
+    assert ids(rest) == ids(whole)
+
+
+def test_an_order_of_other_rounds_is_refused(turns, order, pack):
+    with pytest.raises(Conflict, match=r"it has 1 rounds, but 1+ has 3"):
+        steps_of(turns[0], order=order).plan(0)
+    with pytest.raises(Conflict, match=r"it has 3 rounds, but 1+ has 1"):
+        steps_of(pack, order=turns[1]["label"]).plan(0)

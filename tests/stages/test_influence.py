@@ -1,12 +1,15 @@
+import itertools
+
 import numpy as np
 import pytest
 
-import stages.influence.stage as module
 from stages.errors import BadInput
-from stages.influence import STAGE
+from stages.influence import STAGE, spans
+from stages.influence import stage as module
 from stages.influence.nodes import read_nodes
+from stages.influence.params import PARTED
 from tests.memory import MemoryReader, run_stage
-from tests.stages.graphs import communities, csr, reader
+from tests.stages.graphs import communities, csr, dense_ppr, reader
 
 VALUES = {
     "batches.method": "node",
@@ -16,6 +19,9 @@ VALUES = {
     "batches.outputs": 60,
     "batches.mix": 4,
     "batches.rounds": 1,
+    "batches.aux_ratio": 1.0,
+    "batches.aux_mass": 0.0,
+    "batches.orientation": "transpose",
     "graph.self_loops": True,
     "infer.split": "test",
     "infer.top_k": 0,
@@ -48,7 +54,7 @@ def facts_of(inputs):
 def build(inputs, tmp_path, *, threads=1, **values):
     values = {**VALUES, **{name.replace("__", "."): value for name, value in values.items()}}
     params = STAGE.resolve(values, facts_of(inputs))
-    used = {role: one for role, one in inputs.items() if role != "partition" or params.method == "cluster"}
+    used = {role: one for role, one in inputs.items() if role != "partition" or params.method in PARTED}
     return params, run_stage(STAGE, params, used, tmp_path, threads=threads)
 
 
@@ -56,7 +62,9 @@ def check(out, ids, cap):
     """What every artifact of influence promises, whatever the method."""
     outputs, out_ptr, input_id, n_id, n_ptr = (out.array(name) for name in NAMES)
     assert [a.dtype.str[1:] for a in (outputs, out_ptr, input_id, n_id, n_ptr)] == ["i4", "i8", "i8", "i4", "i8"]
-    assert sorted(outputs.tolist()) == ids.tolist()
+    rounds = out.facts.get("rounds", 1)
+    for part in np.split(outputs, out_ptr[:: out.facts["records"] // rounds][1:-1]):
+        assert sorted(part.tolist()) == ids.tolist()
     np.testing.assert_array_equal(ids[input_id], outputs)
     assert out_ptr[0] == n_ptr[0] == 0
     assert out_ptr[-1] == len(outputs)
@@ -69,12 +77,13 @@ def check(out, ids, cap):
         assert (np.diff(nodes) > 0).all()
         assert np.isin(outputs[out_ptr[r] : out_ptr[r + 1]], nodes).all()
     assert out.facts["records"] == len(sizes)
-    assert out.facts["outputs"] == len(outputs)
+    assert out.facts["records"] % rounds == 0
+    assert out.facts["outputs"] == len(ids) == len(outputs) / rounds
     assert out.facts["rows"] == len(n_id)
     assert out.facts["replication"] == pytest.approx(len(n_id) / len(outputs), abs=1e-6)
 
 
-@pytest.mark.parametrize("method", ["node", "cluster", "random"])
+@pytest.mark.parametrize("method", ["node", "batch", "cluster", "random"])
 @pytest.mark.parametrize("split", ["train", "valid"])
 def test_every_method_fills_the_same_format(inputs, tmp_path, method, split):
     params, out = build(inputs, tmp_path, batches__method=method, split=split)
@@ -111,13 +120,14 @@ def test_influence_shares_more_than_chance_and_mixing_costs_rows(inputs, tmp_pat
     assert rows["one"] < rows["mixed"] < rows["random"]
 
 
-@pytest.mark.parametrize("method", ["node", "random"])
+@pytest.mark.parametrize("method", ["node", "random", "batch"])
 def test_threads_and_shards_do_not_change_a_byte(inputs, tmp_path, monkeypatch, method):
-    _, expected = build(inputs, tmp_path / "a", batches__method=method)
+    _, expected = build(inputs, tmp_path / "a", batches__method=method, batches__rounds=2)
     for i, (span, chunk, threads) in enumerate([(64, 16, 2), (1000, 7, 2), (449, 512, 1)]):
         monkeypatch.setattr(module, "SPAN", span)
-        monkeypatch.setattr(module, "_CHUNK", chunk)
-        _, out = build(inputs, tmp_path / str(i), threads=threads, batches__method=method)
+        monkeypatch.setattr(spans, "_CHUNK", chunk)
+        params, out = build(inputs, tmp_path / str(i), threads=threads, batches__method=method, batches__rounds=2)
+        assert (len(STAGE.shards(params, inputs)) > 1) == (span < 450)
         assert out.facts == expected.facts
         for name in NAMES:
             assert out.array(name).tobytes() == expected.array(name).tobytes()
@@ -131,6 +141,113 @@ def test_cluster_records_hold_whole_parts(inputs, tmp_path):
     for r in range(out.facts["records"]):
         used = np.unique(part[outputs[out_ptr[r] : out_ptr[r + 1]]])
         np.testing.assert_array_equal(n_id[n_ptr[r] : n_ptr[r + 1]], np.flatnonzero(np.isin(part, used)))
+
+
+def sets_of(inputs, orientation, eps, keep):
+    """Nodes of each part with train outputs, from dense float64 rows: `keep` picks from (influence, outputs)."""
+    graph, ids = inputs["graph"], inputs["split"].array("train")
+    part = inputs["partition"].array("part")
+    exact, _ = dense_ppr(graph.array("indptr"), graph.array("indices"), None, 0.25, self_loops=True)
+    found = {}
+    for p in np.unique(part[ids]):
+        outputs = ids[part[ids] == p]
+        influence = exact[outputs].sum(0) if orientation == "transpose" else exact[:, outputs].sum(1)
+        found[p] = set(keep(influence, outputs)) | set(outputs.tolist())
+    return found
+
+
+@pytest.mark.parametrize("orientation", ["transpose", "reference"])
+def test_batch_records_hold_the_most_influential_nodes_of_their_parts(inputs, tmp_path, orientation):
+    most = 30  # ceil(900 nodes / 30 parts)
+    values = {"batches__method": "batch", "batches__orientation": orientation, "batches__eps": 1e-8}
+    for mix in (1, 3):
+        params, out = build(inputs, tmp_path / str(mix), **values, batches__mix=mix, batches__outputs=200)
+        sets = sets_of(inputs, orientation, 1e-8, lambda x, outputs: np.argsort(-x, kind="stable")[:most].tolist())
+        part = inputs["partition"].array("part")
+        outputs, out_ptr, n_id, n_ptr = (out.array(name) for name in ("outputs", "out_ptr", "n_id", "n_ptr"))
+        assert out.facts["records"] == -(-len(sets) // mix)
+        differing = 0
+        for r in range(out.facts["records"]):
+            used = np.unique(part[outputs[out_ptr[r] : out_ptr[r + 1]]])
+            assert len(used) <= params.mix
+            expected = set().union(*(sets[p] for p in used))
+            differing += len(expected ^ set(n_id[n_ptr[r] : n_ptr[r + 1]].tolist()))
+        assert differing <= 0.01 * len(n_id)  # values nearer than eps may change places
+
+
+def test_aux_ratio_and_mass_say_how_many_nodes(inputs, tmp_path):
+    def rows(name, **values):
+        return build(inputs, tmp_path / name, batches__method="batch", batches__mix=1, **values)[1].facts
+
+    few, many = rows("few", batches__aux_ratio=0.5), rows("many", batches__aux_ratio=3.0)
+    assert few["rows"] < rows("one")["rows"] < many["rows"]
+    assert few["captured"] < many["captured"]
+    low, high, all_ = (rows(str(m), batches__aux_mass=m) for m in (0.6, 0.9, 1.0))
+    assert low["rows"] < high["rows"] < all_["rows"]
+    assert low["captured"] > 0.55
+    assert high["captured"] > 0.85
+    assert all_["captured"] > 0.99
+
+
+def test_parts_without_outputs_are_dropped_and_large_ones_cut(inputs, tmp_path):
+    ids = inputs["split"].array("train")
+    part = np.full(900, 7, np.int32)
+    part[ids[:100]] = 3
+    given = {**inputs, "partition": MemoryReader({"part": part}, {"parts": 9})}
+    params, out = build(given, tmp_path, batches__method="batch", batches__mix="auto")
+    check(out, ids, params.outputs)
+    assert out.facts["records"] == -(-len(ids) // 60)
+
+
+def test_listing_outputs_in_another_order_changes_nothing(inputs, tmp_path):
+    found = []
+    for name, ids in (("rising", np.arange(0, 900, 3)), ("mixed", np.random.default_rng(0).permutation(300) * 3)):
+        folder = tmp_path / name
+        folder.mkdir()
+        np.save(folder / "source.npy", ids)
+        (folder / "source.npy").rename(folder / "source")
+        listed = {**inputs, "nodes": MemoryReader({}, {"bytes": 1}, folder)}
+        _, out = build(listed, folder / "out", split="infer", infer__split="ids.npy", batches__method="batch")
+        found.append([out.array(n).tobytes() for n in NAMES])
+    assert found[0] == found[1]
+
+
+@pytest.mark.parametrize("method", ["node", "batch", "cluster", "random"])
+def test_rounds_hold_every_output_once_and_group_it_anew(inputs, tmp_path, method):
+    values = {"batches__method": method, "batches__outputs": 75 if method in PARTED else 60}
+    _, one = build(inputs, tmp_path / "one", **values)
+    params, out = build(inputs, tmp_path / "three", batches__rounds=3, **values)
+    ids = inputs["split"].array("train")
+    check(out, ids, params.outputs)
+    assert out.facts["rounds"] == 3
+    assert "rounds" not in one.facts
+    records = out.facts["records"] // 3
+    assert records == one.facts["records"]
+    for name in NAMES:  # the first round is what one round alone is
+        first = one.array(name)
+        np.testing.assert_array_equal(out.array(name)[: len(first)], first)
+    out_ptr, input_id = out.array("out_ptr"), out.array("input_id")
+    part = inputs["partition"].array("part")[ids]
+    apart = (part[:, None] != part)[np.triu_indices(len(ids), 1)] if method in PARTED else np.True_
+    together = []
+    for r in range(3):
+        record = np.empty(len(ids), int)
+        for k in range(records):
+            record[input_id[out_ptr[r * records + k] : out_ptr[r * records + k + 1]]] = k
+        together.append((record[:, None] == record)[np.triu_indices(len(ids), 1)] & apart)
+    for a, b in ((0, 1), (0, 2), (1, 2)):
+        kept = (together[a] & together[b]).sum() / together[a].sum()
+        assert kept < 0.5
+    valid, _ = build(inputs, tmp_path / "valid", batches__rounds=3, split="valid", **values)
+    assert valid.rounds == 1
+
+
+def test_merging_is_anew_in_every_round_without_mixing(inputs, tmp_path):
+    _, out = build(inputs, tmp_path, batches__rounds=2, batches__mix=1)
+    out_ptr, input_id = out.array("out_ptr"), out.array("input_id")
+    sets = [frozenset(input_id[a:b].tolist()) for a, b in itertools.pairwise(out_ptr.tolist())]
+    records = out.facts["records"] // 2
+    assert len(set(sets[:records]) & set(sets[records:])) < records / 2
 
 
 def test_inference_on_all_nodes_and_on_a_list(inputs, tmp_path):
@@ -182,10 +299,10 @@ def test_a_graph_of_one_node_and_one_without_edges(tmp_path):
         one = {
             "graph": reader(np.zeros(n + 1, np.int64), np.zeros(0, np.int32)),
             "split": MemoryReader({"train": np.array([0], np.int32)}, {"train": 1}),
-            "partition": MemoryReader({"part": np.zeros(n, np.int32)}, {}),
+            "partition": MemoryReader({"part": np.zeros(n, np.int32)}, {"parts": 1}),
         }
-        for method in ("node", "random", "cluster"):
-            params, out = build(one, tmp_path / method / str(n), batches__method=method)
+        for method in ("node", "random", "cluster", "batch"):
+            params, out = build(one, tmp_path / method / str(n), batches__method=method, batches__rounds=2)
             check(out, np.array([0]), params.outputs)
 
 
@@ -194,8 +311,14 @@ def test_directed_weighted_graph(tmp_path):
     weights = np.random.default_rng(1).random(len(edges)) + 0.5
     graph = reader(*csr(200, edges, weights, undirected=False), directed=True)
     ids = np.arange(0, 200, 2, dtype=np.int32)
-    params, out = build({"graph": graph, "split": MemoryReader({"train": ids}, {"train": 100})}, tmp_path)
+    given = {"graph": graph, "split": MemoryReader({"train": ids}, {"train": 100})}
+    params, out = build(given, tmp_path / "node")
     check(out, ids, params.outputs)
+    given["partition"] = MemoryReader({"part": np.arange(200, dtype=np.int32) // 20}, {"parts": 10})
+    for orientation in ("transpose", "reference"):
+        values = {"batches__method": "batch", "batches__orientation": orientation, "batches__aux_mass": 0.9}
+        params, out = build(given, tmp_path / orientation, **values)
+        check(out, ids, params.outputs)
 
 
 @pytest.mark.parametrize(
@@ -207,9 +330,12 @@ def test_directed_weighted_graph(tmp_path):
         ("batches.top_k", 0, "at least 1, found 0"),
         ("batches.outputs", -5, "at least 1, found -5"),
         ("batches.mix", 0, "at least 1, found 0"),
-        ("batches.rounds", 2, "not available in this version"),
+        ("batches.rounds", 0, "at least 1, found 0"),
+        ("batches.aux_ratio", 0.0, "above 0, found 0.0"),
+        ("batches.aux_mass", 1.5, "to 1, found 1.5"),
+        ("batches.aux_mass", -0.1, "to 1, found -0.1"),
+        ("batches.orientation", "rows", "transpose or reference, found 'rows'"),
         ("batches.method", "labor", "not available in this version"),
-        ("batches.method", "batch", "not available in this version"),
         ("batches.method", "neighbor", "not available in this version"),
         ("infer.top_k", -1, "found -1"),
     ],
@@ -241,6 +367,11 @@ def test_keys_of_training_do_not_depend_on_inference(inputs):
     for split in ("train", "valid", "test"):
         plain = STAGE.resolve({**VALUES, "split": split}, facts)
         assert plain == STAGE.resolve({**VALUES, "split": split, "infer.top_k": 3, "infer.split": "all"}, facts)
+    for method in ("node", "cluster", "random"):
+        params = {**VALUES, "batches.method": method}
+        assert STAGE.resolve(params, facts) == STAGE.resolve({**params, "batches.aux_ratio": 2.0}, facts)
+    batch = {**VALUES, "batches.method": "batch", "batches.aux_mass": 0.5}
+    assert STAGE.resolve(batch, facts) == STAGE.resolve({**batch, "batches.aux_ratio": 2.0, "batches.top_k": 9}, facts)
     cluster = {**VALUES, "batches.method": "cluster"}
     assert STAGE.resolve(cluster, facts) == STAGE.resolve({**cluster, "batches.alpha": 0.5, "batches.top_k": 9}, facts)
 

@@ -148,3 +148,38 @@ def test_the_artifact_holds_what_its_method_needs(tmp_path, method):
 def test_what_is_not_built_yet_is_refused_by_name(key, value):
     with pytest.raises(BadInput, match=f"{key} = .*not available in this version"):
         STAGE.resolve({**VALUES, key: value}, {})
+
+
+@pytest.mark.parametrize("method", ["label", "sample", "shuffle"])
+def test_every_round_has_an_order_of_its_own(tmp_path, method):
+    whole = artifacts()
+    ptr, outputs = (whole["records"].arrays[name] for name in ("out_ptr", "outputs"))
+    mixed = np.random.default_rng(5).permutation(outputs)
+    arrays = {"outputs": np.concatenate([outputs, mixed]), "out_ptr": np.concatenate([ptr, ptr[1:] + ptr[-1]])}
+    records = MemoryReader(arrays, {"records": 20, "outputs": 150, "rounds": 2})
+    params = STAGE.resolve({**VALUES, "order.method": method}, {})
+    given = {"records": records, "graph": whole["graph"]}
+    out = run_stage(STAGE, params, given, tmp_path / "two")
+    assert (out.facts["records"], out.facts["rounds"]) == (20, 2)
+    lengths = []
+    for r, own in enumerate((outputs, mixed)):
+        alone = MemoryReader({"outputs": own, "out_ptr": ptr}, {"records": 10, "outputs": 150})
+        one = run_stage(STAGE, params, {**given, "records": alone}, tmp_path / str(r))
+        assert "rounds" not in one.facts
+        np.testing.assert_array_equal(out.array("histogram")[10 * r : 10 * r + 10], one.array("histogram"))
+        for name in ("tour", "distance"):
+            assert out.has(name) == one.has(name)
+            if one.has(name):
+                np.testing.assert_array_equal(out.array(name)[r], one.array(name))
+        lengths.append(one.facts["tour_length"])
+    if method == "label":
+        assert out.facts["tour_length"] == pytest.approx(np.mean(lengths))
+    cost = STAGE.cost(params, {role: one.facts for role, one in given.items()})
+    assert sum(a.nbytes for a in out.arrays.values()) == cost.written
+
+
+def test_sample_draws_the_first_record_of_a_round_evenly():
+    distance = distances(skewed(6, 4))
+    orders = [epoch_order("sample", None, distance, 6, seed, 5, rounds=2) for seed in range(60)]
+    assert all(sorted(order.tolist()) == list(range(6)) for order in orders)
+    assert {int(order[0]) for order in orders} == set(range(6))

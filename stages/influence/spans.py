@@ -1,0 +1,109 @@
+"""One span of PPR work, on several threads: the largest entries of outputs, or the nodes of parts.
+
+Every output and every part is pushed for itself, so neither the spans nor the threads change a bit of the result.
+"""
+
+from __future__ import annotations
+
+import math
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from stages.influence.given import outputs_of, owner_of, set_walk, walk_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from numpy.typing import NDArray
+
+    from stages.influence.params import Params
+    from stages.stage import Inputs, Shard, Writer
+
+__all__ = ["PAIRS", "THREADS", "output_rows", "part_sets"]
+
+PAIRS = 16  # entries at other outputs kept for each output: more change the replication by less than 0.5 %
+THREADS = 4  # most threads of a task: each has up to 48 bytes a node of its own
+_CHUNK = 512  # outputs a thread takes at a time
+
+
+def output_rows(params: Params, inputs: Inputs, shard: Shard, writer: Writer) -> dict[str, Any]:
+    """Largest entries of each output of the span and, for "node", its largest entries at other outputs."""
+    from stages.influence.push import push_top, workspace
+
+    graph, walk = walk_of(params, inputs)
+    outputs = outputs_of(params, inputs)
+    seeds = outputs[shard.start : shard.stop]
+    position = np.full(len(graph[0]) - 1, -1, np.int32)
+    position[outputs] = np.arange(len(outputs), dtype=np.int32)
+    width = PAIRS if params.method == "node" else 0
+    top, top_value = np.empty((len(seeds), params.top_k), np.int32), np.empty((len(seeds), params.top_k), np.float32)
+    pair, pair_value = np.empty((len(seeds), width), np.int32), np.empty((len(seeds), width), np.float32)
+    starts = range(0, len(seeds), _CHUNK)
+
+    def work(worker: int, workers: int) -> None:
+        space = workspace(walk.threshold)
+        for at in starts[worker::workers]:
+            part = slice(at, at + _CHUNK)
+            push_top(
+                *graph,
+                walk.spread,
+                walk.settle,
+                seeds[part],
+                params.alpha,
+                position,
+                *space,
+                top[part],
+                top_value[part],
+                pair[part],
+                pair_value[part],
+            )
+            if worker == 0:
+                writer.progress(min(at + _CHUNK, len(seeds)), len(seeds), "outputs")
+
+    _threaded(work, min(writer.threads, len(starts)))
+    writer.array(f"part-{shard.name}-top", top)
+    if width:
+        held = pair >= 0
+        writer.array(f"part-{shard.name}-top-value", top_value)
+        writer.array(f"part-{shard.name}-pairs", held.sum(axis=1).astype(np.int32))
+        writer.array(f"part-{shard.name}-pair", pair[held])
+        writer.array(f"part-{shard.name}-pair-value", pair_value[held])
+    return {"outputs": len(seeds)}
+
+
+def part_sets(params: Params, inputs: Inputs, shard: Shard, writer: Writer) -> dict[str, Any]:
+    """Nodes of each part of the span (of those with outputs): the most influential ones and the outputs, sorted."""
+    from stages.influence.push import workspace
+    from stages.influence.sets import holding, largest, push_set
+
+    walk, ids = set_walk(params, inputs), outputs_of(params, inputs)
+    owner = owner_of(ids, inputs)
+    listed = ids[np.argsort(owner, kind="stable")]
+    ptr = np.concatenate([[0], np.cumsum(np.bincount(owner))])
+    most = math.ceil(params.ratio * len(walk.settle) / int(inputs["partition"].facts["parts"]))
+    found: list[NDArray[np.int32]] = [ids[:0]] * (shard.stop - shard.start)
+
+    def work(worker: int, workers: int) -> None:
+        space = workspace(walk.threshold)
+        for at in range(worker, len(found), workers):
+            seeds = listed[ptr[shard.start + at] : ptr[shard.start + at + 1]]
+            nodes, values = push_set(
+                *walk.arrays, walk.leaving, walk.entering, walk.settle, seeds, params.alpha, *space
+            )
+            kept = holding(nodes, values, params.mass, seeds) if params.mass else largest(nodes, values, most)
+            found[at] = np.union1d(kept, seeds)
+            if worker == 0:
+                writer.progress(at + 1, len(found), "parts")
+
+    _threaded(work, min(writer.threads, len(found)))
+    writer.array(f"part-{shard.name}-set", np.concatenate(found))
+    writer.array(f"part-{shard.name}-sets", np.array([len(nodes) for nodes in found], np.int64))
+    return {"parts": len(found)}
+
+
+def _threaded(work: Callable[[int, int], None], threads: int) -> None:
+    workers = max(1, min(threads, THREADS))
+    with ThreadPoolExecutor(workers) as pool:
+        list(pool.map(work, range(workers), [workers] * workers))

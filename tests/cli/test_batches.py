@@ -1,0 +1,65 @@
+"""Batches of the recipe through the command line: values out of range, and whole parts in several rounds."""
+
+import json
+
+import numpy as np
+import pytest
+
+from pipeline.cli import main
+from pipeline.records import Records
+from pipeline.store import Store
+from tests.cli.test_real import stockpot
+from tests.graphs import write_recipe
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("alpha=0.0", "expected a number inside (0, 1), found 0.0"),
+        ("alpha=1", "expected a number inside (0, 1), found 1.0"),
+        ("eps=0", "expected a number inside (0, 1), found 0.0"),
+        ("eps=-1e-3", "expected a number inside (0, 1), found -0.001"),
+        ("top_k=0", "expected at least 1, found 0"),
+        ("outputs=0", "expected at least 1, found 0"),
+        ("mix=0", "expected at least 1, found 0"),
+        ("rounds=0", "expected at least 1, found 0"),
+        ("rounds=1.5", "expected an integer, found the number 1.5"),
+        ("aux_ratio=0", "expected a number above 0, found 0.0"),
+        ("aux_ratio=inf", "expected a number, found the number"),
+        ("aux_mass=1.01", "expected a number from 0 (by aux_ratio) to 1, found 1.01"),
+        ("aux_mass=-1", "to 1, found -1.0"),
+        ("orientation=rows", 'expected "transpose" | "reference", found the string "rows"'),
+        ("method=labor", "expected one of node, batch, cluster, random"),
+    ],
+)
+def test_values_out_of_range_are_one_line_and_exit_2(tmp_path, monkeypatch, capsys, setting, message):
+    write_recipe(tmp_path, nodes=60)
+    monkeypatch.chdir(tmp_path)
+    assert main(["plan", "tiny.toml", "--set", f"batches.{setting}"]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.count("\n") == 1
+    assert f"batches.{setting.split('=')[0]}" in err
+    assert message in err
+    assert "; fix: " in err
+
+
+def test_batches_of_whole_parts_in_two_rounds_are_trained_on(tmp_path):
+    write_recipe(tmp_path, ingredients=1, epochs=3, nodes=2000, extra="[partition]\nparts = 40\n")
+    text = (tmp_path / "tiny.toml").read_text().replace("[batches]", '[batches]\nmethod = "batch"\nrounds = 2')
+    (tmp_path / "tiny.toml").write_text(text)
+    done = stockpot(tmp_path, "run", "tiny.toml")
+    assert done.returncode == 0, done.stderr
+    run = json.loads((tmp_path / "runs/tiny/run.json").read_text())
+    store = Store(run["store"])
+    keys = {split: run["artifacts"][f"pack:{split}"]["key"] for split in ("train", "valid")}
+    train, valid = (Records.from_reader(store.open("pack", key)) for key in keys.values())
+    assert (train.rounds, valid.rounds) == (2, 1)
+    half = len(train) // 2
+    for records in (range(half), range(half, 2 * half)):
+        assert sorted(np.concatenate([train[i].input_id for i in records]).tolist()) == list(range(1000))
+    history = json.loads(store.open("train", run["artifacts"]["train:0"]["key"]).path("history.json").read_text())
+    assert len(history) == 3
+    summary = json.loads((tmp_path / "runs/tiny/summary.json").read_text())
+    assert summary["stages"]["influence"]["splits"]["train"]["records"] == 2 * half
+    assert summary["infer"]["test_accuracy"] > 0.4
