@@ -52,10 +52,8 @@ def factory_source(name: str) -> Path:
     module, _ = _split(name)
     _working_folder_first()
     parts = module.split(".")
-    try:
-        spec = importlib.util.find_spec(parts[0])
-    except ValueError:  # a module without a spec, such as __main__
-        spec = None
+    # The main script is another one in every worker process.
+    spec = None if parts[0] == "__main__" else importlib.util.find_spec(parts[0])
     for i in range(1, len(parts)):
         inside = list(spec.submodule_search_locations or []) if spec is not None else []
         spec = PathFinder.find_spec(".".join(parts[: i + 1]), inside) if inside else None

@@ -61,7 +61,10 @@ class Foreign(nn.Module):
             )
         self.adj = str(getattr(module, "adj", "plain"))
         if self.adj not in ADJ:
-            raise BadInput(f"train.model: {self.name!r}: adj: expected {' | '.join(ADJ)}, found {self.adj}")
+            raise BadInput(
+                f"train.model: {self.name!r}: adj: expected {' | '.join(ADJ)}, found {self.adj}",
+                fix='set adj = "plain" on the model',
+            )
         self.trim = bool(getattr(module, "trim", False))
         self.generator: torch.Generator | None = None
         self.module = module
