@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-__all__ = ["Members", "open_npz"]
+__all__ = ["UNREADABLE", "Members", "open_npz"]
 
-_UNREADABLE = (zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError, NotImplementedError)
+UNREADABLE = (zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError, NotImplementedError)
 _FIX = "write it again with numpy.savez"
 
 
@@ -68,7 +68,7 @@ class Members:
             yield
         except BadInput:
             raise
-        except _UNREADABLE as error:
+        except UNREADABLE as error:
             if "allow_pickle" in str(error):
                 raise self.bad(name, "expected plain numbers, found pickled objects", fix=_FIX) from error
             raise self.bad(name, f"expected a readable array, found a damaged one ({error})", fix=_FIX) from error
@@ -95,7 +95,7 @@ def open_npz(path: Path) -> Iterator[Members]:
         try:
             # numpy leaves a file it opened itself open when that turns out to be no zip.
             file: Any = np.load(stack.enter_context(path.open("rb")), allow_pickle=False)
-        except _UNREADABLE as error:
+        except UNREADABLE as error:
             what = "pickled objects or another format" if "allow_pickle" in str(error) else str(error) or "no content"
             raise BadInput(f"{path}: expected a readable npz file, found {what}", fix=_FIX) from error
         if not hasattr(file, "files"):

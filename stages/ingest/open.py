@@ -17,6 +17,7 @@ __all__ = ["open_dataset"]
 
 _KINDS = {
     "npz": "stages.ingest.npz:open_npz_dataset",
+    "ogb": "stages.ingest.ogb:open_ogb",
     "synthetic": "stages.ingest.synthetic:open_synthetic",
 }
 """Kind of source -> "module:function"; the function takes the source's reader and returns a context manager."""

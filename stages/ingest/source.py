@@ -28,6 +28,7 @@ DOWNLOADS = Path("data/downloads")
 KINDS = {
     "wordnet": "wordnet",
     "npz": "npz:PATH",
+    "ogb": "ogb:ogbn-arxiv",
     "synthetic": "synthetic:communities",
 }
 """Kind -> how a source of it is written."""

@@ -13,8 +13,10 @@ from pipeline.counts import source_counts
 from pipeline.digests import StatCache
 from pipeline.estimate import Guess
 from pipeline.plan import Planner
-from pipeline.recipe import KEYS, from_tables
+from pipeline.recipe import KEYS, from_tables, load
+from pipeline.run import Runner
 from pipeline.seen import Seen
+from pipeline.status import plan_document, plan_text
 from pipeline.store import Store
 from pipeline.task import FINISH, Task, execute, open_inputs
 from stages.errors import BadInput, OverBudget
@@ -154,6 +156,33 @@ def test_budget():
     assert human_bytes(999) == "999 B"
     assert human_bytes(2_340_000_000) == "2.3 GB"
     assert human_bytes(9_410_000_000, up=True) == "9.5 GB"
+
+
+def test_a_plan_needs_counts_and_no_data(tmp_path, monkeypatch):
+    """Everything is projected from published counts; a run says what is missing before anything starts."""
+    monkeypatch.chdir(tmp_path)
+    recipe = load(Path(__file__).parents[2] / "data/ogbn-papers100M.toml", [])
+    plan = Planner(recipe, Store(tmp_path / "store"), StatCache(tmp_path / "stat.json"), Seen(None))
+    planned = plan.plan()
+    assert (planned[0].state, planned[0].reason, planned[0].key) == ("after", "its data is not there yet", None)
+    assert planned[0].facts["num_edges_stored"] == 1_615_685_872
+    assert all(p.cost is not None and p.cost.peak > 0 for p in planned)
+    assert "missing in" in str(plan.absent)
+    document, text = plan_document(planned, Budget(1, 1), plan.absent), plan_text(planned, Budget(1, 1), plan.absent)
+    assert document["absent"] == str(plan.absent)
+    assert text.splitlines()[-1].startswith("the data is not there yet, figures rest on published counts")
+    with pytest.raises(BadInput, match="missing in"):
+        Runner(plan, plan.store, Budget(10**15, 2), None).run()
+    assert not (tmp_path / "store").exists()
+
+
+def test_a_plan_of_a_generator_larger_than_any_machine(tmp_path):
+    recipe = load(Path(__file__).parents[2] / "data/mag240m-like.toml", [])
+    plan = Planner(recipe, Store(tmp_path / "store"), StatCache(tmp_path / "stat.json"), Seen(None))
+    planned = plan.plan()
+    assert planned[0].key is not None
+    assert plan.absent is None
+    assert all(p.cost is not None for p in planned)
 
 
 # --- the real stages

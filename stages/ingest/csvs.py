@@ -1,0 +1,174 @@
+"""A csv file, gzipped or not, is read front to back in bounded batches; an error names the row that is wrong."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from stages.errors import BadInput
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+__all__ = ["CsvRows", "csv_batches", "csv_column", "first_fields"]
+
+_BLOCK_BYTES = 8 << 20
+
+
+def first_fields(path: Path) -> list[str]:
+    """Fields of the first row, as text.
+
+    Raises
+    ------
+    BadInput
+        The file is empty or unreadable.
+    """
+    import pyarrow as pa
+    import pyarrow.csv as pc
+
+    try:
+        with pc.open_csv(
+            path,
+            read_options=pc.ReadOptions(autogenerate_column_names=True, use_threads=False, block_size=1 << 20),
+            convert_options=pc.ConvertOptions(strings_can_be_null=False),
+            parse_options=pc.ParseOptions(invalid_row_handler=lambda _: "skip"),
+        ) as reader:
+            columns = len(reader.schema)
+        names = [str(i) for i in range(columns)]
+        for batch in csv_batches(path, names, dict.fromkeys(names, pa.string()), most=1):
+            return [str(column[0].as_py()) for column in batch.columns]
+    except (pa.ArrowInvalid, OSError) as error:
+        raise _bad(path, error) from error
+    raise BadInput(f"{path}: expected rows, found none", fix=f"write {path.name} again")
+
+
+def csv_batches(
+    path: Path, names: Sequence[str], types: Mapping[str, Any], *, skip: int = 0, most: int = 1 << 20
+) -> Iterator[Any]:
+    """Record batches of at most `most` rows of the columns `names`, which the file has in this order.
+
+    Parameters
+    ----------
+    types : name -> pyarrow type. An empty field is null.
+    skip : rows before the first to leave out (a header).
+
+    Raises
+    ------
+    BadInput
+        A row has more or fewer fields (also by an open quote), or a value is not of its type; names the row from 1.
+    """
+    import pyarrow as pa
+    import pyarrow.csv as pc
+
+    odd: list[Any] = []
+
+    def keep(row: Any) -> str:
+        odd.append(row)
+        return "error"
+
+    try:
+        with pc.open_csv(
+            path,
+            read_options=pc.ReadOptions(
+                column_names=list(names), skip_rows=skip, use_threads=False, block_size=_BLOCK_BYTES
+            ),
+            parse_options=pc.ParseOptions(invalid_row_handler=keep),
+            convert_options=pc.ConvertOptions(
+                column_types=dict(types), null_values=["", "nan", "NaN"], strings_can_be_null=False
+            ),
+        ) as reader:
+            for batch in reader:
+                for start in range(0, batch.num_rows, most):
+                    yield batch.slice(start, most)
+    except (pa.ArrowInvalid, OSError, UnicodeDecodeError) as error:
+        if odd:
+            row = odd[0]
+            text = row.text if len(row.text) < 60 else f"{row.text[:60]}..."
+            quoted = ", with a quote that is not closed" if row.text.count('"') % 2 else ""
+            raise BadInput(
+                f"{path}: row {(row.number or 0) + skip}: expected {row.expected_columns} fields, found "
+                f"{row.actual_columns}{quoted}: {' '.join(text.split())}",
+                fix=f"correct this row of {path.name} and run the same command again",
+            ) from error
+        raise _bad(path, error, names, skip) from error
+
+
+def _bad(path: Path, error: Exception, names: Sequence[str] = (), skip: int = 0) -> BadInput:
+    text = " ".join(str(error).split())
+    found = re.search(r"CSV column #(\d+): Row #(\d+): CSV conversion error to (\w+): invalid value '(.*)'", text)
+    if found is None:
+        return BadInput(f"{path}: expected readable csv, found: {text}", fix=f"write {path.name} again")
+    name = names[int(found[1])] if int(found[1]) < len(names) else found[1]
+    what = {"int64": "an integer", "double": "a number"}.get(found[3], found[3])
+    return BadInput(
+        f"{path}: row {int(found[2]) + skip}, {name}: expected {what}, found {found[4]!r}",
+        fix=f"correct this row of {path.name} and run the same command again",
+    )
+
+
+def csv_column(path: Path, kind: str = "int64") -> NDArray[Any]:
+    """The only column of a csv file without header: i8, where no row may be empty, or f8 with NaN for empty rows.
+
+    Raises
+    ------
+    BadInput
+        There are more columns, or a value is not of its kind.
+    """
+    import pyarrow as pa
+
+    types = {"value": pa.int64() if kind == "int64" else pa.float64()}
+    parts = []
+    for batch in csv_batches(path, ["value"], types):
+        column = batch.column(0)
+        if kind == "int64" and column.null_count:
+            raise BadInput(
+                f"{path}: expected an integer in every row, found an empty one", fix=f"write {path.name} again"
+            )
+        parts.append(column.to_numpy(zero_copy_only=False))
+    return np.concatenate(parts)
+
+
+class CsvRows:
+    """Rows of numbers of a csv file without header, read in any order: going back starts anew from the first row.
+
+    Attributes
+    ----------
+    columns : numbers in a row.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.columns = len(first_fields(path))
+        self._start_anew()
+
+    def _start_anew(self) -> None:
+        import pyarrow as pa
+
+        names = [f"column {i}" for i in range(self.columns)]
+        self._batches = csv_batches(self.path, names, dict.fromkeys(names, pa.float64()))
+        self._at, self._left = 0, np.empty((0, self.columns), np.float32)
+
+    def read(self, start: int, stop: int) -> NDArray[np.float32]:
+        """Rows `start:stop` as f4, fewer where the file ends; an empty value is NaN. Parsed as f8, as ogb does."""
+        if start < self._at:
+            self._start_anew()
+        out = np.empty((max(0, stop - start), self.columns), np.float32)
+        filled = 0
+        while self._at < stop:
+            if not len(self._left):
+                batch = next(self._batches, None)
+                if batch is None:
+                    break
+                with np.errstate(over="ignore"):  # what is too large becomes inf, and is reported as that
+                    columns = [c.to_numpy(zero_copy_only=False).astype(np.float32) for c in batch.columns]
+                self._left = np.stack(columns, axis=1)
+            taken, self._left = self._left[: stop - self._at], self._left[stop - self._at :]
+            used = taken[max(0, start - self._at) :]
+            out[filled : filled + len(used)] = used
+            filled, self._at = filled + len(used), self._at + len(taken)
+        return out[:filled]

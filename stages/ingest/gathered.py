@@ -1,0 +1,94 @@
+"""Arrays that stand in several files, or in memory, read under the names of one npz data set; errors name the file."""
+
+from __future__ import annotations
+
+import io
+import zipfile
+from dataclasses import dataclass
+from typing import IO, TYPE_CHECKING, Any
+
+import numpy as np
+
+from stages.errors import BadInput
+from stages.ingest.member import MemberStream
+from stages.ingest.members import UNREADABLE, Members
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from contextlib import ExitStack
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+__all__ = ["Gathered", "Part"]
+
+
+@dataclass(frozen=True)
+class Part:
+    """Where an array stands: a .npy file, a `member` of an npz file, or `values` read from `path` before."""
+
+    path: Path
+    member: str = ""
+    values: NDArray[Any] | None = None
+
+
+class Gathered(Members):
+    """`Members` of several files.
+
+    Parameters
+    ----------
+    where : what errors about no file name.
+    parts : name as in `npz:` -> where it stands.
+    stack : closes the files.
+    """
+
+    def __init__(self, where: Path, parts: Mapping[str, Part], stack: ExitStack) -> None:
+        super().__init__(where, None)
+        self._parts = dict(parts)
+        self._zips: dict[Path, zipfile.ZipFile] = {}
+        for name, part in self._parts.items():
+            if part.member and part.path not in self._zips:
+                try:
+                    self._zips[part.path] = stack.enter_context(zipfile.ZipFile(part.path))
+                except UNREADABLE as error:
+                    raise self.bad(name, f"expected a readable npz file, found {error}") from error
+        for name, part in self._parts.items():
+            if part.member and f"{part.member}.npy" not in self._zips[part.path].namelist():
+                found = ", ".join(sorted(self._zips[part.path].namelist())) or "none at all"
+                raise self.bad(name, f"expected this member, found {found}")
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._parts
+
+    def names(self) -> list[str]:
+        return sorted(self._parts)
+
+    def __getitem__(self, name: str) -> NDArray[Any]:
+        with self.reading(name):
+            values = self._parts[name].values
+            if values is not None:
+                return values
+            with self._open(name) as file:
+                return np.asarray(np.lib.format.read_array(file, allow_pickle=False))
+
+    def stream(self, name: str) -> MemberStream:
+        with self.reading(name):
+            return MemberStream(lambda: self._open(name))
+
+    def _open(self, name: str) -> IO[bytes]:
+        part = self._parts[name]
+        if part.values is not None:
+            content = io.BytesIO()
+            np.lib.format.write_array(content, part.values, allow_pickle=False)
+            content.seek(0)
+            return content
+        if part.member:
+            return self._zips[part.path].open(f"{part.member}.npy")
+        return part.path.open("rb")
+
+    def bad(self, name: str, text: str, fix: str | None = None) -> BadInput:
+        """Error about `name`, under its file and its name there."""
+        part = self._parts.get(name)
+        where = f"{self.path}: {name}" if part is None else f"{part.path}: {part.member}" if part.member else part.path
+        file = (self.path if part is None else part.path).name
+        return BadInput(f"{where}: {text}", fix=fix or f"correct {file} and run the same command again")

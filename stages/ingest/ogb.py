@@ -1,0 +1,124 @@
+"""OGB's raw files as a `DataSet`: gzipped csv and the members of `data.npz` are streamed, never held whole."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from stages.ingest.csvs import CsvRows, csv_batches, csv_column
+from stages.ingest.dataset import EdgeBlock
+from stages.ingest.edges import check_ids
+from stages.ingest.features import check_dense_rows
+from stages.ingest.gathered import Gathered, Part
+from stages.ingest.npz import NpzDataSet
+from stages.ingest.ogb_source import KNOWN
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from numpy.typing import NDArray
+
+    from stages.ingest.dataset import Bad, Features
+    from stages.stage import Reader
+
+__all__ = ["open_ogb"]
+
+_FETCH = "remove this folder and fetch it again, see data/README.md"
+
+
+@contextmanager
+def open_ogb(reader: Reader) -> Iterator[NpzDataSet]:
+    """Open the raw files of a data set: arrays of edges and rows are streamed, labels and splits are read."""
+    name = str(reader.facts["name"])
+    folder, known = Path(str(reader.facts["root"])), KNOWN[name]
+    files = {file: reader.path(file) for file in reader.names()}
+    with ExitStack() as stack:
+        parts = {}
+        for split in ("train", "valid", "test"):
+            path = files[f"split/{known.split}/{split}.csv.gz"]
+            parts[f"{split}_idx"] = Part(path, values=csv_column(path))
+        if known.binary:
+            data, labels = files["raw/data.npz"], files["raw/node-label.npz"]
+            parts |= {"edge_index": Part(data, "edge_index"), "num_nodes": Part(data, "num_nodes_list")}
+            parts["y"] = Part(labels, "node_label")
+            if _has(data, "node_feat"):
+                parts["x"] = Part(data, "node_feat")
+            yield NpzDataSet(Gathered(folder, parts, stack))
+            return
+        counts = {what: files[f"raw/num-{what}-list.csv.gz"] for what in ("node", "edge")}
+        label = files["raw/node-label.csv.gz"]
+        parts["num_nodes"] = Part(counts["node"], values=csv_column(counts["node"]))
+        parts["num_edges"] = Part(counts["edge"], values=csv_column(counts["edge"]))
+        parts["y"] = Part(label, values=csv_column(label, "float64"))
+        parts["edge_index"] = Part(files["raw/edge.csv.gz"])
+        if "raw/node-feat.csv.gz" in files:
+            parts["x"] = Part(files["raw/node-feat.csv.gz"])
+        yield _CsvDataSet(Gathered(folder, parts, stack), files)
+
+
+def _has(path: Path, member: str) -> bool:
+    import zipfile
+
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return f"{member}.npy" in archive.namelist()
+    except (OSError, zipfile.BadZipFile):
+        return False  # opening it says what is wrong
+
+
+class _CsvDataSet(NpzDataSet):
+    """Edges one a row as "source,target", feature rows one a node."""
+
+    def __init__(self, members: Gathered, files: dict[str, Path]) -> None:
+        self._files = files
+        super().__init__(members)
+
+    def _count_edges(self) -> int:
+        found = self._members["num_edges"]
+        if found.size != 1 or found[0] < 1:
+            raise self.bad("num_edges", f"expected one positive integer, found {found.tolist()!r}", fix=_FETCH)
+        return int(found[0])
+
+    def edges(self, most: int) -> Iterator[EdgeBlock]:
+        """All rows of the file; their number must be what `num-edge-list` says."""
+        import pyarrow as pa
+
+        names, seen = ["source", "target"], 0
+        for batch in csv_batches(self._files["raw/edge.csv.gz"], names, dict.fromkeys(names, pa.int64()), most=most):
+            ids = []
+            for column in batch.columns:
+                if column.null_count:
+                    at = seen + int(np.flatnonzero(column.is_null().to_numpy(zero_copy_only=False))[0])
+                    raise self.bad("edge_index", f"expected an integer, found nothing at edge {at}")
+                values = column.to_numpy()
+                ids.append(check_ids(self.bad, "edge_index", values, self.num_nodes, "edge", seen))
+            seen += batch.num_rows
+            yield EdgeBlock(ids[0], ids[1])
+        if seen != self.num_edges:
+            raise self.bad("edge_index", f"expected {self.num_edges} edges (num-edge-list), found {seen}", fix=_FETCH)
+
+    def features(self) -> Features | None:
+        """Rows of `node-feat.csv.gz`, None where the data set comes without."""
+        path = self._files.get("raw/node-feat.csv.gz")
+        return None if path is None else CsvFeatures(CsvRows(path), self.bad, self.num_nodes)
+
+
+class CsvFeatures:
+    """Checked rows of a csv file."""
+
+    sparse = False
+
+    def __init__(self, rows: CsvRows, bad: Bad, num_nodes: int) -> None:
+        self.columns = rows.columns
+        self._rows, self._bad, self._nodes = rows, bad, num_nodes
+
+    def rows(self, start: int, stop: int) -> NDArray[np.float32]:
+        found: NDArray[Any] = self._rows.read(start, stop)
+        if len(found) != stop - start:
+            raise self._bad("x", f"expected {self._nodes} rows, one a node, found {start + len(found)}", fix=_FETCH)
+        if stop == self._nodes and len(self._rows.read(stop, stop + 1)):
+            raise self._bad("x", f"expected {self._nodes} rows, one a node, found more", fix=_FETCH)
+        return check_dense_rows(self._bad, "x", found, start)
