@@ -201,7 +201,6 @@ def test_inspect_an_artifact(place):
         (["run", "none.toml"], 2, "recipe none.toml: no such file"),
         (["run", "toy.toml", "--set", "train.hiden=3"], 2, "unknown key train.hiden, nearest is train.hidden"),
         (["run", "toy.toml", "--set", "dataset.source=npz:gone.npz"], 2, "expected a file at"),
-        (["run", "toy.toml", "--set", "dataset.source=ogb:ogbn-arxiv", "--store", "new"], 2, "missing in"),
         (["run", "toy.toml", "--set", "dataset.source=synthetic:communities?inside=2"], 2, "inside: expected 0.0 to"),
         (["run", "toy.toml", "--set", "resources.memory=1MB", "--store", "new"], 2, "exceeds resources.memory"),
         (["plan", "toy.toml", "--set", "resources.memory=1MB", "--store", "new"], 2, "exceeds resources.memory"),
