@@ -29,11 +29,12 @@ if TYPE_CHECKING:
 
     from pipeline.usage import Usage
 
-__all__ = ["FINISH", "Attempt", "Work", "json_facts"]
+__all__ = ["FINISH", "UNLIMITED_BYTES", "Attempt", "Work", "json_facts"]
 
 FINISH = "_finish"
 """Name of the shard that runs a stage's `finish`."""
 
+UNLIMITED_BYTES = 1 << 62
 OWNER = "owner.json"
 PROGRESS_EVERY_S = 0.5
 _SHARD_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:+-]{0,127}")
@@ -102,13 +103,15 @@ class Attempt:
     work : the artifact in progress.
     shard : name of the shard.
     threads : threads the stage may use.
+    memory_bytes : memory it may take above the interpreter.
     """
 
-    def __init__(self, work: Work, shard: str, *, threads: int = 1) -> None:
+    def __init__(self, work: Work, shard: str, *, threads: int = 1, memory_bytes: int = UNLIMITED_BYTES) -> None:
         work.entry_path(shard)
         self.work = work
         self.shard = shard
         self.threads = threads
+        self.memory_bytes = memory_bytes
         self.name = f"attempt-{fs.unique()}"
         self.root = work.root / self.name
         self.payload = self.root / "payload"

@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 import traceback
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from pipeline import dag
@@ -122,7 +122,7 @@ class Runner:
         planned = self.planner.plan(targets)
         if (absent := self.planner.absent) is not None:
             raise absent
-        refuse(self.budget, [(p.node.id, p.cost.peak) for p in planned if p.cost is not None and not p.cached])
+        refuse(self.budget, [(p.node.id, p.cost.needed) for p in planned if p.cost is not None and not p.cached])
         self._nodes = {p.node.id: p.node for p in planned}
         for p in planned:
             if p.cached:
@@ -160,7 +160,7 @@ class Runner:
 
     def _most_workers(self, planned: Sequence[Planned]) -> int:
         """Workers the budget carries beside the largest task."""
-        largest = max((p.cost.peak for p in planned if p.cost is not None and not p.cached), default=0)
+        largest = max((p.cost.needed for p in planned if p.cost is not None and not p.cached), default=0)
         carried = max(1, (self.budget.memory_bytes - largest) // WORKER_BYTES)
         return max(1, min(self.budget.workers or self.budget.cores, carried))
 
@@ -195,7 +195,7 @@ class Runner:
             self._plans[node.id] = planned
             return True
         if planned.cost is not None:
-            refuse(self.budget, [(node.id, planned.cost.peak)])
+            refuse(self.budget, [(node.id, planned.cost.needed)])
         self._start(planned)
         return False
 
@@ -249,11 +249,18 @@ class Runner:
         tasks = min(self.budget.workers or self.budget.cores, shards + alike - 1)
         return max(1, self.budget.cores // max(1, tasks))
 
+    def _granted(self, planned: Planned) -> int:
+        """What a task may take: all it wants where that fits beside the workers, never less than it needs."""
+        if planned.cost is None:
+            return 0
+        free = self.budget.memory_bytes - self._workers * WORKER_BYTES
+        return min(planned.cost.peak, max(planned.cost.needed, free))
+
     def _hand_out(self) -> None:
         """Start queued tasks while a worker is free and the sum of their projected peaks fits the budget."""
         assert self._cluster is not None
         for node_id, job in self._jobs.items():
-            peak = job.planned.cost.peak if job.planned.cost is not None else 0
+            peak = self._granted(job.planned)
             while job.queue and self._flying < self._workers:
                 room = self.budget.memory_bytes - self._workers * WORKER_BYTES - self._flying_bytes
                 if self._flying and peak > room:
@@ -263,7 +270,7 @@ class Runner:
                 self._flying += 1
                 self._flying_bytes += peak
                 tag = _Tag(node_id, name, self._serial[node_id])
-                self._cluster.submit((tag, peak), execute, job.tasks[name])
+                self._cluster.submit((tag, peak), execute, replace(job.tasks[name], memory_bytes=peak))
 
     def _settle(self, outcome: Outcome) -> None:
         tag, peak = outcome.tag

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from pipeline import fs
-from pipeline.attempt import FINISH, Attempt, Work, clear_dead_attempts
+from pipeline.attempt import FINISH, UNLIMITED_BYTES, Attempt, Work, clear_dead_attempts
 from pipeline.commit import commit, entries_of, remove_work
 from pipeline.errors import BadInput, Conflict, Corrupt, CorruptArtifact, CorruptShard, NonDeterminism
 from pipeline.keys import artifact_key, plain
@@ -77,6 +77,7 @@ class Task:
     shards : names of all shards of the artifact, in order.
     exact : the same inputs give the same bytes.
     threads : threads this task may use.
+    memory_bytes : memory it may take above its worker; the stage stays below where it can (`Cost.least`).
     device : where it computes, for the manifest.
     """
 
@@ -90,6 +91,7 @@ class Task:
     shards: tuple[str, ...]
     exact: bool
     threads: int = 1
+    memory_bytes: int = UNLIMITED_BYTES
     device: str = "cpu"
 
 
@@ -248,7 +250,7 @@ def _attempt(
 ) -> dict[str, Any]:
     """Compute and publish one shard; the entry that stands."""
     clear_dead_attempts(work, task.shard.name)
-    attempt = Attempt(work, task.shard.name, threads=task.threads)
+    attempt = Attempt(work, task.shard.name, threads=task.threads, memory_bytes=task.memory_bytes)
     try:
         with Usage() as usage:
             facts = compute(attempt)

@@ -64,6 +64,8 @@ class Writer(Protocol):
     """Private staging area of one attempt at one shard; nothing in it is visible before it is published."""
 
     threads: int
+    memory_bytes: int
+    """What the task may take at peak, above the interpreter: from `Cost.needed` to `Cost.peak`."""
 
     def array(self, name: str, values: NDArray[Any]) -> None:
         """Write a dense array (zarr v3, uncompressed, crc32c last)."""
@@ -107,11 +109,20 @@ class Shard:
 
 @dataclass(frozen=True)
 class Cost:
-    """Projection for one stage from counts alone. Bytes; `peak` is per task, above the interpreter."""
+    """Projection for one stage from counts alone. Bytes; `peak` is per task, above the interpreter.
+
+    A stage that can do with less memory states the `least` it can be held to; its writer says what it may take.
+    """
 
     read: int
     written: int
     peak: int
+    least: int | None = None
+
+    @property
+    def needed(self) -> int:
+        """The least bytes a task runs in."""
+        return self.peak if self.least is None else self.least
 
 
 @dataclass(frozen=True)

@@ -30,7 +30,8 @@ class MemoryReader:
 
 
 class MemoryWriter:
-    def __init__(self, root, threads=1):
+    def __init__(self, root, threads=1, memory_bytes=1 << 40):
+        self.memory_bytes = memory_bytes
         self.root = Path(root)
         self.root.mkdir(parents=True, exist_ok=True)
         self.arrays, self.notes, self.threads = {}, {}, threads
@@ -54,7 +55,7 @@ class MemoryWriter:
 
     def scratch(self):
         target = self.root / ".scratch"
-        target.mkdir(exist_ok=True)
+        target.mkdir(exist_ok=True, parents=True)
         return target
 
     def note(self, name, value):
@@ -64,15 +65,15 @@ class MemoryWriter:
         pass
 
 
-def run_stage(stage, params, inputs, root, *, threads=1):
+def run_stage(stage, params, inputs, root, *, threads=1, memory_bytes=1 << 40):
     """All shards, then finish; returns a reader of the artifact (arrays in memory, files under `root`)."""
     root = Path(root)
     outputs = {}
     for shard in stage.shards(params, inputs):
-        writer = MemoryWriter(root, threads)
+        writer = MemoryWriter(root, threads, memory_bytes)
         facts = stage.run(params, inputs, shard, writer)
         outputs[shard.name] = MemoryReader(writer.arrays, facts, root)
-    writer = MemoryWriter(root, threads)
+    writer = MemoryWriter(root, threads, memory_bytes)
     facts = stage.finish(params, inputs, outputs, writer)
     arrays = {n: a for o in outputs.values() for n, a in o.arrays.items() if not n.startswith("part-")}
     return MemoryReader({**arrays, **writer.arrays}, facts, root)

@@ -13,15 +13,14 @@ from stages.stage import Cost, Shard, Stage
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from numpy.typing import NDArray
-
     from stages.ingest.dataset import DataSet
-    from stages.ingest.features import SparseRows
     from stages.stage import Facts, Inputs, Reader, Writer
 
 __all__ = ["STAGE", "Params"]
 
 _BASE_BYTES = 160 << 20  # numba and scipy, and the kernels as they are compiled: measured 80 to 126 MB
+_NODE_BYTES = 64  # labels, masks and ids as read; then row pointers, places and degrees; then pointers of sparse rows
+_FEATURE_BYTES = 48 << 20  # a block of rows: `table.BLOCK_VALUES` of at most 48 bytes
 _OVERSAMPLE = 16
 
 
@@ -59,8 +58,9 @@ def shards(params: Params, inputs: Inputs) -> Sequence[Shard]:
 
 
 def run(params: Params, inputs: Inputs, shard: Shard, writer: Writer) -> dict[str, Any]:
-    """Read, check and write the graph, then labels and splits, then features: never two of them in memory together."""
+    """Read, check and write labels and splits, then the graph, then features: never two of them in memory together."""
     del shard
+    from stages.ingest.graph import write_graph
     from stages.ingest.open import open_dataset
 
     with open_dataset(inputs["source"]) as data:
@@ -68,7 +68,8 @@ def run(params: Params, inputs: Inputs, shard: Shard, writer: Writer) -> dict[st
         labels = _labels(data, writer)
         data.write_node_ids(writer.path)
         writer.progress(1, 4, "labels read")
-        graph = _graph(params, data, writer)
+        room = writer.memory_bytes - _BASE_BYTES - _NODE_BYTES * data.num_nodes
+        graph = write_graph(data, writer, undirected=params.undirected, room_bytes=room)
         writer.progress(2, 4, "graph built")
         features = _features(params, data, writer)
     writer.progress(4, 4, "features written")
@@ -91,79 +92,22 @@ def _labels(data: DataSet, writer: Writer) -> dict[str, Any]:
     }
 
 
-def _graph(params: Params, data: DataSet, writer: Writer) -> dict[str, Any]:
-    from stages.ingest.csr import build_csr, transpose
-
-    blocks = list(data.edges(data.num_edges))
-    block = blocks[0]
-    csr = build_csr(data.num_nodes, block.source, block.target, block.weight, undirected=params.undirected)
-    del blocks, block
-    if len(csr.indices) == 0:
-        raise data.bad("edge_index", "expected an edge between two nodes, found no edges but self-loops")
-    degree = np.diff(csr.indptr)
-    connected = degree > 0
-    writer.array("indptr", csr.indptr)
-    writer.array("indices", csr.indices)
-    if csr.weight is not None:
-        writer.array("weight", csr.weight)
-    if not params.undirected:
-        t_indptr, t_indices = transpose(csr.indptr, csr.indices)
-        writer.array("t_indptr", t_indptr)
-        writer.array("t_indices", t_indices)
-        writer.array("out_deg", np.diff(t_indptr).astype(np.int32))
-        connected |= np.diff(t_indptr) > 0
-    return {
-        "num_edges_stored": data.num_edges,
-        "nnz": len(csr.indices),
-        "self_loops_dropped": csr.self_loops_dropped,
-        "duplicates_merged": csr.duplicates_merged,
-        "isolated_nodes": int((~connected).sum()),
-        "directed": not params.undirected,
-        "weighted": csr.weight is not None,
-        "max_degree": int(degree.max()),
-    }
-
-
 def _features(params: Params, data: DataSet, writer: Writer) -> dict[str, Any]:
-    from stages.ingest.features import SparseRows
+    from stages.ingest.table import write_features, write_reduced
 
     features = data.features()
-    x = None if features is None else features.rows(0, data.num_nodes)
-    if params.reduce:
-        x = _reduced(params, data, x, writer)
-    if x is None:
+    if features is None:
+        if params.reduce:
+            raise data.bad("x", "expected features to reduce, found none", fix="--set features.reduce=0")
         return {"features": "none", "num_features": 0, "binary": False, "x_nnz": 0}
-    if isinstance(x, SparseRows):
-        writer.array("x_indptr", x.indptr)
-        writer.array("x_indices", x.indices)
-        if x.data is not None:
-            writer.array("x_data", x.data)
-        return {
-            "features": "sparse",
-            "num_features": x.columns,
-            "binary": x.data is None,
-            "x_nnz": len(x.indices),
-        }
-    writer.array("x", x)
-    nonzeros = int(np.count_nonzero(x))
-    binary = not params.reduce and nonzeros == int(np.count_nonzero(x == 1))
-    return {"features": "dense", "num_features": int(x.shape[1]), "binary": binary, "x_nnz": nonzeros}
-
-
-def _reduced(
-    params: Params, data: DataSet, x: NDArray[np.float32] | SparseRows | None, writer: Writer
-) -> NDArray[np.float32]:
-    from stages.ingest.svd import reduce_features
-
-    if x is None:
-        raise data.bad("x", "expected features to reduce, found none", fix="--set features.reduce=0")
-    columns = x.shape[1] if isinstance(x, np.ndarray) else x.columns
-    _check_reduce(params.reduce, data.num_nodes, columns)
+    if not params.reduce:
+        return write_features(features, data.num_nodes, writer)
+    _check_reduce(params.reduce, data.num_nodes, features.columns)
 
     def progress(done: int, total: int) -> None:
         writer.progress(2 * total + done, 4 * total, "reducing features")
 
-    return reduce_features(x, data.num_nodes, columns, params.reduce, progress)
+    return write_reduced(features, data.num_nodes, params.reduce, writer, progress)
 
 
 def finish(params: Params, inputs: Inputs, outputs: Mapping[str, Reader], writer: Writer) -> dict[str, Any]:
@@ -173,26 +117,40 @@ def finish(params: Params, inputs: Inputs, outputs: Mapping[str, Reader], writer
 
 
 def cost(params: Params, facts: Mapping[str, Facts]) -> Cost:
-    """Bytes at peak, the larger of graph and features, beside 64 a node for labels, splits and pointers.
+    """Bytes at peak: 160 MiB, 64 a node, and the larger of graph and features.
 
-    A stored edge takes 28: 8 as read, 8 as two entries, 12 weighted (24 while int64 ids are converted). A dense feature
-    takes 12 (8 as read, 4 kept), a sparse one 28; reducing adds 32 (d + 16) a column and 4 d a node.
+    The graph takes 25 MiB for a block of edges. With the memory it wants, 8 bytes a stored edge and 5 an entry (two
+    entries an edge where undirected; weighted 12 and 9); with the least, an entry's 4 bytes (8 weighted) by 2/128.
+    Directed graphs add a block and 2/128 of 4 bytes an entry. Features take 48 MiB for a block of rows, whatever their
+    number; column-major dense ones 16 a value, as they are loaded whole; reducing adds 32 (d + 16) a column.
+
+    Written beside the artifact while ingest runs, where entries do not fit in memory: 8 bytes an entry (weighted 12)
+    and the rows made so far, twice 4 (8); sparse features, and those to be reduced, once more.
     """
+    from stages.ingest.sizes import least_bytes, most_bytes
+
     source = facts.get("source") or {}
     nodes, edges = int(source.get("num_nodes", 0)), int(source.get("num_edges_stored", 0))
     columns, nnz = int(source.get("num_features", 0)), int(source.get("x_nnz", 0))
-    sparse = source.get("features") == "sparse"
-    entries = edges * 2
-    features = nnz * (28 if sparse else 12)
+    weighted, sparse = bool(source.get("weighted", False)), source.get("features") == "sparse"
+    features = _FEATURE_BYTES if columns else 0
+    if source.get("features_loaded_whole"):
+        features += 16 * nnz
     stored = nnz * (8 if sparse else 4) + 8 * nodes
     if params.reduce:
-        features += 32 * (params.reduce + _OVERSAMPLE) * columns + 4 * params.reduce * nodes
+        features += 32 * (params.reduce + _OVERSAMPLE) * columns
         stored = 4 * params.reduce * nodes
-    graph = 8 * nodes + 4 * entries + (0 if params.undirected else 12 * nodes)
+    entries = edges * (2 if params.undirected else 1)
+    graph = 8 * nodes + entries * (8 if weighted else 4) + (0 if params.undirected else 12 * nodes + 4 * entries)
+    spare = 0 if params.undirected else least_bytes(edges, undirected=False, weighted=False)
+    most = most_bytes(edges, undirected=params.undirected, weighted=weighted)
+    least = least_bytes(edges, undirected=params.undirected, weighted=weighted)
+    always = _BASE_BYTES + _NODE_BYTES * nodes
     return Cost(
-        read=12 * edges + nnz * 8 + 8 * nodes,
+        read=2 * (16 + (4 if weighted else 0)) * edges + nnz * 8 + 8 * nodes,
         written=graph + stored + 16 * nodes,
-        peak=_BASE_BYTES + 64 * nodes + max(28 * edges, features),
+        peak=always + max(most + spare, features),
+        least=always + max(least + spare, features),
     )
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numba import njit
 
+from stages.ingest.buckets import frozen
 from stages.ingest.eigen import eigh, orthonormalise
 
 if TYPE_CHECKING:
@@ -69,16 +70,20 @@ def _project(
 
 
 def _blocks(x: NDArray[np.float32] | SparseRows) -> Iterator[Block]:
-    """First row and CSR parts of blocks of rows."""
+    """First row and CSR parts of blocks of rows: `x` may be a memory map of what does not fit in memory."""
     if not isinstance(x, np.ndarray):
-        data = np.ones(len(x.indices), np.float32) if x.data is None else x.data
-        yield 0, x.indptr, x.indices, data
+        for start in range(0, len(x.indptr) - 1, _BLOCK_ROWS):
+            indptr = x.indptr[start : start + _BLOCK_ROWS + 1]
+            held = slice(int(indptr[0]), int(indptr[-1]))
+            data = np.ones(held.stop - held.start, np.float32) if x.data is None else x.data[held]
+            yield start, indptr - indptr[0], frozen(x.indices[held]), frozen(data)
         return
     for start in range(0, len(x), _BLOCK_ROWS):
         block = x[start : start + _BLOCK_ROWS]
         rows, columns = np.nonzero(block)
         counts = np.bincount(rows, minlength=len(block))
-        yield start, np.concatenate([[0], np.cumsum(counts)]), columns.astype(np.int32), block[rows, columns]
+        indptr = np.concatenate([[0], np.cumsum(counts)])
+        yield start, indptr, frozen(columns.astype(np.int32)), frozen(block[rows, columns])
 
 
 def reduce_features(
@@ -87,6 +92,7 @@ def reduce_features(
     num_features: int,
     dimensions: int,
     progress: Callable[[int, int], None] | None = None,
+    out: NDArray[np.float32] | None = None,
 ) -> NDArray[np.float32]:
     """Principal coordinates `U S` of the features, not centred, scaled as a whole to mean square 1.
 
@@ -97,12 +103,13 @@ def reduce_features(
 
     Parameters
     ----------
-    x : f4[N, D] or the rows of a CSR matrix, finite.
+    x : f4[N, D] or the rows of a CSR matrix, finite; read front to back eight times, a block of rows at a time.
     dimensions : d, at most min(N, D). Columns beyond the rank are zero.
+    out : f4[N, d], where the result goes; made here where None.
 
     Returns
     -------
-    f4[N, d]. O(nnz d + D d^2) time an iteration; 24 (d + 16) bytes a feature and 4 d a node beside `x`.
+    f4[N, d]. O(nnz d + D d^2) time an iteration; 32 (d + 16) bytes a feature, and a block of rows.
     """
     if not 1 <= dimensions <= min(num_nodes, num_features):
         raise ValueError(f"expected 1 to {min(num_nodes, num_features)} dimensions, found {dimensions}")
@@ -126,7 +133,7 @@ def reduce_features(
     energy = _sum(np.maximum(values[:dimensions], 0.0))
     scale = np.sqrt(num_nodes * dimensions / energy) if energy > 0 else 1.0
     basis = np.ascontiguousarray((vectors * scale).T)
-    reduced = np.empty((num_nodes, dimensions), np.float32)
+    reduced = np.empty((num_nodes, dimensions), np.float32) if out is None else out
     for start, indptr, indices, data in _blocks(x):
         _project(indptr, indices, data, basis, reduced[start : start + len(indptr) - 1])
     if progress is not None:

@@ -1,3 +1,4 @@
+import itertools
 import tracemalloc
 from pathlib import Path
 
@@ -8,8 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stages.errors import BadInput
-from stages.ingest import STAGE
-from stages.ingest.csr import build_csr, row_sums, transpose
+from stages.ingest import STAGE, sizes
+from stages.ingest.buckets import row_ranges
+from stages.ingest.csr import build_csr, row_sums, turned
+from stages.ingest.dataset import EdgeBlock
 from stages.ingest.features import SparseRows
 from tests.memory import MemoryReader, run_stage
 
@@ -52,11 +55,49 @@ def edge_lists(draw):
     return n, np.array(edges, np.int32).reshape(-1, 2).T, np.array(weights, np.float32)
 
 
+def blocks_of(source, target, weight, size):
+    """Edges in blocks of at most `size`, whatever is asked for."""
+
+    def edges(most):
+        for start in range(0, len(source), min(size, most)):
+            part = slice(start, start + min(size, most))
+            yield EdgeBlock(source[part], target[part], None if weight is None else weight[part])
+
+    return edges
+
+
+def build(n, edges, weight, undirected, folder, room=1 << 40, size=1 << 20):
+    source, target = np.ascontiguousarray(edges[0]), np.ascontiguousarray(edges[1])
+    return build_csr(
+        blocks_of(source, target, weight, size),
+        n,
+        len(source),
+        undirected=undirected,
+        weighted=weight is not None,
+        room_bytes=room,
+        folder=folder,
+    )
+
+
+def summed_in_stored_order(n, edges, weight, undirected):
+    """indptr, indices, weight by dictionaries of float64 sums: the definition."""
+    rows = [{} for _ in range(n)]
+    for e, (j, i) in enumerate(edges.T.tolist()):
+        if i != j:
+            for a, b in [(i, j), (j, i)] if undirected else [(i, j)]:
+                rows[a][b] = rows[a].get(b, 0.0) + float(weight[e])
+    indptr = np.cumsum([0, *map(len, rows)])
+    indices = [j for row in rows for j in sorted(row)]
+    return indptr, np.array(indices, np.int32), np.array([row[j] for row in rows for j in sorted(row)], np.float32)
+
+
 @given(graph=edge_lists(), undirected=st.booleans(), weighted=st.booleans())
-def test_csr_against_scipy(graph, undirected, weighted):
-    n, (source, target), weight = graph
-    source, target = np.ascontiguousarray(source), np.ascontiguousarray(target)
-    csr = build_csr(n, source, target, weight if weighted else None, undirected=undirected)
+def test_csr_against_scipy(graph, undirected, weighted, tmp_path_factory):
+    n, edges, weight = graph
+    folder = tmp_path_factory.mktemp("csr")
+    csr = build(n, edges, weight if weighted else None, undirected, folder)
+    assert not list(folder.iterdir()), "what fits makes no files"
+    source, target = edges
     keep = source != target
     ones = np.ones(keep.sum())
     pattern = sp.csr_matrix((ones, (target[keep], source[keep])), shape=(n, n)).toarray()
@@ -80,10 +121,69 @@ def test_csr_against_scipy(graph, undirected, weighted):
             assert np.array_equal(matrix, matrix.T), "exactly symmetric, not nearly"
     else:
         assert csr.weight is None
-    t_indptr, t_indices = transpose(csr.indptr, csr.indices)
-    back = sp.csr_matrix((np.ones(len(t_indices)), t_indices, t_indptr), shape=(n, n))
-    assert back.has_sorted_indices
-    assert np.array_equal(back.toarray(), dense.T)
+    back = build_csr(
+        turned(csr), n, len(csr.indices), undirected=False, weighted=False, room_bytes=1 << 40, folder=folder
+    )
+    matrix = sp.csr_matrix((np.ones(len(back.indices)), back.indices, back.indptr), shape=(n, n))
+    assert matrix.has_sorted_indices
+    assert np.array_equal(matrix.toarray(), dense.T)
+
+
+@st.composite
+def skewed_graphs(draw):
+    """Hubs, long rows, multi-edges in both directions, weights whose sum depends on the order."""
+    n, edges = draw(st.integers(1, 200)), draw(st.integers(0, 1200))
+    rng = np.random.default_rng(draw(st.integers(0, 1 << 20)))
+    power = draw(st.sampled_from([1.0, 3.0, 12.0]))
+    ids = (n * rng.random((2, edges)) ** np.array([[1.0], [power]])).astype(np.int32)
+    again = rng.integers(0, max(edges, 1), draw(st.sampled_from([0, edges])))
+    ids = np.concatenate([ids, ids[::-1, again]], axis=1)
+    return n, ids, rng.lognormal(0, 6, ids.shape[1]).astype(np.float32)
+
+
+@given(
+    graph=skewed_graphs(),
+    undirected=st.booleans(),
+    weighted=st.booleans(),
+    entries=st.sampled_from([0, 1, 7, 60, 500]),
+    block=st.sampled_from([1, 13, 1 << 20]),
+    ranges=st.sampled_from([1, 5, 128]),
+)
+def test_any_memory_and_any_blocks_give_the_same_bytes(
+    graph, undirected, weighted, entries, block, ranges, tmp_path_factory
+):
+    n, edges, weight = graph
+    folder = tmp_path_factory.mktemp("csr")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sizes, "RANGES", ranges)
+        room = sizes.BLOCK_BYTES * sizes.BLOCK_EDGES + 16 * entries
+        tight = build(n, edges, weight if weighted else None, undirected, folder, room, block)
+    indptr, indices, values = summed_in_stored_order(n, edges, weight, undirected)
+    assert tight.indptr.tobytes() == indptr.astype(np.int64).tobytes()
+    assert tight.indices.tobytes() == indices.tobytes()
+    if weighted:
+        assert tight.weight.tobytes() == values.tobytes()
+    loops = int((edges[0] == edges[1]).sum())
+    assert tight.self_loops_dropped == loops
+    assert tight.duplicates_merged == (edges.shape[1] - loops) * (2 if undirected else 1) - len(indices)
+
+
+@given(
+    counts=st.lists(st.integers(0, 40), min_size=1, max_size=60),
+    capacity=st.integers(1, 50),
+    share=st.integers(1, 4),
+)
+def test_row_ranges_hold_what_they_may(counts, capacity, share):
+    indptr = np.concatenate([[0], np.cumsum(counts)])
+    longest = capacity // share
+    bounds = row_ranges(indptr, capacity, longest)
+    assert bounds[0] == 0
+    assert bounds[-1] == len(counts)
+    assert (np.diff(bounds) > 0).all()
+    for first, last in itertools.pairwise(bounds.tolist()):
+        held = counts[first:last]
+        assert sum(held) <= capacity or len(held) == 1
+        assert max(held) <= longest or len(held) == 1
 
 
 def test_stage_undirected(tmp_path):
@@ -232,8 +332,12 @@ def test_cost_follows_the_counts():
     params = STAGE.resolve({"graph.undirected": True, "features.reduce": 0}, {})
     counts = {"num_nodes": 1000, "num_edges_stored": 5000, "num_features": 8, "x_nnz": 8000, "features": "dense"}
     base = STAGE.cost(params, {"source": counts})
-    assert STAGE.cost(params, {"source": {**counts, "num_edges_stored": 50_000_000}}).peak > base.peak
-    assert STAGE.cost(params, {"source": {**counts, "x_nnz": 80_000_000}}).peak > base.peak
+    many = STAGE.cost(params, {"source": {**counts, "num_edges_stored": 50_000_000}})
+    assert many.peak > base.peak + 50_000_000 * 18 - (64 << 20)
+    assert many.needed < base.needed + 50_000_000
+    assert STAGE.cost(params, {"source": {**counts, "x_nnz": 80_000_000}}).peak == base.peak, "rows come in blocks"
+    whole = STAGE.cost(params, {"source": {**counts, "x_nnz": 80_000_000, "features_loaded_whole": True}})
+    assert whole.needed > base.peak + 80_000_000 * 16 - (64 << 20)
     assert STAGE.cost(params, {"source": {}}).peak > 0
 
 

@@ -253,6 +253,7 @@ def test_errors_of_the_own_disk_are_not_blamed_on_the_file(tmp_path):
 
     class Full:
         threads = 1
+        memory_bytes = 1 << 40
 
         def array(self, name, values):
             raise OSError(28, "No space left on device")
