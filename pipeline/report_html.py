@@ -78,7 +78,7 @@ def table(
     Parameters
     ----------
     rows : cells that are HTML already; the first of a row is its header.
-    about : caption, and the name of the box for screen readers.
+    about : caption; its first sentence names the box for screen readers.
     marked : rows shown in bold.
     words : the last columns that hold text, not numbers.
     """
@@ -91,7 +91,7 @@ def table(
         f'<th scope="col"{kind(i)}>{text(cell)}</th>' if cell else "<td></td>" for i, cell in enumerate(head)
     )
     lines = [
-        f'<div class="wide" tabindex="0" role="region" aria-label="{text(about)}"><table>',
+        f'<div class="wide" tabindex="0" role="region" aria-label="{text(about.partition(". ")[0])}"><table>',
         f"<caption><span>{text(about)}</span></caption><thead><tr>{titles}</tr></thead><tbody>",
     ]
     for r, row in enumerate(rows):

@@ -13,13 +13,14 @@ class Page(HTMLParser):
     ----------
     tables : caption -> list of rows, the first its head; a row is a list of texts.
     pictures : (title, description) of every SVG that is not hidden.
+    words, prose : all texts a reader may meet, and those outside pictures.
     drawn : (tag, attributes) of every line, path, rect and circle.
     """
 
     def __init__(self, source):
         super().__init__()
         self.open, self.links, self.ids, self.headings = [], [], [], []
-        self.tables, self.pictures, self.drawn, self.words, self.titles = {}, [], [], [], []
+        self.tables, self.pictures, self.drawn, self.words, self.prose, self.titles = {}, [], [], [], [], []
         self._row = self._rows = self._caption = None
         self.feed(source)
         self.close()
@@ -75,6 +76,8 @@ class Page(HTMLParser):
             return
         if "style" not in self.open:
             self.words.append(data)
+            if "svg" not in self.open:
+                self.prose.append(data)
         if self._row and self.open and ("td" in self.open or "th" in self.open) and "svg" not in self.open:
             self._row[-1] += data
         elif "caption" in self.open:

@@ -1,15 +1,17 @@
 """The report loads nothing, is well formed for every state of a run, and its figures are those of the summary."""
 
+import random
 import re
 import statistics
 from dataclasses import replace
+from datetime import UTC, datetime
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.budget import human_bytes
-from pipeline.recipe import from_tables
+from pipeline.recipe import KEYS, from_tables
 from pipeline.records import Records
 from pipeline.report import Report, render
 from pipeline.report_learning import Curve, curves
@@ -264,12 +266,72 @@ def test_accuracy_on_other_nodes_is_not_called_test_accuracy():
     assert "test accuracy" not in words
 
 
-def test_every_number_of_the_tables_is_known():
-    """No figure stands in a table that the summary, a manifest or the sizes do not hold."""
+BYTES = st.integers(0, 10**13)
+
+
+@given(st.data())
+def test_stages_sum_up_in_the_picture(data):
     recipe, nodes = built()
-    for i, b in enumerate(nodes):
-        b.manifest["seconds"] = 11.0 + i
+    for b in nodes:
+        b.manifest.update({"seconds": data.draw(st.floats(0, 1e6)), "peak_bytes": data.draw(BYTES)})
+        b.manifest["files"]["facts.json"]["size"] = data.draw(BYTES)
+    nodes = [replace(b, projected_bytes=data.draw(st.none() | BYTES), cached=data.draw(st.booleans())) for b in nodes]
     page = sound(render(report(recipe, nodes)))
-    seconds = {f"{11.0 + i:.1f}" for i in range(len(nodes))}
-    assert {row[2] for row in page.table("Seconds and peak memory")} == seconds
-    assert not [word for word in page.words if re.search(r"\bnan\b|\bNone\b", word)]
+    said = next(p["desc"] for p in page.pictures if p["title"].startswith("Stages"))
+    for stage in STAGES:
+        mine = [b for b in nodes if b.node.stage == stage]
+        fresh = sum(not b.cached for b in mine)
+        state = "cached" if not fresh else "built" if fresh == len(mine) else f"{fresh} of {len(mine)} built"
+        stored = sum(b.manifest["files"]["facts.json"]["size"] for b in mine)
+        words = [state, f"{sum(b.manifest['seconds'] for b in mine):,.1f} s", f"{human_bytes(stored)} stored"]
+        words.append(f"peak {human_bytes(max(b.manifest['peak_bytes'] for b in mine))}")
+        projected = [b.projected_bytes for b in mine if b.projected_bytes is not None]
+        words += [f"projected {human_bytes(max(projected))}"] if projected else []
+        assert f"{stage}: {', '.join(words)}" in said
+    for row, b in zip(page.table("Seconds and peak memory"), nodes, strict=True):
+        share = b.manifest["peak_bytes"] / b.projected_bytes if b.projected_bytes else None
+        assert row[6] == ("" if share is None else f"{100 * share:.0f} %")
+        assert (row[2], row[4]) == (f"{b.manifest['seconds']:,.1f}", human_bytes(b.manifest["peak_bytes"]))
+
+
+def numbers(value):
+    """Every number in a JSON value, also those in its texts, in each way the page may write it."""
+    if isinstance(value, dict):
+        return set().union(*(numbers(item) for pair in value.items() for item in pair))
+    if isinstance(value, (list, tuple)):
+        return set().union(set(), *(numbers(item) for item in value))
+    if isinstance(value, str):
+        return set(NUMBER.findall(value))
+    if value is None or isinstance(value, bool):
+        return set()
+    ways = {f"{value}", f"{value:,}", f"{value:,.1f}", f"{value:,.2f}", f"{value:.3g}", f"{100 * value:.2f}"}
+    return ways | {human_bytes(value).split()[0]}
+
+
+NUMBER = re.compile(r"\d+(?:,\d{3})*(?:\.\d+)?")
+
+
+def test_no_number_is_invented():
+    """Outside pictures, every figure is one of the summary, the recipe, a manifest or the record sizes."""
+    recipe, nodes = built()
+    draw = random.Random(7)
+    for b in nodes:
+        b.manifest.update({"seconds": draw.uniform(1, 99), "peak_bytes": draw.randrange(10**9)})
+        facts = {name: draw.uniform(0, 1) for name in ("captured", "edge_cut", "balance", "replication", "nmse")}
+        b.manifest["facts"] |= {name: value for name, value in facts.items() if name in b.manifest["facts"]}
+    found = report(recipe, nodes, learning=[curve(0), curve(1)], sizes={"train": sizes()}, command="stockpot run toy")
+    prose = " ".join(sound(render(found)).prose)
+    known = numbers(found.summary) | numbers(recipe.tables()) | numbers([b.manifest for b in nodes])
+    known |= numbers([sizes().nodes, sizes().edges, sizes().outputs])
+    known |= numbers([about for _, key in KEYS.items() for about in (key.about, key.default)])
+    known |= {f"{100 * b.manifest['peak_bytes'] / b.projected_bytes:.0f}" for b in nodes}
+    for b in nodes:
+        known |= set(NUMBER.findall(datetime.fromtimestamp(b.manifest["started"], UTC).isoformat()))
+        known |= set(NUMBER.findall(b.key[:12]))
+    singles = found.summary["train"]["ingredients"]
+    for name in ("valid_accuracy", "test_accuracy"):
+        values = [single[name] for single in singles]
+        known |= numbers([statistics.mean(values), statistics.stdev(values)])
+    known |= {str(n) for n in range(len(nodes) + 1)}  # counts of artifacts and models
+    assert set(NUMBER.findall(prose)) - known == set()
+    assert not re.search(r"\bnan\b|\bNone\b|\binf\b", prose)
