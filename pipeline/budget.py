@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from pipeline.recipe_keys import Resources
+    from stages.stage import Cost
 
 __all__ = ["WORKER_BYTES", "Budget", "human_bytes", "measure", "refuse"]
 
@@ -65,23 +66,26 @@ def _cgroup_free() -> int:
     return 1 << 62 if most == "max" else max(0, int(most) - used)
 
 
-def refuse(budget: Budget, projected: Iterable[tuple[str, int]]) -> None:
+def refuse(budget: Budget, projected: Iterable[tuple[str, Cost]]) -> None:
     """Raise `OverBudget` naming every node whose task cannot fit, worst first.
 
     Parameters
     ----------
-    projected : (node id, peak bytes of one task above its worker).
+    projected : (node id, projection of one of its tasks).
     """
-    over = sorted(((peak, node) for node, peak in projected if peak > budget.task_bytes), key=lambda o: -o[0])
+    over = sorted(
+        ((node, cost) for node, cost in projected if cost.needed > budget.task_bytes), key=lambda o: -o[1].needed
+    )
     if not over:
         return
-    listed = ", ".join(f"{node} {human_bytes(peak + WORKER_BYTES)}" for peak, node in over[:5])
+    listed = ", ".join(f"{node} {human_bytes(cost.needed + WORKER_BYTES)}" for node, cost in over[:5])
     more = f" and {len(over) - 5} more" if len(over) > 5 else ""
-    need = human_bytes(over[0][0] + WORKER_BYTES, up=True).replace(" ", "")
+    need = human_bytes(over[0][1].needed + WORKER_BYTES, up=True).replace(" ", "")
+    mends = dict.fromkeys(cost.mend or "smaller records (batches.outputs, batches.top_k)" for _, cost in over)
     raise OverBudget(
         f"projected memory of a task exceeds resources.memory: {listed}{more}; "
         f"allowed {human_bytes(budget.memory_bytes)}",
-        fix=f"--set resources.memory={need}, or smaller records (batches.outputs, batches.top_k)",
+        fix=f"--set resources.memory={need}, or {' and '.join(mends)}",
     )
 
 

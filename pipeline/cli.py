@@ -256,7 +256,7 @@ def _plan(args: argparse.Namespace) -> int:
     session.seen.save()
     absent = session.planner.absent
     _print(args, plan_document(planned, budget, absent), plan_text(planned, budget, absent))
-    refuse(budget, [(p.node.id, p.cost.needed) for p in planned if p.cost is not None and not p.cached])
+    refuse(budget, [(p.node.id, p.cost) for p in planned if p.cost is not None and not p.cached])
     return 0
 
 

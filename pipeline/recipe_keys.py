@@ -52,7 +52,7 @@ class Features:
 @dataclass(frozen=True)
 class Partition:
     method: Literal["auto", "metis", "kaminpar", "stream"] = key(
-        "auto", "auto | metis | kaminpar; auto is metis below a million edge entries, from there kaminpar"
+        "auto", "auto | metis | kaminpar | stream (bounded memory); auto by edges: metis, from a million on kaminpar"
     )
     parts: int | Auto = key("auto", "number of parts; auto from the number of nodes; ranks own whole blocks of them")
 

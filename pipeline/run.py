@@ -122,7 +122,7 @@ class Runner:
         planned = self.planner.plan(targets)
         if (absent := self.planner.absent) is not None:
             raise absent
-        refuse(self.budget, [(p.node.id, p.cost.needed) for p in planned if p.cost is not None and not p.cached])
+        refuse(self.budget, [(p.node.id, p.cost) for p in planned if p.cost is not None and not p.cached])
         self._nodes = {p.node.id: p.node for p in planned}
         for p in planned:
             if p.cached:
@@ -195,7 +195,7 @@ class Runner:
             self._plans[node.id] = planned
             return True
         if planned.cost is not None:
-            refuse(self.budget, [(node.id, planned.cost.needed)])
+            refuse(self.budget, [(node.id, planned.cost)])
         self._start(planned)
         return False
 

@@ -112,12 +112,14 @@ class Cost:
     """Projection for one stage from counts alone. Bytes; `peak` is per task, above the interpreter.
 
     A stage that can do with less memory states the `least` it can be held to; its writer says what it may take.
+    `mend` is the override that makes the task smaller, where the stage has one: a refusal proposes it.
     """
 
     read: int
     written: int
     peak: int
     least: int | None = None
+    mend: str = ""
 
     @property
     def needed(self) -> int:

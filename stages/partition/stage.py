@@ -14,16 +14,20 @@ from stages.stage import Cost, Shard, Stage
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from numpy.typing import NDArray
+
     from stages.stage import Facts, Inputs, Reader, Writer
 
 __all__ = ["STAGE"]
 
-METHODS = ("auto", "metis", "kaminpar")
-LATER = ("stream",)
+METHODS = ("auto", "metis", "kaminpar", "stream")
 
 _KAMINPAR_FROM = 1_000_000
 """Entries of A + A^T from which `auto` is KaMinPar: faster than METIS on one thread, in a third of its memory."""
+_STREAM_FROM_BYTES = 64 << 30
+"""Projected peak of KaMinPar above which `auto` is stream: two billion entries."""
 _BASE_BYTES = 48 << 20  # the child's interpreter and libraries
+_STREAM_BYTES = 96 << 20  # numba and fixed buffers
 _NODE_BYTES = {"metis": 80, "kaminpar": 80}
 _ENTRY_BYTES = {"metis": 120, "kaminpar": 32}
 _NODES_PER_PART = 230
@@ -33,7 +37,7 @@ _SEED = 0
 
 @dataclass(frozen=True)
 class Params:
-    """Resolved parameters: metis or kaminpar, the number of parts, and the seed."""
+    """Resolved parameters: metis, kaminpar or stream, the number of parts, and the seed."""
 
     method: str
     parts: int
@@ -43,12 +47,12 @@ class Params:
 def resolve(values: Mapping[str, Any], facts: Mapping[str, Facts]) -> Params:
     """Check the recipe's values; "auto" parts hold about 230 nodes and come in multiples of 64.
 
-    "auto" method follows from counts alone, never from the machine: METIS below a million entries, from there KaMinPar.
+    "auto" method follows from counts alone, never from the machine: METIS below a million entries, from there KaMinPar
+    as far as it is projected to need 64 GiB, then stream.
     """
     method, parts = values["partition.method"], values["partition.parts"]
     if method not in METHODS:
-        what = "is not available in this version" if method in LATER else "is not known"
-        raise BadInput(f"partition.method = {method!r} {what}; expected one of {', '.join(METHODS)}")
+        raise BadInput(f"partition.method = {method!r} is not known; expected one of {', '.join(METHODS)}")
     if parts == "auto":
         nodes = int(facts["graph"]["num_nodes"])
         parts = min(max(1, round(nodes / _NODES_PER_PART / _MULTIPLE)) * _MULTIPLE, nodes)
@@ -56,6 +60,8 @@ def resolve(values: Mapping[str, Any], facts: Mapping[str, Facts]) -> Params:
         raise BadInput(f"partition.parts: expected at least 1, found {parts}")
     if method == "auto":
         method = "kaminpar" if _entries(facts["graph"]) >= _KAMINPAR_FROM else "metis"
+        if _peak("kaminpar", facts["graph"]) > _STREAM_FROM_BYTES:
+            method = "stream"
     if method == "kaminpar" and importlib.util.find_spec("kaminpar") is None:
         raise BadInput(
             "partition.method = 'kaminpar': the package kaminpar is not installed",
@@ -78,26 +84,49 @@ def shards(params: Params, inputs: Inputs) -> Sequence[Shard]:
 def run(params: Params, inputs: Inputs, shard: Shard, writer: Writer) -> dict[str, Any]:
     """Partition the graph, directions and weights dropped."""
     del shard
-    from stages.partition.cut import balance, edge_cut, symmetric
+    from stages.partition.cut import balance
+
+    part, cut = (_stream if params.method == "stream" else _solve)(params, inputs["graph"], writer)
+    writer.array("part", part)
+    return {"edge_cut": cut, "balance": balance(part, params.parts)}
+
+
+def _solve(params: Params, graph: Reader, writer: Writer) -> tuple[NDArray[np.int32], float]:
+    """Part of each node by a library that holds the graph, and the share of edges cut."""
+    from stages.partition.cut import edge_cut, symmetric
     from stages.partition.solver import solve
 
-    graph = inputs["graph"]
     indptr, indices = np.asarray(graph.array("indptr")), np.asarray(graph.array("indices"))
     if graph.facts["directed"]:
         indptr, indices = symmetric(indptr, indices)
     writer.progress(0, 1, params.method)
-    part = solve(
-        indptr,
-        indices,
+    folder, threads = writer.scratch(), writer.threads
+    part = solve(indptr, indices, params.parts, seed=params.seed, folder=folder, method=params.method, threads=threads)
+    writer.progress(1, 1, params.method)
+    return part, edge_cut(indptr, indices, part)
+
+
+def _stream(params: Params, graph: Reader, writer: Writer) -> tuple[NDArray[np.int32], float]:
+    """The same from the stored arrays alone, a row at a time."""
+    from stages.partition.adjacency import adjacency
+    from stages.partition.flow import cut_share
+    from stages.partition.stream import stream
+
+    names = ("indptr", "indices", "t_indptr", "t_indices") if graph.facts["directed"] else ("indptr", "indices")
+    rows = adjacency(*(np.asarray(graph.array(name)) for name in names))
+
+    def progress(done: int, total: int) -> None:
+        writer.progress(done, total, "passes and regions")
+
+    part = stream(
+        rows,
         params.parts,
+        entries=_entries(graph.facts),
         seed=params.seed,
         folder=writer.scratch(),
-        method=params.method,
-        threads=writer.threads,
+        progress=progress,
     )
-    writer.array("part", part)
-    writer.progress(1, 1, params.method)
-    return {"edge_cut": edge_cut(indptr, indices, part), "balance": balance(part, params.parts)}
+    return part, cut_share(rows, part)
 
 
 def finish(params: Params, inputs: Inputs, outputs: Mapping[str, Reader], writer: Writer) -> dict[str, Any]:
@@ -114,13 +143,27 @@ def finish(params: Params, inputs: Inputs, outputs: Mapping[str, Reader], writer
 
 
 def cost(params: Params, facts: Mapping[str, Facts]) -> Cost:
-    """Bytes: the library and the copies it is given by node and entry, its process 48 MiB; 4 a node are written."""
-    nodes, entries = int(facts["graph"]["num_nodes"]), _entries(facts["graph"])
-    return Cost(
-        read=8 * nodes + 4 * entries,
-        written=4 * nodes,
-        peak=_BASE_BYTES + _NODE_BYTES[params.method] * nodes + _ENTRY_BYTES[params.method] * entries,
-    )
+    """Bytes: 4 a node are written; see `_peak`. Directed graphs are read with their transpose."""
+    graph = facts["graph"]
+    nodes, entries = int(graph["num_nodes"]), _entries(graph)
+    mend = "" if params.method == "stream" else "--set partition.method=stream"
+    return Cost(read=8 * nodes + 4 * entries, written=4 * nodes, peak=_peak(params.method, graph), mend=mend)
+
+
+def _peak(method: str, graph: Facts) -> int:
+    """Projected bytes of a method, its process included.
+
+    METIS and KaMinPar hold the graph: so many bytes by node and entry. Stream holds 24 a node, twice the longest row,
+    and at any time one graph of bounded size for METIS, with 20 an entry of its own beside it.
+    """
+    nodes, entries = int(graph["num_nodes"]), _entries(graph)
+    if method != "stream":
+        return _BASE_BYTES + _NODE_BYTES[method] * nodes + _ENTRY_BYTES[method] * entries
+    from stages.partition.plan import stream_plan
+
+    longest = min(nodes, 2 * int(graph.get("max_degree", nodes)))
+    _, most = stream_plan(entries)
+    return _BASE_BYTES + _STREAM_BYTES + 24 * nodes + 8 * longest + (_ENTRY_BYTES["metis"] + 20) * most
 
 
 STAGE: Stage[Params] = Stage(

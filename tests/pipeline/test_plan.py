@@ -21,7 +21,7 @@ from pipeline.store import Store
 from pipeline.task import FINISH, Task, execute, open_inputs
 from stages.errors import BadInput, OverBudget
 from stages.ingest.source import describe, single_file
-from stages.stage import Shard
+from stages.stage import Cost, Shard
 from tests.graphs import write_npz
 from tests.pipeline import fakes
 
@@ -134,16 +134,24 @@ def test_counts_come_from_headers(tmp_path):
 
 
 def test_refusal_names_the_worst_first():
-    budget = Budget(WORKER_BYTES + 1000, 2)
-    refuse(budget, [("a", 1000)])
+    budget, large = Budget(WORKER_BYTES + 1000, 2), Cost(0, 0, 9_000_000_000)
+    refuse(budget, [("a", Cost(0, 0, 1000))])
     with pytest.raises(OverBudget) as caught:
-        refuse(budget, [("small", 2_000_000_000), ("fine", 10), ("large", 9_000_000_000)])
+        refuse(budget, [("small", Cost(0, 0, 2_000_000_000)), ("fine", Cost(0, 0, 10)), ("large", large)])
     text = str(caught.value)
     assert text.index("large") < text.index("small")
     assert "fine" not in text
     assert f"resources.memory={human_bytes(9_000_000_000 + WORKER_BYTES, up=True)}".replace(" ", "") in text
     need = next(part for part in text.split() if part.startswith("resources.memory=")).strip(",").split("=")[1]
-    refuse(measure(from_tables("x", {}, [f"resources.memory={need}"]).resources), [("large", 9_000_000_000)])
+    refuse(measure(from_tables("x", {}, [f"resources.memory={need}"]).resources), [("large", large)])
+
+
+def test_refusal_proposes_what_the_stage_names():
+    tasks = [("partition", Cost(0, 0, 10**10, mend="--set partition.method=stream"))]
+    with pytest.raises(OverBudget, match=r", or --set partition\.method=stream$"):
+        refuse(Budget(10**9, 2), tasks)
+    with pytest.raises(OverBudget, match=r"method=stream and smaller records \(batches"):
+        refuse(Budget(10**9, 2), [*tasks, ("pack", Cost(0, 0, 9 * 10**9))])
 
 
 def test_budget():
@@ -196,7 +204,7 @@ def test_everything_is_projected_before_anything_is_built(tmp_path):
         assert p.cost.peak > 0, p.node.id
         assert p.cost.written > 0, p.node.id
     with pytest.raises(OverBudget):
-        refuse(Budget(WORKER_BYTES, 2), [(p.node.id, p.cost.peak) for p in planned])
+        refuse(Budget(WORKER_BYTES, 2), [(p.node.id, p.cost) for p in planned])
 
 
 def test_edge_weights_are_projected(tmp_path):
@@ -219,7 +227,6 @@ def test_edge_weights_are_projected(tmp_path):
         ("batches.aux_mass=2", "batches.aux_mass"),
         ("batches.top_k=0", "batches.top_k"),
         ("features.codec=pq8", "pq8"),
-        ("partition.method=stream", "stream"),
         ("train.model=mlp", "mlp"),
         ("train.ranks=2", "train.ranks"),
         ("train.dropout=1.0", "train.dropout"),

@@ -20,7 +20,7 @@ from tests.memory import run_stage
 from tests.stages.graphs import communities, csr, graphs, reader
 
 ROOT = Path(__file__).resolve().parents[2]
-METHODS = ("metis", "kaminpar")
+METHODS = ("metis", "kaminpar", "stream")
 VALUES = {"partition.method": "auto", "partition.parts": "auto"}
 
 
@@ -117,6 +117,8 @@ def test_auto_method_follows_from_counts():
         (1_000_000, False, "kaminpar"),
         (499_999, True, "metis"),
         (500_000, True, "kaminpar"),
+        (2_000_000_000, False, "kaminpar"),
+        (2_200_000_000, False, "stream"),
     ]:
         assert STAGE.resolve(VALUES, facts(1000, nnz, directed=directed)).method == method
 
@@ -131,7 +133,7 @@ def test_a_missing_kaminpar_is_an_error_and_never_another_method(monkeypatch):
 @pytest.mark.parametrize(
     ("values", "text"),
     [
-        ({"partition.method": "stream"}, "partition.method = 'stream' is not available in this version"),
+        ({"partition.method": "scotch"}, "partition.method = 'scotch' is not known"),
         ({"partition.parts": 0}, "partition.parts: expected at least 1, found 0"),
     ],
 )
