@@ -139,7 +139,8 @@ def _influence(known: _Known) -> Guess | None:
     top_k = int(known.param("top_k", 0) or known.values["batches.top_k"])
     rows = min(math.ceil(outputs * min(_REPLICATION, top_k + 1)), records * nodes)
     if known.values["batches.method"] in ("batch", "cluster"):
-        rows = max(rows, math.ceil(2 * max(1.0, known.param("ratio", 0.0)) * nodes))
+        share = 24 if known.param("mass", 0.0) else 2 * max(1.0, known.param("ratio", 0.0))
+        rows = max(rows, math.ceil(share * nodes))
     if (mix := known.param("mix", 0)) and known.values["batches.method"] == "batch":
         records = max(records, math.ceil(known.facts["partition"]["parts"] / mix))
     rounds = known.param("rounds", 1)

@@ -70,7 +70,7 @@ def set_walk(params: Params, inputs: Inputs) -> SetWalk:
         return SetWalk(arrays, walk.spread, np.empty(0, np.float64), walk.settle, walk.threshold)
     if inputs["graph"].facts["directed"]:
         arrays = _transposed(arrays)
-    threshold = np.full(len(walk.degree), params.alpha * params.eps)
+    threshold = np.full(len(walk.degree), params.alpha * params.eps * walk.degree.mean())
     return SetWalk(arrays, walk.settle, walk.spread / walk.settle, walk.settle, threshold)
 
 

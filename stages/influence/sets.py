@@ -42,8 +42,8 @@ def push_set(
       sum of the residuals / alpha. At most |S| / (alpha * eps) edge visits beside the degrees of the seeds.
     - "reference": `leaving` = settle, `entering` = spread / settle, the CSR transposed. The estimate of v is the
       chance that a walk from v ends in the set, sum of Pi[v, u] over u in S: what X <- (1 - alpha) P X + alpha T of
-      the published code converges to, times |S|. With the threshold alpha * eps everywhere it is never above the
-      exact sum and at most eps below it, on any graph.
+      the published code converges to, times |S|. With one threshold alpha * e everywhere it is never above the exact
+      sum and at most e below it, on any graph; e = eps * mean degree, to be as exact as the other walk.
 
     A seed whose start is below its own threshold (a hub) is pushed once all the same, so no output goes without.
     Seeds are handled in the order given; other sets leave no trace. Source: arXiv 2212.09083 section 3, by push

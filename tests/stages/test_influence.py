@@ -1,4 +1,5 @@
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -376,9 +377,11 @@ def test_keys_of_training_do_not_depend_on_inference(inputs):
     assert STAGE.resolve(cluster, facts) == STAGE.resolve({**cluster, "batches.alpha": 0.5, "batches.top_k": 9}, facts)
 
 
-def test_cost_bounds_what_is_written(inputs, tmp_path):
-    params, out = build(inputs, tmp_path)
+@pytest.mark.parametrize("values", [{}, {"batches__method": "batch"}, {"batches__method": "cluster"}])
+def test_cost_bounds_what_is_written(inputs, tmp_path, values):
+    params, out = build(inputs, tmp_path, **values, batches__rounds=2)
     cost = STAGE.cost(params, facts_of(inputs))
     written = sum(out.array(name).nbytes for name in NAMES)
     assert 0.5 * written < cost.written < 20 * written
     assert cost.peak > cost.read > 0
+    assert cost.written == 2 * STAGE.cost(replace(params, rounds=1), facts_of(inputs)).written
