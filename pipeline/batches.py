@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 __all__ = ["Batches", "BatchesDataset", "open_batches", "open_model", "open_records"]
 
 FORMS = ("csr", "edge_index")
+_WORKERS = 1024  # most workers of a DataLoader
 
 
 class Batches(Steps):
@@ -88,7 +89,7 @@ class Batches(Steps):
 
     def _wide(self, matrix: Matrix) -> torch.Tensor:
         # 64-bit ids: PyG's layers that do not multiply (attention, max) scatter by them, which torch needs int64 for.
-        return self._moved(csr_tensor(matrix, self.dtype, torch.int64))
+        return csr_tensor(matrix, self.dtype, torch.int64, self.transfer.moved)
 
     def _edges(self, data: Any, matrix: Matrix) -> None:
         counts = np.diff(matrix.indptr)
@@ -118,7 +119,13 @@ class BatchesDataset(IterableDataset[Any]):
 
     def __init__(self, batches: Batches) -> None:
         self._batches = batches
-        self._position = torch.tensor([batches.epoch, batches.first]).share_memory_()
+        # Epoch and first step; then, of every worker that began there, among how many: the next iteration begins at 0.
+        self._position = torch.zeros(2 + _WORKERS, dtype=torch.int64).share_memory_()
+        self._stand(batches.epoch, batches.first)
+
+    def _stand(self, epoch: int, first: int) -> None:
+        self._position[2:] = 0
+        self._position[:2] = torch.tensor([epoch, first])
 
     def __len__(self) -> int:
         return len(self._batches)
@@ -127,7 +134,7 @@ class BatchesDataset(IterableDataset[Any]):
         """Choose the epoch; the one a state was loaded for keeps its position."""
         self._batches.set_epoch(epoch)
         if epoch != int(self._position[0]):
-            self._position.copy_(torch.tensor([epoch, 0]))
+            self._stand(epoch, 0)
 
     def state_dict(self, step: int) -> dict[str, Any]:
         """State after `step` batches of this epoch were received."""
@@ -136,12 +143,17 @@ class BatchesDataset(IterableDataset[Any]):
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue where a state was taken; see `Steps.load_state_dict`."""
         self._batches.load_state_dict(state)
-        self._position.copy_(torch.tensor([self._batches.epoch, self._batches.first]))
+        self._stand(self._batches.epoch, self._batches.first)
 
     def __iter__(self) -> Iterator[Any]:
         info = get_worker_info()
         worker, workers = (0, 1) if info is None else (info.id, info.num_workers)
-        epoch, first = (int(v) for v in self._position)
+        epoch, first = (int(v) for v in self._position[:2])
+        begun = self._position[2:]
+        if begun[worker] or ((begun != 0) & (begun != workers)).any():
+            first = 0
+        if not begun[worker]:
+            begun[worker] = workers  # once: what others read while they begin does not change under them
         for planned in self._batches.plan(epoch)[first:][worker::workers]:
             yield self._batches.make(planned)
 
@@ -183,6 +195,8 @@ def open_batches(
     rank, world_size : rank r takes steps r, r + W, ...; `num_outputs_step` counts the outputs of all ranks' steps.
     drop_last : leave out a short last step, and last steps that do not reach every rank.
     prefetch : steps prepared ahead by a thread.
+    device : "cpu", "cuda" or "cuda:N"; copies to a GPU run beside the step before, from pinned memory.
+    pin_memory : pinned tensors where the device is the CPU.
     transform : called with every batch, by the preparing thread.
 
     Raises

@@ -14,6 +14,7 @@ import torch
 
 from pipeline.prefetch import Prefetch
 from pipeline.records import Records
+from pipeline.transfer import Transfer, checked_device
 from stages.errors import BadInput, Conflict
 from stages.pack.join import join
 from stages.pack.layers import Weights, transposes, trimmed
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from pipeline.transfer import Sent
     from stages.pack.join import Joined
     from stages.pack.layers import Matrix
     from stages.stage import Reader
@@ -46,13 +48,14 @@ class Order:
     rounds: int = 1
 
     @classmethod
-    def from_reader(cls, reader: Reader | None) -> Order | None:
-        """The order of an artifact of stage `order`; None stays None."""
+    def from_reader(cls, reader: Reader | None, key: str | None = None) -> Order | None:
+        """The order of an artifact of stage `order`, under its own key where none is given; None stays None."""
         if reader is None:
             return None
         arrays = {name: reader.array(name) if reader.has(name) else None for name in ("tour", "distance")}
         rounds = int(reader.facts.get("rounds", 1))
-        return cls(reader.key, str(reader.facts["method"]), arrays["tour"], arrays["distance"], rounds)
+        key = reader.key if key is None else key
+        return cls(key, str(reader.facts["method"]), arrays["tour"], arrays["distance"], rounds)
 
     def records(self, num_records: int, seed: int, epoch: int) -> NDArray[np.integer[Any]]:
         """All records of the epoch's round once, counted from its first, as the method orders them in this epoch."""
@@ -81,7 +84,8 @@ class Steps:
     drop_last : leave out a last step of fewer records, and last steps that do not reach every rank.
     rank, world_size : rank r takes steps r, r + W, ...
     prefetch : steps prepared ahead by a thread; 0 prepares each when it is asked for.
-    dtype, device, pin_memory : of the tensors; values are computed in float32 and converted last.
+    dtype, device : of the tensors; values are computed in float32 and converted last.
+    pin_memory : pinned tensors on the CPU; copies to a GPU start from pinned memory in any case.
     transform : called with every step, on the preparing thread; never part of a key.
 
     Attributes
@@ -132,16 +136,21 @@ class Steps:
         self.weights, self.transposes = Weights(adj, normalization, mass, self_loops), transposes
         self.shuffle, self.drop_last, self.prefetch = shuffle, drop_last, prefetch
         self.rank, self.world_size = rank, world_size
-        self.dtype, self.device, self.pin_memory, self.transform = dtype, torch.device(device), pin_memory, transform
+        self.dtype, self.transform = dtype, transform
+        self.transfer = Transfer(checked_device(device, pin=pin_memory), pin=pin_memory)
         self.epoch, self.first, self._handed = 0, 0, 0
         quiet_csr()
 
     @classmethod
     def from_reader(cls, reader: Reader, order: Reader | None = None, *, layers: int, **options: Any) -> Steps:
-        """Steps of a `pack` artifact, in the order of an `order` artifact where one is given."""
+        """Steps of a `pack` artifact, in the order of an `order` artifact where one is given.
+
+        Their state names both by digest: a training goes on where they were rebuilt, under whatever key, byte by byte.
+        """
         records = Records.from_reader(reader)
         split = str(reader.facts["split"])
-        return cls(records, store_key=reader.key, split=split, order=Order.from_reader(order), layers=layers, **options)
+        found = None if order is None else Order.from_reader(order, order.digest)
+        return cls(records, store_key=reader.digest, split=split, order=found, layers=layers, **options)
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the epoch. The one a state was loaded for keeps its position, any other begins at its first step."""
@@ -258,18 +267,25 @@ class Steps:
                 self._handed += 1
                 yield step
             return
-        ahead = Prefetch(self.make, plan, self.prefetch)
+        ahead = Prefetch(self._sent, plan, self.prefetch)
         try:
-            for step in ahead:
+            for sent in ahead:
                 self._handed += 1
-                yield step
+                yield self.transfer.received(sent)
+                del sent
         finally:
             ahead.close()
 
     def make(self, planned: tuple[tuple[int, ...], int]) -> Any:
         """One entry of `plan` as the step handed out."""
-        step = self.assemble(*planned)
-        return step if self.transform is None else self.transform(step)
+        return self.transfer.received(self._sent(planned))
+
+    def _sent(self, planned: tuple[tuple[int, ...], int]) -> Sent:
+        def made() -> Any:
+            step = self.assemble(*planned)
+            return step if self.transform is None else self.transform(step)
+
+        return self.transfer.sent(made)
 
     def assemble(self, records: Sequence[int], num_outputs: int) -> Any:
         """The step of these records."""
@@ -321,7 +337,7 @@ class Steps:
     def features(self, parts: Sequence[Any], joined: Joined) -> torch.Tensor:
         """Decoded feature rows of a joined step, f[n, D]."""
         codec = self.store.codec
-        x = torch.empty((joined.n_id.size, codec.num_features), dtype=torch.float32, pin_memory=self.pin_memory)
+        x = torch.empty((joined.n_id.size, codec.num_features), dtype=torch.float32, pin_memory=self.transfer.pin)
         out = x.numpy()
         for r, part in enumerate(parts):
             n = joined.kept[r]
@@ -330,27 +346,28 @@ class Steps:
                 decode(codec, part.codes[:n], out=out, rows=rows)
             else:
                 decode(codec, part.codes, part.code_indptr[: n + 1], out=out, rows=rows)
-        return self._moved(x).to(self.dtype)
+        return self.transfer.moved(x).to(self.dtype)
 
     def csr(self, matrix: Matrix) -> torch.Tensor:
         """A matrix as torch CSR on this device."""
-        return self._moved(csr_tensor(matrix, self.dtype))
+        return csr_tensor(matrix, self.dtype, moved=self.transfer.moved)
 
     def tensor(self, values: NDArray[Any]) -> torch.Tensor:
         """A freshly made array as a tensor on this device."""
-        tensor = torch.from_numpy(values)
-        return self._moved(tensor.pin_memory() if self.pin_memory else tensor)
-
-    def _moved(self, tensor: torch.Tensor) -> torch.Tensor:
-        return tensor if self.device.type == "cpu" else tensor.to(self.device, non_blocking=self.pin_memory)
+        return self.transfer.moved(torch.from_numpy(values))
 
 
-def csr_tensor(matrix: Matrix, dtype: torch.dtype = torch.float32, ids: torch.dtype | None = None) -> torch.Tensor:
-    """A numpy CSR matrix as torch sparse CSR; without a copy in float32 and with ids as they are.
+def csr_tensor(
+    matrix: Matrix,
+    dtype: torch.dtype = torch.float32,
+    ids: torch.dtype | None = None,
+    moved: Callable[[torch.Tensor], torch.Tensor] = lambda tensor: tensor,
+) -> torch.Tensor:
+    """A numpy CSR matrix as torch sparse CSR, each part `moved`; without a copy in float32 and with ids as they are.
 
     32-bit ids are what MKL multiplies with; checks of the invariants are left out, the store has checksums.
     """
-    indptr, indices, values = (torch.from_numpy(a) for a in (matrix.indptr, matrix.indices, matrix.values))
+    indptr, indices, values = (moved(torch.from_numpy(a)) for a in (matrix.indptr, matrix.indices, matrix.values))
     if ids is not None:
         indptr, indices = indptr.to(ids), indices.to(ids)
     return torch.sparse_csr_tensor(indptr, indices, values.to(dtype), matrix.shape, check_invariants=False)

@@ -117,6 +117,7 @@ def test_trimmed_layers_give_the_same_outputs(pack):
         torch.testing.assert_close(x[: edge.batch_size], expected)
 
 
+@pytest.mark.filterwarnings("ignore:This DataLoader will create", "ignore:Sparse invariant checks")
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_dataset_keeps_the_order_for_any_number_of_workers(pack, workers):
     def batches():
@@ -136,6 +137,8 @@ def test_a_dataset_keeps_the_order_for_any_number_of_workers(pack, workers):
     again.set_epoch(3)
     loader = torch.utils.data.DataLoader(again, batch_size=None, num_workers=workers)
     assert ids(loader) == ids(expected)[4:]
+    assert ids(loader) == ids(expected)  # the same epoch again is a whole one, for more workers too
+    assert ids(torch.utils.data.DataLoader(again, batch_size=None, num_workers=2 * workers)) == ids(expected)
 
 
 def test_state_and_defaults(pack):
@@ -157,6 +160,15 @@ def test_wrong_places_and_options_are_named(pack, tmp_path):
         open_batches(pack, "valid")
     with pytest.raises(BadInput, match="expected a run folder, a store or a pack artifact"):
         open_batches(tmp_path)
+    if not torch.cuda.is_available():
+        for device in ("cuda", "cuda:1"):
+            with pytest.raises(BadInput, match=f"device: {device}: this machine has 0 CUDA devices; fix: device="):
+                open_batches(pack, device=device)
+        with pytest.raises(BadInput, match="pin_memory: pinning needs a CUDA device"):
+            open_batches(pack, pin_memory=True)
+    for device in ("gpu", "meta", 7.5):
+        with pytest.raises(BadInput, match=f"device: expected cpu, cuda or cuda:N, found {device}"):
+            open_batches(pack, device=device)
     with pytest.raises(BadInput, match="as_: expected csr"):
         open_batches(pack, as_="coo")
     with pytest.raises(BadInput, match="expected a pack artifact"):
