@@ -85,10 +85,8 @@ def parser() -> argparse.ArgumentParser:
     _recipe(report)
 
     inspect = _verb(verbs, "inspect", _inspect, "one record, or one whole artifact, readable")
-    _recipe(inspect)
-    inspect.add_argument(
-        "artifact", nargs="?", metavar="ARTIFACT", help="all of this artifact, e.g. pack:train; RECIPE may be a folder"
-    )
+    _recipe(inspect, about="TOML file, or the folder of a run or of an artifact")
+    inspect.add_argument("artifact", nargs="?", metavar="ARTIFACT", help="show all of this one, e.g. pack:train")
     inspect.add_argument("--split", metavar="SPLIT", help="the record's split (default: train)")
     inspect.add_argument("--record", type=int, metavar="N", help="number of the record (default: 0)")
 
@@ -107,10 +105,10 @@ def _verb(verbs: Any, name: str, action: Callable[[argparse.Namespace], int], ab
     return verb
 
 
-def _recipe(verb: argparse.ArgumentParser, *, optional: bool = False) -> None:
-    verb.add_argument(
-        "recipe", nargs="?" if optional else None, metavar="RECIPE", help="TOML file, e.g. data/wordnet.toml"
-    )
+def _recipe(
+    verb: argparse.ArgumentParser, *, optional: bool = False, about: str = "TOML file, e.g. data/wordnet.toml"
+) -> None:
+    verb.add_argument("recipe", nargs="?" if optional else None, metavar="RECIPE", help=about)
     verb.add_argument(
         "--set", action="append", default=[], metavar="KEY=VALUE", help="override a key, e.g. --set batches.top_k=32"
     )

@@ -67,7 +67,7 @@ def artifact_text(document: dict[str, Any]) -> str:
         ["digest", d["digest"]],
         ["folder", d["folder"]],
         ["size", f"{human_bytes(d['bytes'])} in {len(d['files'])} files"],
-        ["built", f"{started} in {d['seconds']:.1f} s on {d['host']}, {d['device']}, {d['threads']} threads a task"],
+        ["built", f"{started} in {d['seconds']:.1f} s on {d['host']}, {d['device']}, threads a task: {d['threads']}"],
         ["memory", f"{memory}, above the worker"],
         ["software", ", ".join(f"{name} {version}" for name, version in sorted(d["software"].items()))],
     ]

@@ -173,7 +173,7 @@ def _stages(report: Report) -> str:
     head = ("artifact", "state", "seconds", "", "peak memory", "projected", "used", "", "stored", "key")
     about = (
         "Seconds and peak memory are those of the run that built the artifact; memory is of one task above its worker, "
-        "measured (thin bar) and projected (track)."
+        "measured then (thin bar) and projected now (track)."
     )
     picture = (
         f'<div class="wide" tabindex="0" role="region" aria-label="Graph of the stages">{draw(nodes, artifacts)}</div>'
