@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-__all__ = ["CsvRows", "csv_batches", "csv_column", "first_fields"]
+__all__ = ["csv_batches", "csv_column", "csv_numbers", "first_fields", "numbers"]
 
 _BLOCK_BYTES = 8 << 20
 
@@ -95,10 +95,10 @@ def csv_batches(
                 f"{row.actual_columns}{quoted}: {' '.join(text.split())}",
                 fix=f"correct this row of {path.name} and run the same command again",
             ) from error
-        raise _bad(path, error, names, skip) from error
+        raise _bad(path, error, names) from error
 
 
-def _bad(path: Path, error: Exception, names: Sequence[str] = (), skip: int = 0) -> BadInput:
+def _bad(path: Path, error: Exception, names: Sequence[str] = ()) -> BadInput:
     text = " ".join(str(error).split())
     found = re.search(r"CSV column #(\d+): Row #(\d+): CSV conversion error to (\w+): invalid value '(.*)'", text)
     if found is None:
@@ -106,7 +106,7 @@ def _bad(path: Path, error: Exception, names: Sequence[str] = (), skip: int = 0)
     name = names[int(found[1])] if int(found[1]) < len(names) else found[1]
     what = {"int64": "an integer", "double": "a number"}.get(found[3], found[3])
     return BadInput(
-        f"{path}: row {int(found[2]) + skip}, {name}: expected {what}, found {found[4]!r}",
+        f"{path}: row {int(found[2])}, {name}: expected {what}, found {found[4]!r}",
         fix=f"correct this row of {path.name} and run the same command again",
     )
 
@@ -133,42 +133,17 @@ def csv_column(path: Path, kind: str = "int64") -> NDArray[Any]:
     return np.concatenate(parts)
 
 
-class CsvRows:
-    """Rows of numbers of a csv file without header, read in any order: going back starts anew from the first row.
+def numbers(batch: Any) -> NDArray[np.float32]:
+    """Columns of a record batch as f4[n, D], what is missing as NaN; from f8, as ogb reads text."""
+    with np.errstate(over="ignore"):  # what is too large becomes inf, and is reported as that
+        columns = [column.to_numpy(zero_copy_only=False).astype(np.float32) for column in batch.columns]
+    return np.stack(columns, axis=1)
 
-    Attributes
-    ----------
-    columns : numbers in a row.
-    """
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.columns = len(first_fields(path))
-        self._start_anew()
+def csv_numbers(path: Path, columns: int) -> Iterator[NDArray[np.float32]]:
+    """Rows of a csv file of numbers without header."""
+    import pyarrow as pa
 
-    def _start_anew(self) -> None:
-        import pyarrow as pa
-
-        names = [f"column {i}" for i in range(self.columns)]
-        self._batches = csv_batches(self.path, names, dict.fromkeys(names, pa.float64()))
-        self._at, self._left = 0, np.empty((0, self.columns), np.float32)
-
-    def read(self, start: int, stop: int) -> NDArray[np.float32]:
-        """Rows `start:stop` as f4, fewer where the file ends; an empty value is NaN. Parsed as f8, as ogb does."""
-        if start < self._at:
-            self._start_anew()
-        out = np.empty((max(0, stop - start), self.columns), np.float32)
-        filled = 0
-        while self._at < stop:
-            if not len(self._left):
-                batch = next(self._batches, None)
-                if batch is None:
-                    break
-                with np.errstate(over="ignore"):  # what is too large becomes inf, and is reported as that
-                    columns = [c.to_numpy(zero_copy_only=False).astype(np.float32) for c in batch.columns]
-                self._left = np.stack(columns, axis=1)
-            taken, self._left = self._left[: stop - self._at], self._left[stop - self._at :]
-            used = taken[max(0, start - self._at) :]
-            out[filled : filled + len(used)] = used
-            filled, self._at = filled + len(used), self._at + len(taken)
-        return out[:filled]
+    names = [f"column {i}" for i in range(columns)]
+    for batch in csv_batches(path, names, dict.fromkeys(names, pa.float64())):
+        yield numbers(batch)

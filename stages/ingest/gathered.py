@@ -44,7 +44,7 @@ class Gathered(Members):
 
     def __init__(self, where: Path, parts: Mapping[str, Part], stack: ExitStack) -> None:
         super().__init__(where, None)
-        self._parts = dict(parts)
+        self._parts, self._stack = dict(parts), stack
         self._zips: dict[Path, zipfile.ZipFile] = {}
         for name, part in self._parts.items():
             if part.member and part.path not in self._zips:
@@ -84,7 +84,7 @@ class Gathered(Members):
             return content
         if part.member:
             return self._zips[part.path].open(f"{part.member}.npy")
-        return part.path.open("rb")
+        return self._stack.enter_context(part.path.open("rb"))
 
     def bad(self, name: str, text: str, fix: str | None = None) -> BadInput:
         """Error about `name`, under its file and its name there."""

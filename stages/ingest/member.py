@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-__all__ = ["MemberStream"]
+__all__ = ["MemberStream", "read_header"]
 
 _SKIP_BYTES = 1 << 20
 
@@ -37,7 +37,7 @@ class MemberStream:
     def __init__(self, open_member: Callable[[], IO[bytes]]) -> None:
         self._open = open_member
         self._file = open_member()
-        self.shape, self.fortran, self.dtype = _header(self._file)
+        self.shape, self.fortran, self.dtype = read_header(self._file)
         if self.dtype.hasobject:
             raise ValueError("Object arrays cannot be loaded when allow_pickle=False")
         self._at = 0
@@ -52,7 +52,7 @@ class MemberStream:
         if start < self._at:
             self._file.close()
             self._file = self._open()
-            _header(self._file)
+            read_header(self._file)
             self._at = 0
         skip = (start - self._at) * self.dtype.itemsize
         while skip > 0:
@@ -68,7 +68,8 @@ class MemberStream:
         return data
 
 
-def _header(file: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+def read_header(file: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+    """Shape, whether column-major, and dtype; `file` stands at the first item after it."""
     version = np.lib.format.read_magic(file)
     # Version 3 differs from 2 in the names of fields alone, which no array of numbers has.
     read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0

@@ -4,24 +4,22 @@ from __future__ import annotations
 
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from stages.ingest.csvs import CsvRows, csv_batches, csv_column
+from stages.ingest.csvs import csv_batches, csv_column, csv_numbers, first_fields
 from stages.ingest.dataset import EdgeBlock
 from stages.ingest.edges import check_ids
-from stages.ingest.features import check_dense_rows
 from stages.ingest.gathered import Gathered, Part
 from stages.ingest.npz import NpzDataSet
 from stages.ingest.ogb_source import KNOWN
+from stages.ingest.rows import StreamedRows
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from numpy.typing import NDArray
-
-    from stages.ingest.dataset import Bad, Features
+    from stages.ingest.dataset import Features
     from stages.stage import Reader
 
 __all__ = ["open_ogb"]
@@ -103,22 +101,7 @@ class _CsvDataSet(NpzDataSet):
     def features(self) -> Features | None:
         """Rows of `node-feat.csv.gz`, None where the data set comes without."""
         path = self._files.get("raw/node-feat.csv.gz")
-        return None if path is None else CsvFeatures(CsvRows(path), self.bad, self.num_nodes)
-
-
-class CsvFeatures:
-    """Checked rows of a csv file."""
-
-    sparse = False
-
-    def __init__(self, rows: CsvRows, bad: Bad, num_nodes: int) -> None:
-        self.columns = rows.columns
-        self._rows, self._bad, self._nodes = rows, bad, num_nodes
-
-    def rows(self, start: int, stop: int) -> NDArray[np.float32]:
-        found: NDArray[Any] = self._rows.read(start, stop)
-        if len(found) != stop - start:
-            raise self._bad("x", f"expected {self._nodes} rows, one a node, found {start + len(found)}", fix=_FETCH)
-        if stop == self._nodes and len(self._rows.read(stop, stop + 1)):
-            raise self._bad("x", f"expected {self._nodes} rows, one a node, found more", fix=_FETCH)
-        return check_dense_rows(self._bad, "x", found, start)
+        if path is None:
+            return None
+        columns = len(first_fields(path))
+        return StreamedRows(lambda: csv_numbers(path, columns), columns, self.num_nodes, self.bad)

@@ -17,6 +17,7 @@ __all__ = ["open_dataset"]
 
 _KINDS = {
     "npz": "stages.ingest.npz:open_npz_dataset",
+    "files": "stages.ingest.files:open_files",
     "ogb": "stages.ingest.ogb:open_ogb",
     "synthetic": "stages.ingest.synthetic:open_synthetic",
 }

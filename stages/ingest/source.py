@@ -28,6 +28,7 @@ DOWNLOADS = Path("data/downloads")
 KINDS = {
     "wordnet": "wordnet",
     "npz": "npz:PATH",
+    "files": "files:DIR",
     "ogb": "ogb:ogbn-arxiv",
     "synthetic": "synthetic:communities",
 }

@@ -1,5 +1,8 @@
 """Bad input in a data set, through the command line: one line, exit code 2, nothing started."""
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from pipeline.cli import main
@@ -39,3 +42,22 @@ def test_named_wrongly(folder, capsys, source, words):
 def test_a_plan_of_what_is_not_there(capsys):
     assert main(["plan", "data.toml", "--set", "dataset.source=ogb:ogbn-arxiv", "--set", "resources.memory=100GB"]) == 0
     assert "the data is not there yet" in capsys.readouterr().out
+
+
+def test_named_nodes_from_end_to_end_and_a_ragged_row(folder, capsys):
+    """The worker's error is the user's one line; the mapping is part of the artifact."""
+    names = np.array([f"node {i:02d}" for i in range(20)])
+    ring = {"source": names, "target": np.roll(names, 1)}
+    (folder / "graph").mkdir()
+    pq.write_table(pa.table(ring), folder / "graph/edges.parquet")
+    pq.write_table(pa.table({"id": names[::-1], "label": np.arange(20) % 2}), folder / "graph/labels.parquet")
+    pq.write_table(pa.table({"x": np.ones(20), "id": names}), folder / "graph/features.parquet")
+    words = ["data.toml", "--set", "dataset.source=files:graph", "--set", "resources.workers=1"]
+    assert main(["run", *words[:1], "ingest", *words[1:]]) == 0
+    (kept,) = folder.glob("runs/store/objects/ingest/*/node_ids.arrow")
+    with pa.ipc.open_file(kept) as file:
+        assert file.read_all()["id"].to_pylist() == names.tolist()
+    (folder / "graph/edges.parquet").unlink()
+    (folder / "graph/edges.csv").write_text("source,target\nnode 00,node 01\nnode 02\n")
+    capsys.readouterr()
+    assert "edges.csv: row 3: expected 2 fields, found 1: node 02" in refused(capsys, "files:graph")
