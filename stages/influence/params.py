@@ -52,7 +52,7 @@ class Params:
     source : where its outputs come from: train | valid | test (the split), all (every node), nodes (a file of ids).
     alpha, eps, top_k, self_loops : of the PPR; top_k nodes are kept for each output.
     outputs : most outputs in a record.
-    mix : clusters a record is made of; of "batch", most parts in a record, 0: as many as `outputs` lets in.
+    mix : clusters a record is made of; of "batch", most parts in a record (more where no other has room), 0: any.
     rounds : sets of records, each holding every output once.
     ratio, mass : of "batch", nodes kept for a part as a share of a part's mean size, or those that hold this share
         of the mass; one of them is 0.

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from stages.influence.merge import clusters
 from stages.influence.mix import balanced, mix_clusters
 from stages.influence.pairs import descending, overlaps, shared
-from stages.influence.scramble import permutation, scramble
+from stages.influence.scramble import jitter, permutation, scramble
 
 
 @st.composite
@@ -126,6 +126,38 @@ def test_mixing_puts_whole_clusters_together_and_depends_on_the_seed():
     assert (record == record[:, :1]).all()
     assert (np.bincount(record[:, 0]) == 8).all()
     assert (record[:, 0] != mix_clusters(sizes, 8, 80, 1).reshape(64, 10)[:, 0]).any()
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(st.integers(1, 40), min_size=1, max_size=60), st.integers(1, 50), st.integers(1, 4), st.integers(0, 3))
+def test_mixing_holds_more_clusters_only_where_no_other_record_has_room(sizes, cap, most, seed):
+    sizes = np.array(sizes, np.int64)
+    records = max(-(-int(sizes.sum()) // cap), -(-len(sizes) // most))
+    record = mix_clusters(sizes, records, cap, seed, most)
+    loads = np.bincount(record, minlength=records)
+    assert loads.max() <= cap
+    assert loads.min() >= 1
+    pieces = [set(part.tolist()) for part in np.split(record, np.cumsum(sizes)[:-1])]
+    held = np.bincount([r for piece in pieces for r in piece], minlength=records)
+    if held.max() > most:
+        assert (loads[held < most] == cap).all()
+
+
+def test_other_seeds_deal_clusters_of_all_sizes_anew():
+    sizes = np.arange(30, 94)
+    dealt = [mix_clusters(sizes, 8, 600, seed)[np.cumsum(sizes) - 1] for seed in range(4)]
+    together = [(d[:, None] == d)[np.triu_indices(64, 1)] for d in dealt]
+    for i in range(4):
+        for j in range(i):
+            assert (together[i] & together[j]).sum() < 0.3 * together[i].sum()
+
+
+def test_jitter_stays_in_its_range_and_is_off_for_the_first_round():
+    assert (jitter(9, 0) == 1).all()
+    drawn = jitter(10_000, 1)
+    assert 0.5 < drawn.min() < 0.51
+    assert 0.99 < drawn.max() <= 1.0
+    assert not np.isin(drawn, jitter(10_000, 2)).any()
 
 
 def test_scramble_is_one_to_one_and_seeds_share_nothing():
