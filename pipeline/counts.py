@@ -1,8 +1,8 @@
 """Counts of a data set come from names, headers and metadata alone, so that planning costs nothing.
 
 Facts by name: `num_nodes`, `num_edges_stored`, `num_classes`, `labelled`, `splits` (nodes by name) or None,
-`published_splits`, `weighted`, `features` ("dense", "sparse", "none"), `num_features`, `x_nnz`, `binary`, and
-`estimated`, the names of those that are not exact.
+`published_splits`, `weighted`, `features` ("dense", "sparse", "none"), `num_features`, `x_nnz`, `binary`,
+`features_loaded_whole` where rows cannot be read in blocks, and `estimated`, the names of those that are not exact.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+from stages.ingest.member import read_header
 
 if TYPE_CHECKING:
     from stages.ingest.source import Source
@@ -52,8 +54,9 @@ def _counts(archive: zipfile.ZipFile) -> dict[str, Any]:
     found: dict[str, Any] = {"num_nodes": nodes, "num_edges_stored": edges, "num_classes": _CLASSES, "splits": None}
     found |= {"published_splits": 0, "weighted": "edge_weight" in names}
     if "x" in names:
-        shape = _shape(archive, "x")
+        shape, column_major, _ = _header(archive, "x")
         found |= {"features": "dense", "num_features": shape[1], "x_nnz": shape[0] * shape[1], "binary": False}
+        found["features_loaded_whole"] = column_major
     elif "x_shape" in names:
         columns = int(_load(archive, "x_shape")[1])
         nnz = _shape(archive, "x_indices")[0]
@@ -81,10 +84,12 @@ def _masked(archive: zipfile.ZipFile, name: str, nodes: int) -> int:
 
 
 def _shape(archive: zipfile.ZipFile, name: str) -> tuple[int, ...]:
+    return _header(archive, name)[0]
+
+
+def _header(archive: zipfile.ZipFile, name: str) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
     with archive.open(f"{name}.npy") as member:
-        version = np.lib.format.read_magic(member)
-        read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-        return tuple(int(n) for n in read(member)[0])
+        return read_header(member)
 
 
 def _bytes(archive: zipfile.ZipFile, name: str) -> int:
