@@ -14,8 +14,9 @@ if TYPE_CHECKING:
 
     from pipeline.recipe_keys import Resources
     from stages.stage import Cost
+    from stages.stage import Cost
 
-__all__ = ["WORKER_BYTES", "Budget", "human_bytes", "measure", "refuse"]
+__all__ = ["WORKER_BYTES", "Budget", "granted", "human_bytes", "measure", "refuse"]
 
 WORKER_BYTES = 200_000_000
 """A worker before its first task (interpreter, numpy, Dask, pyarrow): what `Cost.peak` stands on."""
@@ -41,6 +42,11 @@ class Budget:
     def task_bytes(self) -> int:
         """Most a single task may need above its worker."""
         return max(0, self.memory_bytes - WORKER_BYTES)
+
+
+def granted(cost: Cost, free_bytes: int) -> int:
+    """What a task may take of `free_bytes`: all it wants where that fits, never less than it needs."""
+    return min(cost.peak, max(cost.needed, free_bytes))
 
 
 def measure(resources: Resources) -> Budget:

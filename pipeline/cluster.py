@@ -18,6 +18,8 @@ import traceback
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from pipeline.usage import own_bytes
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
@@ -78,7 +80,7 @@ class Cluster:
                 "distributed.worker.memory.target": False,
                 "distributed.worker.memory.spill": False,
                 "distributed.worker.memory.pause": False,
-                "distributed.worker.memory.terminate": 0.98,
+                "distributed.worker.memory.terminate": False,  # would count memory maps; see `_mind_memory`
                 "distributed.worker.profile.enabled": False,
                 "distributed.scheduler.allowed-failures": 0,  # lost tasks are counted and retried by the driver
                 "distributed.scheduler.worker-ttl": None,  # a kernel may hold the interpreter for minutes
@@ -97,6 +99,7 @@ class Cluster:
         self._outcomes: queue.SimpleQueue[Outcome] = queue.SimpleQueue()
         self._futures: dict[str, Any] = {}
         self._serial = 0
+        self._memory_bytes = memory_bytes
         preload = list(dask.config.get("distributed.worker.preload", []))
         self._cluster: Any = None
         self._client: Any = None
@@ -146,12 +149,24 @@ class Cluster:
 
     def wait(self, timeout_s: float) -> list[Outcome]:
         """Outcomes that have arrived, at least one unless `timeout_s` passes."""
+        self._mind_memory()
         found: list[Outcome] = []
         with contextlib.suppress(queue.Empty):
             found.append(self._outcomes.get(timeout=timeout_s))
             while True:
                 found.append(self._outcomes.get_nowait())
         return found
+
+    def _mind_memory(self) -> None:
+        """Kill a worker whose own memory has grown past the limit.
+
+        Dask would count pages of mapped files too, which the system takes back whenever it needs them: a worker that
+        reads an artifact larger than the limit would die of it.
+        """
+        for nanny in list(self._cluster.workers.values()):
+            if (pid := getattr(nanny, "pid", None)) is not None and own_bytes(pid) > self._memory_bytes:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
 
     def close(self, *, now: bool = False) -> None:
         """Stop every process; `now` kills tasks in flight, children included (what they published stays)."""

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from pipeline import dag
-from pipeline.budget import WORKER_BYTES, Budget, refuse
+from pipeline.budget import WORKER_BYTES, Budget, granted, refuse
 from pipeline.errors import Corrupt, CorruptArtifact, CorruptShard, NonDeterminism, StockpotError
 from pipeline.keys import plain
 from pipeline.progress import Display, Fraction
@@ -253,8 +253,7 @@ class Runner:
         """What a task may take: all it wants where that fits beside the workers, never less than it needs."""
         if planned.cost is None:
             return 0
-        free = self.budget.memory_bytes - self._workers * WORKER_BYTES
-        return min(planned.cost.peak, max(planned.cost.needed, free))
+        return granted(planned.cost, self.budget.memory_bytes - self._workers * WORKER_BYTES)
 
     def _hand_out(self) -> None:
         """Start queued tasks while a worker is free and the sum of their projected peaks fits the budget."""

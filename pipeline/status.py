@@ -47,7 +47,7 @@ def plan_document(planned: Sequence[Planned], budget: Budget, absent: BadInput |
                 "digest": p.digest,
                 "read_bytes": p.cost.read if p.cost else None,
                 "written_bytes": p.cost.written if p.cost else None,
-                "peak_bytes": p.cost.peak if p.cost else None,
+                "peak_bytes": granted(p.cost, budget.task_bytes) if p.cost else None,
                 "estimated": p.estimated,
             }
             for p in planned
@@ -62,7 +62,7 @@ def plan_text(planned: Sequence[Planned], budget: Budget, absent: BadInput | Non
     rows = []
     for p in planned:
         mark = "~" if p.estimated else ""
-        sizes = [p.cost.read, p.cost.written, p.cost.peak] if p.cost else []
+        sizes = [p.cost.read, p.cost.written, granted(p.cost, budget.task_bytes)] if p.cost else []
         cells = [f"{mark}{human_bytes(size)}" for size in sizes] or ["?", "?", "?"]
         state = "cached" if p.cached else p.state if p.reason in ("", "not built yet") else p.reason
         rows.append([p.node.id, state, (p.key or "")[:12], *cells])

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Self
 if TYPE_CHECKING:
     from types import TracebackType
 
-__all__ = ["Usage"]
+__all__ = ["Usage", "own_bytes"]
 
 SAMPLE_S = 0.05
 CHILDREN_EVERY = 10
@@ -83,6 +83,15 @@ def _give_back() -> None:
     gc.collect()
     with suppress(AttributeError, OSError):  # another libc has no such call
         ctypes.CDLL(None).malloc_trim(0)
+
+
+def own_bytes(pid: int) -> int:
+    """Anonymous memory of a process; 0 where it is gone."""
+    import psutil
+
+    with suppress(psutil.Error):
+        return _anonymous(psutil.Process(pid))
+    return 0
 
 
 def _anonymous(process: object) -> int:
