@@ -14,7 +14,6 @@ if TYPE_CHECKING:
 
     from pipeline.recipe_keys import Resources
     from stages.stage import Cost
-    from stages.stage import Cost
 
 __all__ = ["WORKER_BYTES", "Budget", "granted", "human_bytes", "measure", "refuse"]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from pipeline.budget import WORKER_BYTES, Budget, human_bytes
+from pipeline.budget import WORKER_BYTES, Budget, granted, human_bytes
 from pipeline.plan import totals
 
 if TYPE_CHECKING:

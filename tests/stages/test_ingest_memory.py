@@ -142,7 +142,7 @@ def test_blocks_of_any_size_read_the_same(tmp_path, monkeypatch, save, order):
 
 def test_column_major_features_are_counted_whole(tmp_path):
     from pipeline.counts import source_counts
-    from stages.ingest.source import find_source
+    from stages.ingest.source import describe
 
     for order in "CF":
         np.savez(
@@ -152,5 +152,5 @@ def test_column_major_features_are_counted_whole(tmp_path):
             y=np.zeros(4, int),
             x=np.ones((4, 3), order=order),
         )
-        counts = source_counts(find_source(f"npz:{tmp_path / order}.npz"))
+        counts = source_counts(describe(f"npz:{tmp_path / order}.npz"))
         assert counts["features_loaded_whole"] == (order == "F")
