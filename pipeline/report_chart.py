@@ -130,10 +130,11 @@ def histograms(rows: Mapping[str, Sequence[int]], title: str, about: str, x_labe
         across = left + (top + 0.5) * width
         body.append(f'<text x="{across:.1f}" y="{base - tall - 3:.1f}" text-anchor="middle">{found[top]:,}</text>')
     floor = TOP + ROW * len(rows) - 6
-    for value in ticks(edges[0], edges[-1]):
+    for value in ticks(edges[0], edges[-1], most=5):
         along = left + (value - edges[0]) / (edges[-1] - edges[0]) * (WIDTH - left - RIGHT)
         body.append(f'<line class="axis" x1="{along:.1f}" y1="{floor}" x2="{along:.1f}" y2="{floor + 4}"/>')
-        body.append(f'<text x="{along:.1f}" y="{floor + 18}" text-anchor="middle">{value:,.0f}</text>')
+        anchor = "end" if along > WIDTH - 2 * RIGHT else "middle"  # the last one stays inside the picture
+        body.append(f'<text x="{along:.1f}" y="{floor + 18}" text-anchor="{anchor}">{value:,.0f}</text>')
     middle = (left + WIDTH - RIGHT) / 2
     body.append(f'<text x="{middle}" y="{height - 4}" text-anchor="middle">{text(x_label)}</text>')
     return _svg(WIDTH, height, title, about, body)
