@@ -171,33 +171,44 @@ def _deal(
     entries: NDArray[np.int32],
     ends: NDArray[np.int64],
 ) -> None:
-    """Entries grouped by range, in their order within each; those of range r are `ends[r]:ends[r + 1]`."""
+    """Entries grouped by range, in their order within each; those of range r are `ends[r]:ends[r + 1]`.
+
+    At most 2^16 ranges: `csr.build_csr` makes at most 2 for each of 128 shares of the entries, and 2 a long row, of
+    which there are at most 3 to a share.
+    """
     weighted = len(bits) > 0
+    ranges = np.empty(len(entries), np.uint16)
+    k = 0
     for e in range(len(source)):
         if source[e] != target[e]:
-            ends[_range_of(bounds, target[e]) + 1] += 1
+            ranges[k] = _range_of(bounds, target[e])
+            ends[ranges[k] + 1] += 1
+            k += 1
             if both:
-                ends[_range_of(bounds, source[e]) + 1] += 1
+                ranges[k] = _range_of(bounds, source[e])
+                ends[ranges[k] + 1] += 1
+                k += 1
     for r in range(len(ends) - 1):
         ends[r + 1] += ends[r]
     place = ends[:-1].copy()
+    k = 0
     for e in range(len(source)):
         i, j = target[e], source[e]
         if i == j:
             continue
-        r = _range_of(bounds, i)
-        at = place[r]
+        at = place[ranges[k]]
+        place[ranges[k]] += 1
+        k += 1
         entries[at, 0], entries[at, 1] = i, j
         if weighted:
             entries[at, 2] = bits[e]
-        place[r] += 1
         if both:
-            r = _range_of(bounds, j)
-            at = place[r]
+            at = place[ranges[k]]
+            place[ranges[k]] += 1
+            k += 1
             entries[at, 0], entries[at, 1] = j, i
             if weighted:
                 entries[at, 2] = bits[e]
-            place[r] += 1
 
 
 def merge_row(
