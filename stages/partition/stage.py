@@ -146,8 +146,9 @@ def cost(params: Params, facts: Mapping[str, Facts]) -> Cost:
     """Bytes: 4 a node are written; see `_peak`. Directed graphs are read with their transpose."""
     graph = facts["graph"]
     nodes, entries = int(graph["num_nodes"]), _entries(graph)
-    mend = "" if params.method == "stream" else "--set partition.method=stream"
-    return Cost(read=8 * nodes + 4 * entries, written=4 * nodes, peak=_peak(params.method, graph), mend=mend)
+    peak = _peak(params.method, graph)
+    mend = "--set partition.method=stream" if _peak("stream", graph) < peak else ""
+    return Cost(read=8 * nodes + 4 * entries, written=4 * nodes, peak=peak, mend=mend)
 
 
 def _peak(method: str, graph: Facts) -> int:

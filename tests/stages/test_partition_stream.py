@@ -230,6 +230,9 @@ def test_projection_of_stream_stays_bounded():
     facts = {"num_nodes": 111_059_956, "nnz": 3_228_124_712, "directed": False, "max_degree": 251_471}
     peaks = {m: STAGE.cost(STAGE.params(m, 64, 0), {"graph": facts}).peak for m in ("metis", "kaminpar", "stream")}
     assert peaks["stream"] < 5e9 < 100e9 < peaks["kaminpar"] < peaks["metis"]
+    mends = [STAGE.cost(STAGE.params(m, 64, 0), {"graph": facts}).mend for m in ("metis", "kaminpar", "stream")]
+    assert mends == ["--set partition.method=stream", "--set partition.method=stream", ""]
+    assert STAGE.cost(STAGE.params("metis", 64, 0), {"graph": {**facts, "num_nodes": 9, "nnz": 9}}).mend == ""
     for entries in (0, 10, 10**6, 10**8, 10**10):
         regions, most = stream_plan(entries)
         assert regions * most >= 2 * entries - regions
