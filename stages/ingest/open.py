@@ -19,6 +19,7 @@ _KINDS = {
     "npz": "stages.ingest.npz:open_npz_dataset",
     "files": "stages.ingest.files:open_files",
     "ogb": "stages.ingest.ogb:open_ogb",
+    "pyg": "stages.ingest.pyg:open_pyg",
     "synthetic": "stages.ingest.synthetic:open_synthetic",
 }
 """Kind of source -> "module:function"; the function takes the source's reader and returns a context manager."""

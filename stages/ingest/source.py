@@ -30,6 +30,7 @@ KINDS = {
     "npz": "npz:PATH",
     "files": "files:DIR",
     "ogb": "ogb:ogbn-arxiv",
+    "pyg": "pyg:Planetoid/Cora",
     "synthetic": "synthetic:communities",
 }
 """Kind -> how a source of it is written."""
