@@ -29,7 +29,7 @@ class Split:
 
 @dataclass(frozen=True)
 class Dataset:
-    source: str = key("wordnet", "wordnet | npz:PATH; enters keys by the digest of its content, never by its path")
+    source: str = key("wordnet", "wordnet | npz: | files: | ogb: | pyg: | synthetic: ...; enters keys by its content")
     split: Split = key(Split(), "used only where the dataset brings none")
     split_index: int = key(0, "which of several published splits, from 0")
 
