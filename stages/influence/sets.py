@@ -63,13 +63,13 @@ def push_set(
     tuple of i4[n], f8[n]
     """
     ring, support, touched = lists[0], lists[1], lists[2]
-    mask = len(ring) - 1
+    mask, one, zero = np.uint64(len(ring) - 1), np.uint64(1), np.uint64(0)
     weighted, scaled = len(weight) > 0, len(entering) > 0
-    num_touched, num_support, tail = 0, 0, 0
+    num_touched, num_support, head, tail = zero, zero, zero, zero
     for seed in seeds:
         state[seed, 0] = alpha
         touched[num_touched] = seed
-        num_touched += 1
+        num_touched += one
     # Hubs first and without queueing; then whatever stands at its threshold, each node once.
     for seed in seeds:
         if alpha >= state[seed, 1]:
@@ -77,7 +77,7 @@ def push_set(
         mass = state[seed, 0]
         state[seed, 0] = TOUCHED
         support[num_support] = seed
-        num_support += 1
+        num_support += one
         p[seed] = mass * settle[seed]
         share = mass * leaving[seed]
         for e in range(indptr[seed], indptr[seed + 1]):
@@ -86,33 +86,32 @@ def push_set(
             old = state[v, 0]
             state[v, 0] = old + (add * entering[v] if scaled else add) + TOUCHED
             touched[num_touched] = v
-            num_touched += old == 0.0
+            num_touched += np.uint64(old == 0.0)
     for i in range(num_touched):
-        v = touched[i]
+        v = np.uint64(touched[i])
         ring[tail] = v
-        tail += state[v, 0] >= state[v, 1]
-    head = 0
+        tail += np.uint64(state[v, 0] >= state[v, 1])
     while head != tail:
-        w = ring[head]
-        head = (head + 1) & mask
+        w = np.uint64(ring[head])
+        head = (head + one) & mask
         mass = state[w, 0]
         state[w, 0] = TOUCHED
         if p[w] == 0.0:
             support[num_support] = w
-            num_support += 1
+            num_support += one
         p[w] += mass * settle[w]
         share = mass * leaving[w]
-        for e in range(indptr[w], indptr[w + 1]):
-            v = indices[e]
+        for e in range(np.uint64(indptr[w]), np.uint64(indptr[w + one])):
+            v = np.uint64(indices[e])
             add = share * weight[e] if weighted else share
             old = state[v, 0]
             new = old + (add * entering[v] if scaled else add) + TOUCHED
             limit = state[v, 1]
             state[v, 0] = new
             touched[num_touched] = v
-            num_touched += old == 0.0
+            num_touched += np.uint64(old == 0.0)
             ring[tail] = v
-            tail = (tail + (old < limit <= new)) & mask
+            tail = (tail + np.uint64(old < limit <= new)) & mask
     nodes, values = support[:num_support].copy(), np.empty(num_support, np.float64)
     for i in range(num_support):
         values[i] = p[nodes[i]]
