@@ -98,13 +98,17 @@ def _absent(source: str, name: str, folder: Path, missing: list[str]) -> BadInpu
 
 def counts(source: Source) -> Mapping[str, Any] | None:
     """Published counts; where the files are there, the counts these state, which win."""
+    try:
+        return _counts(source)
+    except (OSError, ValueError, KeyError, IndexError, EOFError, zlib.error, zipfile.BadZipFile):
+        return None  # reading it says what is wrong
+
+
+def _counts(source: Source) -> Mapping[str, Any]:
     known = KNOWN[source.name]
     nodes, edges, columns = known.nodes, known.edges, known.features
     if source.absent is None:
-        try:
-            nodes, edges, columns = _stated(source, known)
-        except (OSError, ValueError, KeyError, IndexError, EOFError, zlib.error, zipfile.BadZipFile):
-            return None
+        nodes, edges, columns = _stated(source, known)
     splits = dict(zip(_SPLITS, known.splits, strict=True))
     if nodes != known.nodes:
         splits = {part: _lines(source.files[f"split/{known.split}/{part}.csv.gz"]) for part in _SPLITS}

@@ -199,6 +199,19 @@ def test_the_digest_covers_the_files_that_are_used(tmp_path):
     assert digest(tmp_path / "a") != digest(tmp_path / "b")
 
 
+def test_a_file_that_changes_after_the_plan_is_noticed(tmp_path):
+    found = describe(write(tmp_path))
+    reader = SourceReader(found, source_digest(found, file_digest))
+    assert reader.path("edges.parquet") == tmp_path / "edges.parquet"
+    reader.check()
+    np.save(tmp_path / "split/test.npy", np.array([5]))
+    with pytest.raises(BadInput, match="it changed since the plan was made: expected digest"):
+        reader.check()
+    (tmp_path / "split/test.npy").unlink()
+    with pytest.raises(BadInput, match=r"test\.npy: cannot read it: No such file"):
+        reader.check()
+
+
 # --- what is refused
 
 

@@ -219,6 +219,9 @@ def test_bad_csv_is_one_line(tmp_path, replace, words):
 
 def test_truncated_files(tmp_path):
     folder = write_csv(tmp_path)
+    (folder / "split/time/test.csv.gz").write_bytes(b"no gzip")
+    assert source_counts(describe(f"ogb:ogbn-arxiv@{tmp_path}")) is None
+    write_csv(tmp_path)
     path = folder / "raw/edge.csv.gz"
     path.write_bytes(path.read_bytes()[:-12])
     with (
