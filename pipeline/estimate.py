@@ -10,6 +10,8 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from stages.train.stage import edge_floats
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
@@ -243,6 +245,7 @@ def _train(known: _Known) -> Guess | None:
             "hidden": hidden,
             "num_parameters": weights,
             "init_digest": "",
+            "edge_floats": 0 if known.params is None else edge_floats(known.params, packed),
         }
     )
 

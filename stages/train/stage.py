@@ -228,7 +228,7 @@ def edge_floats(params: Params, facts: Facts) -> int:
     """4-byte values a layer holds for every edge: attention by head; messages and ids for a factory's model."""
     if params.model in NAMES:
         return params.heads
-    return 3 * max(int(facts["num_features"]), params.hidden) + 8
+    return 3 * max(int(facts["num_features"]), params.hidden) // 2 + 8
 
 
 def step_bytes(hidden: int, facts: Facts, *, per_step: int = 1, layers: int = 0, edge_floats: int = 0) -> int:

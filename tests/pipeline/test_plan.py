@@ -334,3 +334,16 @@ def test_every_recipe_key_moves_what_the_table_says(tmp_path):
         found[key] = names
     expected = tomllib.loads(TABLE.read_text())["moves"]
     assert found == expected, "\n".join(f'"{k}" = {json.dumps(v)}' for k, v in found.items())
+
+
+def test_attention_and_models_of_ones_own_are_projected_by_the_edge(tmp_path, monkeypatch):
+    source = write_npz(tmp_path / "g.npz", nodes=20_000)
+    (tmp_path / "my_plan_nets.py").write_text("raise RuntimeError('planning imports nothing of it')")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    peaks = {}
+    for model in ("gcn", "gat", "my_plan_nets:build"):
+        planned = planner(tmp_path, source, train={"model": model}).plan()
+        peaks[model] = {p.node.stage: p.cost.peak for p in planned if p.node.stage in ("train", "infer")}
+    for stage in ("train", "infer"):
+        assert peaks["gcn"][stage] < peaks["gat"][stage] < peaks["my_plan_nets:build"][stage]
