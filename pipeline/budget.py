@@ -15,11 +15,12 @@ if TYPE_CHECKING:
     from pipeline.recipe_keys import Resources
     from stages.stage import Cost
 
-__all__ = ["WORKER_BYTES", "Budget", "granted", "human_bytes", "measure", "refuse"]
+__all__ = ["WORKER_BYTES", "Budget", "granted", "human_bytes", "machine_bytes", "measure", "refuse"]
 
 WORKER_BYTES = 200_000_000
 """A worker before its first task (interpreter, numpy, Dask, pyarrow): what `Cost.peak` stands on."""
 AUTO_SHARE = 0.8
+UNBOUNDED = 1 << 62
 
 
 @dataclass(frozen=True)
@@ -28,14 +29,25 @@ class Budget:
 
     Attributes
     ----------
-    memory_bytes : for all tasks together, workers included.
+    memory_bytes : for all tasks together, workers included; on a cluster for a task and its worker.
     cores : cores this process may use.
     workers : asked for in the recipe; None where automatic.
+    scheduler : "local", or the address of the cluster that runs the tasks.
     """
 
     memory_bytes: int
     cores: int
     workers: int | None = None
+    scheduler: str = "local"
+
+    @property
+    def local(self) -> bool:
+        return self.scheduler == "local"
+
+    @property
+    def bounded(self) -> bool:
+        """Whether the recipe or this machine bounds the memory; else only the workers of the cluster do."""
+        return self.memory_bytes < UNBOUNDED
 
     @property
     def task_bytes(self) -> int:
@@ -53,22 +65,32 @@ def measure(resources: Resources) -> Budget:
     import psutil
 
     memory = parse_bytes(resources.memory)
-    if memory is None:
-        memory = int(AUTO_SHARE * min(psutil.virtual_memory().available, _cgroup_free()))
+    if memory is None and resources.scheduler != "local":
+        memory = UNBOUNDED  # each worker has a limit of its own
+    elif memory is None:
+        most, used = _cgroup()
+        memory = int(AUTO_SHARE * min(psutil.virtual_memory().available, max(0, most - used)))
     workers = None if resources.workers == "auto" else int(resources.workers)
-    return Budget(memory, len(os.sched_getaffinity(0)), workers)
+    return Budget(memory, len(os.sched_getaffinity(0)), workers, resources.scheduler)
 
 
-def _cgroup_free() -> int:
-    """Bytes left in this control group (containers), or a number no machine has."""
+def machine_bytes() -> int:
+    """Memory of this machine or container."""
+    import psutil
+
+    return int(min(psutil.virtual_memory().total, _cgroup()[0]))
+
+
+def _cgroup() -> tuple[int, int]:
+    """Limit and use of this control group (containers); a limit no machine reaches where there is none."""
     try:
         with open("/sys/fs/cgroup/memory.max", encoding="ascii") as limit:
             most = limit.read().strip()
         with open("/sys/fs/cgroup/memory.current", encoding="ascii") as now:
             used = int(now.read())
     except (OSError, ValueError):
-        return 1 << 62
-    return 1 << 62 if most == "max" else max(0, int(most) - used)
+        return UNBOUNDED, 0
+    return (UNBOUNDED if most == "max" else int(most)), used
 
 
 def refuse(budget: Budget, projected: Iterable[tuple[str, Cost]]) -> None:

@@ -66,7 +66,17 @@ def parser() -> argparse.ArgumentParser:
     run.add_argument(
         "--force", action="append", default=[], metavar="STAGE", help="set its artifacts aside and build them again"
     )
-    run.add_argument("--scheduler", metavar="WHERE", help='where tasks run; "local" is all this version knows')
+    run.add_argument(
+        "--scheduler",
+        metavar="WHERE",
+        help="where tasks run: local (default), or tcp://HOST:PORT of a `dask scheduler` whose workers see the store "
+        "and the source under the same absolute paths",
+    )
+    run.add_argument(
+        "--dask-report",
+        action="store_true",
+        help="keep Dask's performance report in RUNS/NAME/dask-report.html; on a cluster it always is",
+    )
 
     plan = _verb(verbs, "plan", _plan, "what run would do: states, bytes, projected memory; builds nothing")
     _recipe(plan)
@@ -218,9 +228,11 @@ def _run(args: argparse.Namespace) -> int:
     show = display(sys.stdout, silent=args.json)
     fresh: set[str] = set()
     mended: set[str] = set()
+    budget = session.budget()
+    report = session.runs / session.recipe.name / "dask-report.html" if args.dask_report or not budget.local else None
     try:
         while True:
-            runner = Runner(session.planner, session.store, session.budget(), show)
+            runner = Runner(session.planner, session.store, budget, show, report=report)
             runner.run(args.stages)
             fresh |= runner.built
             built = built_of(session.planner.plan(), fresh)

@@ -21,6 +21,7 @@ __all__ = ["KEYS", "Recipe", "defaults_text", "from_tables", "load", "parse_byte
 
 KEYS = k.keys()
 _UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
+_ADDRESS = re.compile(r"tcp://(\[[0-9a-fA-F:.]+\]|[^\s:/@]+):[0-9]{1,5}")
 _UNITS |= {"KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "TIB": 2**40}
 
 
@@ -192,11 +193,10 @@ def _resources(resources: k.Resources) -> None:
     parse_bytes(resources.memory)
     if resources.workers != "auto" and int(resources.workers) < 1:
         raise BadInput(f'resources.workers: expected "auto" or at least 1, found {resources.workers}')
-    if resources.scheduler != "local":
+    if resources.scheduler != "local" and not _ADDRESS.fullmatch(resources.scheduler):
         raise BadInput(
-            f'resources.scheduler: expected "local", found "{resources.scheduler}": '
-            "clusters elsewhere are not supported in this version",
-            fix="--set resources.scheduler=local",
+            f'resources.scheduler: expected "local" or "tcp://HOST:PORT", found "{resources.scheduler}"',
+            fix="--scheduler tcp://HOST:8786, where `dask scheduler` runs",
         )
 
 

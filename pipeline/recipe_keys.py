@@ -127,9 +127,12 @@ class Infer:
 
 @dataclass(frozen=True)
 class Resources:
-    memory: int | str = key("auto", 'budget of all tasks together, as "2GB" or bytes; auto: 80 % of what is free now')
-    workers: int | Auto = key("auto", "processes; auto: cores, as far as the memory budget carries")
-    scheduler: str = key("local", "local: a Dask cluster on this machine")
+    memory: int | str = key(
+        "auto",
+        'all tasks together, as "2GB" or bytes; auto: 80 % of what is free now, on a cluster what a worker may use',
+    )
+    workers: int | Auto = key("auto", "processes; auto: cores, as far as the memory budget carries; all of a cluster")
+    scheduler: str = key("local", "local: processes of this machine | tcp://HOST:PORT of a Dask scheduler elsewhere")
 
 
 SECTIONS: dict[str, type] = {

@@ -9,16 +9,18 @@ from __future__ import annotations
 import time
 import traceback
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipeline import dag
-from pipeline.budget import WORKER_BYTES, Budget, granted, refuse
+from pipeline.budget import Budget, refuse
 from pipeline.errors import Corrupt, CorruptArtifact, CorruptShard, NonDeterminism, StockpotError
 from pipeline.keys import plain
 from pipeline.progress import Display, Fraction
-from pipeline.task import FINISH, Task, execute, open_inputs
-from stages.stage import Shard
+from pipeline.task import FINISH, Task, open_inputs
+from pipeline.workers import LentWorkers, LocalWorkers
+from stages.stage import Cost, Shard
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
     from pipeline.plan import Planned, Planner
     from pipeline.store import Store
     from pipeline.task import ShardResult
+    from pipeline.workers import Workers
 
 __all__ = ["RunError", "Runner"]
 
@@ -73,9 +76,10 @@ class Runner:
     Parameters
     ----------
     planner : plans every node against the store.
-    budget : memory and cores.
+    budget : memory and cores, and where tasks run.
     show : where progress goes.
-    start_cluster : (workers, memory_bytes, cores) -> cluster; called only if something must be built.
+    start : what was planned -> workers; called only if something must be built.
+    report : where Dask's own report goes; None: none is written.
     """
 
     def __init__(
@@ -84,15 +88,17 @@ class Runner:
         store: Store,
         budget: Budget,
         show: Display,
-        start_cluster: Callable[[int, int, int], Cluster] | None = None,
+        start: Callable[[Sequence[Planned]], Workers] | None = None,
+        report: Path | None = None,
     ) -> None:
         self.planner = planner
         self.store = store
         self.budget = budget
         self.show = show
-        self._start_cluster = start_cluster or _local_cluster
+        self._hire = start or (self._local_workers if budget.local else self._lent_workers)
+        self._report = report
         self._cluster: Cluster | None = None
-        self._workers = 1
+        self._workers: Workers | None = None
         self._nodes: dict[str, dag.Node] = {}
         self._plans: dict[str, Planned] = {}
         self._jobs: dict[str, _Job] = {}
@@ -100,8 +106,6 @@ class Runner:
         self._failed: dict[str, BaseException] = {}
         self._repairs: dict[str, int] = {}
         self._forced: dict[str, str] = {}
-        self._flying_bytes = 0
-        self._flying = 0
         self.built: set[str] = set()
         """Ids of the nodes this run built."""
 
@@ -115,7 +119,7 @@ class Runner:
         Raises
         ------
         OverBudget
-            A task is projected not to fit; nothing was started.
+            A task is projected not to fit: before anything is started, or when the facts of its inputs are known.
         StockpotError
             The first error of a stage, when all that does not depend on it is done.
         """
@@ -133,38 +137,72 @@ class Runner:
         self.store.clean_work()
         calm = False
         try:
-            self._loop(planned)
+            self._workers = self._hire(planned)
+            self._loop(self._workers)
             calm = True
         finally:
-            if self._cluster is not None:
-                self._cluster.close(now=not calm)
+            self._release(calm)
         if self._failed:
             raise self._first_failure()
         return self._plans
 
+    # --- workers
+
+    def _local_workers(self, planned: Sequence[Planned]) -> Workers:
+        largest = max((p.cost.needed for p in planned if p.cost is not None and not p.cached), default=0)
+        workers = LocalWorkers(self.budget, largest)
+        self._record(workers.cluster)
+        return workers
+
+    def _lent_workers(self, planned: Sequence[Planned]) -> Workers:
+        from pipeline.cluster import connect
+        from pipeline.probe import Probe
+
+        read = {name for p in planned if not p.cached for name in p.node.inputs.values()}
+        described = [self.planner.source(name).source for name in (dag.SOURCE, dag.NODES) if name in read]
+        sources = [Path(path) for source in described for path in source.files.values()]
+        cluster = connect(self.budget.scheduler)
+        try:
+            workers = LentWorkers(cluster, Probe(self.store.root, sources), self.budget, self.show)
+        except BaseException:
+            cluster.close(now=True)
+            raise
+        self._workers = workers  # closed also where its start fails
+        workers.start()
+        workers.refuse([(p.node.id, p.cost) for p in planned if p.cost is not None and not p.cached])
+        self._record(cluster)
+        return workers
+
+    def _record(self, cluster: Cluster) -> None:
+        if self._report is not None:
+            cluster.record()
+            self._cluster = cluster
+
+    def _release(self, calm: bool) -> None:
+        if self._workers is None:
+            return
+        try:
+            if calm and self._cluster is not None and self._report is not None:
+                try:
+                    self._cluster.report(self._report)
+                except Exception as error:  # noqa: BLE001 - the run itself is done; the report is a courtesy
+                    self.show.say(f"{self._report}: not written: {type(error).__name__}: {error}")
+        finally:
+            self._workers.close(now=not calm)
+
     # --- the loop
 
-    def _loop(self, planned: Sequence[Planned]) -> None:
+    def _loop(self, workers: Workers) -> None:
         while True:
-            self._begin_ready()
-            if not self._jobs and not self._flying:
+            self._begin_ready(workers)
+            if not self._jobs and not workers.busy:
                 return
-            if self._cluster is None:
-                self._workers = self._most_workers(planned)
-                memory = max(WORKER_BYTES, self.budget.memory_bytes)
-                self._cluster = self._start_cluster(self._workers, memory, self.budget.cores)
-            self._hand_out()
-            for outcome in self._cluster.wait(POLL_S):
+            self._hand_out(workers)
+            for outcome in workers.wait(POLL_S):
                 self._settle(outcome)
             self._tell()
 
-    def _most_workers(self, planned: Sequence[Planned]) -> int:
-        """Workers the budget carries beside the largest task."""
-        largest = max((p.cost.needed for p in planned if p.cost is not None and not p.cached), default=0)
-        carried = max(1, (self.budget.memory_bytes - largest) // WORKER_BYTES)
-        return max(1, min(self.budget.workers or self.budget.cores, carried))
-
-    def _begin_ready(self) -> None:
+    def _begin_ready(self, workers: Workers) -> None:
         """Look at every node whose inputs are committed; those found committed may make others ready."""
         moved = True
         while moved:
@@ -174,7 +212,7 @@ class Runner:
                 if done_or_begun or not all(parent in self._plans for parent in node.parents):
                     continue
                 try:
-                    moved |= self._begin(node)
+                    moved |= self._begin(node, workers)
                 except Corrupt as error:
                     if isinstance(error, CorruptArtifact):
                         self.store.quarantine(error.stage, error.key, error.message)
@@ -183,7 +221,7 @@ class Runner:
                 except Exception as error:  # noqa: BLE001 - other nodes go on; the first error is raised at the end
                     self._fail(node.id, error, traceback.format_exc())
 
-    def _begin(self, node: dag.Node) -> bool:
+    def _begin(self, node: dag.Node, workers: Workers) -> bool:
         """Plan a node; True where it is committed already."""
         planned = self.planner.look(node, self._plans)
         if planned.damaged is not None:
@@ -195,13 +233,18 @@ class Runner:
             self._plans[node.id] = planned
             return True
         if planned.cost is not None:
+            # The plan knew less: now the facts of all inputs are real.
             refuse(self.budget, [(node.id, planned.cost)])
+            workers.refuse([(node.id, planned.cost)])
         self._start(planned)
         return False
 
     def _set_forced_aside(self, planned: Planned) -> None:
         node, key = planned.node, str(planned.key)
         self._forced[node.id] = ""
+        # Shards and checkpoints that a killed run left are no new build either.
+        if (where := self.store.set_work_aside(key, "forced to be built again")) is not None:
+            self.show.say(f"{node.id:<18} forced: work in progress was set aside as {where}")
         if not self.store.committed(node.stage, key):
             return
         with suppress(Corrupt):
@@ -249,32 +292,18 @@ class Runner:
         tasks = min(self.budget.workers or self.budget.cores, shards + alike - 1)
         return max(1, self.budget.cores // max(1, tasks))
 
-    def _granted(self, planned: Planned) -> int:
-        """What a task may take: all it wants where that fits beside the workers, never less than it needs."""
-        if planned.cost is None:
-            return 0
-        return granted(planned.cost, self.budget.memory_bytes - self._workers * WORKER_BYTES)
-
-    def _hand_out(self) -> None:
-        """Start queued tasks while a worker is free and the sum of their projected peaks fits the budget."""
-        assert self._cluster is not None
+    def _hand_out(self, workers: Workers) -> None:
+        """Start queued tasks as long as there are workers with room for them."""
         for node_id, job in self._jobs.items():
-            peak = self._granted(job.planned)
-            while job.queue and self._flying < self._workers:
-                room = self.budget.memory_bytes - self._workers * WORKER_BYTES - self._flying_bytes
-                if self._flying and peak > room:
+            cost = job.planned.cost or Cost(0, 0, 0)
+            while job.queue:
+                name = job.queue[0]
+                if not workers.submit(_Tag(node_id, name, self._serial[node_id]), cost, job.tasks[name]):
                     break
-                name = job.queue.pop(0)
-                job.flying.add(name)
-                self._flying += 1
-                self._flying_bytes += peak
-                tag = _Tag(node_id, name, self._serial[node_id])
-                self._cluster.submit((tag, peak), execute, replace(job.tasks[name], memory_bytes=peak))
+                job.flying.add(job.queue.pop(0))
 
     def _settle(self, outcome: Outcome) -> None:
-        tag, peak = outcome.tag
-        self._flying -= 1
-        self._flying_bytes -= peak
+        tag = outcome.tag
         job = self._jobs.get(tag.node)
         if job is None or tag.serial != self._serial[tag.node]:
             return  # its node was begun again or has failed: whatever it published, the store knows
@@ -305,6 +334,7 @@ class Runner:
             self._fail(node.id, error, "")
             return
         self.planner.force.discard(node.id)
+        self.store.await_committed(node.stage, str(result.key))
         planned = self.planner.look(node, self._plans)
         if not planned.cached:
             raise StockpotError(f"{node.id}: built as {result.key}, but the store does not show it as committed")
@@ -387,9 +417,3 @@ class Runner:
                 if name in job.flying
             }
             self.show.update(node_id, len(job.finished), running)
-
-
-def _local_cluster(workers: int, memory_bytes: int, cores: int) -> Cluster:
-    from pipeline.cluster import Cluster
-
-    return Cluster(workers, memory_bytes, cores)

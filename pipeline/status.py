@@ -34,7 +34,7 @@ def plan_document(planned: Sequence[Planned], budget: Budget, absent: BadInput |
     """JSON of a plan; unknown figures are null, and so is `absent` where the data set is there."""
     return {
         "absent": None if absent is None else str(absent),
-        "memory_bytes": budget.memory_bytes,
+        "memory_bytes": budget.memory_bytes if budget.bounded else None,
         "worker_bytes": WORKER_BYTES,
         "cores": budget.cores,
         "nodes": [
@@ -74,9 +74,11 @@ def plan_text(planned: Sequence[Planned], budget: Budget, absent: BadInput | Non
     unknown = sum(p.cost is None for p in todo)
     tail = f", {unknown} of them not projected yet" if unknown else ""
     missing = "" if absent is None else f"\n\nthe data is not there yet, figures rest on published counts: {absent}"
+    memory = human_bytes(budget.memory_bytes) if budget.bounded else "of each worker its --memory-limit"
+    where = f"{budget.cores} cores" if budget.local else f"the cluster {budget.scheduler}"
     return (
         f"{text}\n\n{len(todo)} of {len(planned)} artifacts would run{tail}: read {human_bytes(sums['read'])}, write "
-        f"{human_bytes(sums['written'])}; memory budget {human_bytes(budget.memory_bytes)} on {budget.cores} cores, "
+        f"{human_bytes(sums['written'])}; memory budget {memory} on {where}, "
         f"a worker stands at {human_bytes(WORKER_BYTES)} before its task{missing}"
     )
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import json
 import re
+import time
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,6 +29,9 @@ __all__ = ["Store"]
 _STAGE = re.compile(r"[a-z][a-z0-9_]*")
 _KEY = re.compile(r"[0-9a-f]{32}")
 PROBE_BYTES = 1 << 16
+SEEN_WITHIN_S = 10.0
+LOOK_EVERY_S = 0.2
+PROBE_OLD_S = 7 * 24 * 3600.0
 
 
 class Store:
@@ -55,6 +59,20 @@ class Store:
     def committed(self, stage: str, key: str) -> bool:
         """Whether the artifact is committed: its manifest can be opened. Never a listing, never a stat."""
         return self._manifest(stage, key) is not None
+
+    def await_committed(self, stage: str, key: str) -> bool:
+        """Whether the artifact is committed, where another machine may have done it just now.
+
+        A network file system may show a new name late: it is looked for again until `SEEN_WITHIN_S` have passed.
+        """
+        deadline = time.monotonic() + SEEN_WITHIN_S
+        while not self.committed(stage, key):
+            if time.monotonic() > deadline:
+                return False
+            with suppress(OSError):  # opening the folder makes such a file system ask its server again
+                list(self.folder(stage, key).iterdir())
+            time.sleep(LOOK_EVERY_S)
+        return True
 
     def _manifest(self, stage: str, key: str) -> bytes | None:
         try:
@@ -146,6 +164,18 @@ class Store:
             moved = self._set_aside(work.entry_path(name), f"shard-{key}-{name}", reason, claim)
         return moved
 
+    def set_work_aside(self, key: str, reason: str) -> Path | None:
+        """Set all work on an artifact aside: published shards, attempts and checkpoints.
+
+        Returns
+        -------
+        Where it is now; None where there is none.
+        """
+        work = self.work(key)
+        if not work.root.is_dir():
+            return None
+        return self._set_aside(work.root, f"work-{key}", reason, work.claims / "artifact")
+
     def _set_aside(self, path: Path, name: str, reason: str, claim: Path) -> Path | None:
         target = self.quarantined / f"{name}-{fs.unique()}"
         with fs.disk_errors(self.root):
@@ -194,7 +224,7 @@ class Store:
         done = {key for _, key in self.artifacts()}
         removed = []
         for folder in self._work_folders():
-            if folder.name.startswith(".removed-"):
+            if folder.name.startswith(".removed-") or _old_probe(folder):
                 fs.remove_tree(folder)
             elif folder.name in done:
                 remove_work(Work(folder))
@@ -210,3 +240,10 @@ class Store:
         with suppress(FileNotFoundError):
             return sorted(self.quarantined.iterdir())
         return []
+
+
+def _old_probe(path: Path) -> bool:
+    """Left by a driver that was killed; a run lasts no week."""
+    with suppress(OSError):
+        return path.name.startswith(".probe-") and time.time() - path.stat().st_mtime > PROBE_OLD_S
+    return False

@@ -20,6 +20,7 @@ from pipeline import fs
 from pipeline.attempt import FINISH, UNLIMITED_BYTES, Attempt, Work, clear_dead_attempts
 from pipeline.commit import commit, entries_of, remove_work
 from pipeline.errors import BadInput, Conflict, Corrupt, CorruptArtifact, CorruptShard, NonDeterminism
+from pipeline.interrupt import Unwanted
 from pipeline.keys import artifact_key, plain
 from pipeline.reader import ShardReader, SourceReader
 from pipeline.store import Store
@@ -190,6 +191,9 @@ def _committed(store: Store, task: Task) -> ShardResult | None:
 
 def _run(store: Store, work: Work, task: Task, inputs: dict[str, Reader]) -> ShardResult:
     stage = _stage(task.stage_name)
+    for item in task.inputs.values():
+        if isinstance(item, ArtifactInput):
+            store.await_committed(item.stage, item.key)
     inputs.update(open_inputs(store, task.inputs))
     _check_key(task, stage, inputs)
     params = build_params(stage.params, task.params)
@@ -261,7 +265,7 @@ def _attempt(
         return attempt.publish(facts, stage=stage.name, exact=task.exact, usage=usage, device=task.device, uses=uses)
     except NonDeterminism:
         raise  # The attempt that differs is evidence and stays.
-    except Exception:
+    except (Exception, Unwanted):  # a process that lives on: nobody would take its attempt for dead
         attempt.drop()
         raise
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Self
 if TYPE_CHECKING:
     from types import TracebackType
 
-__all__ = ["Usage", "own_bytes"]
+__all__ = ["Usage", "give_back", "own_bytes"]
 
 SAMPLE_S = 0.05
 CHILDREN_EVERY = 10
@@ -43,7 +43,7 @@ class Usage:
         self._start_bytes = 0
 
     def __enter__(self) -> Self:
-        _give_back()
+        give_back()
         self._children_bytes = self._of_children()
         self._start_bytes = _anonymous(self._process) + self._children_bytes
         self._thread.start()
@@ -78,8 +78,8 @@ class Usage:
         return total
 
 
-def _give_back() -> None:
-    """Return what earlier tasks freed to the system: memory kept for reuse would count as this task's start."""
+def give_back() -> None:
+    """Return what earlier tasks freed to the system: kept for reuse, it would count as the next task's start."""
     gc.collect()
     with suppress(AttributeError, OSError):  # another libc has no such call
         ctypes.CDLL(None).malloc_trim(0)

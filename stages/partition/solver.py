@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +17,7 @@ from stages.errors import StockpotError
 from stages.partition.parhip import write_parhip
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -24,6 +25,7 @@ __all__ = ["CHILD", "solve"]
 
 CHILD = (sys.executable, "-m", "stages.partition.child")
 _NAMES = {"metis": "METIS", "kaminpar": "KaMinPar"}
+TURN_S = 0.5
 _ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -85,20 +87,31 @@ def solve(
     request = {"method": method, "parts": parts, "seed": seed, "threads": threads}
     (folder / "request.json").write_text(json.dumps({**request, "shares": None if shares is None else list(shares)}))
     paths = [str(_ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
-    done = subprocess.run(
-        [*child, str(folder), str(os.getpid())],
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
-        capture_output=True,
-        check=False,
-        stdin=subprocess.DEVNULL,
-    )
-    if done.returncode != 0 or not (folder / "part.npy").exists():
+    code, said = _run([*child, str(folder), str(os.getpid())], {**os.environ, "PYTHONPATH": os.pathsep.join(paths)})
+    if code != 0 or not (folder / "part.npy").exists():
         raise StockpotError(
             f"partition: {_NAMES[method]} failed on {nodes} nodes, {len(indices)} directed edges, {parts} parts: "
-            f"{_ending(done.returncode)}{_last_line(done.stderr)}",
+            f"{_ending(code)}{_last_line(said)}",
             fix="try another number of parts or another method, for example --set partition.parts=64",
         )
     return np.load(folder / "part.npy")
+
+
+def _run(command: Sequence[str], environment: Mapping[str, str]) -> tuple[int, bytes]:
+    """Exit status and stderr of a child, which does not outlive this call whatever ends it.
+
+    It is waited for in short turns: an exception sent to this thread (the task is no longer wanted) arrives only
+    between two steps of Python.
+    """
+    pipe, null = subprocess.PIPE, subprocess.DEVNULL
+    with subprocess.Popen(command, env=environment, stdin=null, stdout=null, stderr=pipe) as child:
+        try:
+            while True:
+                with suppress(subprocess.TimeoutExpired):
+                    said = child.communicate(timeout=TURN_S)[1]
+                    return child.returncode, said
+        finally:
+            child.kill()
 
 
 def _ending(code: int) -> str:

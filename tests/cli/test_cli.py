@@ -210,7 +210,7 @@ def test_inspect_an_artifact(place):
             "fix: change resources.workers; stockpot recipe --def",
         ),
         (["plan", "toy.toml", "--set", "train.hidden=x"], 2, "fix: change train.hidden; stockpot recipe --defaults"),
-        (["run", "toy.toml", "--scheduler", "tcp://host:8786"], 2, "resources.scheduler"),
+        (["run", "toy.toml", "--scheduler", "udp://host:8786"], 2, "resources.scheduler"),
         (["run", "toy.toml", "hag"], 2, "stage hag: not part of this recipe"),
         (["run", "toy.toml", "--force", "hag"], 2, "stage hag: not part of this recipe"),
         (["verify"], 2, "expected a recipe or --all"),

@@ -1,7 +1,8 @@
 """Stages with the names and roles of the real ones that only add numbers, and misbehave where a control file says so.
 
 Control files stand in the folder FAKE_STAGES names: `die-NAME`, `fail-NAME`, `corrupt-NAME` hold how often to do it,
-`sleep-NAME` how long; NAME is STAGE, or STAGE.INSTANCE ("train.0", "pack.valid"). `calls` gets a line per shard run.
+`sleep-NAME` how long (less where the file is removed); NAME is STAGE, or STAGE.INSTANCE
+("train.0", "pack.valid"). `calls` gets a line per shard run.
 """
 
 from __future__ import annotations
@@ -99,6 +100,8 @@ def run(params, inputs, shard, writer):
         raise BadInput("dataset: expected labels, found none", fix="add y")
     path = control() / f"sleep-{params.name}"
     for step in range(20 * int(path.read_text()) if path.exists() else 0):
+        if not path.exists():
+            break
         writer.progress(step, 1000, "sleeping")
         time.sleep(0.05)
     total = sum(int(reader.array("sum")[0]) for reader in inputs.values() if reader.has("sum"))

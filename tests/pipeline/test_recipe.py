@@ -145,7 +145,8 @@ def test_set_inside_a_nested_table_keeps_its_neighbours():
         ({"train": 3}, [], ["[train]", "expected a table", "found the integer 3"]),
         ({}, ["resources.memory=lots"], ["resources.memory", '"2GB"', '"lots"']),
         ({}, ["resources.workers=0"], ["resources.workers", "at least 1", "found 0"]),
-        ({}, ["resources.scheduler=tcp://h:8786"], ["resources.scheduler", "tcp://h:8786", "not supported"]),
+        ({}, ["resources.scheduler=udp://h:8786"], ["resources.scheduler", "udp://h:8786", "tcp://HOST:PORT"]),
+        ({}, ["resources.scheduler=tcp://h"], ["resources.scheduler", "tcp://h", "tcp://HOST:PORT"]),
     ],
 )
 def test_slips_are_one_line_naming_the_key(tables, overrides, words):

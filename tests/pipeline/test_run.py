@@ -5,7 +5,7 @@ import pytest
 
 from pipeline import dag
 from pipeline.budget import WORKER_BYTES, Budget
-from pipeline.cluster import Cluster
+from pipeline.cluster import start_local
 from pipeline.digests import StatCache
 from pipeline.plan import Planner
 from pipeline.progress import Silent
@@ -13,6 +13,7 @@ from pipeline.recipe import from_tables
 from pipeline.run import RunError, Runner
 from pipeline.seen import Seen
 from pipeline.store import Store
+from pipeline.workers import LocalWorkers
 from stages.errors import BadInput, NonDeterminism, OverBudget
 from tests.pipeline import fakes
 
@@ -33,10 +34,10 @@ def cluster():
     with dask.config.set({"distributed.worker.preload": ["tests.pipeline.fakes"]}):
         started = []
 
-        def start(workers, memory_bytes, cores):
+        def start(budget):
             if not started:
-                started.append(Cluster(2, memory_bytes, cores))
-            return Kept(started[0])
+                started.append(start_local(2, budget.memory_bytes, budget.cores))
+            return LocalWorkers(budget, 0, Kept(started[0]))
 
         yield start
         for one in started:
@@ -48,7 +49,7 @@ class Kept:
 
     def __init__(self, cluster):
         self.cluster = cluster
-        self.submit, self.wait = cluster.submit, cluster.wait
+        self.submit, self.wait, self.scale = cluster.submit, cluster.wait, cluster.scale
 
     def close(self, *, now=False):
         while self.cluster._futures:
@@ -90,7 +91,7 @@ class World:
         planner.force |= set(dag.select(planner.nodes, force)) if force else set()
         (self.control / "calls").write_text("")
         self.said.lines.clear()
-        runner = Runner(planner, self.store, budget, self.said, start or self.start)
+        runner = Runner(planner, self.store, budget, self.said, lambda _: (start or self.start)(budget))
         try:
             plans = runner.run(targets)
         finally:
