@@ -4,7 +4,7 @@ import time
 
 import numpy as np
 
-from pipeline.cluster import Cluster
+from pipeline.cluster import start_local
 
 LIMIT = 400 << 20
 
@@ -26,7 +26,7 @@ def test_mapped_pages_are_free_and_own_memory_is_not(tmp_path):
     path = tmp_path / "large"
     with path.open("wb") as file:
         file.truncate(2 * LIMIT)
-    cluster = Cluster(1, LIMIT, 1)
+    cluster = start_local(1, LIMIT, 1)
     try:
         cluster.submit("mapped", read_mapped, str(path))
         cluster.submit("own", take, LIMIT)
