@@ -73,7 +73,8 @@ def plan_text(planned: Sequence[Planned], budget: Budget, absent: BadInput | Non
     sums = totals(planned)
     unknown = sum(p.cost is None for p in todo)
     tail = f", {unknown} of them not projected yet" if unknown else ""
-    missing = "" if absent is None else f"\n\nthe data is not there yet, figures rest on published counts: {absent}"
+    absence = "the data is not there yet; projections rest on published counts, where there are any"
+    missing = "" if absent is None else f"\n\n{absence}: {absent}"
     memory = human_bytes(budget.memory_bytes) if budget.bounded else "of each worker its --memory-limit"
     where = f"{budget.cores} cores" if budget.local else f"the cluster {budget.scheduler}"
     return (

@@ -178,7 +178,7 @@ def test_a_plan_needs_counts_and_no_data(tmp_path, monkeypatch):
     assert "missing in" in str(plan.absent)
     document, text = plan_document(planned, Budget(1, 1), plan.absent), plan_text(planned, Budget(1, 1), plan.absent)
     assert document["absent"] == str(plan.absent)
-    assert text.splitlines()[-1].startswith("the data is not there yet, figures rest on published counts")
+    assert text.splitlines()[-1].startswith("the data is not there yet; projections rest on published counts")
     with pytest.raises(BadInput, match="missing in"):
         Runner(plan, plan.store, Budget(10**15, 2), None).run()
     assert not (tmp_path / "store").exists()
