@@ -10,6 +10,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from stages.train.stage import Params as TrainParams
 from stages.train.stage import edge_floats
 
 if TYPE_CHECKING:
@@ -245,7 +246,7 @@ def _train(known: _Known) -> Guess | None:
             "hidden": hidden,
             "num_parameters": weights,
             "init_digest": "",
-            "edge_floats": 0 if known.params is None else edge_floats(known.params, packed),
+            "edge_floats": edge_floats(known.params, packed) if isinstance(known.params, TrainParams) else 0,
         }
     )
 
