@@ -221,10 +221,11 @@ def _print(args: argparse.Namespace, document: Any, text: str) -> None:
 def _run(args: argparse.Namespace) -> int:
     session = _Session(args)
     from pipeline.errors import CorruptArtifact
-    from pipeline.outputs import built_of, result_text, write_outputs
+    from pipeline.outputs import built_of, check_writable, result_text, write_outputs
     from pipeline.progress import display
     from pipeline.run import Runner
 
+    check_writable(session.runs / session.recipe.name)
     show = display(sys.stdout, silent=args.json)
     fresh: set[str] = set()
     mended: set[str] = set()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from pipeline.fs import unique
 from pipeline.machine import machine
 from pipeline.report import Report, render
 from pipeline.report_learning import curves
@@ -33,6 +34,19 @@ def built_of(planned: Sequence[Planned], fresh: Collection[str]) -> list[Built]:
         for p in planned
         if p.manifest is not None
     ]
+
+
+def check_writable(folder: Path) -> None:
+    """Write and remove a small file, so that a run whose figures have no place is refused before it computes them.
+
+    Raises
+    ------
+    BadInput
+        Naming the file and the mend.
+    """
+    probe = folder / f".probe-{unique()}"
+    write_atomically(probe, "")
+    probe.unlink()
 
 
 def write_outputs(

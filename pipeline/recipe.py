@@ -86,12 +86,15 @@ def load(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
         fix = f"stockpot run {near[0]}" if near else "stockpot recipe --defaults > data/mine.toml"
         raise BadInput(f"recipe {path}: no such file", fix=fix) from None
     except (OSError, UnicodeDecodeError) as err:
-        raise BadInput(f"recipe {path}: cannot be read: {err}") from None
+        raise BadInput(f"recipe {path}: cannot be read: {err}", fix="name a TOML file you may read") from None
     except tomllib.TOMLDecodeError as err:
-        raise BadInput(f"recipe {path}: expected TOML, found {err}") from None
+        raise BadInput(f"recipe {path}: expected TOML, found {err}", fix="mend that line") from None
     name = path.stem
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
-        raise BadInput(f"recipe {path}: expected a file name of letters, digits, '.', '_' and '-', found {name!r}")
+        raise BadInput(
+            f"recipe {path}: expected a file name of letters, digits, '.', '_' and '-', found {name!r}",
+            fix=f"mv '{path}' mine.toml",
+        )
     return from_tables(name, tables, overrides, where=str(path))
 
 
@@ -104,7 +107,7 @@ def from_tables(
         if section not in k.SECTIONS:
             raise _unknown(where, "section", section, k.SECTIONS)
         if not isinstance(table, Mapping):
-            raise BadInput(f"{where}: [{section}]: expected a table, found {_found(table)}")
+            raise BadInput(f"{where}: [{section}]: expected a table, found {_found(table)}", fix=_takes(section))
         merged[section] = dict(table)
     for text in overrides:
         _override(merged, text)
@@ -131,7 +134,9 @@ def _override(tables: dict[str, Any], text: str) -> None:
     for part in parents:
         inner = table.get(part, {})
         if not isinstance(inner, Mapping):
-            raise BadInput(f"--set {text!r}: {part} is {_found(inner)} in the recipe, expected a table")
+            raise BadInput(
+                f"--set {text!r}: {part} is {_found(inner)} in the recipe, expected a table", fix=_takes(part)
+            )
         table[part] = dict(inner)
         table = table[part]
     table[last] = value
@@ -139,7 +144,7 @@ def _override(tables: dict[str, Any], text: str) -> None:
 
 def _build(cls: type, prefix: str, table: Any, where: str) -> Any:
     if not isinstance(table, Mapping):
-        raise BadInput(f"{where}: {prefix}: expected a table, found {_found(table)}")
+        raise BadInput(f"{where}: {prefix}: expected a table, found {_found(table)}", fix=_takes(prefix))
     hints = k.section_types(cls)
     values: dict[str, Any] = {}
     for name in table:
@@ -167,7 +172,11 @@ def _typed(value: Any, key: k.Key, where: str) -> Any:
             return float(value)
         elif kind is not float and type(value) is kind:
             return value
-    raise BadInput(f"{where}: {key.name}: expected {key.expected}, found {_found(value)}")
+    raise BadInput(f"{where}: {key.name}: expected {key.expected}, found {_found(value)}", fix=_takes(key.name))
+
+
+def _takes(name: str) -> str:
+    return f"change {name}; stockpot recipe --defaults says what it takes"
 
 
 def _alternatives(kind: Any) -> tuple[Any, ...]:
@@ -192,7 +201,10 @@ def _unknown(where: str, what: str, name: str, known: Mapping[str, Any]) -> BadI
 def _resources(resources: k.Resources) -> None:
     parse_bytes(resources.memory)
     if resources.workers != "auto" and int(resources.workers) < 1:
-        raise BadInput(f'resources.workers: expected "auto" or at least 1, found {resources.workers}')
+        raise BadInput(
+            f'resources.workers: expected "auto" or at least 1, found {resources.workers}',
+            fix=_takes("resources.workers"),
+        )
     if resources.scheduler != "local" and not _ADDRESS.fullmatch(resources.scheduler):
         raise BadInput(
             f'resources.scheduler: expected "local" or "tcp://HOST:PORT", found "{resources.scheduler}"',
@@ -210,7 +222,10 @@ def parse_bytes(value: int | str) -> int | None:
         return None
     match = re.fullmatch(r"\s*([0-9]*\.?[0-9]+)\s*([A-Za-z]*)\s*", str(value))
     if match is None or match[2].upper() not in _UNITS or float(match[1]) <= 0:
-        raise BadInput(f'resources.memory: expected "auto", bytes or a size such as "2GB", found {json.dumps(value)}')
+        raise BadInput(
+            f'resources.memory: expected "auto", bytes or a size such as "2GB", found {json.dumps(value)}',
+            fix="--set resources.memory=2GB",
+        )
     return int(float(match[1]) * _UNITS[match[2].upper()])
 
 

@@ -242,6 +242,7 @@ def test_inspect_an_artifact(place):
         (["inspect", "control"], 2, "expected a recipe, the folder of a run, or of an artifact"),
         (["inspect", "runs/toy", "train:7"], 2, "no artifact train:7; it has"),
         (["run", "toy.toml", "--store", "toy.npz"], 2, "store toy.npz"),
+        (["run", "toy.toml", "--runs", "toy.npz"], 2, "cannot be written"),
     ],
 )
 def test_one_line_and_a_code(place, words, code, message):

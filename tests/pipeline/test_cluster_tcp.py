@@ -19,6 +19,7 @@ import pytest
 
 from pipeline import dag, workers
 from pipeline.cli import main
+from tests.graphs import write_recipe
 from tests.pipeline import fakes
 
 ROOT = Path(__file__).parents[2]
@@ -389,3 +390,54 @@ def test_a_worker_that_does_not_see_what_the_driver_sees(world, site, capsys, wh
         assert re.search(r"worker tcp://127.0.0.1:\d+ on ", error)
     finally:
         site.stop(blind)
+
+
+# --- the real stages
+
+
+@pytest.mark.long
+def test_real_stages_with_a_worker_killed_now_and_then(tmp_path):
+    """Each of the two workers, one under a nanny and one bare, is killed while it works; the bytes stay the same."""
+    (tmp_path / "site").mkdir()
+    recipe = write_recipe(tmp_path, nodes=20_000, degree=8, features=32, hidden=32, epochs=6, outputs=512)
+    environment = {**os.environ, "PYTHONPATH": f"{ROOT}:{os.environ.get('PYTHONPATH', '')}"}
+
+    def command(where, *words):
+        place = ["--store", str(tmp_path / where), "--runs", str(tmp_path / f"runs_{where}")]
+        return [sys.executable, "-m", "pipeline.cli", "run", str(recipe), *place, *words]
+
+    subprocess.run(command("calm"), check=True, capture_output=True, timeout=900, env=environment)
+    site = Site(tmp_path / "site", preload=None)
+    try:
+        site.worker("nannied")
+        site.worker("bare", "--no-nanny")
+        log = tmp_path / "log"
+        with open(log, "w") as out:
+            words = command("store", "--scheduler", site.address)
+            driver = subprocess.Popen(words, stdout=out, stderr=out, env=environment)
+        for shards, name in ((r"\d{5}", "nannied"), ("ingredient", "bare")):  # of influence, of train
+            pid = until(lambda s=shards, n=name: at_work(tmp_path / "store", s) & site.pids(n), shards, 600).pop()
+            os.kill(pid, signal.SIGKILL)
+            if name == "bare":
+                site.processes.pop(name).wait()
+                site.worker(name, "--no-nanny")
+        assert driver.wait(timeout=900) == 0, log.read_text()
+    finally:
+        site.stop()
+    said = log.read_text()
+    assert said.count("its worker died") >= 2, said
+    calm = exact_digests(tmp_path / "calm")
+    assert {stage for stage, _ in calm} == EXACT
+    assert exact_digests(tmp_path / "store") == calm
+
+
+def at_work(store, shards):
+    """Process ids of attempts under way at shards of such names."""
+    found = set()
+    for path in store.glob("work/*/attempt-*/owner.json"):
+        with contextlib.suppress(OSError, ValueError):
+            owner = json.loads(path.read_text())
+            published = path.parents[1] / "shards" / f"{owner['shard']}.json"
+            if re.fullmatch(shards, owner["shard"]) and not published.exists():
+                found.add(owner["pid"])
+    return found

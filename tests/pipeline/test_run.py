@@ -174,6 +174,16 @@ def test_finished_shards_are_not_run_again(world):
     assert len(before) + len(after) <= 5
 
 
+def test_force_does_not_take_what_a_stopped_run_left(world):
+    world.order("fail", "pack.valid", 1)
+    with pytest.raises(RunError):
+        world.run("pack:valid")
+    assert list((world.folder / "store/work").glob("*/shards/pack.valid-*.json"))
+    world.run("pack:valid", force=["pack:valid"])
+    assert len([call for call in fakes.calls() if call.startswith("pack.valid/")]) == 3
+    assert any("work in progress was set aside" in line for line in world.said.lines)
+
+
 def flip(path):
     data = bytearray(path.read_bytes())
     data[len(data) // 2] ^= 1
