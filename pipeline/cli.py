@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from pipeline.budget import Budget
-    from pipeline.plan import Planner
+    from pipeline.plan import Planned, Planner
     from pipeline.recipe import Recipe
     from pipeline.store import Store
 
@@ -236,7 +236,7 @@ def _run(args: argparse.Namespace) -> int:
             runner = Runner(session.planner, session.store, budget, show, report=report)
             runner.run(args.stages)
             fresh |= runner.built
-            built = built_of(session.planner.plan(), fresh)
+            built = built_of(_standing(session.planner, args.stages), fresh)
             try:
                 summary = write_outputs(
                     session.recipe, session.store, session.runs, built, command(args, "run", *args.stages)
@@ -256,6 +256,16 @@ def _run(args: argparse.Namespace) -> int:
         session.seen.save()
     _print(args, summary, result_text(summary, built, session.runs / session.recipe.name))
     return 0
+
+
+def _standing(planner: Planner, asked: Sequence[str]) -> list[Planned]:
+    """What the run folder tells of: the whole recipe, or what was asked for where the rest cannot take the data set."""
+    try:
+        return planner.plan()
+    except BadInput:
+        if not asked:
+            raise
+        return planner.plan(asked)
 
 
 def _plan(args: argparse.Namespace) -> int:

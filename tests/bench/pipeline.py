@@ -1,9 +1,10 @@
 """The whole pipeline on real graphs, and how it grows: seconds, memory and bytes of every stage, beside the projection.
 
-    python -m tests.bench.pipeline                          # embedded WordNet, and what lies in ../shared/data
-    python -m tests.bench.pipeline --graphs wordnet physics
-    python -m tests.bench.pipeline --growth                 # synthetic graphs of 10^5 to 10^7 stored edges
-    python -m tests.bench.pipeline --growth --full          # ... and one of 2.4M nodes, 62M stored edges, within 6 GiB
+    python -m tests.bench.pipeline                                # embedded WordNet, and what lies in ../shared/data
+    python -m tests.bench.pipeline --only real --graphs wordnet physics
+    python -m tests.bench.pipeline --only growth                  # synthetic graphs of 10^5 to 10^7 stored edges
+    python -m tests.bench.pipeline --only full                    # 2.4M nodes, 62M stored edges, within 6 GiB
+    python -m tests.bench.pipeline --full                         # all three
 
 Every artifact is built anew, by the command users type. The projection is what `stockpot plan` says before anything is
 built, from counts alone; measured memory is what each task's process took above its start. Graphs without published
@@ -16,7 +17,6 @@ import argparse
 import json
 import os
 import platform
-import shutil
 import statistics
 import subprocess
 import sys
@@ -196,7 +196,7 @@ def growth(sizes: list[tuple[int, int]], repeats: int) -> list[dict]:
         print(
             f"| {size[0]} | {size[1]} | {seconds[size]:.1f} | {found[0]['wall']:.1f} | {factor} | {worst:.2f} |",
             flush=True,
-        )  # noqa: E501
+        )
         before = size
         rows += [
             entry("peak memory within the projection", f"{size[1]} edges: {row['stage']}", row["peak_bytes"],
@@ -220,10 +220,8 @@ def full(budget: str) -> list[dict]:
         sets = [f'resources.memory="{budget}"']
         found = build(synthetic(*FULL, features=32), 0, ["pack", "order"], sets, Path(temporary))
     for row in by_stage(found):
-        print(
-            f"| {row['stage']} | {row['seconds']:.0f} s | {row['peak_bytes'] / 1e6:.0f} MB of {row['projected_bytes'] / 1e6:.0f} | {row['bytes_written'] / 1e6:.0f} MB written |",
-            flush=True,
-        )  # noqa: E501
+        peak, projected, written = (row[name] / 1e6 for name in ("peak_bytes", "projected_bytes", "bytes_written"))
+        print(f"| {row['stage']} | {row['seconds']:.0f} s | {peak:.0f} of {projected:.0f} MB | {written:.0f} MB |")
     worst = max(row["peak_bytes"] for row in found)
     print(f"wall {found[0]['wall']:.0f} s, largest task {worst / 2**30:.2f} GiB")
     return [entry("62M undirected edges to packed records", "synthetic", worst, 6 * 2**30, "bytes", 1.0)]
@@ -233,20 +231,23 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--graphs", nargs="+", default=list(GRAPHS), choices=list(GRAPHS))
     parser.add_argument("--epochs", type=int, default=3)
-    parser.add_argument("--growth", action="store_true", help="synthetic graphs of growing size instead of real ones")
+    parser.add_argument("--only", choices=["real", "growth", "full"])
     parser.add_argument("--repeats", type=int, default=1, help="builds of each synthetic graph; the median counts")
     parser.add_argument("--full", action="store_true", help="also the largest graph, in the budget of --memory")
     parser.add_argument("--memory", default="6GiB")
     args = parser.parse_args()
-    rows = growth(GROWTH, args.repeats) if args.growth else real(args.graphs, args.epochs)
-    if args.full:
+    rows: list[dict] = []
+    if args.only in (None, "real"):
+        rows += real(args.graphs, args.epochs)
+    if args.only in (None, "growth"):
+        rows += growth(GROWTH, args.repeats)
+    if args.full or args.only == "full":
         rows += full(args.memory)
     commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False).stdout.strip()
     machine = {"cpu": platform.processor() or platform.machine(), "cores": os.cpu_count()}
-    out = Path("runs/bench") / ("pipeline-growth.json" if args.growth else "pipeline.json")
+    out = Path("runs/bench/pipeline.json")
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(json.dumps({"machine": machine, "commit": commit, "rows": rows}, indent=1))
-    shutil.rmtree("runs/bench/scratch", ignore_errors=True)
 
 
 if __name__ == "__main__":

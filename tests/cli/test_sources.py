@@ -61,3 +61,12 @@ def test_named_nodes_from_end_to_end_and_a_ragged_row(folder, capsys):
     (folder / "graph/edges.csv").write_text("source,target\nnode 00,node 01\nnode 02\n")
     capsys.readouterr()
     assert "edges.csv: row 3: expected 2 fields, found 1: node 02" in refused(capsys, "files:graph")
+
+
+def test_stages_that_need_no_features_build_without_them(folder, capsys):
+    edges = np.array([[0, 1, 2, 3], [1, 2, 3, 0]])
+    np.savez("bare.npz", edge_index=edges, num_nodes=4, y=np.array([0, 1, 0, 1]))
+    words = ["data.toml", "ingest", "partition", "--set", "dataset.source=npz:bare.npz"]
+    assert main(["run", *words]) == 0
+    assert "partition" in capsys.readouterr().out
+    assert "node features" in refused(capsys, "npz:bare.npz")
