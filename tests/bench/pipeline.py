@@ -68,7 +68,7 @@ def build(source: str, reduce: int, targets: list[str], sets: list[str], folder:
     recipe.write_text(f'[dataset]\nsource = "{source}"\n\n[features]\nreduce = {reduce}\n')
     where = ["--store", str(folder / "store"), "--runs", str(folder / "runs")]
     options = [word for pair in sets for word in ("--set", pair)]
-    plan = json.loads(stockpot("plan", str(recipe), *where, *options, "--json"))
+    plan = json.loads(stockpot("plan", str(recipe), *targets, *where, *options, "--json"))
     projected = {node["node"]: node for node in plan["nodes"]}
     started = time.perf_counter()
     stockpot("run", str(recipe), *targets, *where, *options)
