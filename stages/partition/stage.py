@@ -154,12 +154,17 @@ def cost(params: Params, facts: Mapping[str, Facts]) -> Cost:
 def _peak(method: str, graph: Facts) -> int:
     """Projected bytes of a method, its process included.
 
-    METIS and KaMinPar hold the graph: so many bytes by node and entry. Stream holds 24 a node, twice the longest row,
-    and at any time one graph of bounded size for METIS, with 20 an entry of its own beside it.
+    METIS and KaMinPar hold the graph: so many bytes by node and entry. KaMinPar is projected at least as METIS on its
+    largest graph: planned from counts that err on the large side, `auto` may still turn out METIS. Stream holds 24 a
+    node, twice the longest row, and at any time one graph of bounded size for METIS, with 20 an entry of its own
+    beside it.
     """
     nodes, entries = int(graph["num_nodes"]), _entries(graph)
     if method != "stream":
-        return _BASE_BYTES + _NODE_BYTES[method] * nodes + _ENTRY_BYTES[method] * entries
+        peak = _BASE_BYTES + _NODE_BYTES[method] * nodes + _ENTRY_BYTES[method] * entries
+        if method == "kaminpar" and entries >= _KAMINPAR_FROM:
+            peak = max(peak, _BASE_BYTES + _NODE_BYTES["metis"] * nodes + _ENTRY_BYTES["metis"] * _KAMINPAR_FROM)
+        return peak
     from stages.partition.plan import stream_plan
 
     longest = min(nodes, 2 * int(graph.get("max_degree", nodes)))

@@ -210,3 +210,14 @@ def test_blocks_are_runs_of_parts():
         assert block.max() == num_blocks(parts) - 1
         assert len(np.unique(block)) == num_blocks(parts)
     assert num_blocks(7, K=4) == 4
+
+
+def test_a_guess_that_counts_too_many_edges_still_projects_enough():
+    """Edges both ways are counted twice before they are read: `auto` then turns out METIS, which takes more."""
+    values = {"partition.method": "auto", "partition.parts": 64}
+    peaks = {}
+    for nnz in (1_800_000, 900_000):
+        facts = {"graph": {"num_nodes": 89_250, "nnz": nnz, "directed": False, "max_degree": 1000}}
+        params = STAGE.resolve(values, facts)
+        peaks[params.method] = STAGE.cost(params, facts).peak
+    assert peaks["kaminpar"] >= peaks["metis"]
