@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from pipeline.budget import Budget
     from pipeline.plan import Planned, Planner
+    from pipeline.progress import Display
     from pipeline.recipe import Recipe
     from pipeline.store import Store
 
@@ -236,7 +237,7 @@ def _run(args: argparse.Namespace) -> int:
             runner = Runner(session.planner, session.store, budget, show, report=report)
             runner.run(args.stages)
             fresh |= runner.built
-            built = built_of(_standing(session.planner, args.stages), fresh)
+            built = built_of(_standing(session.planner, args.stages, show), fresh)
             try:
                 summary = write_outputs(
                     session.recipe, session.store, session.runs, built, command(args, "run", *args.stages)
@@ -258,13 +259,14 @@ def _run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _standing(planner: Planner, asked: Sequence[str]) -> list[Planned]:
+def _standing(planner: Planner, asked: Sequence[str], show: Display) -> list[Planned]:
     """What the run folder tells of: the whole recipe, or what was asked for where the rest cannot take the data set."""
     try:
         return planner.plan()
-    except BadInput:
+    except BadInput as error:
         if not asked:
             raise
+        show.say(f"the report leaves out what was not asked for: {error.message}")
         return planner.plan(asked)
 
 
