@@ -1,0 +1,4 @@
+"""Redundancy-free aggregation: partial sums that several rows share, searched once per fixed graph.
+
+Source: arXiv 1906.03707.
+"""
