@@ -1,9 +1,9 @@
 """A hierarchically aggregated graph (HAG): levels of shared partial sums that give every row of a CSR its exact sum.
 
 A row of the CSR is the sum over its columns. A HAG holds *aggregation nodes*, partial sums that several rows need,
-each a sum of columns and of aggregation nodes of earlier levels; every result is a sum of what is then there. It is equivalent
-if and only if each column reaches each result exactly as often as it stands in the row (arXiv 1906.03707, theorem 1,
-with the disjointness that sums need).
+each a sum of columns and of aggregation nodes of earlier levels; every result is a sum of what is then there. It is
+equivalent if and only if each column reaches each result exactly as often as it stands in the row (arXiv 1906.03707,
+theorem 1, with the disjointness that sums need).
 """
 
 from __future__ import annotations
@@ -104,9 +104,9 @@ def merged(
 ) -> tuple[NDArray[np.int64], NDArray[np.int32], NDArray[np.int32] | None]:
     """Same rows with sorted columns, each once, and how often it stood there (None: all once). O(E log degree)."""
     a = sp.csr_matrix(
-        (np.ones(len(indices), np.int32), np.asarray(indices, np.int32), np.asarray(indptr, np.int64)),
+        (np.ones(len(indices), np.int32), np.array(indices, np.int32), np.array(indptr, np.int64)),
         shape=(len(indptr) - 1, num_nodes),
-    )
+    )  # copies: sorting is in place
     a.sort_indices()
     a.sum_duplicates()
     count = a.data.astype(np.int32, copy=False)
