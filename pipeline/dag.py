@@ -27,6 +27,7 @@ STAGES: dict[str, Stage[Any]] = {
         "order",
         "quantize",
         "pack",
+        "warmup",
         "train",
         "soup",
         "infer",
@@ -90,6 +91,9 @@ def build(recipe: Recipe) -> list[Node]:
         packed = {"graph": "ingest", "partition": "partition", "records": f"influence:{split}", "codes": "quantize"}
         nodes.append(_node(f"pack:{split}", "pack", packed, split=split))
     read = {"train": "pack:train", "valid": "pack:valid", "order": "order"}
+    if recipe.train.warmup > 0:
+        nodes.append(_node("warmup", "warmup", read))
+        read = {**read, "start": "warmup"}
     ingredients = {f"ingredient:{i}": f"train:{i}" for i in range(recipe.train.ingredients)}
     nodes += [_node(f"train:{i}", "train", read, index=i) for i in range(recipe.train.ingredients)]
     nodes.append(_node("soup", "soup", {"valid": "pack:valid", **ingredients}))

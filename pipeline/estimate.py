@@ -265,5 +265,6 @@ _RULES: dict[str, Callable[[_Known], Guess | None]] = {
     "quantize": _quantize,
     "pack": _pack,
     "train": _train,
+    "warmup": _train,
     "soup": _soup,
 }

@@ -105,6 +105,13 @@ class Train:
     epochs: int = key(200, "most epochs")
     patience: int = key(30, "epochs without a better validation accuracy before training stops")
     ingredients: int = key(8, "models trained from one shared start, to be souped")
+    warmup: int = key(
+        0, "epochs: the first of `epochs`, trained once for all ingredients, which then go their own ways"
+    )
+    vary: float = key(
+        1.0, "largest factor on lr, weight_decay and the odds of dropout of all ingredients but the first"
+    )
+    ema: float = key(0.0, "share of the averaged weights a step keeps, e.g. 0.99; > 0: ingredients are such averages")
     seed: int = key(0, "seed of the shared start; ingredient i draws its batches and dropout from seed + i")
     device: str = key("auto", "auto | cpu | cuda | cuda:N; auto is cuda where there is one")
     ranks: int = key(1, "processes that train one model together")

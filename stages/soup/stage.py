@@ -6,7 +6,8 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from stages.errors import BadInput, Conflict
+from stages.errors import BadInput
+from stages.soup.alike import check_alike
 from stages.stage import Cost, Facts, Inputs, Reader, Shard, Stage, Writer, added
 from stages.train.stage import TORCH_BYTES, resolved_device, step_bytes
 
@@ -74,14 +75,7 @@ def _compatible(paths: Sequence[Any]) -> tuple[dict[str, Any], str]:
     from stages.train.state import read_metadata
 
     found = [read_metadata(path) for path in paths]
-    for i, other in enumerate(found[1:], start=1):
-        for what in ("config", "init_digest", "inputs"):
-            if other[what] != found[0][what]:
-                raise Conflict(
-                    f"soup: ingredients 0 and {i} differ in {what}: {found[0][what]} against {other[what]}; a soup "
-                    "needs one architecture, one start and the same records",
-                    fix="train them by one recipe, with the same train.seed",
-                )
+    check_alike(found, [f"ingredient {i} ({path})" for i, path in enumerate(paths)])
     return found[0]["config"], str(found[0]["init_digest"])
 
 

@@ -20,7 +20,11 @@ if TYPE_CHECKING:
 
     from stages.train.model import Network
 
-__all__ = ["NEWEST", "PREVIOUS", "Progress", "load", "save"]
+__all__ = ["NEWEST", "PREVIOUS", "Kept", "Progress", "load", "load_start", "save", "save_start"]
+
+Kept = dict[str, dict[str, "Tensor"]]
+"""Weights beside the model's own: "best" on validation, and "ema" where they are averaged."""
+_KEPT = ("best", "ema")
 
 NEWEST, PREVIOUS = "checkpoint.safetensors", "checkpoint.previous.safetensors"
 
@@ -61,16 +65,15 @@ def save(
     progress: Progress,
     model: Network,
     adam: torch.optim.Adam,
-    best: Mapping[str, Tensor],
+    kept: Kept,
 ) -> None:
     """Write the newest checkpoint; the one that was newest becomes the previous one.
 
     A kill at any point leaves at least one of them whole.
     """
-    tensors = {f"model.{name}": values for name, values in model.state_dict().items()}
-    tensors |= {f"best.{name}": values for name, values in best.items()}
-    for i, state in adam.state_dict()["state"].items():
-        tensors |= {f"adam.{i}.{name}": values for name, values in state.items()}
+    tensors = _tensors(model, adam)
+    for group, state in kept.items():
+        tensors |= {f"{group}.{name}": values for name, values in state.items()}
     if model.generator is not None:
         tensors["generator"] = model.generator.get_state()
     newest = folder / NEWEST
@@ -81,14 +84,42 @@ def save(
     fresh.replace(newest)
 
 
+def _tensors(model: Network, adam: torch.optim.Adam) -> dict[str, Tensor]:
+    tensors = {f"model.{name}": values for name, values in model.state_dict().items()}
+    for i, state in adam.state_dict()["state"].items():
+        tensors |= {f"adam.{i}.{name}": values for name, values in state.items()}
+    return tensors
+
+
+def save_start(path: Path, metadata: Mapping[str, Any], model: Network, adam: torch.optim.Adam) -> None:
+    """Write the state that several trainings go on from: weights and the optimiser's moments, no random numbers."""
+    write_state(path, _tensors(model, adam), metadata)
+
+
+def load_start(path: Path, model: Network, adam: torch.optim.Adam) -> dict[str, Any]:
+    """Put model and optimiser in the state of a file of `save_start`; its metadata. Rates and decays stay as they are.
+
+    Raises
+    ------
+    Corrupt
+        The file is damaged, or of another model.
+    """
+    tensors, metadata = read_state(path)
+    try:
+        _restore(tensors, model, adam)
+    except (KeyError, RuntimeError) as error:
+        raise Corrupt(f"{path}: expected the start of a model like this one, found {error}") from error
+    return metadata
+
+
 def load(
     folder: Path, identity: Mapping[str, Any], model: Network, adam: torch.optim.Adam
-) -> tuple[Progress | None, dict[str, Tensor], list[str]]:
+) -> tuple[Progress | None, Kept, list[str]]:
     """Restore model, optimiser and dropout generator from the newest whole checkpoint.
 
     Returns
     -------
-    (progress, best weights, what was set aside and why); progress is None where there is nothing to resume.
+    (progress, weights kept, what was set aside and why); progress is None where there is nothing to resume.
     """
     words: list[str] = []
     for path in (folder / NEWEST, folder / PREVIOUS):
@@ -105,13 +136,17 @@ def load(
             path.replace(aside)
             words.append(f"checkpoint set aside as {aside.name}: {error}")
             continue
-        best = {name.removeprefix("best."): values for name, values in tensors.items() if name.startswith("best.")}
-        return progress, best, words
+        kept: Kept = {group: {} for group in _KEPT}
+        for name, values in tensors.items():
+            group, _, rest = name.partition(".")
+            if group in kept:
+                kept[group][rest] = values
+        return progress, kept, words
     return None, {}, words
 
 
 def _restore(tensors: Mapping[str, Tensor], model: Network, adam: torch.optim.Adam) -> None:
-    parts: dict[str, dict[str, Tensor]] = {"model": {}, "best": {}, "adam": {}}
+    parts: dict[str, dict[str, Tensor]] = {group: {} for group in ("model", "adam", *_KEPT)}
     for name, values in tensors.items():
         if name != "generator":
             group, rest = name.split(".", 1)

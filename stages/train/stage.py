@@ -10,17 +10,33 @@ from typing import TYPE_CHECKING, Any
 from stages.errors import BadInput
 from stages.stage import Cost, Facts, Inputs, Reader, Shard, Stage, Writer, added
 from stages.train.factory import source_digest
+from stages.train.ranges import factor, varied_odds
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from pathlib import Path
 
-__all__ = ["NAMES", "STAGE", "TORCH_BYTES", "Params", "edge_floats", "parameter_bytes", "resolved_device", "step_bytes"]
+__all__ = [
+    "NAMES",
+    "STAGE",
+    "TORCH_BYTES",
+    "Params",
+    "cost",
+    "edge_floats",
+    "parameter_bytes",
+    "resolve",
+    "resolved_device",
+    "step_bytes",
+    "trained",
+]
 
 NAMES = ("gcn", "sage", "gat", "gin")
 """Models of stockpot, `stages.train.model.MODELS`; any other name is package.module:factory."""
 
 TORCH_BYTES = 320 << 20  # torch, numba and their libraries in one process
 _PREFETCH = 2
+_NOT_MODEL = ("index", "warmup", "ema")
+"""Of `Params`, what no factory is told: it is the same for the models of one soup, or of the training alone."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +51,8 @@ class Params:
         read no values, but `self_loops` for gat.
     heads : attention heads of gat, handed to a factory; 0 for models without.
     source_digest : of the source file of a factory's module.
+    warmup : the first epochs, trained once for all ingredients by stage `warmup`.
+    ema : share of the averaged weights that a step keeps; 0: the weights are not averaged.
     """
 
     model: str
@@ -55,9 +73,12 @@ class Params:
     self_loops: bool
     heads: int = added(0)
     source_digest: str = added("")
+    warmup: int = added(0)
+    ema: float = added(0.0)
 
 
-def _resolve(recipe: Mapping[str, Any], facts: Mapping[str, Facts]) -> Params:
+def resolve(recipe: Mapping[str, Any], facts: Mapping[str, Facts]) -> Params:
+    """Parameters of ingredient `index`, its own learning rate, weight decay and dropout among them."""
     get = {name.removeprefix("train."): value for name, value in recipe.items()}
     model, ranks = str(get["model"]), int(get["ranks"])
     own = ":" in model
@@ -79,6 +100,7 @@ def _resolve(recipe: Mapping[str, Any], facts: Mapping[str, Facts]) -> Params:
         ("patience", 1),
         ("seed", 0),
         ("heads", 1),
+        ("warmup", 0),
     ):
         if int(get[name]) < least:
             raise BadInput(f"train.{name}: expected at least {least}, found {get[name]}")
@@ -86,6 +108,9 @@ def _resolve(recipe: Mapping[str, Any], facts: Mapping[str, Facts]) -> Params:
         ("dropout", 0 <= get["dropout"] < 1, "at least 0 and below 1"),
         ("lr", 0 < get["lr"] < float("inf"), "a number above 0"),
         ("weight_decay", 0 <= get["weight_decay"] < float("inf"), "a number, 0 or more"),
+        ("warmup", get["warmup"] < get["epochs"], f"fewer than train.epochs ({get['epochs']})"),
+        ("vary", 1 <= get["vary"] <= 10, "a factor from 1 to 10"),
+        ("ema", 0 <= get["ema"] < 1, "at least 0 and below 1"),
         ("schedule", get["schedule"] in ("plateau", "cosine", "constant"), "plateau, cosine or constant"),
     ):
         if not ok:
@@ -96,27 +121,36 @@ def _resolve(recipe: Mapping[str, Any], facts: Mapping[str, Facts]) -> Params:
             f"train.hidden: expected a multiple of train.heads ({heads}), its heads side by side, found {hidden}",
             fix=f"--set train.hidden={-(-hidden // heads) * heads}",
         )
+    index, seed = int(recipe["index"]), int(get["seed"])
+    by = {name: factor(float(get["vary"]), seed, index, name) for name in ("lr", "weight_decay", "dropout")}
     normalised = own or model == "gcn"  # a mean divides by the neighbours it has: nothing of [graph] changes it
     return Params(
         model=model,
         per_step=int(get["per_step"]),
         layers=int(get["layers"]),
         hidden=hidden,
-        dropout=float(get["dropout"]),
-        lr=float(get["lr"]),
-        weight_decay=float(get["weight_decay"]),
+        dropout=_rounded(float(get["dropout"]), varied_odds(float(get["dropout"]), by["dropout"])),
+        lr=_rounded(float(get["lr"]), float(get["lr"]) * by["lr"]),
+        weight_decay=_rounded(float(get["weight_decay"]), float(get["weight_decay"]) * by["weight_decay"]),
         schedule=str(get["schedule"]),
         epochs=int(get["epochs"]),
         patience=int(get["patience"]),
-        seed=int(get["seed"]),
-        index=int(recipe["index"]),
+        seed=seed,
+        index=index,
         device=resolved_device(str(get["device"])),
         normalization=str(recipe["graph.normalization"]) if normalised else "none",
         mass=str(recipe["graph.mass"]) if normalised else "none",
         self_loops=bool(recipe["graph.self_loops"]) if normalised or model == "gat" else False,
         heads=heads if own or model == "gat" else 0,
         source_digest=source_digest(model) if own else "",
+        warmup=int(get["warmup"]),
+        ema=float(get["ema"]),
     )
+
+
+def _rounded(asked: float, varied: float) -> float:
+    """`asked` untouched where it is not varied, else to four digits, so that what was trained can be read and typed."""
+    return asked if abs(varied - asked) <= 1e-12 * abs(asked) else float(f"{varied:.4g}")
 
 
 def resolved_device(asked: str) -> str:
@@ -155,6 +189,14 @@ def _shards(params: Params, inputs: Inputs) -> Sequence[Shard]:
 
 
 def _run(params: Params, inputs: Inputs, shard: Shard, writer: Writer) -> dict[str, Any]:
+    start = inputs["start"].path("start.safetensors") if params.warmup else None
+    return trained(params, inputs, writer, start=start)
+
+
+def trained(
+    params: Params, inputs: Inputs, writer: Writer, *, start: Path | None = None, warmup: Path | None = None
+) -> dict[str, Any]:
+    """Train on packed records, write `model.safetensors` and `history.json`, return the facts; see `trainer.train`."""
     from stages.train.evaluate import open_steps
     from stages.train.model import build_model, save_model
     from stages.train.trainer import train
@@ -176,7 +218,16 @@ def _run(params: Params, inputs: Inputs, shard: Shard, writer: Writer) -> dict[s
     valid_steps = open_steps(inputs["valid"], model, shuffle=False, prefetch=_PREFETCH, device=params.device)
     identity = {role: inputs[role].digest for role in sorted(inputs)}
     result = train(
-        params, config, train_steps, valid_steps, writer.scratch(), writer.threads, writer.progress, identity
+        params,
+        config,
+        train_steps,
+        valid_steps,
+        writer.scratch(),
+        writer.threads,
+        writer.progress,
+        identity,
+        start=start,
+        warmup=warmup,
     )
     facts = {
         "seed": params.seed + params.index,
@@ -216,7 +267,7 @@ def _config(params: Params, packed: Facts) -> dict[str, Any]:
     if params.heads:
         config["heads"] = params.heads
     if params.model not in NAMES:
-        config |= {name: value for name, value in asdict(params).items() if name not in {*config, "index"}}
+        config |= {name: value for name, value in asdict(params).items() if name not in {*config, *_NOT_MODEL}}
     return config
 
 
@@ -258,7 +309,8 @@ def parameter_bytes(params: Params, facts: Facts) -> int:
     return 4 * (matrices + params.heads * (dims[-2] + 4) * classes)
 
 
-def _cost(params: Params, facts: Mapping[str, Facts]) -> Cost:
+def cost(params: Params, facts: Mapping[str, Facts]) -> Cost:
+    """Projection of one training; of a warm-up too, which holds no more."""
     train, valid = facts["train"], facts["valid"]
     floats = edge_floats(params, train)
     step = max(
@@ -266,9 +318,9 @@ def _cost(params: Params, facts: Mapping[str, Facts]) -> Cost:
         step_bytes(params.hidden, valid, edge_floats=floats),
     )
     weights = parameter_bytes(params, train)
-    # Weights, gradients, two moments, the best weights, and one copy of all in a checkpoint being written.
-    peak = TORCH_BYTES + step + 12 * weights
-    return Cost(params.epochs * (int(train["bytes"]) + int(valid["bytes"])), weights, peak)
+    # Weights, gradients, two moments, the best weights, and one copy of all in a checkpoint being written; the average.
+    peak = TORCH_BYTES + step + (12 + 4 * bool(params.ema)) * weights
+    return Cost((params.epochs - params.warmup) * (int(train["bytes"]) + int(valid["bytes"])), weights, peak)
 
 
 STAGE = Stage(
@@ -276,7 +328,7 @@ STAGE = Stage(
     version=1,
     exact=False,
     params=Params,
-    roles=("train", "valid", "order"),
+    roles=("train", "valid", "order", "start"),
     reads=(
         "train.model",
         "train.per_step",
@@ -289,6 +341,9 @@ STAGE = Stage(
         "train.schedule",
         "train.epochs",
         "train.patience",
+        "train.warmup",
+        "train.vary",
+        "train.ema",
         "train.seed",
         "train.device",
         "train.ranks",
@@ -296,9 +351,9 @@ STAGE = Stage(
         "graph.mass",
         "graph.self_loops",
     ),
-    resolve=_resolve,
+    resolve=resolve,
     shards=_shards,
     run=_run,
     finish=_finish,
-    cost=_cost,
+    cost=cost,
 )

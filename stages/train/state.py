@@ -40,6 +40,12 @@ def write_state(path: Path, state: Mapping[str, Tensor], metadata: Mapping[str, 
     from safetensors.torch import save
 
     tensors = {name: state[name].detach().cpu().contiguous() for name in sorted(state)}
+    held: set[int] = set()
+    for name, values in tensors.items():  # tied tensors are written under every name: the format knows no sharing
+        place = values.untyped_storage().data_ptr()
+        if place in held:
+            tensors[name] = values.clone()
+        held.add(place)
     text = json.dumps(dict(metadata), sort_keys=True, separators=(",", ":"))
     document = json.dumps({_DIGEST: state_digest(tensors, text), _METADATA: text}, sort_keys=True)
     data = save(tensors, {_METADATA: document})

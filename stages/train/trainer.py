@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import time
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +16,8 @@ from torch.nn import functional
 
 from stages.errors import BadInput, StockpotError
 from stages.train import checkpoint
-from stages.train.checkpoint import Progress
+from stages.train.checkpoint import Kept, Progress
+from stages.train.ema import Ema
 from stages.train.evaluate import Score, count, evaluate, settings
 from stages.train.model import build_model
 from stages.train.state import state_digest
@@ -41,7 +43,10 @@ PLATEAU_FLOOR = 0.1  # lowest learning rate of the plateau schedule, as a share 
 
 @dataclass(frozen=True)
 class Result:
-    """Best weights on validation and how they came about."""
+    """Best weights on validation (of a warm-up: the last ones) and how they came about.
+
+    `init_digest` is that of the weights it began with: those after the warm-up where there was one.
+    """
 
     model: Network
     init_digest: str
@@ -60,8 +65,11 @@ def train(
     threads: int,
     report: Callable[[int, int, str], None],
     identity: Mapping[str, Any] | None = None,
+    *,
+    start: Path | None = None,
+    warmup: Path | None = None,
 ) -> Result:
-    """Train one ingredient.
+    """Train one ingredient, or the epochs that all ingredients share.
 
     Parameters
     ----------
@@ -73,6 +81,8 @@ def train(
     threads : threads to use; a checkpoint's own count wins.
     report : (steps done, steps of all epochs, text).
     identity : what the training is made from (digests of its inputs), so that no other checkpoint is taken up.
+    start : file of a warm-up: the training goes on after its epochs, with its weights and moments.
+    warmup : train only the first `params.warmup` epochs, and write to this file what ingredients start from.
 
     Raises
     ------
@@ -82,37 +92,52 @@ def train(
         The loss is no longer a finite number.
     """
     identity = {**asdict(params), **(identity or {})}
-    model = build_model(model_config, seed=params.seed).to(params.device)
+    model, adam, fresh = _begin(params, model_config, start)
     init_digest = state_digest(model.state_dict())
-    model.generator = torch.Generator(params.device).manual_seed(params.seed + params.index)
-    adam = _adam(model, params)
-    progress, best, words = checkpoint.load(folder, identity, model, adam)
+    progress, kept, words = checkpoint.load(folder, identity, model, adam)
     if progress is None:
         if words:
             words.append("training starts from the beginning")
-            model = build_model(model_config, seed=params.seed).to(
-                params.device
-            )  # a refused file may have been half taken
-            model.generator = torch.Generator(params.device).manual_seed(params.seed + params.index)
-            adam = _adam(model, params)
-        progress = Progress(threads=threads, rate=params.lr)
+            model, adam, fresh = _begin(params, model_config, start)  # a refused file may have been half taken
+        progress = fresh
+        progress.threads = threads
     elif progress.threads != threads:
         words.append(
             f"resumed with the checkpoint's {progress.threads} threads, not {threads}: sums would round differently"
         )
     with settings(progress.threads):
-        best = _epochs(params, model, adam, progress, best, train_steps, valid_steps, folder, report, identity)
-    model.load_state_dict(best)
+        until = params.epochs if warmup is None else params.warmup
+        best = _epochs(params, until, model, adam, progress, kept, train_steps, valid_steps, folder, report, identity)
     assert progress.best is not None
+    last = {"epoch": progress.epoch, "rate": progress.rate / params.lr}
+    if warmup is None:
+        model.load_state_dict(best)
+    else:
+        checkpoint.save_start(warmup, last, model, adam)
     return Result(model.eval(), init_digest, progress.best, progress.history, progress.seconds, words)
+
+
+def _begin(
+    params: Params, model_config: Mapping[str, Any], start: Path | None
+) -> tuple[Network, torch.optim.Adam, Progress]:
+    """Model, optimiser and progress before the first step of its own; at every call the same."""
+    model = build_model(model_config, seed=params.seed).to(params.device)
+    adam = _adam(model, params)
+    progress = Progress(rate=params.lr)
+    if start is not None:
+        found = checkpoint.load_start(start, model, adam)
+        progress.epoch, progress.rate = int(found["epoch"]), float(found["rate"]) * params.lr
+    model.generator = torch.Generator(params.device).manual_seed(params.seed + params.index)
+    return model, adam, progress
 
 
 def _epochs(
     params: Params,
+    until: int,
     model: Network,
     adam: torch.optim.Adam,
     progress: Progress,
-    best: dict[str, Tensor],
+    kept: Kept,
     train_steps: Any,
     valid_steps: Any,
     folder: Path,
@@ -123,6 +148,9 @@ def _epochs(
     if progress.plateau is not None:
         plateau.load_state_dict(progress.plateau)
     _set_rate(adam, progress.rate)
+    best = kept.get("best", {})
+    ema = Ema(model, params.ema, kept.get("ema") or None) if params.ema else None
+    patient = until < params.epochs  # a warm-up runs its epochs
     started, before = time.perf_counter(), progress.seconds
     last_saved = last_report = started
     per_epoch = len(train_steps)
@@ -131,9 +159,10 @@ def _epochs(
     def save() -> None:
         progress.seconds = before + time.perf_counter() - started
         progress.rate = _rate(adam)
-        checkpoint.save(folder, identity, progress, model, adam, best)
+        weights = {"best": best} if ema is None else {"best": best, "ema": ema.state}
+        checkpoint.save(folder, identity, progress, model, adam, weights)
 
-    while progress.epoch < params.epochs and not _out_of_patience(params, progress):
+    while progress.epoch < until and (patient or not _out_of_patience(params, progress)):
         epoch = progress.epoch
         if params.schedule == "cosine":
             _set_rate(adam, params.lr * 0.5 * (1 + math.cos(math.pi * epoch / params.epochs)))
@@ -146,6 +175,8 @@ def _epochs(
         for step in train_steps:
             found = _step(model, adam, step, epoch, done)
             done += 1
+            if ema is not None:
+                ema.update(model)
             progress.loss_sum += found.loss_sum
             progress.correct += found.correct
             progress.labelled += found.labelled
@@ -157,13 +188,15 @@ def _epochs(
             if now - last_report > REPORT_EVERY_S:
                 report(epoch * per_epoch + done, params.epochs * per_epoch, text)
                 last_report = now
-        valid = evaluate(model, valid_steps)
+        with nullcontext() if ema is None else ema.used_by(model):
+            valid = evaluate(model, valid_steps)
         _check_labels(progress, valid)
         row = _row(epoch, _rate(adam), Score(progress.correct, progress.labelled, progress.loss_sum), valid)
         progress.history.append(row)
         if progress.best is None or valid.rank > (progress.best["accuracy"], -progress.best["loss"]):
             progress.best = {"epoch": epoch, "accuracy": valid.accuracy, "loss": valid.loss}
-            best = {name: values.detach().clone() for name, values in model.state_dict().items()}
+            kind = model.state_dict() if ema is None else ema.state
+            best = {name: values.detach().clone() for name, values in kind.items()}
         if params.schedule == "plateau":
             plateau.step(valid.loss)
             progress.plateau = plateau.state_dict()
@@ -175,6 +208,7 @@ def _epochs(
         text = f"epoch {epoch + 1}/{params.epochs} loss {row['loss']:.3f} valid {100 * valid.accuracy:.2f} %"
         report((epoch + 1) * per_epoch, params.epochs * per_epoch, text)
     progress.seconds = before + time.perf_counter() - started
+    progress.rate = _rate(adam)
     return best
 
 

@@ -42,6 +42,12 @@ def test_ids_and_wiring():
     assert found["infer"].inputs["outputs"] == "pack:test"
 
 
+def test_a_warm_up_is_one_artifact_that_all_ingredients_start_from():
+    found = nodes(train={"ingredients": 2, "warmup": 3})
+    assert found["warmup"].inputs == {"train": "pack:train", "valid": "pack:valid", "order": "order"}
+    assert found["train:0"].inputs["start"] == found["train:1"].inputs["start"] == "warmup"
+
+
 def test_parents_come_first():
     seen = set()
     for node in build(from_tables("x", {"infer": {"split": "all"}, "batches": {"method": "cluster"}})):
@@ -88,7 +94,7 @@ def test_stages_read_keys_that_exist_and_have_the_roles_they_are_given():
     for name, stage in STAGES.items():
         assert stage.name == name
         assert set(stage.reads) <= known, name
-    tables = {"infer": {"split": "ids.npy"}, "batches": {"method": "cluster"}}
+    tables = {"infer": {"split": "ids.npy"}, "batches": {"method": "cluster"}, "train": {"warmup": 1}}
     for node in nodes(**tables).values():
         roles = STAGES[node.stage].roles
         for role in node.inputs:

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from stages.errors import BadInput, Conflict
 from stages.soup import STAGE
+from stages.soup.alike import check_alike
 from stages.soup.average import Average, greedy, uniform
 from stages.soup.stage import Params
 from stages.train import STAGE as TRAIN
@@ -160,16 +161,38 @@ def test_a_method_asked_for_is_chosen(tmp_path, data, method):
 @pytest.mark.parametrize(
     ("second", "words"),
     [
-        ({"init": "elsewhere"}, "ingredients 0 and 1 differ in init_digest: start against elsewhere"),
-        ({"hidden": 12}, "ingredients 0 and 1 differ in config"),
-        ({"inputs": {"train": "other"}}, "ingredients 0 and 1 differ in inputs"),
+        (
+            {"init": "elsewhere"},
+            r"0 \(.*a/0/model.safetensors\) and .* 1 \(.*b/0/model.safetensors\) differ in init_digest: start against",
+        ),
+        ({"hidden": 12}, "differ in config: hidden 16 against 12; a soup needs one architecture"),
+        ({"inputs": {"train": "other"}}, "differ in inputs: train one against other"),
     ],
 )
 def test_ingredients_that_do_not_belong_together_are_refused(tmp_path, data, second, words):
-    singles = untrained(tmp_path / "a", [0])
+    singles = untrained(tmp_path / "a", [0], inputs={"train": "one"})
     singles["ingredient:1"] = untrained(tmp_path / "b", [1], **second)["ingredient:0"]
     with pytest.raises(Conflict, match=words):
         run_stage(STAGE, Params("auto"), {"valid": data["valid"], **singles}, tmp_path / "soup")
+
+
+def test_ingredients_may_differ_in_what_they_are_trained_with(tmp_path, data):
+    singles = untrained(tmp_path / "a", [0])
+    singles["ingredient:1"] = untrained(tmp_path / "b", [1], dropout=0.1, lr=3.0)["ingredient:0"]
+    found = run_stage(STAGE, Params("auto"), {"valid": data["valid"], **singles}, tmp_path / "soup")
+    assert found.facts["methods"]["uniform"]
+
+
+def test_what_models_of_elsewhere_do_not_say_is_not_compared():
+    mine = {"config": {"hidden": 4}, "init_digest": "a", "inputs": {"train": "x"}}
+    other = {"config": {"hidden": 4, "lr": 1.0}}
+    assert check_alike([mine, mine], "ab") == []
+    assert check_alike([mine, other, mine], "abc") == [
+        "1 of 3 ingredients do not say their start: not compared",
+        "1 of 3 ingredients do not say their training records: not compared",
+    ]
+    with pytest.raises(Conflict, match="a and c differ in init_digest: a against z"):
+        check_alike([mine, other, {**mine, "init_digest": "z"}], "abc")
 
 
 def test_a_validation_split_without_labels_is_refused(tmp_path):
