@@ -1,7 +1,8 @@
 """A prefix trie of the rows of a CSR: an order-dependent aggregator computes each shared prefix once.
 
 With no limit on its size it is the HAG of fewest aggregations for sequential aggregators: one for each distinct prefix
-of two columns and more (arXiv 1906.03707, section 4). It is as deep as the longest row, so sums are better served by `stages.hag.search`.
+of two columns and more (arXiv 1906.03707). It is as deep as the longest row, so sums
+are better served by `stages.hag.search`.
 """
 
 from __future__ import annotations

@@ -1,0 +1,262 @@
+"""What is left to search: each distinct row once, without columns too rare to be shared, component by component."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numba import njit
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+__all__ = ["distinct_rows", "live", "working_rows"]
+
+
+@njit(cache=True, nogil=True)
+def _hashes(indptr: NDArray[np.int64], indices: NDArray[np.int32]) -> NDArray[np.uint64]:
+    """Sum over the columns of a row of 64 scrambled bits each (splitmix64), and of its length."""
+    out = np.empty(len(indptr) - 1, np.uint64)
+    for u in range(len(out)):
+        total = np.uint64(indptr[u + 1] - indptr[u])
+        for i in range(indptr[u], indptr[u + 1]):
+            z = np.uint64(indices[i] + 1) * np.uint64(0x9E3779B97F4A7C15)
+            z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+            z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+            total += z ^ (z >> np.uint64(31))
+        out[u] = total
+    return out
+
+
+@njit(cache=True, nogil=True)
+def _twins(
+    indptr: NDArray[np.int64], indices: NDArray[np.int32], hashes: NDArray[np.uint64], order: NDArray[np.int64]
+) -> NDArray[np.int32]:
+    """First row equal to each row; rows come sorted by hash, then id. Rows of one hash that differ stay apart."""
+    same = np.empty(len(order), np.int32)
+    first = -1
+    for u in order:
+        equal = (
+            first >= 0 and hashes[u] == hashes[first] and indptr[u + 1] - indptr[u] == indptr[first + 1] - indptr[first]
+        )
+        if equal:
+            for i in range(indptr[u + 1] - indptr[u]):
+                if indices[indptr[u] + i] != indices[indptr[first] + i]:
+                    equal = False
+                    break
+        if not equal:
+            first = u
+        same[u] = first
+    return same
+
+
+def distinct_rows(
+    indptr: NDArray[np.int64], indices: NDArray[np.int32]
+) -> tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.int64], NDArray[np.int32]]:
+    """Rows with the same columns, once each: hashed, then compared. O(E + R log R).
+
+    Parameters
+    ----------
+    indptr, indices : i8[R + 1], i4[E], columns sorted and unique in each row.
+
+    Returns
+    -------
+    same : i4[R], number of the distinct row that each row is
+    first : i4[D], the first row that is each distinct row, rising
+    ptr, columns : i8[D + 1], i4, CSR of the distinct rows
+    """
+    hashes = _hashes(indptr, indices)
+    same = _twins(indptr, indices, hashes, np.argsort(hashes, kind="stable"))
+    first = np.flatnonzero(same == np.arange(len(same))).astype(np.int32)
+    if len(first) == len(same):
+        return same, first, indptr, indices
+    number = np.empty(len(same), np.int32)
+    number[first] = np.arange(len(first), dtype=np.int32)
+    return number[same], first, *_rows(indptr, indices, first)
+
+
+@njit(cache=True, nogil=True)
+def _rows(
+    indptr: NDArray[np.int64], indices: NDArray[np.int32], rows: NDArray[np.int32]
+) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
+    """CSR of some rows."""
+    ptr = np.zeros(len(rows) + 1, np.int64)
+    for i, u in enumerate(rows):
+        ptr[i + 1] = ptr[i] + indptr[u + 1] - indptr[u]
+    out = np.empty(ptr[-1], np.int32)
+    for i, u in enumerate(rows):
+        out[ptr[i] : ptr[i + 1]] = indices[indptr[u] : indptr[u + 1]]
+    return ptr, out
+
+
+@njit(cache=True, nogil=True)
+def live(
+    ptr: NDArray[np.int64], columns: NDArray[np.int32], num_columns: int, min_count: int
+) -> tuple[NDArray[np.bool_], NDArray[np.int32]]:
+    """Which rows hold two columns or more that stand in `min_count` such rows, and the rows of each column then.
+
+    What falls away can be in no merge of `min_count` rows. Repeated until nothing falls: O(E) a pass, few passes.
+
+    Returns
+    -------
+    rows : b1[R]
+    degree : i4[num_columns], number of live rows of each column, 0 where that is below `min_count`
+    """
+    rows = np.ones(len(ptr) - 1, np.bool_)
+    degree = np.full(num_columns, min_count, np.int32)
+    changed = True
+    while changed:
+        changed = False
+        for u in range(len(rows)):
+            if rows[u]:
+                held = 0
+                for i in range(ptr[u], ptr[u + 1]):
+                    held += degree[columns[i]] > 0
+                if held < 2:
+                    rows[u] = False
+                    changed = True
+        found = np.zeros(num_columns, np.int32)
+        for u in range(len(rows)):
+            if rows[u]:
+                for i in range(ptr[u], ptr[u + 1]):
+                    found[columns[i]] += degree[columns[i]] > 0
+        for c in range(num_columns):
+            if found[c] < min_count:
+                changed |= degree[c] > 0 and found[c] > 0
+                found[c] = 0
+        degree = found
+    return rows, degree
+
+
+@njit(cache=True, nogil=True)
+def _components(
+    ptr: NDArray[np.int64], columns: NDArray[np.int32], rows: NDArray[np.bool_], degree: NDArray[np.int32]
+) -> NDArray[np.int32]:
+    """Component of each column among the live ones, numbered by first row; -1 where the column is not live."""
+    parent = np.arange(len(degree)).astype(np.int32)
+    for u in range(len(rows)):
+        if not rows[u]:
+            continue
+        root = -1
+        for i in range(ptr[u], ptr[u + 1]):
+            c = columns[i]
+            if degree[c] == 0:
+                continue
+            while parent[c] != c:
+                parent[c] = parent[parent[c]]
+                c = parent[c]
+            if root < 0:
+                root = c
+            elif c != root:
+                low, high = min(c, root), max(c, root)
+                parent[high] = low
+                root = low
+    number = np.full(len(degree), -1, np.int32)
+    out = np.full(len(degree), -1, np.int32)
+    found = 0
+    for u in range(len(rows)):
+        if not rows[u]:
+            continue
+        for i in range(ptr[u], ptr[u + 1]):
+            c = columns[i]
+            if degree[c] == 0:
+                continue
+            root = c
+            while parent[root] != root:
+                root = parent[root]
+            if number[root] < 0:
+                number[root] = found
+                found += 1
+            out[c] = number[root]
+    return out
+
+
+def working_rows(
+    ptr: NDArray[np.int64], columns: NDArray[np.int32], rows: NDArray[np.bool_], degree: NDArray[np.int32]
+) -> tuple[
+    NDArray[np.int32],
+    NDArray[np.int32],
+    NDArray[np.int64],
+    NDArray[np.int32],
+    NDArray[np.int64],
+    NDArray[np.int32],
+    NDArray[np.int64],
+    NDArray[np.int64],
+]:
+    """Live rows over live columns, both sorted by component, columns in it by falling degree, then id. O(E + S log S).
+
+    Parameters
+    ----------
+    ptr, columns : i8[D + 1], i4[E], CSR of the distinct rows.
+    rows, degree : of `live`
+
+    Returns
+    -------
+    row_id, column_id : i4[R], i4[S], the distinct row and the column that each is
+    lists_ptr, lists : i8[R + 1], i4, symbols 0..S-1 of each row, sorted
+    t_ptr, t_lists : i8[S + 1], i4, rows of each symbol, sorted
+    row_ends, column_ends : i8[C + 1], rows and symbols of each component
+    """
+    component = _components(ptr, columns, rows, degree)
+    kept = np.flatnonzero(component >= 0)
+    column_id = kept[np.lexsort((-degree[kept], component[kept]))].astype(np.int32)
+    symbol = np.full(len(degree), -1, np.int32)
+    symbol[column_id] = np.arange(len(column_id), dtype=np.int32)
+    row_component = _row_component(ptr, columns, rows, component)
+    alive = np.flatnonzero(rows)
+    row_id = alive[np.argsort(row_component[alive], kind="stable")].astype(np.int32)
+    count = int(component.max(initial=-1)) + 1
+    row_ends = np.searchsorted(row_component[row_id], np.arange(count + 1))
+    column_ends = np.searchsorted(component[column_id], np.arange(count + 1))
+    return row_id, column_id, *_relabel(ptr, columns, row_id, symbol, len(column_id)), row_ends, column_ends
+
+
+@njit(cache=True, nogil=True)
+def _row_component(
+    ptr: NDArray[np.int64], columns: NDArray[np.int32], rows: NDArray[np.bool_], component: NDArray[np.int32]
+) -> NDArray[np.int32]:
+    out = np.full(len(rows), -1, np.int32)
+    for u in range(len(rows)):
+        if rows[u]:
+            for i in range(ptr[u], ptr[u + 1]):
+                if component[columns[i]] >= 0:
+                    out[u] = component[columns[i]]
+                    break
+    return out
+
+
+@njit(cache=True, nogil=True)
+def _relabel(
+    ptr: NDArray[np.int64],
+    columns: NDArray[np.int32],
+    row_id: NDArray[np.int32],
+    symbol: NDArray[np.int32],
+    num_symbols: int,
+) -> tuple[NDArray[np.int64], NDArray[np.int32], NDArray[np.int64], NDArray[np.int32]]:
+    """CSR of some rows over some columns, and its transpose, all sorted: transposed twice by counting."""
+    out_ptr = np.zeros(len(row_id) + 1, np.int64)
+    t_ptr = np.zeros(num_symbols + 1, np.int64)
+    for r, u in enumerate(row_id):
+        held = 0
+        for i in range(ptr[u], ptr[u + 1]):
+            s = symbol[columns[i]]
+            if s >= 0:
+                held += 1
+                t_ptr[s + 1] += 1
+        out_ptr[r + 1] = out_ptr[r] + held
+    for s in range(num_symbols):
+        t_ptr[s + 1] += t_ptr[s]
+    t_lists, at = np.empty(t_ptr[-1], np.int32), t_ptr[:-1].copy()
+    for r, u in enumerate(row_id):
+        for i in range(ptr[u], ptr[u + 1]):
+            s = symbol[columns[i]]
+            if s >= 0:
+                t_lists[at[s]] = r
+                at[s] += 1
+    lists, place = np.empty(t_ptr[-1], np.int32), out_ptr[:-1].copy()
+    for s in range(num_symbols):
+        for i in range(t_ptr[s], t_ptr[s + 1]):
+            r = t_lists[i]
+            lists[place[r]] = s
+            place[r] += 1
+    return out_ptr, lists, t_ptr, t_lists
