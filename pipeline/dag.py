@@ -8,6 +8,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from stages.errors import BadInput
+from stages.quantize.names import is_lossy
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -25,6 +26,7 @@ STAGES: dict[str, Stage[Any]] = {
         "partition",
         "influence",
         "order",
+        "codebook",
         "quantize",
         "pack",
         "warmup",
@@ -76,8 +78,12 @@ def build(recipe: Recipe) -> list[Node]:
         _node("ingest", "ingest", {"source": SOURCE}),
         _node("split", "split", {"graph": "ingest"}),
         _node("partition", "partition", {"graph": "ingest"}),
-        _node("quantize", "quantize", {"graph": "ingest"}),
     ]
+    codes = {"graph": "ingest"}
+    if is_lossy(recipe.features.codec):
+        nodes.append(_node("codebook", "codebook", {"graph": "ingest"}))
+        codes["codebook"] = "codebook"
+    nodes.append(_node("quantize", "quantize", codes))
     own_outputs = recipe.infer.split != "test" or recipe.infer.top_k not in (0, recipe.batches.top_k)
     for split in (*SPLITS, "infer") if own_outputs else SPLITS:
         records: dict[str, str] = {"graph": "ingest", "split": "split"}

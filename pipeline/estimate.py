@@ -10,6 +10,8 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from stages.quantize.codec import EXACT, describe
+from stages.quantize.names import parse
 from stages.train.stage import Params as TrainParams
 from stages.train.stage import edge_floats
 
@@ -170,19 +172,25 @@ def _order(known: _Known) -> Guess | None:
     return Guess({"method": known.values["order.method"], "records": records, **lengths, **_rounds(known)})
 
 
+def _codebook(known: _Known) -> Guess | None:
+    graph = known.facts["graph"]
+    sizes = {"num_nodes": graph["num_nodes"], "num_features": graph["num_features"]}
+    return Guess({"codec": known.param("codec", "fp32"), "sample": known.param("sample", 0), **sizes})
+
+
 def _quantize(known: _Known) -> Guess | None:
     graph = known.facts["graph"]
     nodes, columns, codec = graph["num_nodes"], graph["num_features"], known.param("codec", "fp32")
-    widths = {"fp32": 4 * columns, "fp16": 2 * columns, "lossless-bits": -(-columns // 8), "lossless-sparse": None}
-    row_bytes = widths.get(codec, 4 * columns)
+    row_bytes = describe(codec, columns).row_bytes
+    tables = 0 if codec in EXACT else parse(codec).table_bytes(columns)
     code_bytes = 4 * graph["x_nnz"] + 8 * nodes if row_bytes is None else nodes * row_bytes
     return Guess(
         {
             "codec": codec,
             "row_bytes": row_bytes,
-            "table_bytes": 0,
+            "table_bytes": tables,
             "code_bytes": code_bytes,
-            "compression_ratio": 4.0 * nodes * columns / max(1, code_bytes),
+            "compression_ratio": 4.0 * nodes * columns / max(1, code_bytes + tables),
             "nmse": 0.0,
             "nmse_aggregated": None,
             "num_nodes": nodes,
@@ -262,6 +270,7 @@ _RULES: dict[str, Callable[[_Known], Guess | None]] = {
     "partition": _partition,
     "influence": _influence,
     "order": _order,
+    "codebook": _codebook,
     "quantize": _quantize,
     "pack": _pack,
     "train": _train,

@@ -45,7 +45,9 @@ class Graph:
 @dataclass(frozen=True)
 class Features:
     reduce: int = key(0, "dimensions; > 0: seeded truncated SVD in ingest, dense and much smaller; 0 keeps them")
-    codec: str = key("auto", "auto | fp32 | fp16 | lossless; auto is lossless where columns are binary, else fp32")
+    codec: str = key(
+        "auto", "auto | fp32 | fp16 | lossless | sqK: K = 1, 2, 4, 8 bits a column; auto: lossless if binary, else fp32"
+    )
     max_accuracy_drop: float = key(0.002, "share of test accuracy a lossy codec chosen by auto may cost")
 
 

@@ -6,6 +6,7 @@ import mmap
 import os
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -59,6 +60,10 @@ class _File:
     layout: list[tuple[str, int, Any, int | None]]
     meta: dict[str, Any]
     checked: bytearray
+
+    @cached_property
+    def codec(self) -> Codec:
+        return Codec.from_json(self.meta["codec"], (self.schema.metadata or {}).get(packed.TABLES))
 
 
 def _open(path: Path) -> _File:
@@ -192,8 +197,8 @@ class Records:
 
     @property
     def codec(self) -> Codec:
-        """Description of the feature codes."""
-        return Codec.from_json(self.meta["codec"])
+        """Description of the feature codes, with their tables."""
+        return self._opened()[0].codec
 
     def _column(self, name: str) -> NDArray[np.int64]:
         return np.concatenate([getattr(f.index, name) for f in self._opened()]).astype(np.int64)

@@ -3,9 +3,11 @@
 import numpy as np
 import scipy.sparse as sp
 
+from stages.codebook import STAGE as CODEBOOK
 from stages.pack import STAGE as PACK
 from stages.pack.stage import Params as PackParams
 from stages.quantize import STAGE as QUANTIZE
+from stages.quantize.names import is_lossy
 from tests.memory import MemoryReader, run_stage
 
 
@@ -91,7 +93,11 @@ def inputs_of(root, codec="auto", records=None, **graph):
     g = graph_reader(**graph)
     nodes = g.facts["num_nodes"]
     params = QUANTIZE.resolve({"features.codec": codec}, {"graph": g.facts})
-    codes = run_stage(QUANTIZE, params, {"graph": g}, root / "codes")
+    books = {"graph": g}
+    if is_lossy(codec):
+        book = CODEBOOK.resolve({"features.codec": codec}, {"graph": g.facts})
+        books["codebook"] = run_stage(CODEBOOK, book, {"graph": g}, root / "codebook")
+    codes = run_stage(QUANTIZE, params, books, root / "codes")
     return {
         "graph": g,
         "partition": partition_reader(nodes),

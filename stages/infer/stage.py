@@ -115,7 +115,7 @@ def _features(codes: Reader) -> NDArray[Any]:
 
     from stages.quantize.codec import Codec, decode
 
-    codec = Codec.from_json(codes.facts["description"])
+    codec = Codec.from_reader(codes)
     rows = int(codes.facts["num_nodes"])
     stored = codes.array("codes")
     out = np.empty((rows, codec.num_features), np.float32)

@@ -10,6 +10,8 @@ import pyarrow as pa
 
 from stages.errors import BadInput, Corrupt
 from stages.pack.record import Record
+from stages.quantize.codec import EXACT
+from stages.quantize.names import FAMILIES
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -21,6 +23,7 @@ __all__ = [
     "INT32_MAX",
     "KEY",
     "MAGIC_BYTES",
+    "TABLES",
     "canonical",
     "layout",
     "metadata",
@@ -32,9 +35,11 @@ __all__ = [
 
 FORMAT = 1
 KEY = b"stockpot"
+TABLES = b"stockpot.tables"
+"""Metadata of files of lossy codes: the codec's tables, one after the other."""
 MAGIC_BYTES = 8
 """`ARROW1` and its padding stand before the schema message of an Arrow IPC file."""
-REQUIRES = frozenset({"codec:fp32", "codec:fp16", "codec:lossless-bits", "codec:lossless-sparse", "rounds"})
+REQUIRES = frozenset({*(f"codec:{name}" for name in (*EXACT, *FAMILIES)), "rounds"})
 """What a file may ask of its reader, as far as this version knows; "rounds": to read one round's records an epoch."""
 
 OPTIONAL = ("code_indptr", "t_indptr", "t_indices", "out_deg", "weight", "deg_w")
@@ -62,13 +67,13 @@ def _types(meta: Mapping[str, Any]) -> dict[str, pa.DataType]:
     return {name: types[name] for name in COLUMNS if name in types}
 
 
-def schema_of(meta: Mapping[str, Any]) -> pa.Schema:
-    """Arrow schema of a packed file with metadata `meta`; no field of it may hold nulls."""
+def schema_of(meta: Mapping[str, Any], tables: bytes = b"") -> pa.Schema:
+    """Arrow schema of a packed file with metadata `meta` and tables of its codec; no field of it may hold nulls."""
     fields = [
         pa.field(name, pa.list_(pa.field("item", kind, nullable=False)), nullable=False)
         for name, kind in _types(meta).items()
     ]
-    return pa.schema(fields, metadata={KEY: canonical(meta)})
+    return pa.schema(fields, metadata={KEY: canonical(meta)} | ({TABLES: tables} if tables else {}))
 
 
 def to_batch(schema: pa.Schema, record: Record) -> pa.RecordBatch:

@@ -92,12 +92,15 @@ class Builder:
         )
 
 
-def write_shard(path: Path, index_path: Path, meta: Mapping[str, Any], records: Sequence[Record]) -> dict[str, Any]:
+def write_shard(
+    path: Path, index_path: Path, meta: Mapping[str, Any], records: Sequence[Record], tables: bytes = b""
+) -> dict[str, Any]:
     """Write `records` as one packed file and its index; returns what the artifact's facts need.
 
     Parameters
     ----------
     meta : metadata of the file without `counts`, which is added here.
+    tables : of the codec, as bytes.
     """
     counts = {
         "records": len(records),
@@ -105,7 +108,7 @@ def write_shard(path: Path, index_path: Path, meta: Mapping[str, Any], records: 
         "nodes": sum(r.num_nodes for r in records),
         "edges": sum(r.num_edges for r in records),
     }
-    schema = schema_of({**meta, "counts": counts})
+    schema = schema_of({**meta, "counts": counts}, tables)
     # The writer puts the schema before the first record only when that record comes.
     end = MAGIC_BYTES + len(schema.serialize())
     spans: list[tuple[int, int]] = []

@@ -59,13 +59,14 @@ def _rounds(inputs: Inputs) -> dict[str, int]:
 def _run(params: Params, inputs: Inputs, shard: Shard, writer: Writer) -> dict[str, Any]:
     from stages.pack.schema import FORMAT
     from stages.pack.shard import Builder, write_shard
+    from stages.quantize.codec import Codec
 
     builder = Builder(inputs, params.blocks)
     graph, codes = inputs["graph"].facts, inputs["codes"].facts
-    rounds = _rounds(inputs)
+    codec, rounds = Codec.from_reader(inputs["codes"]), _rounds(inputs)
     meta = {
         "format": FORMAT,
-        "requires": [f"codec:{codes['codec']}", *rounds],
+        "requires": [f"codec:{codec.family}", *rounds],
         "form": "nodes",
         "task": "multiclass",
         "directed": bool(graph["directed"]),
@@ -86,7 +87,8 @@ def _run(params: Params, inputs: Inputs, shard: Shard, writer: Writer) -> dict[s
     for r in range(shard.start, shard.stop):
         records.append(builder.build(r))
         writer.progress(r + 1 - shard.start, shard.stop - shard.start, "records")
-    facts = write_shard(writer.path(f"{shard.name}.arrow"), writer.path(f"{shard.name}.index.arrow"), meta, records)
+    paths = writer.path(f"{shard.name}.arrow"), writer.path(f"{shard.name}.index.arrow")
+    facts = write_shard(*paths, meta, records, codec.tables_to_bytes())
     return {**facts, "dropped_nodes": builder.dropped, "K": builder.blocks}
 
 

@@ -1,59 +1,117 @@
-"""A code is readable from its description and its bytes alone; lossless codes decode to exactly what was encoded.
+"""A code is readable from its description, its tables and its bytes alone; lossless codes decode to what was encoded.
 
 Bytes are little-endian. `fp32`, `fp16`: the row as it is. `lossless-bits`: column j is bit j % 8 (lowest first) of byte
 j // 8. `lossless-sparse`: rows of varying length, the ascending ids of the columns that are 1, 2 or 4 bytes each.
+
+All others are *additive*: each code of a row chooses a row of its own table, which covers some columns, and the decoded
+row is the sum of these (`stages.quantize.lookup`). `sqK`: K bits a column, column j in byte j // (8 / K), the lowest
+bits first.
 """
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from stages.errors import BadInput, Corrupt
+from stages.quantize.names import parse
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from numpy.typing import NDArray
 
-__all__ = ["CODECS", "Codec", "decode", "describe"]
+    from stages.quantize.lookup import Lookup
+    from stages.stage import Reader
 
-CODECS = ("fp32", "fp16", "lossless-bits", "lossless-sparse")
+__all__ = ["EXACT", "TABLE", "Codec", "decode", "describe"]
+
+EXACT = ("fp32", "fp16", "lossless-bits", "lossless-sparse")
+"""Codecs without tables."""
+TABLE = "table_"
+"""What the names of table arrays begin with in an artifact of codes."""
+_NONE: Mapping[str, Any] = MappingProxyType({})
 
 
 @dataclass(frozen=True)
 class Codec:
-    """Description of a code.
+    """Description of a code, and its tables.
 
     Attributes
     ----------
-    name : one of `CODECS`.
+    name : one of `EXACT`, or of a lossy codec ("sq4").
     num_features : columns of the decoded rows.
     row_bytes : bytes of every row; None where rows vary in length and a row pointer stands beside the codes.
     index_bytes : width of a column id of `lossless-sparse`, else None.
+    tables : arrays f2 or f4 by name; only of lossy codecs. In neither equality nor JSON, which holds their shapes.
     """
 
     name: str
     num_features: int
     row_bytes: int | None
     index_bytes: int | None = None
+    tables: Mapping[str, NDArray[Any]] = field(default_factory=lambda: _NONE, compare=False, repr=False)
+
+    @property
+    def family(self) -> str:
+        """What a reader must know to decode it: the name without its numbers."""
+        return self.name if self.name in EXACT else parse(self.name).family
+
+    @property
+    def table_bytes(self) -> int:
+        """Bytes of all tables as they are stored."""
+        return sum(table.nbytes for table in self.tables.values())
+
+    @cached_property
+    def lookup(self) -> Lookup:
+        """The tables as decoding uses them, made once.
+
+        Raises
+        ------
+        BadInput
+            The codec has no tables: it is exact, or only its description was read.
+        """
+        from stages.quantize.lookup import expand
+
+        if not self.tables:
+            raise BadInput(f"codec {self.name}: expected its tables beside the description, found none")
+        return expand(parse(self.name), self.num_features, self.tables)
 
     def to_json(self) -> dict[str, Any]:
         """The description as it stands in facts and in the metadata of packed files."""
-        return asdict(self)
+        names = ("name", "num_features", "row_bytes", "index_bytes")
+        found: dict[str, Any] = {name: getattr(self, name) for name in names}
+        if self.tables:
+            found["tables"] = {name: [t.dtype.str, list(t.shape)] for name, t in sorted(self.tables.items())}
+        return found
+
+    def tables_to_bytes(self) -> bytes:
+        """All tables one after the other, by name; `to_json` says what they are."""
+        return b"".join(np.ascontiguousarray(self.tables[name]).tobytes() for name in sorted(self.tables))
 
     @classmethod
-    def from_json(cls, value: Mapping[str, Any]) -> Codec:
+    def from_json(cls, value: Mapping[str, Any], tables: bytes | Mapping[str, NDArray[Any]] | None = None) -> Codec:
         """Inverse of `to_json`; keys it does not know are ignored.
+
+        Parameters
+        ----------
+        tables : the tables, or `tables_to_bytes` of them; None gives a description that does not decode lossy codes.
 
         Raises
         ------
         BadInput
             This version cannot decode that codec.
+        Corrupt
+            The tables are not those of the description.
         """
-        codec = describe(str(value["name"]), int(value["num_features"]))
+        shapes = dict(value.get("tables") or {})
+        if isinstance(tables, bytes):
+            tables = _split(tables, shapes)
+        codec = describe(str(value["name"]), int(value["num_features"]), tables)
         found = (value.get("row_bytes"), value.get("index_bytes"))
         if found != (codec.row_bytes, codec.index_bytes):
             raise BadInput(
@@ -61,19 +119,43 @@ class Codec:
                 f"{codec.num_features} features, found {found[0]}, {found[1]}",
                 fix="read this store with the version of stockpot that wrote it",
             )
+        if tables is not None and codec.to_json().get("tables", {}) != shapes:
+            raise Corrupt(f"codec {codec.name}: expected tables {shapes}, found {codec.to_json().get('tables', {})}")
         return codec
 
+    @classmethod
+    def from_reader(cls, codes: Reader) -> Codec:
+        """The codec of an artifact of codes, with its tables."""
+        described = codes.facts["description"]
+        tables = {name: codes.array(TABLE + name) for name in described.get("tables") or {}}
+        return cls.from_json(described, tables)
 
-def describe(name: str, num_features: int) -> Codec:
+
+def _split(blob: bytes, shapes: Mapping[str, Any]) -> dict[str, NDArray[Any]]:
+    tables, start = {}, 0
+    for name in sorted(shapes):
+        dtype, shape = np.dtype(shapes[name][0]), tuple(shapes[name][1])
+        size = dtype.itemsize * int(np.prod(shape, dtype=np.int64))
+        if start + size <= len(blob):
+            tables[name] = np.frombuffer(blob, dtype, size // dtype.itemsize, start).reshape(shape)
+        start += size
+    if start != len(blob):
+        raise Corrupt(f"codec: expected tables of {start} bytes, found {len(blob)}")
+    return tables
+
+
+def describe(name: str, num_features: int, tables: Mapping[str, NDArray[Any]] | None = None) -> Codec:
     """Description of codec `name` for rows of `num_features` columns.
 
     >>> describe("lossless-bits", 10).row_bytes
     2
+    >>> describe("sq4", 9).row_bytes
+    5
 
     Raises
     ------
     BadInput
-        No such codec in this version.
+        No such codec in this version, or not for so few columns.
     """
     if name == "fp32":
         return Codec(name, num_features, 4 * num_features)
@@ -83,9 +165,7 @@ def describe(name: str, num_features: int) -> Codec:
         return Codec(name, num_features, (num_features + 7) // 8)
     if name == "lossless-sparse":
         return Codec(name, num_features, None, 2 if num_features <= 1 << 16 else 4)
-    raise BadInput(
-        f"codec {name}: expected one of {', '.join(CODECS)}", fix="read this store with a newer version of stockpot"
-    )
+    return Codec(name, num_features, parse(name).row_bytes(num_features), None, MappingProxyType(dict(tables or {})))
 
 
 def decode(
@@ -100,7 +180,7 @@ def decode(
 
     Parameters
     ----------
-    codec : their description.
+    codec : their description, with its tables.
     codes : u1[n, row_bytes]; u1[total] where rows vary in length.
     code_indptr : i4 or i8[n + 1], first byte of each row in `codes`; only where rows vary in length.
     out : f4[m, num_features], C-contiguous, written in place; a new array where None.
@@ -108,12 +188,12 @@ def decode(
 
     Returns
     -------
-    f4[m, num_features], m = n where `out` is None. O(n num_features), one pass.
+    f4[m, num_features], m = n where `out` is None. O(n num_features) a table that covers a column, one pass.
 
     Raises
     ------
     Corrupt
-        A stored column id is outside the row (only possible where bytes were not checked before).
+        A stored id is outside the row or table (only possible where bytes were not checked before).
     """
     n = len(codes) if codec.row_bytes is not None else _pointer(code_indptr).size - 1
     if out is None:
@@ -125,9 +205,12 @@ def decode(
         else:
             out[rows] = values
         return out
+    where = np.arange(n, dtype=np.int32) if rows is None else rows
+    if codec.name not in EXACT:
+        codec.lookup.decode(codes, where, out)
+        return out
     from stages.quantize import bits
 
-    where = np.arange(n, dtype=np.int32) if rows is None else rows
     if codec.name == "lossless-bits":
         bits.unpack(codes, where, out)
         return out

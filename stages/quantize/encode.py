@@ -1,4 +1,4 @@
-"""Feature matrices, dense or sparse, become rows of codes; what a codec cannot hold is refused by row and column."""
+"""Rows become exact codes, or half floats; what a codec cannot hold is refused by row and column."""
 
 from __future__ import annotations
 
@@ -10,67 +10,14 @@ from stages.errors import BadInput
 from stages.quantize import bits
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from numpy.typing import NDArray
 
     from stages.quantize.codec import Codec
+    from stages.quantize.features import Features
 
-__all__ = ["Features", "encode"]
+__all__ = ["encode"]
 
 FP16_MAX = 65504.0
-CHUNK_BYTES = 32 << 20
-"""Dense values handled at a time; results do not depend on it."""
-
-
-class Features:
-    """Feature rows of a graph, dense or sparse.
-
-    Parameters
-    ----------
-    num_features : number of columns.
-    x : f4[N, D], or None where the features are sparse.
-    indptr, indices, data : i8[N + 1], i4[nnz] sorted inside a row, f4[nnz] or None where all are ones.
-    """
-
-    def __init__(
-        self,
-        num_features: int,
-        x: NDArray[np.float32] | None = None,
-        indptr: NDArray[np.int64] | None = None,
-        indices: NDArray[np.int32] | None = None,
-        data: NDArray[np.float32] | None = None,
-    ) -> None:
-        self.num_features, self.x, self.data = num_features, x, data
-        self.indptr = np.zeros(1, np.int64) if indptr is None else indptr
-        self.indices = np.zeros(0, np.int32) if indices is None else indices
-        self.num_rows = len(x) if x is not None else self.indptr.size - 1
-
-    def chunks(self) -> Iterator[tuple[int, NDArray[np.float32]]]:
-        """Dense rows in order: (first row, f4[rows, D]), at most about `CHUNK_BYTES` at a time."""
-        step = max(1, CHUNK_BYTES // (4 * max(1, self.num_features)))
-        for first in range(0, self.num_rows, step):
-            last = min(first + step, self.num_rows)
-            if self.x is not None:
-                yield first, np.ascontiguousarray(self.x[first:last], dtype=np.float32)
-                continue
-            start, stop = int(self.indptr[first]), int(self.indptr[last])
-            rows = np.repeat(np.arange(last - first), np.diff(self.indptr[first : last + 1]))
-            block = np.zeros((last - first, self.num_features), np.float32)
-            block[rows, self.indices[start:stop]] = 1.0 if self.data is None else self.data[start:stop]
-            yield first, block
-
-    def ones(self) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
-        """(indptr i8[N + 1], indices i4[nnz]) of the ones of a binary matrix; stored zeros are left out."""
-        if self.x is None and self.data is None:
-            return self.indptr, self.indices
-        counts, ids = np.zeros(self.num_rows, np.int64), []
-        for first, block in self.chunks():
-            rows, columns = np.nonzero(block)
-            counts[first : first + len(block)] = np.bincount(rows, minlength=len(block))
-            ids.append(columns.astype(np.int32))
-        indptr = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
-        return indptr, np.concatenate(ids) if ids else np.zeros(0, np.int32)
 
 
 def encode(codec: Codec, features: Features) -> tuple[NDArray[np.uint8], NDArray[np.int64] | None, float]:

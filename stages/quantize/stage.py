@@ -6,20 +6,26 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from stages.errors import BadInput
-from stages.quantize.codec import Codec, describe
+from stages.quantize.codec import EXACT, TABLE, Codec, describe
+from stages.quantize.names import parse
+from stages.quantize.sizes import CHUNK_BYTES
 from stages.stage import Cost, Facts, Inputs, Reader, Shard, Stage, Writer
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from stages.quantize.coder import Coder
+    from stages.quantize.features import Features
+
 __all__ = ["STAGE", "Params"]
 
-LATER = ("sq", "pq", "rq", "bifeat-")
+SHARD_ROWS = 1 << 20
+"""Rows a task encodes, of lossy codecs."""
 
 
 @dataclass(frozen=True)
 class Params:
-    """`codec`: a name of `stages.quantize.codec.CODECS`."""
+    """`codec`: one of `stages.quantize.codec.EXACT`, or a lossy codec's name."""
 
     codec: str
 
@@ -41,12 +47,8 @@ def _resolve(recipe: Mapping[str, Any], facts: Mapping[str, Facts]) -> Params:
             "features.codec lossless: expected features that are all 0 or 1, found other values",
             fix="set features.codec = 'fp32' (exact) or 'fp16'; features.reduce > 0 makes features real",
         )
-    if asked.startswith(LATER):
-        raise BadInput(
-            f"features.codec {asked}: quantized features are not available in this version",
-            fix="set features.codec to auto, fp32, fp16 or lossless",
-        )
-    raise BadInput(f"features.codec: expected auto, fp32, fp16 or lossless, found {asked}")
+    parse(asked).row_bytes(int(graph["num_features"]))
+    return Params(asked)
 
 
 def _bytes(codec: Codec, graph: Facts) -> int:
@@ -63,43 +65,88 @@ def _smaller(graph: Facts) -> str:
 
 
 def _shards(params: Params, inputs: Inputs) -> Sequence[Shard]:
-    del params
-    return [Shard("codes", 0, int(inputs["graph"].facts["num_nodes"]))]
+    rows = int(inputs["graph"].facts["num_nodes"])
+    if params.codec in EXACT:
+        return [Shard("codes", 0, rows)]
+    return [
+        Shard(f"rows-{start // SHARD_ROWS:05d}", start, min(start + SHARD_ROWS, rows))
+        for start in range(0, rows, SHARD_ROWS)
+    ]
 
 
 def _run(params: Params, inputs: Inputs, shard: Shard, writer: Writer) -> dict[str, Any]:
-    from stages.quantize.encode import Features, encode
+    from stages.quantize.features import Features
 
-    del shard
-    graph = inputs["graph"]
-    codec = describe(params.codec, int(graph.facts["num_features"]))
-    if graph.facts["features"] == "dense":
-        features = Features(codec.num_features, graph.array("x"))
-    else:
-        data = graph.array("x_data") if graph.has("x_data") else None
-        features = Features(codec.num_features, None, graph.array("x_indptr"), graph.array("x_indices"), data)
+    features = Features.from_reader(inputs["graph"])
+    if params.codec in EXACT:
+        return _run_exact(params, features, writer)
+    import numpy as np
+
+    coder, done = _coder(params, inputs), 0
+    codes = writer.create(f"part-codes-{shard.name}", (shard.stop - shard.start, coder.row_bytes), np.uint8)
+    sums = coder.sums()
+    for first, block in features.chunks(shard.start, shard.stop):
+        done = first - shard.start + len(block)
+        codes[first - shard.start : done] = coder.encode(block, sums)
+        writer.progress(done, len(codes), "rows")
+    writer.array(f"part-sums-{shard.name}", sums.sums)
+    writer.array(f"part-counts-{shard.name}", sums.counts)
+    writer.array(f"part-energy-{shard.name}", sums.energy)
+    return {}
+
+
+def _run_exact(params: Params, features: Features, writer: Writer) -> dict[str, Any]:
+    from stages.quantize.encode import encode
+
+    codec = describe(params.codec, features.num_features)
     codes, code_indptr, nmse = encode(codec, features)
     if code_indptr is not None:
         writer.array("code_indptr", code_indptr)
     writer.array("codes", codes)
-    stored = codes.size + (0 if code_indptr is None else code_indptr.nbytes)
+    return _facts(codec, features.num_rows, codes.size + (0 if code_indptr is None else code_indptr.nbytes), nmse)
+
+
+def _facts(codec: Codec, rows: int, code_bytes: int, nmse: float) -> dict[str, Any]:
     return {
         "codec": codec.name,
         "description": codec.to_json(),
         "row_bytes": codec.row_bytes,
-        "table_bytes": 0,
-        "code_bytes": int(stored),
-        "compression_ratio": 4.0 * features.num_rows * codec.num_features / max(1, stored),
+        "table_bytes": codec.table_bytes,
+        "code_bytes": int(code_bytes),
+        "compression_ratio": 4.0 * rows * codec.num_features / max(1, code_bytes + codec.table_bytes),
         "nmse": nmse,
         "nmse_aggregated": None if nmse else 0.0,
-        "num_nodes": features.num_rows,
+        "num_nodes": rows,
         "num_features": codec.num_features,
     }
 
 
+def _coder(params: Params, inputs: Inputs) -> Coder:
+    from stages.quantize.coder import Coder
+
+    book = inputs["codebook"]
+    return Coder(params.codec, {name: book.array(name) for name in book.facts["arrays"]})
+
+
 def _finish(params: Params, inputs: Inputs, shards: Mapping[str, Reader], writer: Writer) -> dict[str, Any]:
-    del params, inputs, writer
-    return dict(shards["codes"].facts)
+    if params.codec in EXACT:
+        return dict(shards["codes"].facts)
+    import numpy as np
+
+    from stages.quantize.coder import Sums
+
+    coder, rows, done = _coder(params, inputs), int(inputs["graph"].facts["num_nodes"]), 0
+    codes = writer.create("codes", (rows, coder.row_bytes), np.uint8)
+    parts = []
+    for name in sorted(shards):
+        mine = shards[name].array(f"part-codes-{name}")
+        codes[done : done + len(mine)] = mine
+        done += len(mine)
+        parts.append(Sums(*(shards[name].array(f"part-{what}-{name}") for what in ("sums", "counts", "energy"))))
+    codec, nmse = coder.codec(Sums.together(parts))
+    for name, table in codec.tables.items():
+        writer.array(TABLE + name, table)
+    return _facts(codec, rows, codes.size, nmse)
 
 
 def _cost(params: Params, facts: Mapping[str, Facts]) -> Cost:
@@ -107,6 +154,10 @@ def _cost(params: Params, facts: Mapping[str, Facts]) -> Cost:
     nodes, columns, nnz = int(graph["num_nodes"]), int(graph["num_features"]), int(graph["x_nnz"])
     read = 4 * nodes * columns if graph["features"] == "dense" else 8 * nnz + 8 * (nodes + 1)
     written = _bytes(describe(params.codec, columns), graph)
+    if params.codec not in EXACT:
+        tables = parse(params.codec).table_bytes(columns)
+        sums = 8 * tables  # sums and counts in 8 bytes each, of the span, of all and as they are averaged
+        return Cost(read + written, 2 * written + tables, sums + 3 * CHUNK_BYTES + (96 << 20))
     # Dense fp32 is the mapped input itself; all else is built whole, beside one dense chunk and the column ids.
     built = 0 if params.codec == "fp32" and graph["features"] == "dense" else written
     ids = 12 * nnz if params.codec.startswith("lossless") else 0
@@ -118,7 +169,7 @@ STAGE = Stage(
     version=1,
     exact=True,
     params=Params,
-    roles=("graph",),
+    roles=("graph", "codebook"),
     reads=("features.codec",),
     resolve=_resolve,
     shards=_shards,

@@ -177,7 +177,7 @@ def test_unknown_columns_and_metadata_are_ignored(pack, tmp_path, monkeypatch):
         known = pa.schema(list(schema)[1:], metadata=schema.metadata)
         return to_batch(known, record).add_column(0, field, pa.array([[1, 2]], field.type))
 
-    monkeypatch.setattr(shard, "schema_of", lambda meta: schema_of(meta).insert(0, field))
+    monkeypatch.setattr(shard, "schema_of", lambda *about: schema_of(*about).insert(0, field))
     monkeypatch.setattr(shard, "to_batch", widened)
     records, expected = rewritten(pack, tmp_path, brand_new={"a": 1})
     assert all(same(a, b) for a, b in zip(records, expected, strict=True))

@@ -6,8 +6,9 @@ from hypothesis import strategies as st
 
 from stages.errors import BadInput, Corrupt
 from stages.quantize import STAGE
-from stages.quantize.codec import CODECS, Codec, decode, describe
-from stages.quantize.encode import Features, encode
+from stages.quantize.codec import EXACT, Codec, decode, describe
+from stages.quantize.encode import encode
+from stages.quantize.features import Features
 from tests.memory import run_stage
 from tests.packs import features, graph_reader
 
@@ -73,7 +74,7 @@ def test_half_floats_report_their_error(tmp_path):
 @given(
     rows=st.integers(0, 12),
     columns=st.integers(1, 70),
-    name=st.sampled_from(CODECS),
+    name=st.sampled_from(EXACT),
     sparse=st.booleans(),
     seed=st.integers(0, 2**16),
 )
@@ -108,11 +109,11 @@ def test_overflow_of_half_floats_names_row_and_column(tmp_path):
 @pytest.mark.parametrize(
     ("asked", "match"),
     [
-        ("sq4", "sq4: quantized features are not available in this version"),
+        ("sq3", "expected auto, fp32.*found sq3"),
         ("bifeat-vq16-256", "bifeat-vq16-256.*not available"),
         ("pq8", "pq8.*not available"),
         ("rq4", "rq4.*not available"),
-        ("zip", "expected auto, fp32, fp16 or lossless, found zip"),
+        ("zip", "expected auto, fp32, fp16, lossless, sq1.* found zip"),
         ("lossless", "expected features that are all 0 or 1"),
     ],
 )
@@ -128,8 +129,10 @@ def test_a_graph_without_features_is_refused():
 
 
 def test_foreign_descriptions_are_refused():
-    with pytest.raises(BadInput, match="codec sq4"):
-        Codec.from_json({"name": "sq4", "num_features": 8, "row_bytes": 4})
+    with pytest.raises(BadInput, match="found sq3"):
+        Codec.from_json({"name": "sq3", "num_features": 8, "row_bytes": 4})
+    with pytest.raises(BadInput, match="expected row_bytes"):
+        Codec.from_json({"name": "sq4", "num_features": 8, "row_bytes": 8})
     with pytest.raises(BadInput, match="expected row_bytes"):
         Codec.from_json({"name": "fp32", "num_features": 8, "row_bytes": 33})
 

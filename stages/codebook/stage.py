@@ -1,0 +1,129 @@
+"""Describes `codebook`: what a lossy codec encodes with, fitted out of core; recorded, as machines may differ."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from stages.errors import BadInput
+from stages.quantize.names import parse
+from stages.stage import Cost, Facts, Inputs, Reader, Shard, Stage, Writer
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+__all__ = ["STAGE", "Params", "sample_size"]
+
+SHARD_ROWS = 1 << 20
+_SAMPLE_ROWS = 131_072
+_SAMPLE_BYTES = 256 << 20
+_LEAST_ROWS = 4096
+_SEED = 0
+
+
+@dataclass(frozen=True)
+class Params:
+    """`codec`: a lossy codec's name. `sample`: most rows it is trained on. `seed` of the sample and of training."""
+
+    codec: str
+    sample: int
+    seed: int
+
+
+def sample_size(num_features: int) -> int:
+    """Most rows of a sample: 131,072, fewer of wide rows."""
+    return max(_LEAST_ROWS, min(_SAMPLE_ROWS, _SAMPLE_BYTES // (4 * max(1, num_features))))
+
+
+def _resolve(recipe: Mapping[str, Any], facts: Mapping[str, Facts]) -> Params:
+    codec, graph = str(recipe["features.codec"]), facts["graph"]
+    if graph["features"] == "none" or not graph["num_features"]:
+        raise BadInput(
+            "dataset: expected node features, found none", fix="add x, f4[num_nodes, num_features], to the data set"
+        )
+    parse(codec).row_bytes(int(graph["num_features"]))
+    return Params(codec, sample_size(int(graph["num_features"])), _SEED)
+
+
+def _shards(params: Params, inputs: Inputs) -> Sequence[Shard]:
+    del params
+    rows = int(inputs["graph"].facts["num_nodes"])
+    return [
+        Shard(f"rows-{start // SHARD_ROWS:05d}", start, min(start + SHARD_ROWS, rows))
+        for start in range(0, rows, SHARD_ROWS)
+    ]
+
+
+def _run(params: Params, inputs: Inputs, shard: Shard, writer: Writer) -> dict[str, Any]:
+    """Sum, least and largest of each column, and this span's rows of the sample."""
+    import numpy as np
+
+    from stages.codebook.sample import CHUNK_ROWS, sample_rows
+    from stages.quantize.features import Features
+
+    graph = inputs["graph"]
+    features = Features.from_reader(graph)
+    degree = np.diff(graph.array("indptr"))
+    columns = features.num_features
+    total, low, high = np.zeros(columns), np.full(columns, np.inf), np.full(columns, -np.inf)
+    sample = []
+    for start in range(shard.start, shard.stop, CHUNK_ROWS):
+        stop = min(start + CHUNK_ROWS, shard.stop)
+        rows = sample_rows(degree[start:stop], start, features.num_rows, params.sample, params.seed)
+        for first, block in features.chunks(start, stop):
+            features.check(block, first)
+            total += block.sum(0, dtype=np.float64)
+            low, high = np.minimum(low, block.min(0)), np.maximum(high, block.max(0))
+            mine = rows[(rows >= first) & (rows < first + len(block))]
+            sample.append(block[mine - first])
+        writer.progress(stop - shard.start, shard.stop - shard.start, "statistics")
+    writer.array(f"part-sample-{shard.name}", np.concatenate(sample))
+    writer.array(f"part-columns-{shard.name}", np.stack([total, low, high]))
+    return {"rows": shard.stop - shard.start}
+
+
+def _finish(params: Params, inputs: Inputs, shards: Mapping[str, Reader], writer: Writer) -> dict[str, Any]:
+    import numpy as np
+
+    from stages.codebook.fit import fit
+    from stages.quantize.coder import units
+
+    names = sorted(shards)
+    columns = np.stack([shards[name].array(f"part-columns-{name}") for name in names])
+    rows = int(inputs["graph"].facts["num_nodes"])
+    shift = (columns[:, 0].sum(0) / rows).astype(np.float32)
+    reach = np.maximum(columns[:, 2].max(0) - shift, shift - columns[:, 1].min(0))
+    sample = np.concatenate([shards[name].array(f"part-sample-{name}") for name in names])
+    fitted = {**fit(params.codec, sample, params.seed), "shift": shift, "scale": units(reach, rows)}
+    for name, values in fitted.items():
+        writer.array(name, values)
+    return {
+        "codec": params.codec,
+        "arrays": sorted(fitted),
+        "sample": len(sample),
+        "num_nodes": rows,
+        "num_features": sample.shape[1],
+    }
+
+
+def _cost(params: Params, facts: Mapping[str, Facts]) -> Cost:
+    graph = facts["graph"]
+    nodes, columns, nnz = int(graph["num_nodes"]), int(graph["num_features"]), int(graph["x_nnz"])
+    read = 4 * nodes * columns if graph["features"] == "dense" else 8 * nnz + 8 * (nodes + 1)
+    sample = 4 * columns * min(params.sample, nodes)
+    return Cost(read + 8 * nodes, parse(params.codec).table_bytes(columns), 3 * sample + 8 * nodes + (128 << 20))
+
+
+STAGE = Stage(
+    name="codebook",
+    version=1,
+    exact=False,
+    params=Params,
+    roles=("graph",),
+    reads=("features.codec",),
+    resolve=_resolve,
+    shards=_shards,
+    run=_run,
+    finish=_finish,
+    cost=_cost,
+)

@@ -1,0 +1,92 @@
+"""Feature rows of a graph, dense or sparse, a block at a time."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from stages.errors import BadInput
+from stages.quantize.sizes import BLOCK_ROWS, CHUNK_BYTES
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from numpy.typing import NDArray
+
+    from stages.stage import Reader
+
+__all__ = ["Features"]
+
+
+class Features:
+    """Feature rows of a graph, dense or sparse.
+
+    Parameters
+    ----------
+    num_features : number of columns.
+    x : f4[N, D], or None where the features are sparse.
+    indptr, indices, data : i8[N + 1], i4[nnz] sorted inside a row, f4[nnz] or None where all are ones.
+    """
+
+    def __init__(
+        self,
+        num_features: int,
+        x: NDArray[np.float32] | None = None,
+        indptr: NDArray[np.int64] | None = None,
+        indices: NDArray[np.int32] | None = None,
+        data: NDArray[np.float32] | None = None,
+    ) -> None:
+        self.num_features, self.x, self.data = num_features, x, data
+        self.indptr = np.zeros(1, np.int64) if indptr is None else indptr
+        self.indices = np.zeros(0, np.int32) if indices is None else indices
+        self.num_rows = len(x) if x is not None else self.indptr.size - 1
+
+    @classmethod
+    def from_reader(cls, graph: Reader) -> Features:
+        """The features of an ingested graph, mapped."""
+        columns = int(graph.facts["num_features"])
+        if graph.facts["features"] == "dense":
+            return cls(columns, graph.array("x"))
+        data = graph.array("x_data") if graph.has("x_data") else None
+        return cls(columns, None, graph.array("x_indptr"), graph.array("x_indices"), data)
+
+    def chunks(self, start: int = 0, stop: int | None = None) -> Iterator[tuple[int, NDArray[np.float32]]]:
+        """Dense rows `start` to `stop` in order: (first row, f4[rows, D]), at most about `CHUNK_BYTES` at a time.
+
+        `start` is a multiple of `BLOCK_ROWS`, as is every first row.
+        """
+        step = max(1, CHUNK_BYTES // (4 * BLOCK_ROWS * max(1, self.num_features))) * BLOCK_ROWS
+        stop = self.num_rows if stop is None else stop
+        for first in range(start, stop, step):
+            last = min(first + step, stop)
+            if self.x is not None:
+                yield first, np.ascontiguousarray(self.x[first:last], dtype=np.float32)
+                continue
+            begin, end = int(self.indptr[first]), int(self.indptr[last])
+            rows = np.repeat(np.arange(last - first), np.diff(self.indptr[first : last + 1]))
+            block = np.zeros((last - first, self.num_features), np.float32)
+            block[rows, self.indices[begin:end]] = 1.0 if self.data is None else self.data[begin:end]
+            yield first, block
+
+    def check(self, block: NDArray[np.float32], first: int) -> None:
+        """Refuse values that are not finite, by row and column; `first` is the node of the block's first row."""
+        sound = np.isfinite(block)
+        if not sound.all():
+            row, column = divmod(int(np.flatnonzero(~sound.reshape(-1))[0]), block.shape[1])
+            raise BadInput(
+                f"features: expected finite values, found {block[row, column]} at node {first + row}, column {column}",
+                fix="replace NaN and infinite values in the data set",
+            )
+
+    def ones(self) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
+        """(indptr i8[N + 1], indices i4[nnz]) of the ones of a binary matrix; stored zeros are left out."""
+        if self.x is None and self.data is None:
+            return self.indptr, self.indices
+        counts, ids = np.zeros(self.num_rows, np.int64), []
+        for first, block in self.chunks():
+            rows, columns = np.nonzero(block)
+            counts[first : first + len(block)] = np.bincount(rows, minlength=len(block))
+            ids.append(columns.astype(np.int32))
+        indptr = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+        return indptr, np.concatenate(ids) if ids else np.zeros(0, np.int32)

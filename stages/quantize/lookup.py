@@ -1,0 +1,95 @@
+"""Additive codes: a decoded row is the sum of one row of each table, the same bits in numpy and torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from stages.errors import Corrupt
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from numpy.typing import NDArray
+
+    from stages.quantize.names import Kind
+
+__all__ = ["Lookup", "expand"]
+
+
+@dataclass(frozen=True)
+class Lookup:
+    """Tables of an additive code, one for each code of a row.
+
+    Code u chooses row c of table u, `values[offset[u] + c * width ...]`, width = hi[u] - lo[u], which is added to
+    columns lo[u]..hi[u] of the row, in the order of the codes.
+
+    Attributes
+    ----------
+    num_features : columns of a decoded row; each is covered by a table at least.
+    unit : bytes of a code: 1, 2 or 4, little-endian.
+    entries : rows of every table; 256 where `unit` is 1, padded with zeros.
+    lo, hi, offset : i8[units].
+    values : f4[total].
+    """
+
+    num_features: int
+    unit: int
+    entries: int
+    lo: NDArray[np.int64]
+    hi: NDArray[np.int64]
+    offset: NDArray[np.int64]
+    values: NDArray[np.float32]
+
+    def __len__(self) -> int:
+        return len(self.lo)
+
+    def table(self, u: int) -> NDArray[np.float32]:
+        """f4[entries, hi[u] - lo[u]], a view."""
+        width = int(self.hi[u] - self.lo[u])
+        return self.values[self.offset[u] : self.offset[u] + self.entries * width].reshape(self.entries, width)
+
+    @cached_property
+    def disjoint(self) -> bool:
+        """Whether every column is covered by one table only."""
+        return int((self.hi - self.lo).sum()) == self.num_features
+
+    def decode(self, codes: NDArray[np.uint8], rows: NDArray[np.int32], out: NDArray[np.float32]) -> None:
+        """Write row i of `codes` (u1[n, row_bytes]) to `out[rows[i]]` (f4[m, num_features]).
+
+        Raises
+        ------
+        Corrupt
+            A code is outside its table.
+        """
+        from stages.quantize import tables
+
+        if not len(codes):
+            return
+        ids = np.ascontiguousarray(codes).view(f"<u{self.unit}")
+        if self.unit > 1 and int(ids.max()) >= self.entries:
+            raise Corrupt(f"codes: expected codes below {self.entries}, found {ids.max()}")
+        tables.add_rows(ids, rows, self.lo, self.hi, self.offset, self.values, out)
+
+
+def expand(kind: Kind, num_features: int, tables: Mapping[str, NDArray[Any]]) -> Lookup:
+    """Tables as stored, made ready for decoding. O(256 num_features) bytes for scalar codecs."""
+    return _scalar(kind.bits, num_features, np.asarray(tables["levels"], np.float32))
+
+
+def _scalar(bits: int, num_features: int, levels: NDArray[np.float32]) -> Lookup:
+    """Tables of bytes from `levels`, f4[num_features or 1, 2^bits]."""
+    per_byte = 8 // bits
+    lo = np.arange(0, num_features, per_byte, dtype=np.int64)
+    hi = np.minimum(lo + per_byte, num_features)
+    offset = 256 * lo
+    values = np.empty(256 * num_features, np.float32)
+    levels = np.broadcast_to(levels, (num_features, levels.shape[1]))
+    byte = np.arange(256)
+    for start, stop, at in zip(lo.tolist(), hi.tolist(), offset.tolist(), strict=True):
+        fields = (byte[:, None] >> (bits * np.arange(stop - start))) & (2**bits - 1)
+        values[at : at + 256 * (stop - start)] = levels[np.arange(start, stop), fields].reshape(-1)
+    return Lookup(num_features, 1, 256, lo, hi, offset, values)
