@@ -67,10 +67,10 @@ def _report(
     """The report, from what is stored."""
     history, sizes = {}, {}
     for b in built:
-        if b.node.stage not in ("train", "pack"):
+        if b.node.stage not in ("warmup", "train", "pack"):
             continue
         reader = store.open(b.node.stage, b.key)
-        if b.node.stage == "train" and reader.has("history.json"):
+        if b.node.stage != "pack" and reader.has("history.json"):
             history[b.node.id] = reader.path("history.json")
         if b.node.stage == "pack" and (found := read_sizes(reader)) is not None:
             sizes[str(b.node.instance["split"])] = found

@@ -17,6 +17,7 @@ from pipeline.report_html import NO_BREAK, count, number, page, percent, section
 from pipeline.report_learning import learning_curves
 from pipeline.report_origin import origin_sections
 from pipeline.report_records import record_sections
+from pipeline.report_soup import soup_sections, souped_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -66,6 +67,7 @@ def render(report: Report) -> str:
         ),
         _result(summary),
         section("Accuracy", _accuracies(summary)),
+        section("Soups", *_soups(report.built)),
         section("Learning curves", learning_curves(report.learning)),
         section("Stages", _stages(report), *_beside(report.beside)),
         section("Mini-batch records", *record_sections(summary, report.sizes)),
@@ -179,6 +181,11 @@ def _stages(report: Report) -> str:
         f'<div class="wide" tabindex="0" role="region" aria-label="Graph of the stages">{draw(nodes, artifacts)}</div>'
     )
     return picture + table(head, rows, about=about)
+
+
+def _soups(built: Sequence[Built]) -> list[str]:
+    souped = souped_of(built)
+    return [] if souped is None else soup_sections(souped)
 
 
 def _beside(files: Mapping[str, str]) -> list[str]:

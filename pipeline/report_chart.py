@@ -11,7 +11,7 @@ from pipeline.report_html import text
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-__all__ = ["Line", "bins", "histograms", "line_chart", "meter", "ticks"]
+__all__ = ["Line", "bins", "histograms", "line_chart", "meter", "svg", "ticks"]
 
 WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 460, 260, 52, 12, 30, 40
 ROW, BINS = 64, 16  # height of one histogram; about how many bars
@@ -46,7 +46,8 @@ def _step(rough: float) -> float:
     return next(power * m for m in (1, 2, 5, 10) if power * m >= rough * (1 - 1e-9))
 
 
-def _svg(width: int, height: int, title: str, about: str, body: Sequence[str]) -> str:
+def svg(width: int, height: int, title: str, about: str, body: Sequence[str]) -> str:
+    """A picture that a screen reader can name and describe."""
     named = f"<title>{text(title)}</title><desc>{text(about)}</desc>"
     size = f'viewBox="0 0 {width} {height}" width="{width}" height="{height}"'
     return f'<svg {size} role="img" aria-label="{text(title)}">{named}{"".join(body)}</svg>'
@@ -85,7 +86,7 @@ def line_chart(lines: Sequence[Line], title: str, about: str, x_label: str, scal
         elif points:
             path = "M" + " L".join(f"{x} {y}" for x, y in points)
             body.append(f'<path class="{"main" if line.strong else "other"}" d="{path}">{named}</path>')
-    return _svg(WIDTH, HEIGHT, title, about, body)
+    return svg(WIDTH, HEIGHT, title, about, body)
 
 
 def bins(rows: Mapping[str, Sequence[int]]) -> tuple[list[int], dict[str, list[int]]]:
@@ -137,7 +138,7 @@ def histograms(rows: Mapping[str, Sequence[int]], title: str, about: str, x_labe
         body.append(f'<text x="{along:.1f}" y="{floor + 18}" text-anchor="{anchor}">{value:,.0f}</text>')
     middle = (left + WIDTH - RIGHT) / 2
     body.append(f'<text x="{middle}" y="{height - 4}" text-anchor="middle">{text(x_label)}</text>')
-    return _svg(WIDTH, height, title, about, body)
+    return svg(WIDTH, height, title, about, body)
 
 
 def meter(part: float, whole: float, most: float, width: int = 120) -> str:

@@ -42,7 +42,8 @@ svg .other { stroke: var(--other); stroke-width: 1.2; fill: none; } svg .bar { f
 svg .dot { fill: var(--main); } svg .dim { fill: var(--other); } svg .over { fill: var(--mark); }
 svg .track { fill: var(--line); } svg .box { fill: var(--box); stroke: var(--other); }
 svg .box.built { stroke: var(--main); stroke-width: 2; } svg .box.missing { fill: none; stroke-dasharray: 4 3; }
-svg .name { fill: var(--ink); font-weight: 650; font-size: 13px; } svg .arrow { fill: var(--other); }
+svg .name { fill: var(--ink); font-weight: 650; font-size: 13px; } svg .ink { fill: var(--ink); }
+svg .minus { stroke: var(--mark); stroke-dasharray: 3 2; } svg .arrow { fill: var(--other); }
 svg.dag { min-width: 60rem; max-width: none; width: 100%; } svg.meter { display: inline-block; vertical-align: middle; }
 .key { display: inline-block; width: 1.4em; vertical-align: middle; border-top: 1.5px solid var(--other); }
 .key.best { border-top: 3px solid var(--main); }

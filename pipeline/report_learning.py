@@ -50,12 +50,16 @@ def curves(built: Sequence[Built], history: Mapping[str, Path]) -> list[Curve]:
         epochs = json.loads(history[b.node.id].read_bytes())
         rows = epochs["epochs"] if isinstance(epochs, dict) else epochs
         series = {
-            name: [(float(i), float(row[name])) for i, row in enumerate(rows, 1) if row.get(name) is not None]
+            name: [
+                (float(row.get("epoch", i)) + 1, float(row[name]))
+                for i, row in enumerate(rows)
+                if row.get(name) is not None
+            ]
             for name in ("loss", "valid_accuracy")
         }
-        found.append(
-            Curve(b.node.id, f"{b.node.id}, seed {b.facts.get('seed')}", series, b.facts.get("valid_accuracy"))
-        )
+        # A warm-up is nobody's model: it is never the best.
+        accuracy = None if b.node.stage == "warmup" else b.facts.get("valid_accuracy")
+        found.append(Curve(b.node.id, f"{b.node.id}, seed {b.facts.get('seed')}", series, accuracy))
     return found
 
 

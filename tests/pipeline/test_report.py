@@ -54,6 +54,7 @@ def test_a_whole_run(tmp_path):
     assert titles == [
         "toy",
         "Accuracy",
+        "Soups",
         "Learning curves",
         "Stages",
         "Mini-batch records",
@@ -66,7 +67,7 @@ def test_a_whole_run(tmp_path):
     assert "stockpot run toy.toml" in words
     lines = [attrs["class"] for tag, attrs in page.drawn if tag == "path" and attrs["class"] in ("main", "other")]
     assert lines.count("main") == 2  # loss and accuracy of the best single model
-    assert text.count('class="chosen"') == 1
+    assert text.count('class="chosen"') == 2
 
 
 def test_accuracies_are_those_of_the_summary():
