@@ -35,7 +35,7 @@ NAMES = ("gcn", "sage", "gat", "gin")
 
 TORCH_BYTES = 320 << 20  # torch, numba and their libraries in one process
 _PREFETCH = 2
-_NOT_MODEL = ("index", "warmup", "ema")
+_NOT_MODEL = ("index", "warmup", "ema", "norm", "precision")
 """Of `Params`, what no factory is told: it is the same for the models of one soup, or of the training alone."""
 
 
@@ -53,6 +53,7 @@ class Params:
     source_digest : of the source file of a factory's module.
     warmup : the first epochs, trained once for all ingredients by stage `warmup`.
     ema : share of the averaged weights that a step keeps; 0: the weights are not averaged.
+    norm : inside gin's convolutions: "batch"; nothing for other models.
     """
 
     model: str
@@ -75,6 +76,7 @@ class Params:
     source_digest: str = added("")
     warmup: int = added(0)
     ema: float = added(0.0)
+    norm: str = added("")
 
 
 def resolve(recipe: Mapping[str, Any], facts: Mapping[str, Facts]) -> Params:
@@ -145,6 +147,7 @@ def resolve(recipe: Mapping[str, Any], facts: Mapping[str, Facts]) -> Params:
         source_digest=source_digest(model) if own else "",
         warmup=int(get["warmup"]),
         ema=float(get["ema"]),
+        norm="batch" if model == "gin" else "",
     )
 
 

@@ -3,8 +3,9 @@
     python -m tests.bench.pipeline                                # embedded WordNet, and what lies in ../shared/data
     python -m tests.bench.pipeline --only real --graphs wordnet physics
     python -m tests.bench.pipeline --only growth                  # synthetic graphs of 10^5 to 10^7 stored edges
+    python -m tests.bench.pipeline --only bytes                   # bytes a node and an edge of every stage, fitted
     python -m tests.bench.pipeline --only full                    # 2.4M nodes, 62M stored edges, within 6 GiB
-    python -m tests.bench.pipeline --full                         # all three
+    python -m tests.bench.pipeline --full                         # all of them
 
 Every artifact is built anew, by the command users type. The projection is what `stockpot plan` says before anything is
 built, from counts alone; measured memory is what each task's process took above its start. Graphs without published
@@ -25,6 +26,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+from scipy.optimize import nnls
 
 SHARED = Path("../shared/data")
 GRAPHS = {
@@ -40,6 +42,11 @@ GRAPHS = {
 GROWTH = [(nodes, 10 * nodes) for nodes in (10_000, 62_500, 125_000, 250_000, 500_000, 1_000_000)]
 FULL = (2_400_000, 62_000_000)
 GROWTH_LIMIT = 2.3
+SHAPES = [(50_000, 2_000_000), (200_000, 1_000_000), (200_000, 4_000_000), (400_000, 2_000_000), (400_000, 8_000_000),
+          (800_000, 4_000_000)]  # fmt: skip
+"""Nodes and stored edges whose number differs by node, so that what a node and what an edge takes can be told apart."""
+LARGE = {"papers100M": (111_059_956, 3_228_124_712), "MAG240M": (121_751_666, 2_593_241_212)}
+"""Nodes and edges (both directions) of graphs only planned: MAG240M's papers and citations."""
 STAGES = ("ingest", "split", "partition", "quantize", "influence", "order", "pack", "train", "soup", "infer")
 
 
@@ -171,7 +178,7 @@ def synthetic(nodes: int, edges: int, features: int = 64) -> str:
 
 
 def growth(sizes: list[tuple[int, int]], repeats: int) -> list[dict]:
-    """Seconds and memory up to packed records, on graphs of one shape; fitted bytes an edge of each stage."""
+    """Seconds and memory up to packed records, on graphs of one shape."""
     rows: list[dict] = []
     made: dict[tuple[int, int], list[dict]] = {}
     seconds: dict[tuple[int, int], float] = {}
@@ -202,15 +209,42 @@ def growth(sizes: list[tuple[int, int]], repeats: int) -> list[dict]:
             entry("peak memory within the projection", f"{size[1]} edges: {row['stage']}", row["peak_bytes"],
                   row["projected_bytes"], "bytes", 1.0) for row in made[size]
         ]  # fmt: skip
-    print("\n| stage | base MB | bytes a stored edge (10 edges a node) | projected bytes an edge |")
-    print("|---|---|---|---|")
-    for stage in [row["stage"] for row in made[sizes[0]]]:
-        points = [(size[1], next(r for r in made[size] if r["stage"] == stage)) for size in sizes]
-        edges = np.array([p[0] for p in points], float)
-        slope, base = np.polyfit(edges, [p[1]["peak_bytes"] for p in points], 1)
-        planned, _ = np.polyfit(edges, [p[1]["projected_bytes"] for p in points], 1)
-        print(f"| {stage} | {base / 1e6:.0f} | {slope:.1f} | {planned:.1f} |", flush=True)
-        rows.append(entry("fitted bytes a stored edge", stage, slope, planned, "bytes/edge", None))
+    return rows
+
+
+def fitted(points: list[tuple[int, int]], values: list[float]) -> tuple[float, float, float]:
+    """(base, by node, by edge), none below 0, of the least squares fit of relative errors."""
+    weights = 1.0 / np.maximum(1.0, np.array(values, float))
+    terms = np.array([(1.0, nodes, edges) for nodes, edges in points]) * weights[:, None]
+    found, _ = nnls(terms, np.ones(len(points)))
+    return float(found[0]), float(found[1]), float(found[2])
+
+
+def state_bytes(shapes: list[tuple[int, int]]) -> list[dict]:
+    """Peak memory of every stage fitted by nodes and edges, beside what `plan` reckons with, here and far beyond."""
+    rows: list[dict] = []
+    made: dict[tuple[int, int], list[dict]] = {}
+    for shape in shapes:
+        with tempfile.TemporaryDirectory(prefix="stockpot-bench-") as temporary:
+            made[shape] = by_stage(build(synthetic(*shape), 0, ["pack", "order"], [], Path(temporary)))
+    print("\n| stage | measured: base MB, bytes a node, bytes a stored edge | projected: the same |", end="")
+    print(" worst measured / projected | " + " | ".join(f"fit at {name}'s size, GB" for name in LARGE) + " |")
+    print("|---|---|---|---|" + "---|" * len(LARGE))
+    for stage in [row["stage"] for row in made[shapes[0]]]:
+        at = [next(row for row in made[shape] if row["stage"] == stage) for shape in shapes]
+        ours = fitted(shapes, [row["peak_bytes"] for row in at])
+        plan = fitted(shapes, [row["projected_bytes"] for row in at])
+        worst = max(row["peak_bytes"] / row["projected_bytes"] for row in at)
+        far = [ours[0] + ours[1] * nodes + ours[2] * edges for nodes, edges in LARGE.values()]
+        print(
+            f"| {stage} | {ours[0] / 1e6:.0f}, {ours[1]:.1f}, {ours[2]:.1f} "
+            f"| {plan[0] / 1e6:.0f}, {plan[1]:.1f}, {plan[2]:.1f} | {worst:.2f} | "
+            + " | ".join(f"{value / 1e9:.1f}" for value in far) + " |",
+            flush=True,
+        )  # fmt: skip
+        rows.append(entry("worst memory of its projection", stage, worst, 1.0, "x", 1.0))
+        rows.append(entry("fitted bytes a node", stage, ours[1], plan[1], "bytes/node", None))
+        rows.append(entry("fitted bytes a stored edge", stage, ours[2], plan[2], "bytes/edge", None))
     return rows
 
 
@@ -231,7 +265,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--graphs", nargs="+", default=list(GRAPHS), choices=list(GRAPHS))
     parser.add_argument("--epochs", type=int, default=3)
-    parser.add_argument("--only", choices=["real", "growth", "full"])
+    parser.add_argument("--only", choices=["real", "growth", "bytes", "full"])
     parser.add_argument("--repeats", type=int, default=1, help="builds of each synthetic graph; the median counts")
     parser.add_argument("--full", action="store_true", help="also the largest graph, in the budget of --memory")
     parser.add_argument("--memory", default="6GiB")
@@ -241,6 +275,8 @@ def main() -> None:
         rows += real(args.graphs, args.epochs)
     if args.only in (None, "growth"):
         rows += growth(GROWTH, args.repeats)
+    if args.only in (None, "bytes"):
+        rows += state_bytes(SHAPES)
     if args.full or args.only == "full":
         rows += full(args.memory)
     commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False).stdout.strip()
