@@ -114,6 +114,7 @@ class Train:
         1.0, "largest factor on lr, weight_decay and the odds of dropout of all ingredients but the first"
     )
     ema: float = key(0.0, "share of the averaged weights a step keeps, e.g. 0.99; > 0: ingredients are such averages")
+    precision: Literal["fp32", "bf16"] = key("fp32", "fp32 | bf16: dense products of a training step in bfloat16")
     seed: int = key(0, "seed of the shared start; ingredient i draws its batches and dropout from seed + i")
     device: str = key("auto", "auto | cpu | cuda | cuda:N; auto is cuda where there is one")
     ranks: int = key(1, "processes that train one model together")

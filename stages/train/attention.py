@@ -23,6 +23,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
 from stages.ingest.csr import frozen
+from stages.train.precision import in_float32
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -263,6 +264,7 @@ class _Attend(torch.autograd.Function):
         return None, *backward(ctx.adj, z, source, target, attention, grad.contiguous())
 
 
+@in_float32
 def attend(adj: Adj, z: Tensor, source: Tensor, target: Tensor) -> Tensor:
     """Attention-weighted sum of the rows' neighbours.
 

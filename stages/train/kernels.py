@@ -9,6 +9,8 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
+from stages.train.precision import in_float32
+
 __all__ = ["dropout_mask", "norm_relu_dropout", "spmm"]
 
 
@@ -29,6 +31,7 @@ def _product(csr: Tensor, x: Tensor) -> Tensor:
     return torch.sparse.mm(csr, x) if x.is_cuda else torch.sparse.mm(csr, x, "sum")
 
 
+@in_float32
 def spmm(csr: Tensor, t_csr: Tensor | None, x: Tensor) -> Tensor:
     """`csr @ x`, whose gradient is `t_csr @ grad`: nothing is transposed at run time.
 
@@ -88,6 +91,7 @@ class _NormReluDropout(torch.autograd.Function):
         return dx, dw.mul_(ctx.scale), db.mul_(ctx.scale), None, None, None
 
 
+@in_float32
 def norm_relu_dropout(
     x: Tensor, weight: Tensor, bias: Tensor, eps: float, p: float, generator: torch.Generator | None
 ) -> Tensor:

@@ -54,6 +54,7 @@ class Params:
     warmup : the first epochs, trained once for all ingredients by stage `warmup`.
     ema : share of the averaged weights that a step keeps; 0: the weights are not averaged.
     norm : inside gin's convolutions: "batch"; nothing for other models.
+    precision : of a training step's dense products: "fp32" or "bf16".
     """
 
     model: str
@@ -77,6 +78,7 @@ class Params:
     warmup: int = added(0)
     ema: float = added(0.0)
     norm: str = added("")
+    precision: str = added("fp32")
 
 
 def resolve(recipe: Mapping[str, Any], facts: Mapping[str, Facts]) -> Params:
@@ -114,6 +116,7 @@ def resolve(recipe: Mapping[str, Any], facts: Mapping[str, Facts]) -> Params:
         ("vary", 1 <= get["vary"] <= 10, "a factor from 1 to 10"),
         ("ema", 0 <= get["ema"] < 1, "at least 0 and below 1"),
         ("schedule", get["schedule"] in ("plateau", "cosine", "constant"), "plateau, cosine or constant"),
+        ("precision", get["precision"] in ("fp32", "bf16"), "fp32 or bf16"),
     ):
         if not ok:
             raise BadInput(f"train.{name}: expected {expected}, found {get[name]}")
@@ -148,6 +151,7 @@ def resolve(recipe: Mapping[str, Any], facts: Mapping[str, Facts]) -> Params:
         warmup=int(get["warmup"]),
         ema=float(get["ema"]),
         norm="batch" if model == "gin" else "",
+        precision=str(get["precision"]),
     )
 
 
@@ -347,6 +351,7 @@ STAGE = Stage(
         "train.warmup",
         "train.vary",
         "train.ema",
+        "train.precision",
         "train.seed",
         "train.device",
         "train.ranks",

@@ -20,6 +20,7 @@ from stages.train.checkpoint import Kept, Progress
 from stages.train.ema import Ema
 from stages.train.evaluate import Score, count, evaluate, settings
 from stages.train.model import build_model
+from stages.train.precision import checked, products
 from stages.train.state import state_digest
 
 if TYPE_CHECKING:
@@ -105,6 +106,7 @@ def train(
         words.append(
             f"resumed with the checkpoint's {progress.threads} threads, not {threads}: sums would round differently"
         )
+    words += checked(params.precision, params.device)
     with settings(progress.threads):
         until = params.epochs if warmup is None else params.warmup
         best = _epochs(params, until, model, adam, progress, kept, train_steps, valid_steps, folder, report, identity)
@@ -173,7 +175,7 @@ def _epochs(
             done = int(progress.loader["step"])
         model.train()
         for step in train_steps:
-            found = _step(model, adam, step, epoch, done)
+            found = _step(model, adam, step, epoch, done, params.precision)
             done += 1
             if ema is not None:
                 ema.update(model)
@@ -212,8 +214,9 @@ def _epochs(
     return best
 
 
-def _step(model: Network, adam: torch.optim.Adam, step: Step, epoch: int, index: int) -> Score:
-    logits = model(step.x, step.adjs)
+def _step(model: Network, adam: torch.optim.Adam, step: Step, epoch: int, index: int, precision: str) -> Score:
+    with products(precision, step.y.device):
+        logits = model(step.x, step.adjs).float()
     loss = functional.cross_entropy(logits, step.y, ignore_index=-1, reduction="sum")
     found = count(logits.detach(), step.y, float(loss.detach()))
     if not math.isfinite(found.loss_sum):

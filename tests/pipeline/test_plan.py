@@ -287,6 +287,7 @@ CHANGES = {
     "train.warmup": 2,
     "train.vary": 2.0,
     "train.ema": 0.9,
+    "train.precision": "bf16",
     "train.seed": 7,
     "soup.method": "uniform",
     "infer.split": "all",
