@@ -14,6 +14,7 @@ import numpy as np
 from numba import njit
 
 from stages.errors import BadInput
+from stages.hag.bound import fewest_reads
 from stages.hag.greedy import merge_lists
 from stages.hag.hag import csr_crc, merged
 from stages.hag.merges import Merges
@@ -22,7 +23,7 @@ from stages.hag.working import distinct_rows, live, working_rows
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["Settings", "search"]
+__all__ = ["Prepared", "Settings", "prepared", "search", "search_prepared"]
 
 _GROUP = 1 << 17  # entries from which a run of components is searched alone
 UNLIMITED = 1 << 30
@@ -64,6 +65,63 @@ class Settings:
         return UNLIMITED if self.capacity is None else min(UNLIMITED, int(self.capacity * num_nodes))
 
 
+@dataclass(frozen=True, eq=False)
+class Prepared:
+    """A CSR made ready to be searched: each distinct row once, the entries that could be shared apart.
+
+    Attributes
+    ----------
+    num_rows ... same : as of `Merges`.
+    ptr, symbols : i8[D + 1], i4, CSR of the distinct rows.
+    degree : i4[symbols], distinct rows of each symbol that could be shared, 0 for the others.
+    row_id, column_id, lists_ptr, lists, t_ptr, t_lists, row_ends, column_ends : of `working_rows`.
+    """
+
+    num_rows: int
+    num_nodes: int
+    crc: int
+    plain_reads: int
+    plain_adds: int
+    column: NDArray[np.int32]
+    weight: NDArray[np.int32] | None
+    same: NDArray[np.int32]
+    ptr: NDArray[np.int64]
+    symbols: NDArray[np.int32]
+    degree: NDArray[np.int32]
+    row_id: NDArray[np.int32]
+    column_id: NDArray[np.int32]
+    lists_ptr: NDArray[np.int64]
+    lists: NDArray[np.int32]
+    t_ptr: NDArray[np.int64]
+    t_lists: NDArray[np.int32]
+    row_ends: NDArray[np.int64]
+    column_ends: NDArray[np.int64]
+
+    def fewest_reads(self, how: Settings) -> float:
+        """A floor under the reads of every HAG of this CSR, estimated on large graphs; see `stages.hag.bound`."""
+        shared = fewest_reads(self.lists_ptr, self.lists, self.t_ptr, self.t_lists, how.min_count, how.row_limit)
+        again = np.bincount(self.same, minlength=len(self.ptr) - 1)[self.ptr[1:] > self.ptr[:-1]] - 1
+        return shared + len(self.symbols) - len(self.lists) + int(again.sum())
+
+
+def prepared(
+    indptr: NDArray[Any], indices: NDArray[Any], num_nodes: int | None = None, how: Settings = Settings()
+) -> Prepared:
+    """Sort, merge equal columns and equal rows, set aside what is too rare. O(E + R log R)."""
+    num_rows = len(indptr) - 1
+    columns = num_rows if num_nodes is None else num_nodes
+    ptr, entries, times = merged(indptr, indices, columns)
+    column, weight = np.arange(columns, dtype=np.int32), None
+    if times is not None:
+        entries, column, weight = _split_by_multiplicity(ptr, entries, times, columns)
+    adds = int(np.maximum(ptr[1:] - ptr[:-1] - 1, 0).sum())
+    same, row_ptr, symbols = distinct_rows(ptr, entries)
+    rows, degree = live(row_ptr, symbols, len(column), how.min_count)
+    work = working_rows(row_ptr, symbols, rows, degree)
+    crc = csr_crc(indptr, indices)
+    return Prepared(num_rows, columns, crc, len(entries), adds, column, weight, same, row_ptr, symbols, degree, *work)
+
+
 def search(
     indptr: NDArray[Any],
     indices: NDArray[Any],
@@ -82,35 +140,28 @@ def search(
     num_nodes : columns of the CSR; as many as rows by default.
     """
     how = Settings() if settings is None else settings
-    num_rows = len(indptr) - 1
-    columns = num_rows if num_nodes is None else num_nodes
-    ptr, entries, times = merged(indptr, indices, columns)
-    column, weight = np.arange(columns, dtype=np.int32), None
-    if times is not None:
-        ptr, entries, column, weight = _split_by_multiplicity(ptr, entries, times, columns)
-    same, _, row_ptr, symbols = distinct_rows(ptr, entries)
-    rows, degree = live(row_ptr, symbols, len(column), how.min_count)
-    pairs, counts, applied, row_ptr, symbols = _search_components(row_ptr, symbols, rows, degree, how, columns, threads)
+    return search_prepared(prepared(indptr, indices, num_nodes, how), how, threads=threads)
+
+
+def search_prepared(work: Prepared, how: Settings, *, threads: int = 1) -> Merges:
+    """Merges of all components, by falling count. Overwrites the lists of `work`."""
+    found = _search_components(work, how, threads)
     return Merges(
-        num_rows,
-        columns,
-        crc=csr_crc(indptr, indices),
-        plain_reads=len(entries),
-        plain_adds=int(np.maximum(ptr[1:] - ptr[:-1] - 1, 0).sum()),
-        column=column,
-        weight=weight,
-        same=same,
-        pairs=pairs,
-        counts=counts,
-        applied=applied,
-        ptr=row_ptr,
-        symbols=symbols,
+        work.num_rows,
+        work.num_nodes,
+        work.crc,
+        work.plain_reads,
+        work.plain_adds,
+        work.column,
+        work.weight,
+        work.same,
+        *found,
     )
 
 
 def _split_by_multiplicity(
     ptr: NDArray[np.int64], entries: NDArray[np.int32], times: NDArray[np.int32], columns: int
-) -> tuple[NDArray[np.int64], NDArray[np.int32], NDArray[np.int32], NDArray[np.int32]]:
+) -> tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.int32]]:
     """One symbol for each column and multiplicity, sorted in each row; the columns themselves come first."""
     several = times > 1
     keys, number = np.unique(entries[several].astype(np.int64) << 32 | times[several], return_inverse=True)
@@ -120,23 +171,15 @@ def _split_by_multiplicity(
     symbols = symbols[np.lexsort((symbols, row))]
     column = np.r_[np.arange(columns), keys >> 32].astype(np.int32)
     weight = np.r_[np.ones(columns, np.int64), keys & 0xFFFFFFFF].astype(np.int32)
-    return ptr, symbols, column, weight
+    return symbols, column, weight
 
 
 def _search_components(
-    ptr: NDArray[np.int64],
-    symbols: NDArray[np.int32],
-    rows: NDArray[np.bool_],
-    degree: NDArray[np.int32],
-    how: Settings,
-    columns: int,
-    threads: int,
+    work: Prepared, how: Settings, threads: int
 ) -> tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.int32], NDArray[np.int64], NDArray[np.int32]]:
     """Merges of all components by falling count, and the rows after all of them."""
-    row_id, column_id, lists_ptr, lists, t_ptr, t_lists, row_ends, column_ends = working_rows(
-        ptr, symbols, rows, degree
-    )
-    most, first = how.most(columns), len(degree)
+    lists_ptr, lists, row_ends, column_ends = work.lists_ptr, work.lists, work.row_ends, work.column_ends
+    most, first = how.most(work.num_nodes), len(work.degree)
     groups = _groups(lists_ptr[row_ends])
 
     def one(group: tuple[int, int]) -> tuple[NDArray[np.int32], ...]:
@@ -144,7 +187,8 @@ def _search_components(
         low, high = lists_ptr[r0], lists_ptr[r1]
         lists[low:high] -= s0
         return merge_lists(
-            lists_ptr[r0 : r1 + 1] - low, lists[low:high], t_ptr[s0 : s1 + 1] - low, t_lists[low:high] - r0,
+            lists_ptr[r0 : r1 + 1] - low, lists[low:high], work.t_ptr[s0 : s1 + 1] - low,
+            work.t_lists[low:high] - r0,
             how.min_count, most, how.row_limit,
         )  # fmt: skip
 
@@ -157,16 +201,17 @@ def _search_components(
     number = np.empty(len(order), np.int32)
     number[order] = first + np.arange(len(order), dtype=np.int32)
     pairs = np.empty((len(counts), 2), np.int32)
-    size, start = np.zeros(len(row_id), np.int32), 0
+    size, start = np.zeros(len(work.row_id), np.int32), 0
     for (g0, g1), part in zip(groups, found, strict=True):
         (r0, r1), (s0, s1) = row_ends[[g0, g1]], column_ends[[g0, g1]]
-        names = np.concatenate([column_id[s0:s1], number[start : start + len(part[1])]])
+        names = np.concatenate([work.column_id[s0:s1], number[start : start + len(part[1])]])
         pairs[start : start + len(part[1])] = names[part[0]]
         _rename(lists_ptr[r0 : r1 + 1], part[3], lists, names)
         size[r0:r1] = part[3]
         start += len(part[1])
     applied = np.concatenate([np.empty(0, np.int32), *(part[2] for part in found)])[order]
-    return pairs[order], counts[order], applied, *_whole_rows(ptr, symbols, degree, row_id, lists_ptr, size, lists)
+    rows = _whole_rows(work.ptr, work.symbols, work.degree, work.row_id, lists_ptr, size, lists)
+    return pairs[order], counts[order], applied, *rows
 
 
 def _groups(ends: NDArray[np.int64]) -> list[tuple[int, int]]:

@@ -52,7 +52,7 @@ def _twins(
 
 def distinct_rows(
     indptr: NDArray[np.int64], indices: NDArray[np.int32]
-) -> tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.int64], NDArray[np.int32]]:
+) -> tuple[NDArray[np.int32], NDArray[np.int64], NDArray[np.int32]]:
     """Rows with the same columns, once each: hashed, then compared. O(E + R log R).
 
     Parameters
@@ -62,17 +62,16 @@ def distinct_rows(
     Returns
     -------
     same : i4[R], number of the distinct row that each row is
-    first : i4[D], the first row that is each distinct row, rising
     ptr, columns : i8[D + 1], i4, CSR of the distinct rows
     """
     hashes = _hashes(indptr, indices)
     same = _twins(indptr, indices, hashes, np.argsort(hashes, kind="stable"))
     first = np.flatnonzero(same == np.arange(len(same))).astype(np.int32)
     if len(first) == len(same):
-        return same, first, indptr, indices
+        return same, indptr, indices
     number = np.empty(len(same), np.int32)
     number[first] = np.arange(len(first), dtype=np.int32)
-    return number[same], first, *_rows(indptr, indices, first)
+    return number[same], *_rows(indptr, indices, first)
 
 
 @njit(cache=True, nogil=True)

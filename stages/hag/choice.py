@@ -1,0 +1,93 @@
+"""One HAG for a CSR, or none: searched where one could pay, shaped to what costs least, kept where it does pay."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from stages.hag.cost import GAIN, Counts, Rates, gain
+from stages.hag.search import Settings, prepared, search_prepared
+from stages.hag.shape import Outline, Shape, build, outline
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    from stages.hag.hag import Hag
+    from stages.hag.merges import Merges
+
+__all__ = ["SHAPES", "Choice", "choose", "find"]
+
+SHAPES = tuple(Shape(keep=keep, depth=depth) for keep in (0, 1, 4, 16) for depth in (1, 2, 4, 8))
+"""What is tried: an outline of each costs a pass over what the search left."""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The HAG, None where it does not pay, and why.
+
+    Attributes
+    ----------
+    possible : most that any HAG could gain, by a floor (an estimate of it on large graphs) under its reads.
+    predicted : gain of the best one that was found; 1 where nothing was searched.
+    """
+
+    hag: Hag | None
+    possible: float
+    predicted: float
+
+
+def plain_counts(merges: Merges) -> Counts:
+    """Counts of the plain CSR."""
+    return Counts(merges.plain_reads, merges.num_rows, 0)
+
+
+def choose(
+    merges: Merges, rates: Rates, row_bytes: Sequence[int], *, shapes: Sequence[Shape] = SHAPES
+) -> tuple[Outline, float]:
+    """The outline of the largest predicted gain, the first of equal ones, and that gain."""
+    best: tuple[Outline, float] | None = None
+    for shape in shapes:
+        plan = outline(merges, shape)
+        found = gain(
+            rates, plain_counts(merges), Counts(plan.reads, merges.num_rows + plan.nodes, plan.levels), row_bytes
+        )
+        if best is None or found > best[1]:
+            best = plan, found
+    if best is None:
+        raise ValueError("no shapes to choose from")
+    return best
+
+
+def find(
+    indptr: NDArray[Any],
+    indices: NDArray[Any],
+    num_nodes: int | None = None,
+    *,
+    rates: Rates,
+    row_bytes: Sequence[int],
+    least: float = GAIN,
+    settings: Settings | None = None,
+    threads: int = 1,
+) -> Choice:
+    """Search a CSR and keep the best HAG if it is predicted to be `least` times as fast as the plain CSR.
+
+    Where even the floor under its reads would not do, nothing is searched: that costs about as much as counting the
+    columns two rows share.
+
+    Parameters
+    ----------
+    indptr, indices, num_nodes, settings, threads : as of `stages.hag.search.search`.
+    row_bytes : bytes of a row of each product of a training step (or pass), so 4 times the width of each layer in fp32.
+    least : 0 keeps the best one, whatever is predicted.
+    """
+    how = Settings() if settings is None else settings
+    work = prepared(indptr, indices, num_nodes, how)
+    plain = Counts(work.plain_reads, work.num_rows, 0)
+    possible = gain(rates, plain, Counts(work.fewest_reads(how), work.num_rows, 0), row_bytes)
+    if possible < least:
+        return Choice(None, possible, 1.0)
+    merges = search_prepared(work, how, threads=threads)
+    plan, predicted = choose(merges, rates, row_bytes)
+    return Choice(build(merges, plan) if predicted >= least else None, possible, predicted)
