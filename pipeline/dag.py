@@ -102,7 +102,7 @@ def build(recipe: Recipe) -> list[Node]:
         read = {**read, "start": "warmup"}
     ingredients = {f"ingredient:{i}": f"train:{i}" for i in range(recipe.train.ingredients)}
     nodes += [_node(f"train:{i}", "train", read, index=i) for i in range(recipe.train.ingredients)]
-    nodes.append(_node("soup", "soup", {"valid": "pack:valid", **ingredients}))
+    nodes.append(_node("soup", "soup", {"train": "pack:train", "valid": "pack:valid", **ingredients}))
     outputs = "pack:infer" if own_outputs else "pack:test"
     predict = {"outputs": outputs, "soup": "soup", **ingredients, "graph": "ingest", "codes": "quantize"}
     nodes.append(_node("infer", "infer", predict))

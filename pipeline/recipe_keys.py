@@ -122,10 +122,10 @@ class Train:
 
 @dataclass(frozen=True)
 class Soup:
-    method: Literal["auto", "best", "uniform", "greedy", "gis", "learned", "partition"] = key(
-        "auto", "auto | best | uniform | greedy; auto takes the best of them on validation"
+    method: Literal["auto", "best", "uniform", "greedy", "gis", "learned", "signed", "partition"] = key(
+        "auto", "auto | best | uniform | greedy | gis | learned | signed | partition; auto: the first that none beats"
     )
-    holdout: float = key(0.0, "share of valid kept from training's early stop for souping")
+    holdout: float = key(0.0, "share of valid kept from training's early stop for souping, in [0, 1)")
 
 
 @dataclass(frozen=True)

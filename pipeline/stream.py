@@ -258,6 +258,10 @@ class Steps:
         self.epoch = int(state["epoch"])
         self._handed = self.first = min(step, len(self))
 
+    def __getitem__(self, i: int) -> Any:
+        """Step `i` of the epoch, made now; the position is left alone."""
+        return self.make(self.plan(self.epoch)[i])
+
     def __iter__(self) -> Iterator[Any]:
         first, self.first = self.first, 0
         self._handed = first

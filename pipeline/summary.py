@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 __all__ = ["Built", "accuracy_rows", "summarise"]
 
 _SPLITS = ("train", "valid", "test", "infer")
-_METHODS = ("best", "uniform", "greedy")  # as tables list them; others follow by name
+_METHODS = ("best", "uniform", "greedy", "gis", "learned", "signed", "partition")  # as tables list them
 
 
 @dataclass(frozen=True)

@@ -2,38 +2,41 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from stages.errors import BadInput
 from stages.soup.alike import check_alike
 from stages.stage import Cost, Facts, Inputs, Reader, Shard, Stage, Writer, added
-from stages.train.stage import TORCH_BYTES, resolved_device, step_bytes
+from stages.train.stage import TORCH_BYTES, checked_holdout, resolved_device, step_bytes
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-    from pathlib import Path
+    from collections.abc import Iterator, Mapping, Sequence
 
-    from stages.train.evaluate import Score
+    from stages.step import Step
 
 __all__ = ["METHODS", "STAGE", "Params", "ingredients"]
 
-METHODS = ("best", "uniform", "greedy")
-"""From the simplest on: a tie on validation goes to the simpler."""
-_LATER = ("gis", "learned", "partition")
-_HIDDEN = 1024  # width reckoned with until an ingredient says its own
+METHODS = ("best", "uniform", "greedy", "gis", "learned", "signed", "partition")
+"""As `stages.soup.kitchen.METHODS`, which imports torch."""
+KEEP_BYTES = 1 << 28
+"""Most bytes of prepared validation records kept for the next pass; the others are read again."""
+_CALIBRATION = 16  # training records on which a soup's batch norms are measured
+_HIDDEN, _LAYERS = 1024, 3  # reckoned with until an ingredient says its own
+_SAMPLED = 4096  # as `stages.soup.kitchen.SAMPLE`
 
 
 @dataclass(frozen=True)
 class Params:
-    """`method`: "auto", the best of `METHODS` on validation, or one of them. "best" is made in any case.
+    """`method`: "auto", what is best on validation, or one of `METHODS`. "best" is made in any case.
 
-    `device`: where candidates are evaluated; averages are made on the CPU.
+    `device`: where candidates are evaluated; averages are made on the CPU. `holdout`: share of the validation outputs
+    that training did not look at; above 0, soups are made and compared on these alone.
     """
 
     method: str
     device: str = added("cpu")
+    holdout: float = added(0.0)
 
 
 def ingredients(roles: Mapping[str, Any]) -> list[str]:
@@ -43,21 +46,11 @@ def ingredients(roles: Mapping[str, Any]) -> list[str]:
 
 def _resolve(recipe: Mapping[str, Any], facts: Mapping[str, Facts]) -> Params:
     method, holdout = str(recipe["soup.method"]), float(recipe["soup.holdout"])
-    if method in _LATER:
-        raise BadInput(
-            f"soup.method: {method!r} is not available in this version; expected auto, {', '.join(METHODS)}",
-            fix="--set soup.method=auto",
-        )
     if method not in ("auto", *METHODS):
         raise BadInput(
             f"soup.method: expected auto, {', '.join(METHODS)}, found {method!r}", fix="--set soup.method=auto"
         )
-    if holdout != 0:
-        raise BadInput(
-            f"soup.holdout: a share held out for souping is not available; expected 0, found {holdout:g}",
-            fix="--set soup.holdout=0.0",
-        )
-    return Params(method, resolved_device(str(recipe["train.device"])))
+    return Params(method, resolved_device(str(recipe["train.device"])), checked_holdout(holdout))
 
 
 def _shards(params: Params, inputs: Inputs) -> Sequence[Shard]:
@@ -80,82 +73,52 @@ def _compatible(paths: Sequence[Any]) -> tuple[dict[str, Any], str]:
 
 
 def _run(params: Params, inputs: Inputs, shard: Shard, writer: Writer) -> dict[str, Any]:
-    from stages.soup.average import greedy, uniform
-    from stages.soup.memory import Peak
-    from stages.train.evaluate import evaluate, open_steps, settings
+    from stages.soup.batches import Batches
+    from stages.soup.kitchen import cook
+    from stages.soup.scorer import Scorer
+    from stages.soup.stack import Stack
+    from stages.train.evaluate import open_steps, settings
+    from stages.train.holdout import Outputs
     from stages.train.model import build_model
-    from stages.train.state import read_state, state_digest, write_state
+    from stages.train.state import read_state, write_state
 
-    roles = ingredients(inputs)
-    paths = [inputs[role].path("model.safetensors") for role in roles]
+    paths = [inputs[role].path("model.safetensors") for role in ingredients(inputs)]
     config, init_digest = _compatible(paths)
-    wanted = METHODS if params.method == "auto" else tuple(dict.fromkeys(("best", params.method)))
-    evaluations = len(paths) + ("uniform" in wanted) + (len(paths) - 1 if "greedy" in wanted else 0)
-    model, done = build_model(config).to(params.device), 0
-    scores: dict[str, Score] = {}  # by digest of the weights: equal candidates are evaluated once
-    steps = open_steps(inputs["valid"], model, shuffle=False, device=params.device)
+    model = build_model(config).to(params.device)
+    stack = Stack([read_state(path)[0] for path in paths], model)
+    steps = open_steps(inputs["valid"], model, training=True, shuffle=False, device=params.device)
+    if params.holdout:
+        steps = Outputs(steps, params.holdout, held=True)
 
-    def load(i: int) -> dict[str, Any]:
-        return read_state(paths[i])[0]
+    def calibration() -> Iterator[Step]:
+        some = open_steps(inputs["train"], model, shuffle=False, device=params.device)
+        return (some[i] for i in range(min(len(some), _CALIBRATION)))
 
-    def score(state: Mapping[str, Any], text: str) -> Score:
+    batches = Batches(model, steps, min(KEEP_BYTES, max(0, writer.memory_bytes - TORCH_BYTES) // 2))
+    done, total = 0, len(batches) + 8
+
+    def report(text: str) -> None:
         nonlocal done
-        key = state_digest(state)
-        if key not in scores:
-            model.load_state_dict(state)
-            scores[key] = evaluate(model, steps)
         done += 1
-        writer.progress(done, max(done, evaluations), f"{text} valid {100 * scores[key].accuracy:.2f} %")
-        return scores[key]
+        writer.progress(min(done, total), total, text)
 
-    methods: dict[str, dict[str, Any]] = {}
-    files: dict[str, Path] = {}
-    seconds: dict[str, float] = {}
-    peaks: dict[str, int] = {}
     with settings(writer.threads):
-        started = time.perf_counter()
-        with Peak() as ranked:
-            single = [score(load(i), f"ingredient {i}") for i in range(len(paths))]
-        if not single[0].labelled:
-            raise BadInput(
-                "valid split: expected labelled nodes to choose a soup on, found none",
-                fix="label some of its nodes, or change the split",
-            )
-        order = sorted(range(len(paths)), key=lambda i: single[i].rank, reverse=True)
-        ranking = time.perf_counter() - started
-        for name in wanted:
-            started = time.perf_counter()
-            with Peak(0 if name == "uniform" else ranked.bytes) as peak:
-                if name == "best":
-                    state, members = load(order[0]), order[:1]
-                elif name == "uniform":
-                    state, members = uniform(load, range(len(paths))), list(range(len(paths)))
-                else:
-                    state, members = greedy(
-                        load, order, single[order[0]].accuracy, lambda s: score(s, "greedy").accuracy
-                    )
-                found = score(state, name)
-            methods[name] = {"valid_accuracy": found.accuracy, "valid_loss": found.loss, "members": members}
-            # Uniform needs no ranking; its figure is the average and one evaluation.
-            seconds[name] = time.perf_counter() - started + (0.0 if name == "uniform" else ranking)
-            peaks[name] = peak.bytes
-            metadata = {"config": config, "init_digest": init_digest, "method": name, **methods[name]}
-            files[name] = writer.path(f"soup-{name}.safetensors")
-            write_state(files[name], state, metadata)
-    # Accuracy alone decides, and max() keeps the first of equals: the simpler method.
-    chosen = max(wanted, key=lambda name: methods[name]["valid_accuracy"]) if params.method == "auto" else params.method
-    state, metadata = read_state(files[chosen])
-    write_state(writer.path("chosen.safetensors"), state, metadata)
-    writer.note("seconds", seconds)
-    writer.note("peak_bytes", peaks)
-    return {
-        "chosen": chosen,
-        "methods": methods,
-        "ingredients": [{"valid_accuracy": s.accuracy, "valid_loss": s.loss} for s in single],
-        "labelled": single[0].labelled,
-        "init_digest": init_digest,
-        "num_parameters": sum(values.numel() for values in state.values()),
-    }
+        scorer = Scorer(model, stack, batches, calibration)
+        cooked = cook(scorer, method=params.method, report=report)
+        for name, made in cooked.soups.items():
+            scorer.put(made.alpha)
+            found = cooked.facts["methods"][name]
+            metadata = {"config": config, "init_digest": init_digest, "method": name, **found}
+            state = stack.state(made.alpha, model)
+            write_state(writer.path(f"soup-{name}.safetensors"), state, metadata)
+            if name == cooked.chosen:
+                write_state(writer.path("chosen.safetensors"), state, metadata)
+    writer.note("seconds", cooked.seconds)
+    writer.note("peak_bytes", cooked.peaks)
+    writer.note("phases", cooked.phases)
+    writer.note("remarks", cooked.remarks)
+    parameters = sum(p.numel() for p in stack.parameters.values())
+    return {**cooked.facts, "init_digest": init_digest, "num_parameters": parameters}
 
 
 def _finish(params: Params, inputs: Inputs, shards: Mapping[str, Reader], writer: Writer) -> dict[str, Any]:
@@ -168,17 +131,21 @@ def _cost(params: Params, facts: Mapping[str, Facts]) -> Cost:
     weights = 4 * max((int(facts[role].get("num_parameters", 0)) for role in roles), default=0)
     hidden = max((int(facts[role].get("hidden", _HIDDEN)) for role in roles), default=_HIDDEN)
     floats = max((int(facts[role].get("edge_floats", 0)) for role in roles), default=0)
-    step = step_bytes(hidden, valid, edge_floats=floats)
-    reads = (2 * len(roles) + 1) * int(valid["bytes"]) + 3 * len(roles) * weights
-    return Cost(reads, (len(METHODS) + 1) * weights, TORCH_BYTES + step + 8 * weights)
+    layers = max((int(facts[role].get("layers", _LAYERS)) for role in roles), default=_LAYERS)
+    step = step_bytes(hidden, valid, layers=layers, edge_floats=floats)
+    kept = min(KEEP_BYTES, int(valid["records"]) * step_bytes(1, valid))
+    logits = 2 * len(roles) * int(valid["num_classes"]) * (2 * _SAMPLED + 2 * int(valid["records"]))
+    # Each pass reads what is not kept; every method weighs all ingredients some hundred times.
+    reads = (2 * len(roles) + 1) * int(valid["bytes"]) + 100 * len(roles) * weights
+    return Cost(reads, (len(METHODS) + 1) * weights, TORCH_BYTES + step + kept + 3 * logits + 8 * weights)
 
 
 STAGE = Stage(
     name="soup",
-    version=1,
+    version=2,
     exact=False,
     params=Params,
-    roles=("valid", "ingredient*"),
+    roles=("train", "valid", "ingredient*"),
     reads=("soup.method", "soup.holdout", "train.device"),
     resolve=_resolve,
     shards=_shards,

@@ -21,6 +21,7 @@ __all__ = [
     "STAGE",
     "TORCH_BYTES",
     "Params",
+    "checked_holdout",
     "cost",
     "edge_floats",
     "parameter_bytes",
@@ -35,7 +36,7 @@ NAMES = ("gcn", "sage", "gat", "gin")
 
 TORCH_BYTES = 320 << 20  # torch, numba and their libraries in one process
 _PREFETCH = 2
-_NOT_MODEL = ("index", "warmup", "ema", "norm", "precision")
+_NOT_MODEL = ("index", "warmup", "ema", "norm", "precision", "holdout")
 """Of `Params`, what no factory is told: it is the same for the models of one soup, or of the training alone."""
 
 
@@ -55,6 +56,7 @@ class Params:
     ema : share of the averaged weights that a step keeps; 0: the weights are not averaged.
     norm : inside gin's convolutions: "batch"; nothing for other models.
     precision : of a training step's dense products: "fp32" or "bf16".
+    holdout : share of the validation outputs that early stop does not look at: they are for souping.
     """
 
     model: str
@@ -79,6 +81,7 @@ class Params:
     ema: float = added(0.0)
     norm: str = added("")
     precision: str = added("fp32")
+    holdout: float = added(0.0)
 
 
 def resolve(recipe: Mapping[str, Any], facts: Mapping[str, Facts]) -> Params:
@@ -152,12 +155,29 @@ def resolve(recipe: Mapping[str, Any], facts: Mapping[str, Facts]) -> Params:
         ema=float(get["ema"]),
         norm="batch" if model == "gin" else "",
         precision=str(get["precision"]),
+        holdout=checked_holdout(float(recipe["soup.holdout"])),
     )
 
 
 def _rounded(asked: float, varied: float) -> float:
     """`asked` untouched where it is not varied, else to four digits, so that what was trained can be read and typed."""
     return asked if abs(varied - asked) <= 1e-12 * abs(asked) else float(f"{varied:.4g}")
+
+
+def checked_holdout(share: float) -> float:
+    """`soup.holdout`, a share in [0, 1).
+
+    Raises
+    ------
+    BadInput
+        It is none.
+    """
+    if not 0 <= share < 1:
+        raise BadInput(
+            f"soup.holdout: expected a share of the validation split, 0 or more and below 1, found {share:g}",
+            fix="--set soup.holdout=0.5",
+        )
+    return share
 
 
 def resolved_device(asked: str) -> str:
@@ -205,6 +225,7 @@ def trained(
 ) -> dict[str, Any]:
     """Train on packed records, write `model.safetensors` and `history.json`, return the facts; see `trainer.train`."""
     from stages.train.evaluate import open_steps
+    from stages.train.holdout import Outputs
     from stages.train.model import build_model, save_model
     from stages.train.trainer import train
 
@@ -223,6 +244,8 @@ def trained(
         device=params.device,
     )
     valid_steps = open_steps(inputs["valid"], model, shuffle=False, prefetch=_PREFETCH, device=params.device)
+    if params.holdout:
+        valid_steps = Outputs(valid_steps, params.holdout, held=False)
     identity = {role: inputs[role].digest for role in sorted(inputs)}
     result = train(
         params,
@@ -358,6 +381,7 @@ STAGE = Stage(
         "graph.normalization",
         "graph.mass",
         "graph.self_loops",
+        "soup.holdout",
     ),
     resolve=resolve,
     shards=_shards,

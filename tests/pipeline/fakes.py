@@ -29,7 +29,7 @@ READS = {
     "quantize": ("features.codec",),
     "pack": (),
     "train": ("train.model", "train.hidden", "train.epochs", "train.seed"),
-    "soup": ("soup.method",),
+    "soup": ("soup.method", "soup.holdout"),
     "infer": ("infer.full_graph",),
 }
 ROLES = {
@@ -41,7 +41,7 @@ ROLES = {
     "quantize": ("graph",),
     "pack": ("graph", "partition", "records", "codes"),
     "train": ("train", "valid", "order"),
-    "soup": ("valid", "ingredient*"),
+    "soup": ("train", "valid", "ingredient*"),
     "infer": ("outputs", "soup", "ingredient*", "graph", "codes"),
 }
 EXACT = {"ingest", "split", "influence", "order", "quantize", "pack"}

@@ -38,7 +38,12 @@ def test_ids_and_wiring():
     assert found["influence:valid"].instance == {"split": "valid"}
     assert found["train:1"].inputs == {"train": "pack:train", "valid": "pack:valid", "order": "order"}
     assert found["train:1"].instance == {"index": 1}
-    assert found["soup"].inputs == {"valid": "pack:valid", "ingredient:0": "train:0", "ingredient:1": "train:1"}
+    assert found["soup"].inputs == {
+        "train": "pack:train",
+        "valid": "pack:valid",
+        "ingredient:0": "train:0",
+        "ingredient:1": "train:1",
+    }
     assert found["infer"].inputs["outputs"] == "pack:test"
 
 

@@ -231,8 +231,7 @@ def test_edge_weights_are_projected(tmp_path):
         ("train.ranks=2", "train.ranks"),
         ("train.dropout=1.0", "train.dropout"),
         ("train.layers=0", "train.layers"),
-        ("soup.holdout=0.5", "soup.holdout"),
-        ("soup.method=gis", "gis"),
+        ("soup.holdout=1.5", "soup.holdout"),
         ("order.method=overlap", "overlap"),
     ],
 )
@@ -290,6 +289,7 @@ CHANGES = {
     "train.precision": "bf16",
     "train.seed": 7,
     "soup.method": "uniform",
+    "soup.holdout": 0.5,
     "infer.split": "all",
     "infer.top_k": 4,
     "infer.full_graph": False,
@@ -305,7 +305,6 @@ FIXED = {
     "order.cache": "only 0 in this version",
     "train.device": "auto is what this machine has",
     "train.ranks": "only 1 in this version",
-    "soup.holdout": "only 0 in this version",
     "resources.scheduler": "only local in this version",
 }
 

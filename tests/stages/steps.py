@@ -108,6 +108,9 @@ class Loader:
     def __len__(self):
         return len(self.steps)
 
+    def __getitem__(self, i):
+        return self.steps[i]
+
     def set_epoch(self, epoch):
         if epoch != self.epoch:
             self.epoch, self.at, self.resume = epoch, 0, 0

@@ -28,7 +28,7 @@ RECIPE = {
     "train.patience": 5, "train.seed": 1, "train.warmup": 0, "train.vary": 1.0, "train.ema": 0.0,
     "train.precision": "fp32",
     "train.device": "cpu", "train.ranks": 1, "graph.normalization": "rw", "graph.mass": "row", "graph.self_loops": True,
-    "index": 2,
+    "index": 2, "soup.holdout": 0.0,
 }  # fmt: skip
 CONFIG = {"num_features": 8, "num_classes": 3, "hidden": 16, "layers": 3, "dropout": 0.5, "model": "gcn", "heads": 4}
 
