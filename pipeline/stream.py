@@ -16,6 +16,7 @@ from pipeline.prefetch import Prefetch
 from pipeline.records import Records
 from pipeline.transfer import Transfer, checked_device
 from stages.errors import BadInput, Conflict
+from stages.hag.step import hag_adjs, step_hag
 from stages.pack.join import join
 from stages.pack.layers import Weights, transposes, trimmed
 from stages.quantize.codec import decode
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from pipeline.transfer import Sent
     from stages.pack.join import Joined
     from stages.pack.layers import Matrix
+    from stages.pack.record import Record
     from stages.stage import Reader
 
 __all__ = ["Order", "Steps", "csr_tensor"]
@@ -86,6 +88,7 @@ class Steps:
     prefetch : steps prepared ahead by a thread; 0 prepares each when it is asked for.
     dtype, device : of the tensors; values are computed in float32 and converted last.
     pin_memory : pinned tensors on the CPU; copies to a GPU start from pinned memory in any case.
+    hag : multiply by the shared partial sums of records that hold them; for models that read no single edge.
     transform : called with every step, on the preparing thread; never part of a key.
 
     Attributes
@@ -116,6 +119,7 @@ class Steps:
         dtype: torch.dtype = torch.float32,
         device: torch.device | str = "cpu",
         pin_memory: bool = False,
+        hag: bool = False,
         transform: Callable[[Any], Any] | None = None,
     ) -> None:
         for name, value, least in (
@@ -136,7 +140,7 @@ class Steps:
         self.weights, self.transposes = Weights(adj, normalization, mass, self_loops), transposes
         self.shuffle, self.drop_last, self.prefetch = shuffle, drop_last, prefetch
         self.rank, self.world_size = rank, world_size
-        self.dtype, self.transform = dtype, transform
+        self.dtype, self.transform, self.hag = dtype, transform, hag
         self.transfer = Transfer(checked_device(device, pin=pin_memory), pin=pin_memory)
         self.epoch, self.first, self._handed = 0, 0, 0
         quiet_csr()
@@ -298,9 +302,12 @@ class Steps:
         parts = [self.store[i] for i in records]
         joined = join(parts, layers=L)
         nodes = joined.num_sampled_nodes.tolist()
+        adjs = self.shared(parts, joined) if self.hag else None
+        if adjs is None:
+            adjs = self.adjs(self.matrices(joined), symmetric=self.weights.symmetric and joined.symmetric)
         return Step(
             x=self.features(parts, joined),
-            adjs=self.adjs(self.matrices(joined), symmetric=self.weights.symmetric and joined.symmetric),
+            adjs=adjs,
             y=self.tensor(joined.y.astype(np.int64)),
             n_id=self.tensor(joined.n_id.astype(np.int64)),
             input_id=self.tensor(joined.input_id.astype(np.int64)),
@@ -310,16 +317,30 @@ class Steps:
 
     def matrices(self, joined: Joined, layers: int | None = None) -> list[Matrix]:
         """Matrices of a joined step, the first applied first."""
-        weighted = joined.deg_w is not None and self.weights.adj == "norm"
-        deg = joined.deg_w if weighted and joined.deg_w is not None else joined.deg
         return trimmed(
             self.weights,
             self.num_layers if layers is None else layers,
             joined.num_sampled_nodes,
             joined.indptr,
             joined.indices,
-            deg,
-            joined.weight if weighted else None,
+            *self._measured(joined),
+        )
+
+    def _measured(self, joined: Joined) -> tuple[NDArray[Any], NDArray[np.float32] | None]:
+        """Degrees and edge weights that the values of the matrices follow from."""
+        if joined.deg_w is None or self.weights.adj != "norm":
+            return joined.deg, None
+        return joined.deg_w, joined.weight
+
+    def shared(self, parts: Sequence[Record], joined: Joined) -> tuple[Adj, ...] | None:
+        """The same matrices by the records' HAGs, each with the transpose asked for; None where no record has one."""
+        found = step_hag(parts, joined)
+        if found is None:
+            return None
+        moved = None if self.transfer.device.type == "cpu" else self.transfer.moved
+        deg, weight = self._measured(joined)
+        return hag_adjs(
+            found, self.weights, self.num_layers, joined, deg, weight, transposes=self.transposes, moved=moved
         )
 
     def adjs(self, matrices: Sequence[Matrix], *, symmetric: bool) -> tuple[Adj, ...]:

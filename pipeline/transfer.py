@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from stages.errors import BadInput
+from stages.hag.matrix import HagMatrix
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -130,6 +131,8 @@ def tensors_of(value: Any) -> Iterator[Tensor]:
     elif isinstance(value, (list, tuple)):
         for item in value:
             yield from tensors_of(item)
+    elif isinstance(value, HagMatrix):
+        yield from value.tensors()
     elif hasattr(value, "to_dict"):  # torch_geometric's Data
         yield from tensors_of(value.to_dict())
 

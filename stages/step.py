@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from torch import Tensor
 
-__all__ = ["Adj", "Step"]
+__all__ = ["Adj", "Sparse", "Step"]
+
+Sparse = Any
+"""A sparse CSR tensor, or a `stages.hag.matrix.HagMatrix`, which has its shape and its product with a dense matrix."""
 
 
 @dataclass(frozen=True)
@@ -19,15 +22,15 @@ class Adj:
 
     Attributes
     ----------
-    csr : sparse CSR f4[rows, cols]; row = destination, local ids; rows = nodes of hops <= L - l, cols = of hops
+    csr : sparse f4[rows, cols]; row = destination, local ids; rows = nodes of hops <= L - l, cols = of hops
         <= L - l + 1. The rows are the first nodes of the columns: the self feature of row i is x[i].
-    t_csr : sparse CSR f4[cols, rows], the exact transpose of `csr`; None where no backward pass reads it.
+    t_csr : sparse f4[cols, rows], the exact transpose of `csr`; None where no backward pass reads it.
     places : i4[nnz], where each entry of `t_csr` stands in `csr`: values that are computed while training (attention)
         are transposed by it. None where no backward pass reads it.
     """
 
-    csr: Tensor
-    t_csr: Tensor | None = None
+    csr: Sparse
+    t_csr: Sparse | None = None
     places: Tensor | None = None
 
 

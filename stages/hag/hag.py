@@ -20,7 +20,7 @@ from stages.errors import BadInput
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["Hag", "check", "cover", "csr_crc", "merged", "plain"]
+__all__ = ["Hag", "check", "cover", "csr_crc", "fault", "merged", "plain"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -183,12 +183,12 @@ def check(hag: Hag, indptr: NDArray[Any], indices: NDArray[Any]) -> None:
     found = csr_crc(indptr, indices)
     if found != hag.crc:
         raise BadInput(f"the HAG was searched on a CSR with checksum {hag.crc:08x}, this one has {found:08x}", fix=mend)
-    wrong = _fault(hag)
+    wrong = fault(hag)
     if wrong:
         raise BadInput(f"the HAG is not well formed: {wrong}", fix=mend)
 
 
-def _fault(hag: Hag) -> str:
+def fault(hag: Hag) -> str:
     """What is wrong with the levels, or nothing."""
     for name, ptr, last in (
         ("level_ptr", hag.level_ptr, hag.num_aggregations),

@@ -28,10 +28,14 @@ __all__ = ["HagMatrix", "extreme", "product"]
 class HagMatrix:
     """`diag(left) A diag(right)`, A the CSR that a HAG stands for. One direction: its transpose is another one.
 
+    With a diagonal, that many times row i of x is added to row i: the sum without its own term, where the HAG has the
+    self-loops and the model does not, or the other way round.
+
     Parameters
     ----------
     hag : of A.
     left, right : f[rows], f[cols] on one device; None where all are 1.
+    diagonal : f[rows or less], of the first rows, which are the first columns; None where there is none.
     moved : brings a tensor to the device of the products; None: they run on the CPU.
 
     Attributes
@@ -44,11 +48,12 @@ class HagMatrix:
         hag: Hag,
         left: Tensor | None = None,
         right: Tensor | None = None,
+        diagonal: Tensor | None = None,
         moved: Callable[[Tensor], Tensor] | None = None,
     ) -> None:
         self.shape = (hag.num_rows, hag.num_nodes)
         self.reads = hag.reads
-        self._factors = left, right
+        self._factors, self._diagonal = (left, right), diagonal
         self._cast: dict[torch.dtype, tuple[Tensor, Tensor]] = {}
         self._levels: _Levels | None = None
         self._plan: Schedule | None = None
@@ -56,6 +61,11 @@ class HagMatrix:
             self._plan = schedule(hag, torch.get_num_threads())
         else:
             self._levels = _Levels(hag, moved)
+
+    def tensors(self) -> list[Tensor]:
+        """Those on the device of the products."""
+        levels = [] if self._levels is None else [t for part in self._levels.parts for t in part[2:]]
+        return [t for t in (*self._factors, self._diagonal, *levels) if t is not None]
 
     def product(self, x: Tensor) -> Tensor:
         """f[rows, dim] of `x` f[cols, dim], without a gradient. O(reads dim).
@@ -69,21 +79,28 @@ class HagMatrix:
             left, right = self._factors
             x = x.detach().to(wide)
             out = self._levels.product(x if right is None else x * right.to(wide)[:, None])
-            return (out if left is None else out * left.to(wide)[:, None]).to(kind)
+            out = out if left is None else out * left.to(wide)[:, None]
+            return self._with_diagonal(out, x).to(kind)
         left, right = self._as(wide)
         out = torch.empty((self.shape[0], x.shape[1]), dtype=wide)
         source = x.detach().to(wide).contiguous().numpy()
         sums(self._plan, source, right.numpy(), left.numpy(), out.numpy(), torch.get_num_threads())
-        return out.to(kind)
+        return self._with_diagonal(out, x.detach()).to(kind)
+
+    def _with_diagonal(self, out: Tensor, x: Tensor) -> Tensor:
+        if self._diagonal is not None:
+            count = self._diagonal.numel()
+            out[:count].addcmul_(self._diagonal.to(out.dtype)[:, None], x[:count].to(out.dtype))
+        return out
 
     def extreme(self, x: Tensor, sign: int) -> tuple[Tensor, Tensor]:
         """(largest values of every row, f[rows, dim], and the columns they came from, -1 where a row is empty).
 
-        sign : 1, or -1 for the smallest. The factors play no part. Of equal values the first column is named.
+        sign : 1, or -1 for the smallest. Factors and diagonal play no part. Of equal values the first column is named.
         """
         if self._plan is None:
             assert self._levels is not None
-            return self._levels.extreme(x, sign)
+            return self._levels.extreme(x.detach(), sign)
         wide = x.dtype if x.dtype == torch.float64 else torch.float32
         out = torch.empty((self.shape[0], x.shape[1]), dtype=wide)
         arg = torch.empty((self.shape[0], x.shape[1]), dtype=torch.int32)
@@ -146,7 +163,7 @@ class _Levels:
         raise AssertionError("a HAG has results")
 
     def extreme(self, x: Tensor, sign: int) -> tuple[Tensor, Tensor]:
-        values = self._buffer(x.detach())
+        values = self._buffer(x)
         columns = torch.arange(self.cols, device=x.device)[:, None].expand(-1, x.shape[1])
         places = torch.full(values.shape, -1, device=x.device)
         places[: self.cols] = columns

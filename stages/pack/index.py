@@ -14,6 +14,7 @@ import numpy as np
 import pyarrow as pa
 
 from stages.errors import BadInput, Corrupt
+from stages.hag.columns import mismatch as hag_mismatch
 from stages.pack.schema import FORMAT, KEY, canonical, metadata
 
 if TYPE_CHECKING:
@@ -173,6 +174,8 @@ def mismatch(index: Index, i: int, record: Record) -> str | None:
     for what, (expected, found) in checks.items():
         if expected != found:
             return f"{what}: expected {expected}, found {found}"
+    if (wrong := hag_mismatch(record)) is not None:
+        return wrong
     if not np.array_equal(label_counts(record.y, index.label_counts.shape[1]), index.label_counts[i]):
         return "labels: their counts differ from the index"
     return None

@@ -33,7 +33,7 @@ class Joined:
     num_sampled_nodes, block_ptr : i8[h], i4[h, K + 1].
     indptr, indices, weight : CSR of the first rows: all where the join was whole, hops <= layers - 1 where trimmed.
     y, input_id : [o].
-    kept : rows of each record that are in it, the first ones.
+    kept : rows of each record that are in it, the first ones. whole : those of them whose edges are in it.
     rows : row of each of them here, i4[kept] for each record; None where a single record stands as it is.
     """
 
@@ -46,6 +46,7 @@ class Joined:
     y: NDArray[np.int32]
     input_id: NDArray[np.int64]
     kept: tuple[int, ...]
+    whole: tuple[int, ...]
     rows: tuple[NDArray[np.int32], ...] | None = None
     weight: NDArray[np.float32] | None = None
     deg_w: NDArray[np.float32] | None = None
@@ -157,6 +158,7 @@ def join(records: Sequence[Record], layers: int | None = None) -> Joined:
             y=first.y,
             input_id=first.input_id,
             kept=(n,),
+            whole=(w,),
             weight=None if first.weight is None else first.weight[:e],
             deg_w=None if first.deg_w is None else first.deg_w[:n],
             out_deg=None if first.out_deg is None else first.out_deg[:n],
@@ -200,6 +202,7 @@ def join(records: Sequence[Record], layers: int | None = None) -> Joined:
         y=_placed(outputs, [r.y for r in records]),
         input_id=_placed(outputs, [r.input_id for r in records]),
         kept=tuple(kept),
+        whole=tuple(whole),
         rows=tuple(rows[a:b] for a, b in pairwise(base)),
         weight=out[2] if weighted else None,
         deg_w=_optional(rows, kept, [r.deg_w for r in records]),

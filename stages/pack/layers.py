@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-__all__ = ["ADJ", "MASS", "NORMALIZATION", "Matrix", "Weights", "adjacency", "transposes", "trimmed"]
+__all__ = ["ADJ", "MASS", "NORMALIZATION", "Matrix", "Weights", "adjacency", "scales", "transposes", "trimmed"]
 
 ADJ = ("plain", "plain+loops", "norm", "mean")
 NORMALIZATION = ("sym", "rw", "none")
@@ -222,6 +222,26 @@ def _factors(
     return row.astype(np.float32), ones
 
 
+def scales(
+    how: Weights,
+    rows: int,
+    indptr: NDArray[np.integer[Any]],
+    deg: NDArray[Any],
+    weight: NDArray[np.float32] | None = None,
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """(a f4[rows], b f4[cols]) of a matrix with A_ij = a_i b_j w_ij, w = 1 on the diagonal and without weights.
+
+    Parameters
+    ----------
+    rows : of the matrix. indptr : of the pattern without loops. deg : of the columns. weight : as in `trimmed`.
+    """
+    if weight is None or how.adj != "norm":
+        inside: NDArray[Any] = np.diff(indptr[: rows + 1])
+    else:
+        inside = row_sums(indptr[: rows + 1], weight[: int(indptr[rows])])
+    return _factors(how, deg, inside, rows)
+
+
 def _matrix(
     how: Weights,
     rows: int,
@@ -231,12 +251,9 @@ def _matrix(
     weight: NDArray[np.float32] | None,
 ) -> Matrix:
     nnz = int(indptr[rows])
+    left, right = scales(how, rows, indptr, deg, weight)
     if weight is None or how.adj != "norm":
         weight = np.zeros(0, np.float32)
-        inside: NDArray[Any] = np.diff(indptr[: rows + 1])
-    else:
-        inside = row_sums(indptr[: rows + 1], weight[:nnz])
-    left, right = _factors(how, deg, inside, rows)
     size = nnz + rows * how.loops
     kind = np.int32 if size <= INT32_MAX else np.int64
     source = indptr[: rows + 1].astype(kind, copy=False)

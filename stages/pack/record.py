@@ -28,6 +28,7 @@ class Record:
     codes : u1[n, row_bytes], or u1[total] beside `code_indptr`, i4[n + 1], where rows vary in length.
     t_indptr, t_indices, out_deg : the transpose and the out-degree i4[n]; directed graphs only.
     weight, deg_w : f4[e], f4[n], edge weights and their sums in the whole graph; weighted graphs only.
+    hag_* : shared partial sums of its CSR, see `stages.hag.columns`; empty where the plain CSR is as fast.
     """
 
     n_id: NDArray[np.integer[Any]]
@@ -45,6 +46,13 @@ class Record:
     out_deg: NDArray[np.int32] | None = None
     weight: NDArray[np.float32] | None = None
     deg_w: NDArray[np.float32] | None = None
+    hag_about: NDArray[np.int64] | None = None
+    hag_level_ptr: NDArray[np.int32] | None = None
+    hag_indptr: NDArray[np.int32] | None = None
+    hag_indices: NDArray[np.int32] | None = None
+    hag_out_indptr: NDArray[np.int32] | None = None
+    hag_out_indices: NDArray[np.int32] | None = None
+    hag_scale: NDArray[np.float32] | None = None
 
     @property
     def num_nodes(self) -> int:

@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 from stages.errors import BadInput, Corrupt
+from stages.hag.columns import COLUMNS as HAG_COLUMNS
 from stages.pack.record import Record
 from stages.quantize.codec import EXACT
 from stages.quantize.names import FAMILIES
@@ -42,7 +43,7 @@ MAGIC_BYTES = 8
 REQUIRES = frozenset({*(f"codec:{name}" for name in (*EXACT, *FAMILIES)), "rounds"})
 """What a file may ask of its reader, as far as this version knows; "rounds": to read one round's records an epoch."""
 
-OPTIONAL = ("code_indptr", "t_indptr", "t_indices", "out_deg", "weight", "deg_w")
+OPTIONAL = ("code_indptr", "t_indptr", "t_indices", "out_deg", "weight", "deg_w", *HAG_COLUMNS)
 COLUMNS = ("n_id", "num_sampled_nodes", "block_ptr", "indptr", "indices", "deg", "y", "input_id", "codes", *OPTIONAL)
 INT32_MAX = 2**31 - 1
 
@@ -64,6 +65,8 @@ def _types(meta: Mapping[str, Any]) -> dict[str, pa.DataType]:
         types |= dict.fromkeys(("t_indptr", "t_indices", "out_deg"), pa.int32())
     if meta["weighted"]:
         types |= dict.fromkeys(("weight", "deg_w"), pa.float32())
+    if "hag" in meta:
+        types |= {name: pa.from_numpy_dtype(kind) for name, kind in HAG_COLUMNS.items()}
     return {name: types[name] for name in COLUMNS if name in types}
 
 

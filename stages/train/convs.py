@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from stages.train.attention import attend
-from stages.train.kernels import spmm
+from stages.train.kernels import reads, spmm
 
 if TYPE_CHECKING:
     from stages.step import Adj
@@ -27,7 +27,7 @@ _SPMM_COST = 6  # one element of a sparse product costs about as much as 6 multi
 def _aggregate_first(adj: Adj, in_dim: int, out_dim: int, *, backward_x: bool) -> bool:
     """Whether (A x) W is cheaper than A (x W), forward and backward counted; the results are the same."""
     rows, cols = adj.csr.shape
-    nnz = adj.csr.values().numel()
+    nnz = reads(adj.csr)
     passes = 3 if backward_x else 2
     first = passes * rows * in_dim * out_dim + (2 if backward_x else 1) * _SPMM_COST * nnz * in_dim
     last = passes * cols * in_dim * out_dim + 2 * _SPMM_COST * nnz * out_dim

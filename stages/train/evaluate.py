@@ -82,6 +82,7 @@ def open_steps(reader: Reader, model: Network, *, training: bool = False, **opti
         mass=config["mass"],
         self_loops=config["self_loops"],
         transposes=model.transposes if training else "none",
+        hag=model.shares,
         **options,
     )
 

@@ -40,6 +40,7 @@ class Foreign(nn.Module):
     step: a resumed training draws the same.
     """
 
+    shares = False  # it is called with edges
     transposes = "none"  # its operators find their own gradients
 
     def __init__(self, module: Any, config: Mapping[str, Any]) -> None:

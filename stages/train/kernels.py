@@ -2,21 +2,30 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
+from stages.hag.matrix import HagMatrix
 from stages.train.precision import in_float32
 
-__all__ = ["dropout_mask", "norm_relu_dropout", "spmm"]
+if TYPE_CHECKING:
+    from stages.step import Sparse
+
+__all__ = ["dropout_mask", "norm_relu_dropout", "reads", "spmm"]
+
+
+def reads(csr: Sparse) -> int:
+    """Rows of `x` that a product reads: entries of a CSR tensor, fewer of a HAG."""
+    return int(csr.reads if isinstance(csr, HagMatrix) else csr.values().numel())
 
 
 class _Spmm(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, csr: Tensor, t_csr: Tensor, x: Tensor) -> Tensor:
+    def forward(ctx: Any, csr: Sparse, t_csr: Sparse, x: Tensor) -> Tensor:
         ctx.t_csr = t_csr  # plain attribute: a sparse matrix that never needs a gradient
         return _product(csr, x)
 
@@ -26,24 +35,26 @@ class _Spmm(torch.autograd.Function):
         return None, None, _product(ctx.t_csr, grad.contiguous())
 
 
-def _product(csr: Tensor, x: Tensor) -> Tensor:
+def _product(csr: Sparse, x: Tensor) -> Tensor:
+    if isinstance(csr, HagMatrix):
+        return csr.product(x)
     # The native kernel behind the reduction is a third faster than MKL's behind a plain `mm`; CPU only.
     return torch.sparse.mm(csr, x) if x.is_cuda else torch.sparse.mm(csr, x, "sum")
 
 
 @in_float32
-def spmm(csr: Tensor, t_csr: Tensor | None, x: Tensor) -> Tensor:
+def spmm(csr: Sparse, t_csr: Sparse | None, x: Tensor) -> Tensor:
     """`csr @ x`, whose gradient is `t_csr @ grad`: nothing is transposed at run time.
 
     Parameters
     ----------
-    csr : sparse CSR f4[rows, cols].
-    t_csr : sparse CSR f4[cols, rows], its exact transpose; None where `x` needs no gradient.
+    csr : sparse f4[rows, cols], see `stages.step.Adj`.
+    t_csr : sparse f4[cols, rows], its exact transpose; None where `x` needs no gradient.
     x : f4[cols, dim].
 
     Returns
     -------
-    f4[rows, dim]; O(nnz dim). No gradient is computed where `x` needs none.
+    f4[rows, dim]; O(reads dim). No gradient is computed where `x` needs none.
     """
     if not (x.requires_grad and torch.is_grad_enabled()):
         return _product(csr, x)

@@ -36,10 +36,12 @@ class Model(nn.Module):
     config : what `build_model` was given, stored with the weights.
     generator : source of the dropout masks; torch's default generator where None.
     adj : the matrix it reads, see `stages.pack.layers.Weights`.
+    shares : whether its matrices may be HAGs, products that add shared partial sums once.
     transposes : what of it a training step's backward pass reads, see `pipeline.stream.Steps`.
     """
 
     adj = "plain"
+    shares = True
 
     def __init__(self, config: Mapping[str, Any]) -> None:
         super().__init__()
@@ -127,6 +129,8 @@ class GAT(Model):
 
     Reads `adj="plain+loops"`, or "plain" where `self_loops` is off: attention is softmax over the row's entries.
     """
+
+    shares = False  # its weights differ by edge
 
     def __init__(self, config: Mapping[str, Any]) -> None:
         self.heads = int(config["heads"])

@@ -5,14 +5,14 @@ import scipy.sparse as sp
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stages.hag.hag import _fault, cover, plain
+from stages.hag.hag import cover, fault, plain
 from stages.hag.levels import head, joined, transposed
 from stages.hag.trie import build_trie, trie_hag
 from tests.stages.hags import csr_arrays, graphs, pair_greedy
 
 
 def same(hag, matrix):
-    assert not _fault(hag)
+    assert not fault(hag)
     assert (cover(hag) != sp.csr_matrix(matrix)).nnz == 0
 
 

@@ -20,7 +20,8 @@ paths = pytest.mark.parametrize("path", list(BY_LEVELS))
 
 def pair(a, path, left=None, right=None, most=20):
     hag = pair_greedy(*csr_arrays(a), a.shape[1], most=most)
-    return HagMatrix(hag, left, right, BY_LEVELS[path]), HagMatrix(transposed(hag), right, left, BY_LEVELS[path])
+    moved = BY_LEVELS[path]
+    return HagMatrix(hag, left, right, moved=moved), HagMatrix(transposed(hag), right, left, moved=moved)
 
 
 def example(seed=0, rows=30, cols=30):
@@ -40,6 +41,18 @@ def test_products_within_rounding_of_the_sum_of_absolute_terms(path, a, seed):
     found = pair(a, path, left, right)[0].product(x)
     terms = torch.from_numpy(a.toarray()).double() * left[:, None].double() * right.double()
     assert ((found.double() - terms @ x.double()).abs() <= 1e-5 * (terms @ x.double().abs())).all()
+
+
+@paths
+def test_a_diagonal_takes_a_rows_own_term_away(path):
+    a = sp.csr_matrix(example().toarray() | np.eye(30, dtype=int))
+    less = torch.full((30,), -1.0)
+    x = torch.randn(30, 4)
+    bare = torch.from_numpy((a - sp.identity(30)).toarray()).float()
+    hag = pair_greedy(*csr_arrays(a), 30, most=20)
+    torch.testing.assert_close(HagMatrix(hag, diagonal=less, moved=BY_LEVELS[path]).product(x), bare @ x)
+    turned = HagMatrix(transposed(hag), diagonal=less, moved=BY_LEVELS[path])
+    torch.testing.assert_close(turned.product(x), bare.T @ x)
 
 
 @paths
