@@ -18,6 +18,7 @@ from stages.hag.bound import fewest_reads
 from stages.hag.greedy import merge_lists
 from stages.hag.hag import csr_crc, merged
 from stages.hag.merges import Merges
+from stages.hag.repair import merge_neighbours
 from stages.hag.working import distinct_rows, live, working_rows
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ __all__ = ["Prepared", "Settings", "prepared", "search", "search_prepared"]
 
 _GROUP = 1 << 17  # entries from which a run of components is searched alone
 UNLIMITED = 1 << 30
+METHODS = ("greedy", "repair")
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,7 @@ class Settings:
     min_count : rows a pair must stand in to be merged. 3: a merge of 2 saves an addition and no read.
     capacity : most merges as a share of the columns; None: all there are.
     row_limit : rows of more columns that could be shared are merged, not counted: that costs the square of a row.
+    method : greedy, or repair for graphs of many long hubs: less is found, in time near linear (`stages.hag.repair`).
 
     Raises
     ------
@@ -48,6 +51,7 @@ class Settings:
     min_count: int = 3
     capacity: float | None = None
     row_limit: int = 2048
+    method: str = "greedy"
 
     def __post_init__(self) -> None:
         if self.capacity is not None and not self.capacity >= 0:
@@ -55,12 +59,20 @@ class Settings:
                 f"hag.capacity is {self.capacity}, expected a share of the nodes, 0 or more",
                 fix="--set hag.capacity=auto",
             )
+        if self.method not in METHODS:
+            raise BadInput(f"hag search method {self.method!r}, expected {' | '.join(METHODS)}", fix="method='greedy'")
         if self.min_count < 2:
             raise BadInput(
                 f"a pair must stand in 2 rows at least to be shared, min_count is {self.min_count}", fix="min_count=3"
             )
 
-    def most(self, num_nodes: int) -> int:
+    def merge(self, num_nodes: int, *rows: NDArray[Any]) -> tuple[NDArray[np.int32], ...]:
+        """Merges of some rows, `ptr, lists, t_ptr, t_lists` of `merge_lists`, of a CSR with so many columns."""
+        if self.method == "repair":
+            return merge_neighbours(rows[0], rows[1], len(rows[2]) - 1, self.min_count, self._most(num_nodes))
+        return merge_lists(*rows, self.min_count, self._most(num_nodes), self.row_limit)
+
+    def _most(self, num_nodes: int) -> int:
         """Most merges of a CSR with so many columns."""
         return UNLIMITED if self.capacity is None else min(UNLIMITED, int(self.capacity * num_nodes))
 
@@ -179,18 +191,20 @@ def _search_components(
 ) -> tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.int32], NDArray[np.int64], NDArray[np.int32]]:
     """Merges of all components by falling count, and the rows after all of them."""
     lists_ptr, lists, row_ends, column_ends = work.lists_ptr, work.lists, work.row_ends, work.column_ends
-    most, first = how.most(work.num_nodes), len(work.degree)
+    first = len(work.degree)
     groups = _groups(lists_ptr[row_ends])
 
     def one(group: tuple[int, int]) -> tuple[NDArray[np.int32], ...]:
         (r0, r1), (s0, s1) = row_ends[list(group)], column_ends[list(group)]
         low, high = lists_ptr[r0], lists_ptr[r1]
         lists[low:high] -= s0
-        return merge_lists(
-            lists_ptr[r0 : r1 + 1] - low, lists[low:high], work.t_ptr[s0 : s1 + 1] - low,
+        return how.merge(
+            work.num_nodes,
+            lists_ptr[r0 : r1 + 1] - low,
+            lists[low:high],
+            work.t_ptr[s0 : s1 + 1] - low,
             work.t_lists[low:high] - r0,
-            how.min_count, most, how.row_limit,
-        )  # fmt: skip
+        )
 
     with ThreadPoolExecutor(threads) as pool:
         found = list(pool.map(one, groups))
