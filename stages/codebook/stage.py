@@ -41,7 +41,13 @@ def _resolve(recipe: Mapping[str, Any], facts: Mapping[str, Facts]) -> Params:
         raise BadInput(
             "dataset: expected node features, found none", fix="add x, f4[num_nodes, num_features], to the data set"
         )
-    parse(codec).row_bytes(int(graph["num_features"]))
+    kind, rows = parse(codec), int(graph["num_nodes"])
+    kind.row_bytes(int(graph["num_features"]))
+    if kind.family == "bifeat-vq" and kind.entries > rows:
+        raise BadInput(
+            f"features.codec {codec}: expected at least as many nodes as entries, found {rows} nodes",
+            fix=f"--set features.codec=bifeat-vq{kind.width}-{min(256, rows)}",
+        )
     return Params(codec, sample_size(int(graph["num_features"])), _SEED)
 
 
@@ -94,7 +100,7 @@ def _finish(params: Params, inputs: Inputs, shards: Mapping[str, Reader], writer
     shift = (columns[:, 0].sum(0) / rows).astype(np.float32)
     reach = np.maximum(columns[:, 2].max(0) - shift, shift - columns[:, 1].min(0))
     sample = np.concatenate([shards[name].array(f"part-sample-{name}") for name in names])
-    fitted = {**fit(params.codec, sample, params.seed), "shift": shift, "scale": units(reach, rows)}
+    fitted = {**fit(params.codec, sample, shift, params.seed), "shift": shift, "scale": units(reach, rows)}
     for name, values in fitted.items():
         writer.array(name, values)
     return {

@@ -4,8 +4,9 @@ Bytes are little-endian. `fp32`, `fp16`: the row as it is. `lossless-bits`: colu
 j // 8. `lossless-sparse`: rows of varying length, the ascending ids of the columns that are 1, 2 or 4 bytes each.
 
 All others are *additive*: each code of a row chooses a row of its own table, which covers some columns, and the decoded
-row is the sum of these (`stages.quantize.lookup`). `sqK`: K bits a column, column j in byte j // (8 / K), the lowest
-bits first.
+row is the sum of these (`stages.quantize.lookup`). `sqK`, `bifeat-sqK`: K bits a column, column j in byte
+j // (8 / K), the lowest bits first. `pqM`, `bifeat-vqW-K`: a code for each slice of the columns. `rqM`: M codes, each
+for all columns.
 """
 
 from __future__ import annotations

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -77,7 +78,31 @@ class Lookup:
 
 def expand(kind: Kind, num_features: int, tables: Mapping[str, NDArray[Any]]) -> Lookup:
     """Tables as stored, made ready for decoding. O(256 num_features) bytes for scalar codecs."""
-    return _scalar(kind.bits, num_features, np.asarray(tables["levels"], np.float32))
+    if kind.family == "rq":
+        return _stages(np.asarray(tables["tables"], np.float32), np.asarray(tables["shift"], np.float32))
+    levels = np.asarray(tables["levels"], np.float32)
+    return _scalar(kind.bits, num_features, levels) if kind.bits else _parts(kind, levels)
+
+
+def _stages(tables: NDArray[np.float32], shift: NDArray[np.float32]) -> Lookup:
+    """Tables of all columns, from `tables` f4[M, K, D]; the first has `shift` in it."""
+    stages, entries, columns = tables.shape
+    values = np.zeros((stages, 256, columns), np.float32)
+    values[:, :entries] = tables
+    values[0] += shift
+    places = np.arange(stages, dtype=np.int64)
+    return Lookup(columns, 1, 256, 0 * places, 0 * places + columns, 256 * columns * places, values.reshape(-1))
+
+
+def _parts(kind: Kind, levels: NDArray[np.float32]) -> Lookup:
+    """Tables of a slice of the columns each, from `levels` f4[D, K]."""
+    columns, entries = levels.shape
+    rows = 256 if kind.unit == 1 else entries
+    edges = np.array(kind.edges(columns), np.int64)
+    values = np.zeros(rows * columns, np.float32)
+    for lo, hi in itertools.pairwise(edges.tolist()):
+        values[rows * lo : rows * hi].reshape(rows, hi - lo)[:entries] = levels[lo:hi].T
+    return Lookup(columns, kind.unit, rows, edges[:-1], edges[1:], rows * edges[:-1], values)
 
 
 def _scalar(bits: int, num_features: int, levels: NDArray[np.float32]) -> Lookup:

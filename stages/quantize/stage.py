@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
 from stages.errors import BadInput
@@ -82,16 +82,18 @@ def _run(params: Params, inputs: Inputs, shard: Shard, writer: Writer) -> dict[s
         return _run_exact(params, features, writer)
     import numpy as np
 
+    from stages.quantize.coder import Sums
+
     coder, done = _coder(params, inputs), 0
     codes = writer.create(f"part-codes-{shard.name}", (shard.stop - shard.start, coder.row_bytes), np.uint8)
-    sums = coder.sums()
+    parts = []
     for first, block in features.chunks(shard.start, shard.stop):
         done = first - shard.start + len(block)
-        codes[first - shard.start : done] = coder.encode(block, sums)
+        codes[first - shard.start : done], sums = coder.encode(block)
+        parts.append(sums)
         writer.progress(done, len(codes), "rows")
-    writer.array(f"part-sums-{shard.name}", sums.sums)
-    writer.array(f"part-counts-{shard.name}", sums.counts)
-    writer.array(f"part-energy-{shard.name}", sums.energy)
+    for what, values in vars(Sums.together(parts)).items():
+        writer.array(f"part-{what}-{shard.name}", values)
     return {}
 
 
@@ -142,7 +144,7 @@ def _finish(params: Params, inputs: Inputs, shards: Mapping[str, Reader], writer
         mine = shards[name].array(f"part-codes-{name}")
         codes[done : done + len(mine)] = mine
         done += len(mine)
-        parts.append(Sums(*(shards[name].array(f"part-{what}-{name}") for what in ("sums", "counts", "energy"))))
+        parts.append(Sums(**{f.name: shards[name].array(f"part-{f.name}-{name}") for f in fields(Sums)}))
     codec, nmse = coder.codec(Sums.together(parts))
     for name, table in codec.tables.items():
         writer.array(TABLE + name, table)

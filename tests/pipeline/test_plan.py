@@ -226,7 +226,7 @@ def test_edge_weights_are_projected(tmp_path):
         ("batches.rounds=0", "batches.rounds"),
         ("batches.aux_mass=2", "batches.aux_mass"),
         ("batches.top_k=0", "batches.top_k"),
-        ("features.codec=pq8", "pq8"),
+        ("features.codec=pq9000", "pq9000"),
         ("train.model=mlp", "mlp"),
         ("train.ranks=2", "train.ranks"),
         ("train.dropout=1.0", "train.dropout"),

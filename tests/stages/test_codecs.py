@@ -1,6 +1,7 @@
 """Lossy codecs from a graph's features to decoded rows, against numpy and float64."""
 
 import itertools
+from functools import cache
 
 import numpy as np
 import pytest
@@ -9,29 +10,54 @@ from hypothesis import strategies as st
 
 from stages.codebook import STAGE as CODEBOOK
 from stages.codebook.fit import fit
+from stages.codebook.residual import refit
 from stages.errors import BadInput, Corrupt
 from stages.quantize import STAGE
-from stages.quantize.codec import Codec, decode
+from stages.quantize.codec import Codec, decode, describe
 from stages.quantize.coder import Coder, Sums, units
+from stages.quantize.nearest import chains, gram, nearest, offsets
 from tests.memory import run_stage
 from tests.packs import features, graph_reader, packed
 
 SCALARS = ("sq1", "sq2", "sq4", "sq8")
+LOSSY = (
+    *SCALARS,
+    "pq1",
+    "pq3",
+    "rq1",
+    "rq3",
+    "bifeat-sq1",
+    "bifeat-sq4",
+    "bifeat-sq8",
+    "bifeat-vq4-16",
+    "bifeat-vq3-300",
+)
 
 
 def coder(name, x):
     """Coder fitted on all rows."""
     shift = x.mean(0, dtype=np.float64).astype(np.float32)
     reach = np.abs(x - shift).max(0)
-    return Coder(name, {**fit(name, x), "shift": shift, "scale": units(reach, len(x))})
+    return Coder(name, {**fit(name, x, shift), "shift": shift, "scale": units(reach, len(x))})
 
 
 def coded(name, x):
-    """(codec, codes, nmse) of rows coded at once."""
+    """(codec, nmse, codes) of rows coded at once."""
     one = coder(name, x)
-    sums = one.sums()
-    codes = one.encode(x, sums)
+    codes, sums = one.encode(x)
     return (*one.codec(sums), codes)
+
+
+def ids_of(codec, codes):
+    """[n, units]"""
+    return codes.view(f"<u{codec.lookup.unit}")
+
+
+def correlated(rows, columns, seed=0, rank=4):
+    """Rows near a few directions with unequal scales: what vector codes are for."""
+    rng = np.random.default_rng(seed)
+    x = rng.normal(size=(rows, rank)) @ rng.normal(size=(rank, columns)) + 0.1 * rng.normal(size=(rows, columns))
+    return (x * np.geomspace(1, 10, columns) + rng.normal(size=columns)).astype(np.float32)
 
 
 def built(tmp_path, name, g):
@@ -48,7 +74,7 @@ def nmse(x, found):
 
 
 @pytest.mark.parametrize("sparse", [False, True])
-@pytest.mark.parametrize("name", SCALARS)
+@pytest.mark.parametrize("name", LOSSY)
 def test_facts_say_what_is_stored(tmp_path, name, sparse):
     g = graph_reader(nodes=700, features=11, sparse=sparse)
     reader = built(tmp_path, name, g)
@@ -89,16 +115,23 @@ def test_the_nearest_level_is_chosen_and_decodes_to_the_mean_of_its_values(rows,
             assert found[ids[:, j] == k, j][0] == pytest.approx(mine.mean(), rel=step, abs=1e-6 * scale)
 
 
-@given(cuts=st.lists(st.integers(1, 9), max_size=4, unique=True), name=st.sampled_from(SCALARS))
+@cache
+def fitted(name):
+    return coder(name, np.random.default_rng(0).standard_t(3, size=(6000, 5)).astype(np.float32))
+
+
+@given(cuts=st.lists(st.integers(1, 5), max_size=4, unique=True), name=st.sampled_from(LOSSY))
 @settings(max_examples=20, deadline=None)
 def test_the_same_codes_and_tables_for_any_chunks(cuts, name):
-    x = np.random.default_rng(0).standard_t(3, size=(9500, 5)).astype(np.float32)
-    codec, error, codes = coded(name, x)
-    one, parts, found = coder(name, x), [], []
+    x = np.random.default_rng(0).standard_t(3, size=(6000, 5)).astype(np.float32)
+    one, parts, found = fitted(name), [], []
+    codes, sums = one.encode(x)
+    codec, error = one.codec(sums)
     edges = [0, *(1024 * c for c in sorted(cuts)), len(x)]
     for start, stop in itertools.pairwise(edges):
-        parts.append(one.sums())
-        found.append(one.encode(x[start:stop], parts[-1]))
+        codes_of_span, sums = one.encode(x[start:stop])
+        parts.append(sums)
+        found.append(codes_of_span)
     other, other_error = one.codec(Sums.together(reversed(parts)))
     np.testing.assert_array_equal(np.concatenate(found), codes)
     assert other_error == error
@@ -128,7 +161,7 @@ def test_constant_columns_zero_rows_and_few_values_are_exact():
     assert error == 0
 
 
-@pytest.mark.parametrize("name", SCALARS)
+@pytest.mark.parametrize("name", LOSSY)
 def test_numpy_and_torch_decode_to_the_same_bits(name):
     import torch
 
@@ -143,7 +176,7 @@ def test_numpy_and_torch_decode_to_the_same_bits(name):
         np.testing.assert_array_equal(found.cpu().numpy(), expected)
 
 
-@pytest.mark.parametrize("name", SCALARS)
+@pytest.mark.parametrize("name", ["sq4", "pq3", "rq2", "bifeat-vq3-100"])
 def test_packed_files_are_readable_alone(tmp_path, name):
     from pipeline.records import Records
 
@@ -152,7 +185,7 @@ def test_packed_files_are_readable_alone(tmp_path, name):
     every = decode(Codec.from_reader(inputs["codes"]), inputs["codes"].array("codes"))
     for record in records:
         np.testing.assert_array_equal(decode(records.codec, record.codes), every[record.n_id])
-    assert records.meta["requires"] == ["codec:sq"]
+    assert records.meta["requires"] == ["codec:" + name.rstrip("0123456789-")]
 
 
 def test_values_that_are_not_finite_are_named(tmp_path):
@@ -174,3 +207,129 @@ def test_descriptions_without_tables_or_with_others_do_not_decode():
         Codec.from_json(codec.to_json(), codec.tables_to_bytes() + b"0")
     with pytest.raises(Corrupt, match="expected tables"):
         Codec.from_json(codec.to_json(), {"levels": np.zeros((4, 2), np.float32)})
+
+
+@pytest.mark.parametrize("name", LOSSY)
+def test_a_decoded_row_is_the_sum_of_the_entries_its_codes_choose(name):
+    x = correlated(400, 13)
+    codec, error, codes = coded(name, x)
+    lookup, expected = codec.lookup, np.zeros(x.shape, np.float64)
+    for u in range(len(lookup)):
+        expected[:, lookup.lo[u] : lookup.hi[u]] += lookup.table(u)[ids_of(codec, codes)[:, u]]
+    rows = np.random.default_rng(0).permutation(500)[:400].astype(np.int32)
+    out = np.full((500, 13), 7, np.float32)
+    decode(codec, codes, out=out, rows=rows)
+    np.testing.assert_allclose(out[rows], expected, rtol=1e-5, atol=1e-5)
+    assert (np.delete(out, rows, axis=0) == 7).all()
+    assert error == pytest.approx(nmse(x, decode(codec, codes)), rel=1e-6, abs=1e-12)
+    assert codec.row_bytes == codes.shape[1] == describe(name, 13).row_bytes
+
+
+@given(
+    rows=st.integers(1, 60),
+    columns=st.integers(1, 70),
+    entries=st.sampled_from([1, 7, 256, 300]),
+    seed=st.integers(0, 2**16),
+)
+@settings(max_examples=40, deadline=None)
+def test_the_nearest_centroid_is_found(rows, columns, entries, seed):
+    rng = np.random.default_rng(seed)
+    x, table = (rng.normal(size=(n, columns)).astype(np.float32) for n in (rows, entries))
+    out = np.empty(rows, np.uint32)
+    nearest(x, np.ascontiguousarray(table.T), offsets(table), out)
+    far = ((x[:, None].astype(np.float64) - table) ** 2).sum(2)
+    np.testing.assert_allclose(far[np.arange(rows), out], far.min(1), rtol=1e-4, atol=1e-4)
+
+
+@given(stages=st.integers(1, 3), entries=st.integers(1, 5), rows=st.integers(1, 70), seed=st.integers(0, 2**16))
+@settings(max_examples=40, deadline=None)
+def test_a_beam_as_wide_as_all_chains_finds_the_best(stages, entries, rows, seed):
+    rng = np.random.default_rng(seed)
+    tables = rng.normal(size=(stages, entries, 6)).astype(np.float32)
+    x = rng.normal(size=(rows, 6)).astype(np.float32)
+    flat, out = tables.reshape(-1, 6), np.empty((rows, stages), np.uint8)
+    chains(x, np.ascontiguousarray(flat.T), offsets(flat), gram(tables), stages, entries**stages, out)
+    sums = np.array([sum(t[k] for t, k in zip(tables, c, strict=True)) for c in np.ndindex(*[entries] * stages)])
+    best = ((x[:, None].astype(np.float64) - sums) ** 2).sum(2).min(1)
+    mine = sum(tables[m][out[:, m]] for m in range(stages))
+    np.testing.assert_allclose(((x - mine) ** 2).sum(1), best, rtol=1e-3, atol=1e-4)
+
+
+def test_equal_bytes_a_residual_code_beats_a_product_code_and_both_beat_bifeat():
+    x = correlated(6000, 32)
+    errors = {name: coded(name, x)[1] for name in ("rq2", "pq2", "bifeat-vq16-256", "rq4", "pq4", "sq1", "bifeat-sq1")}
+    assert errors["rq2"] < errors["pq2"] < errors["bifeat-vq16-256"]
+    assert errors["rq4"] < errors["pq4"] < errors["sq1"] < errors["bifeat-sq1"]
+
+
+def test_refitted_tables_are_the_least_squares_solution():
+    rng = np.random.default_rng(0)
+    x, codes = rng.normal(size=(400, 5)).astype(np.float32), rng.integers(0, 6, (400, 2)).astype(np.uint8)
+    found = refit(x, codes, np.zeros((2, 6, 5), np.float32))
+    design = np.concatenate([codes[:, :1] == np.arange(6), codes[:, 1:] == np.arange(6)], axis=1).astype(np.float64)
+    best = np.linalg.lstsq(design, x.astype(np.float64), rcond=None)[0]
+    mine = design @ found.reshape(12, 5)
+    assert ((x - mine) ** 2).sum() == pytest.approx(((x - design @ best) ** 2).sum(), rel=1e-4)
+
+
+@pytest.mark.parametrize("bits", [2, 4, 8])
+def test_bifeats_scalar_code_is_the_published_formula(bits):
+    x = (np.random.default_rng(0).normal(size=(3000, 4)) ** 3).astype(np.float32)
+    codec, _, codes = coded(f"bifeat-sq{bits}", x)
+    size = np.abs(x.astype(np.float64))
+    fmin, fmax = max(np.quantile(size, 0.005), 1e-5), max(np.quantile(size, 0.995), 2e-5)
+    emin, emax, half = np.log2(fmin), np.log2(fmax) + 1e-5, 2 ** (bits - 1)
+    e = np.floor((np.log2(np.clip(size, fmin, fmax)) - emin) / (emax - emin) * half)
+    expected = np.sign(x) * 2 ** ((e + 0.5) * (emax - emin) / half + emin)
+    found = decode(codec, codes)
+    wrong = np.abs(found / expected - 1) > 1e-5
+    # A value at an edge may round to either side of it.
+    assert wrong.mean() < 1e-3
+    assert codec.table_bytes == 4 * 2**bits
+
+
+def test_bifeats_vector_code_assigns_by_angle_and_reserves_an_entry_for_short_rows():
+    x = np.random.default_rng(0).normal(size=(3000, 8)).astype(np.float32)
+    x[:40, :4] *= 1e-6
+    one = coder("bifeat-vq4-16", x)
+    codes, sums = one.encode(x)
+    codec, _ = one.codec(sums)
+    assert (codes[:40, 0] == 15).all()
+    assert (codec.tables["levels"][:, 15] == np.float32(1e-4)).all()
+    assert codec.tables["levels"].dtype == np.float32
+    part, centroids = x[:, 4:].astype(np.float64), one.fitted["levels"][4:, :15].astype(np.float64)
+    cosine = (part @ centroids) / np.linalg.norm(part, axis=1)[:, None] / np.linalg.norm(centroids, axis=0)
+    used = codes[:, 1] < 15
+    np.testing.assert_allclose(cosine[used, codes[used, 1]], cosine[used].max(1), rtol=1e-5)
+    for k in range(15):
+        mean = part[codes[:, 1] == k].mean(0)
+        np.testing.assert_allclose(codec.tables["levels"][4:, k], mean, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["pq2", "rq2", "sq8"])
+def test_fewer_rows_than_entries_are_exact(name):
+    x = correlated(9, 5)
+    codec, error, codes = coded(name, x)
+    np.testing.assert_allclose(decode(codec, codes), x, rtol=1e-3, atol=1e-3)
+    assert error < 1e-6
+    one, error, codes = coded(name, x[:1])
+    np.testing.assert_allclose(decode(one, codes), x[:1], rtol=1e-3)
+    assert error == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "match"),
+    [
+        ("pq12", "pq12: expected at most a byte for each of 11 columns; fix: --set features.codec=pq11"),
+        ("bifeat-vq12-16", "bifeat-vq12-16: expected at most 11 columns a code"),
+        ("bifeat-vq2-300", "expected at least as many nodes as entries, found 200 nodes"),
+        ("rq65", "found rq65"),
+        ("rq0", "found rq0"),
+        ("bifeat-sq3", "found bifeat-sq3"),
+        ("bifeat-vq4", "found bifeat-vq4"),
+    ],
+)
+def test_what_cannot_be_is_refused(name, match):
+    facts = {"graph": graph_reader(features=11).facts}
+    with pytest.raises(BadInput, match=match):
+        CODEBOOK.resolve({"features.codec": name}, facts)
