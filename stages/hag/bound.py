@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 __all__ = ["fewest_reads"]
 
-_EFFORT = 8
+_EFFORT = 4
 """Entries looked at for each entry of the CSR, about; columns are sampled where counting all pairs would take more."""
 
 

@@ -17,9 +17,9 @@ if TYPE_CHECKING:
     from stages.hag.hag import Hag
     from stages.hag.merges import Merges
 
-__all__ = ["SHAPES", "Choice", "choose", "find"]
+__all__ = ["DEPTHS", "KEEPS", "Choice", "choose", "find"]
 
-SHAPES = tuple(Shape(keep=keep, depth=depth) for keep in (0, 1, 4, 16) for depth in (1, 2, 4, 8))
+KEEPS, DEPTHS = (0, 1, 4, 16), (8, 4, 2, 1)
 """What is tried: an outline of each costs a pass over what the search left."""
 
 
@@ -43,21 +43,17 @@ def plain_counts(merges: Merges) -> Counts:
     return Counts(merges.plain_reads, merges.num_rows, 0)
 
 
-def choose(
-    merges: Merges, rates: Rates, row_bytes: Sequence[int], *, shapes: Sequence[Shape] = SHAPES
-) -> tuple[Outline, float]:
-    """The outline of the largest predicted gain, the first of equal ones, and that gain."""
-    best: tuple[Outline, float] | None = None
-    for shape in shapes:
-        plan = outline(merges, shape)
-        found = gain(
-            rates, plain_counts(merges), Counts(plan.reads, merges.num_rows + plan.nodes, plan.levels), row_bytes
-        )
-        if best is None or found > best[1]:
-            best = plan, found
-    if best is None:
-        raise ValueError("no shapes to choose from")
-    return best
+def choose(merges: Merges, rates: Rates, row_bytes: Sequence[int], *, capacity: int = -1) -> tuple[Outline, float]:
+    """The outline of the largest predicted gain, and that gain: first the filter, then with it the number of levels."""
+
+    def tried(keep: int, depth: int) -> tuple[float, int, Outline]:
+        plan = outline(merges, Shape(capacity, keep, depth))
+        counts = Counts(plan.reads, merges.num_rows + plan.nodes, plan.levels)
+        return gain(rates, plain_counts(merges), counts, row_bytes), keep, plan
+
+    best = max((tried(keep, DEPTHS[0]) for keep in KEEPS), key=lambda t: t[0])  # of equal ones the first
+    best = max((best, *(tried(best[1], depth) for depth in DEPTHS[1:])), key=lambda t: t[0])
+    return best[2], best[0]
 
 
 def find(

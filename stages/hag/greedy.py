@@ -27,31 +27,29 @@ _UNBALANCED = 16  # from here on each entry of the shorter list is looked up in 
 def _best_partner(
     a: int,
     ptr: NDArray[np.int64],
-    size: NDArray[np.int32],
+    ends: NDArray[np.int64],
     lists: NDArray[np.int32],
-    limit: int,
     rows: NDArray[np.int32],
     count: NDArray[np.int32],
     seen: NDArray[np.int32],
 ) -> tuple[int, int]:
-    """Most `rows` (of at most `limit` symbols) that a shares with a symbol before it, and the smallest such symbol."""
-    num_seen = 0
-    for u in rows:
-        if ptr[u + 1] - ptr[u] > limit:
-            continue
-        for i in range(ptr[u], ptr[u] + size[u]):
-            x = lists[i]
+    """Most `rows` that a shares with a symbol before it, and the smallest such symbol; rows are lists[ptr..ends]."""
+    num_seen = np.uint64(0)
+    for v in rows:
+        u = np.uint64(v)
+        for i in range(np.uint64(ptr[u]), np.uint64(ends[u])):  # unsigned: numba need not ask for negative indices
+            x = np.uint32(lists[i])
             if x >= a:
                 break
             if count[x] == 0:
                 seen[num_seen] = x
-                num_seen += 1
+                num_seen += np.uint64(1)
             count[x] += 1
     best, partner = 0, -1
     for i in range(num_seen):
-        x = seen[i]
+        x = np.uint32(seen[i])
         if count[x] > best or (count[x] == best and x < partner):
-            best, partner = count[x], x
+            best, partner = count[x], int(x)
         count[x] = 0
     return best, partner
 
@@ -135,6 +133,7 @@ def merge_lists(
     num_rows, num_symbols, num_entries = len(ptr) - 1, len(t_ptr) - 1, len(lists)
     most = min(capacity, num_entries // min_count)
     size = (ptr[1:] - ptr[:-1]).astype(np.int32)
+    ends = np.where(size > limit, ptr[:-1], ptr[1:])  # rows too long to count are empty here
     pool = np.empty(2 * num_entries, np.int32)  # rows of all symbols: a merge frees two entries for each it makes
     pool[:num_entries] = t_lists
     start = np.empty(num_symbols + most, np.int64)
@@ -151,7 +150,7 @@ def merge_lists(
     for a in range(num_symbols):
         if held[a] >= min_count:
             rows = pool[start[a] : start[a] + held[a]]
-            best, partner[a] = _best_partner(a, ptr, size, lists, limit, rows, count, seen)
+            best, partner[a] = _best_partner(a, ptr, ends, lists, rows, count, seen)
             if best >= min_count:
                 push(head, below, best, a)
                 bound = max(bound, best)
@@ -167,9 +166,9 @@ def merge_lists(
             rows_b = pool[start[b] : start[b] + held[b]]
             found = _common(rows_a, rows_b, common) if held[a] <= held[b] else _common(rows_b, rows_a, common)
             for u in common[:found]:
-                counted += ptr[u + 1] - ptr[u] <= limit
+                counted += ends[u] > ptr[u]
         if counted < bound:  # the pair is not what it was: look again
-            best, partner[a] = _best_partner(a, ptr, size, lists, limit, rows_a, count, seen)
+            best, partner[a] = _best_partner(a, ptr, ends, lists, rows_a, count, seen)
             if best >= min_count:
                 push(head, below, best, a)
             continue
@@ -182,12 +181,14 @@ def merge_lists(
         for u in shared:
             _replace(lists[ptr[u] : ptr[u] + size[u]], b, a, w)
             size[u] -= 1
+            if ends[u] > ptr[u]:
+                ends[u] -= 1
         pairs[merges, 0], pairs[merges, 1], counts[merges], applied[merges] = b, a, counted, found
         merges += 1
         partner[a] = -1  # its bound still holds, its partner does not
         push(head, below, bound, a)
         rows = pool[start[w] : start[w] + held[w]]
-        best, partner[w] = _best_partner(w, ptr, size, lists, limit, rows, count, seen)
+        best, partner[w] = _best_partner(w, ptr, ends, lists, rows, count, seen)
         if best >= min_count:
             push(head, below, best, w)
     return pairs[:merges].copy(), counts[:merges].copy(), applied[:merges].copy(), size

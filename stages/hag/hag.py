@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import google_crc32c
 import numpy as np
 import scipy.sparse as sp
+from numba import njit
 
 from stages.errors import BadInput
 
@@ -102,15 +103,30 @@ def csr_crc(indptr: NDArray[Any], indices: NDArray[Any]) -> int:
 def merged(
     indptr: NDArray[Any], indices: NDArray[Any], num_nodes: int
 ) -> tuple[NDArray[np.int64], NDArray[np.int32], NDArray[np.int32] | None]:
-    """Same rows with sorted columns, each once, and how often it stood there (None: all once). O(E log degree)."""
+    """Same rows with sorted columns, each once, and how often it stood there (None: all once). O(E log degree).
+
+    Rows that are so already are handed back as they are.
+    """
+    ptr, columns = np.asarray(indptr, np.int64), np.asarray(indices, np.int32)
+    if _rising(ptr, columns):
+        return ptr, columns, None
     a = sp.csr_matrix(
-        (np.ones(len(indices), np.int32), np.array(indices, np.int32), np.array(indptr, np.int64)),
-        shape=(len(indptr) - 1, num_nodes),
+        (np.ones(len(columns), np.int32), columns.copy(), ptr.copy()), shape=(len(ptr) - 1, num_nodes)
     )  # copies: sorting is in place
     a.sort_indices()
     a.sum_duplicates()
     count = a.data.astype(np.int32, copy=False)
     return a.indptr.astype(np.int64), a.indices.astype(np.int32), None if (count == 1).all() else count
+
+
+@njit(cache=True, nogil=True)
+def _rising(ptr: NDArray[np.int64], columns: NDArray[np.int32]) -> bool:
+    """Whether every row's columns rise strictly."""
+    for u in range(len(ptr) - 1):
+        for i in range(ptr[u] + 1, ptr[u + 1]):
+            if columns[i] <= columns[i - 1]:
+                return False
+    return True
 
 
 def plain(indptr: NDArray[Any], indices: NDArray[Any], num_nodes: int | None = None) -> Hag:

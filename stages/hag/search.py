@@ -119,7 +119,7 @@ class Prepared:
 def prepared(
     indptr: NDArray[Any], indices: NDArray[Any], num_nodes: int | None = None, how: Settings = Settings()
 ) -> Prepared:
-    """Sort, merge equal columns and equal rows, set aside what is too rare. O(E + R log R)."""
+    """Sort, merge equal columns and equal rows, set aside what is too rare. O(E)."""
     num_rows = len(indptr) - 1
     columns = num_rows if num_nodes is None else num_nodes
     ptr, entries, times = merged(indptr, indices, columns)
@@ -129,7 +129,7 @@ def prepared(
     adds = int(np.maximum(ptr[1:] - ptr[:-1] - 1, 0).sum())
     same, row_ptr, symbols = distinct_rows(ptr, entries)
     rows, degree = live(row_ptr, symbols, len(column), how.min_count)
-    work = working_rows(row_ptr, symbols, rows, degree)
+    work = working_rows(row_ptr, symbols, rows, degree, _GROUP)
     crc = csr_crc(indptr, indices)
     return Prepared(num_rows, columns, crc, len(entries), adds, column, weight, same, row_ptr, symbols, degree, *work)
 

@@ -30,30 +30,42 @@ def _hashes(indptr: NDArray[np.int64], indices: NDArray[np.int32]) -> NDArray[np
 
 @njit(cache=True, nogil=True)
 def _twins(
-    indptr: NDArray[np.int64], indices: NDArray[np.int32], hashes: NDArray[np.uint64], order: NDArray[np.int64]
-) -> NDArray[np.int32]:
-    """First row equal to each row; rows come sorted by hash, then id. Rows of one hash that differ stay apart."""
-    same = np.empty(len(order), np.int32)
-    first = -1
-    for u in order:
-        equal = (
-            first >= 0 and hashes[u] == hashes[first] and indptr[u + 1] - indptr[u] == indptr[first + 1] - indptr[first]
-        )
-        if equal:
-            for i in range(indptr[u + 1] - indptr[u]):
-                if indices[indptr[u] + i] != indices[indptr[first] + i]:
-                    equal = False
-                    break
-        if not equal:
-            first = u
-        same[u] = first
-    return same
+    indptr: NDArray[np.int64], indices: NDArray[np.int32], hashes: NDArray[np.uint64]
+) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+    """Number of the distinct row that each row is, and the first row of each, by a table with linear probing."""
+    same, first = np.empty(len(hashes), np.int32), np.empty(len(hashes), np.int32)
+    slots = 2
+    while slots < 2 * len(hashes):
+        slots *= 2
+    table = np.full(slots, -1, np.int32)
+    mask, found = np.uint64(slots - 1), 0
+    for u in range(len(hashes)):
+        length, at = indptr[u + 1] - indptr[u], hashes[u] & mask
+        while True:
+            d = table[at]
+            if d < 0:
+                table[at] = same[u] = found
+                first[found] = u
+                found += 1
+                break
+            v = first[d]
+            equal = hashes[u] == hashes[v] and length == indptr[v + 1] - indptr[v]
+            if equal:
+                for i in range(length):
+                    if indices[indptr[u] + i] != indices[indptr[v] + i]:
+                        equal = False
+                        break
+            if equal:
+                same[u] = d
+                break
+            at = (at + np.uint64(1)) & mask
+    return same, first[:found].copy()
 
 
 def distinct_rows(
     indptr: NDArray[np.int64], indices: NDArray[np.int32]
 ) -> tuple[NDArray[np.int32], NDArray[np.int64], NDArray[np.int32]]:
-    """Rows with the same columns, once each: hashed, then compared. O(E + R log R).
+    """Rows with the same columns, once each, in the order of the first: hashed, then compared. O(E).
 
     Parameters
     ----------
@@ -64,14 +76,10 @@ def distinct_rows(
     same : i4[R], number of the distinct row that each row is
     ptr, columns : i8[D + 1], i4, CSR of the distinct rows
     """
-    hashes = _hashes(indptr, indices)
-    same = _twins(indptr, indices, hashes, np.argsort(hashes, kind="stable"))
-    first = np.flatnonzero(same == np.arange(len(same))).astype(np.int32)
+    same, first = _twins(indptr, indices, _hashes(indptr, indices))
     if len(first) == len(same):
         return same, indptr, indices
-    number = np.empty(len(same), np.int32)
-    number[first] = np.arange(len(first), dtype=np.int32)
-    return number[same], *_rows(indptr, indices, first)
+    return same, *_rows(indptr, indices, first)
 
 
 @njit(cache=True, nogil=True)
@@ -94,7 +102,8 @@ def live(
 ) -> tuple[NDArray[np.bool_], NDArray[np.int32]]:
     """Which rows hold two columns or more that stand in `min_count` such rows, and the rows of each column then.
 
-    What falls away can be in no merge of `min_count` rows. Repeated until nothing falls: O(E) a pass, few passes.
+    What falls away can be in no merge of `min_count` rows. Two passes: more would find little, and finding less is no
+    error.
 
     Returns
     -------
@@ -102,28 +111,24 @@ def live(
     degree : i4[num_columns], number of live rows of each column, 0 where that is below `min_count`
     """
     rows = np.ones(len(ptr) - 1, np.bool_)
-    degree = np.full(num_columns, min_count, np.int32)
-    changed = True
-    while changed:
-        changed = False
-        for u in range(len(rows)):
-            if rows[u]:
-                held = 0
-                for i in range(ptr[u], ptr[u + 1]):
-                    held += degree[columns[i]] > 0
-                if held < 2:
-                    rows[u] = False
-                    changed = True
+    degree = np.zeros(num_columns, np.int32)
+    for c in columns:
+        degree[c] += 1
+    for _ in range(2):
         found = np.zeros(num_columns, np.int32)
         for u in range(len(rows)):
-            if rows[u]:
+            held = 0
+            for i in range(ptr[u], ptr[u + 1]):
+                held += degree[columns[i]] >= min_count
+            rows[u] = held > 1
+            if held > 1:
                 for i in range(ptr[u], ptr[u + 1]):
-                    found[columns[i]] += degree[columns[i]] > 0
+                    found[columns[i]] += 1
         for c in range(num_columns):
-            if found[c] < min_count:
-                changed |= degree[c] > 0 and found[c] > 0
-                found[c] = 0
-        degree = found
+            degree[c] = found[c] if degree[c] >= min_count else 0
+    for c in range(num_columns):
+        if degree[c] < min_count:
+            degree[c] = 0
     return rows, degree
 
 
@@ -171,7 +176,7 @@ def _components(
 
 
 def working_rows(
-    ptr: NDArray[np.int64], columns: NDArray[np.int32], rows: NDArray[np.bool_], degree: NDArray[np.int32]
+    ptr: NDArray[np.int64], columns: NDArray[np.int32], rows: NDArray[np.bool_], degree: NDArray[np.int32], whole: int
 ) -> tuple[
     NDArray[np.int32],
     NDArray[np.int32],
@@ -182,12 +187,13 @@ def working_rows(
     NDArray[np.int64],
     NDArray[np.int64],
 ]:
-    """Live rows over live columns, both sorted by component, columns in it by falling degree, then id. O(E + S log S).
+    """Live rows over live columns, both sorted by component, columns in it by falling degree, then id. O(E).
 
     Parameters
     ----------
     ptr, columns : i8[D + 1], i4[E], CSR of the distinct rows.
     rows, degree : of `live`
+    whole : below so many entries all is one component.
 
     Returns
     -------
@@ -196,9 +202,11 @@ def working_rows(
     t_ptr, t_lists : i8[S + 1], i4, rows of each symbol, sorted
     row_ends, column_ends : i8[C + 1], rows and symbols of each component
     """
-    component = _components(ptr, columns, rows, degree)
-    kept = np.flatnonzero(component >= 0)
-    column_id = kept[np.lexsort((-degree[kept], component[kept]))].astype(np.int32)
+    if len(columns) < whole:
+        component = np.where(degree > 0, 0, -1).astype(np.int32)
+    else:
+        component = _components(ptr, columns, rows, degree)
+    column_id = _sorted_columns(component, degree)
     symbol = np.full(len(degree), -1, np.int32)
     symbol[column_id] = np.arange(len(column_id), dtype=np.int32)
     row_component = _row_component(ptr, columns, rows, component)
@@ -208,6 +216,35 @@ def working_rows(
     row_ends = np.searchsorted(row_component[row_id], np.arange(count + 1))
     column_ends = np.searchsorted(component[column_id], np.arange(count + 1))
     return row_id, column_id, *_relabel(ptr, columns, row_id, symbol, len(column_id)), row_ends, column_ends
+
+
+@njit(cache=True, nogil=True)
+def _sorted_columns(component: NDArray[np.int32], degree: NDArray[np.int32]) -> NDArray[np.int32]:
+    """Live columns by component, in it by falling degree, then by id: counted twice."""
+    kept = 0
+    most, last = np.int32(0), np.int32(0)
+    for c in range(len(degree)):
+        if component[c] >= 0:
+            kept += 1
+            most, last = max(most, degree[c]), max(last, component[c])
+    by_degree, by_component = np.zeros(most + 2, np.int64), np.zeros(last + 2, np.int64)
+    for c in range(len(degree)):
+        if component[c] >= 0:
+            by_degree[most - degree[c] + 1] += 1
+            by_component[component[c] + 1] += 1
+    for k in range(1, most + 2):
+        by_degree[k] += by_degree[k - 1]
+    for k in range(1, last + 2):
+        by_component[k] += by_component[k - 1]
+    falling, out = np.empty(kept, np.int32), np.empty(kept, np.int32)
+    for c in range(len(degree)):
+        if component[c] >= 0:
+            falling[by_degree[most - degree[c]]] = c
+            by_degree[most - degree[c]] += 1
+    for column in falling:
+        out[by_component[component[column]]] = column
+        by_component[component[column]] += 1
+    return out
 
 
 @njit(cache=True, nogil=True)
