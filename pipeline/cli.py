@@ -6,6 +6,7 @@ import argparse
 import json
 import os
 import re
+import shlex
 import sys
 import traceback
 from pathlib import Path
@@ -92,6 +93,29 @@ def parser() -> argparse.ArgumentParser:
     verify.add_argument("--all", action="store_true", help="every artifact of the store, not only a recipe's")
     verify.add_argument("--keep", action="store_true", help="only report: leave damaged artifacts where they are")
 
+    soup = _verb(verbs, "soup", _soup, "one model from several that exist: of runs, or trained elsewhere")
+    soup.add_argument(
+        "where",
+        nargs="+",
+        type=Path,
+        metavar="MODELS",
+        help="run folder, folder of .safetensors, one such file, or a train artifact; several are put together",
+    )
+    soup.add_argument(
+        "--batches",
+        type=Path,
+        metavar="RUN",
+        help="run folder, store or pack artifact: its validation records choose; default: the first run of MODELS",
+    )
+    soup.add_argument(
+        "--factory",
+        default="",
+        metavar="package.module:build",
+        help="builds the model that files from elsewhere hold the weights of, called as train.model is",
+    )
+    soup.add_argument("--out", type=Path, metavar="DIR", help="folder of the soup; default: MODELS-soup")
+    _overrides(soup, "soup.method=greedy, and for a factory train.hidden=64, ...")
+
     report = _verb(verbs, "report", _report, "write report.html and summary.json again from what is stored")
     _recipe(report)
 
@@ -120,9 +144,12 @@ def _recipe(
     verb: argparse.ArgumentParser, *, optional: bool = False, about: str = "TOML file, e.g. data/wordnet.toml"
 ) -> None:
     verb.add_argument("recipe", nargs="?" if optional else None, metavar="RECIPE", help=about)
-    verb.add_argument(
-        "--set", action="append", default=[], metavar="KEY=VALUE", help="override a key, e.g. --set batches.top_k=32"
-    )
+    _overrides(verb, "batches.top_k=32")
+
+
+def _overrides(verb: argparse.ArgumentParser, example: str) -> None:
+    about = f"override a key, e.g. --set {example}"
+    verb.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help=about)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -324,6 +351,32 @@ def _verify(args: argparse.Namespace) -> int:
     sound = f"{len(artifacts) - damaged} of {len(artifacts)} artifacts in {store.root} are sound"
     _print(args, document, sound)
     return 1 if findings else 0
+
+
+def _soup(args: argparse.Namespace) -> int:
+    from pipeline.progress import Fraction, display
+    from pipeline.souping import Asked, make
+    from pipeline.souping_outputs import document_text
+
+    words = [str(path) for path in args.where]
+    for name in ("batches", "factory", "out"):
+        if value := getattr(args, name):
+            words += [f"--{name}", str(value)]
+    for override in args.set:
+        words += ["--set", override]
+    asked = Asked(args.where, args.batches, args.factory, args.out, args.set, shlex.join(["stockpot", "soup", *words]))
+    show = display(sys.stdout, silent=args.json)
+    show.start("soup", 1)
+
+    def report(done: int, total: int, text: str) -> None:
+        show.update("soup", 0, {"soup": Fraction(done, total, text)})
+
+    try:
+        document = make(asked, report)
+    finally:
+        show.close()
+    _print(args, document, document_text(document))
+    return 0
 
 
 def _report(args: argparse.Namespace) -> int:

@@ -168,8 +168,8 @@ def _paths(facts: Mapping[str, Any]) -> list[Path]:
         return f"soup: {name}" if name in names else name.replace("ingredient", "model")
 
     return [
-        Path(said(line["from"]), said(line["to"]), line["at"], line["loss"], bool(names & {line["from"], line["to"]}))
-        for line in facts.get("landscape") or []
+        Path(said(line["from"]), said(line["to"]), line["at"], line["loss"], strong=i == 0)
+        for i, line in enumerate(facts.get("landscape") or [])
         if all(math.isfinite(loss) for loss in line["loss"])
     ]
 

@@ -39,7 +39,7 @@ PORTION = 512  # labelled outputs of a gradient step, at least
 CALIBRATE_EVERY = 10  # gradient steps between two measurements of batch norms' statistics
 PLS = {"epochs": 50, "rate": 10.0, "period": 4, "share": 4}  # near the authors' SAGE settings; an epoch sees K / share
 N_EFF_LOW = 1.5
-_LINES = 4  # ingredients whose line to the best is drawn
+_LINES = 5  # ingredients whose line to the soup is drawn
 
 
 @dataclass(frozen=True)
@@ -261,16 +261,18 @@ class _Kitchen:
         }
 
     def landscape(self, chosen: str) -> list[dict[str, Any]]:
-        """Loss and accuracy along lines, on a few records: the best ingredient to others, and to the chosen soup."""
-        best, points = self.stack.pick(self.order[0]), (0.0, 0.25, 0.5, 0.75, 1.0)
-        ends = [(f"ingredient {i}", self.stack.pick(i)) for i in self.order[1 : 1 + _LINES]]
-        soup = chosen if chosen != "best" else "uniform"
-        ends += [(soup, self.made[soup].alpha)] if soup in self.made else []
+        """Loss and accuracy along lines from the soup to the best ingredients, the best first, on a few records.
+
+        Where the best ingredient alone was chosen, the mean of all stands for the soup and shows why.
+        """
+        start = chosen if chosen != "best" or "uniform" not in self.made else "uniform"
+        soup, points = self.made[start].alpha, (0.0, 0.25, 0.5, 0.75, 1.0)
+        ends = [(f"ingredient {i}", self.stack.pick(i)) for i in self.order[:_LINES]]
         lines = []
         for label, end in ends:
-            found = [self.scorer.outcome((1 - at) * best + at * end, self.race) for at in points]
+            found = [self.scorer.outcome((1 - at) * soup + at * end, self.race) for at in points]
             lines.append({
-                "from": f"ingredient {self.order[0]}",
+                "from": start,
                 "to": label,
                 "at": list(points),
                 "loss": [o.loss for o in found],

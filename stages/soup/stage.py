@@ -57,8 +57,8 @@ def _shards(params: Params, inputs: Inputs) -> Sequence[Shard]:
     return [Shard("soup", 0, len(ingredients(inputs)))]
 
 
-def _compatible(paths: Sequence[Any]) -> tuple[dict[str, Any], str]:
-    """Configuration and digest of the start that all ingredients share.
+def _compatible(paths: Sequence[Any]) -> tuple[dict[str, Any], str, list[str]]:
+    """Configuration and digest of the start that all ingredients share, and how errors call each.
 
     Raises
     ------
@@ -68,8 +68,9 @@ def _compatible(paths: Sequence[Any]) -> tuple[dict[str, Any], str]:
     from stages.train.state import read_metadata
 
     found = [read_metadata(path) for path in paths]
-    check_alike(found, [f"ingredient {i} ({path})" for i, path in enumerate(paths)])
-    return found[0]["config"], str(found[0]["init_digest"])
+    labels = [f"ingredient {i} ({m.get('file', path)})" for i, (m, path) in enumerate(zip(found, paths, strict=True))]
+    check_alike(found, labels)
+    return found[0]["config"], str(found[0]["init_digest"]), labels
 
 
 def _run(params: Params, inputs: Inputs, shard: Shard, writer: Writer) -> dict[str, Any]:
@@ -83,14 +84,19 @@ def _run(params: Params, inputs: Inputs, shard: Shard, writer: Writer) -> dict[s
     from stages.train.state import read_state, write_state
 
     paths = [inputs[role].path("model.safetensors") for role in ingredients(inputs)]
-    config, init_digest = _compatible(paths)
+    config, init_digest, labels = _compatible(paths)
     model = build_model(config).to(params.device)
-    stack = Stack([read_state(path)[0] for path in paths], model)
+    stack = Stack([read_state(path)[0] for path in paths], model, labels)
     steps = open_steps(inputs["valid"], model, training=True, shuffle=False, device=params.device)
     if params.holdout:
         steps = Outputs(steps, params.holdout, held=True)
 
     def calibration() -> Iterator[Step]:
+        if "train" not in inputs:
+            raise BadInput(
+                "soup: a model with batch norm needs training records to measure its statistics on, found none",
+                fix="--batches runs/NAME",
+            )
         some = open_steps(inputs["train"], model, shuffle=False, device=params.device)
         return (some[i] for i in range(min(len(some), _CALIBRATION)))
 

@@ -24,6 +24,7 @@ __all__ = [
     "checked_holdout",
     "cost",
     "edge_floats",
+    "model_config",
     "parameter_bytes",
     "resolve",
     "resolved_device",
@@ -230,7 +231,7 @@ def trained(
     from stages.train.trainer import train
 
     packed = inputs["train"].facts
-    config = _config(params, packed)
+    config = model_config(params, packed)
     model = build_model(config, params.seed)
     train_steps = open_steps(
         inputs["train"],
@@ -281,7 +282,7 @@ def trained(
     return facts
 
 
-def _config(params: Params, packed: Facts) -> dict[str, Any]:
+def model_config(params: Params, packed: Facts) -> dict[str, Any]:
     """For `build_model`: what the model is made of, and for a factory all of `[train]` but the ingredient's number."""
     config: dict[str, Any] = {
         "model": params.model,

@@ -1,0 +1,36 @@
+"""A whole run in this process, one task after the other: what tests of finished runs need, without a cluster."""
+
+from pathlib import Path
+
+from pipeline.dag import STAGES
+from pipeline.digests import StatCache
+from pipeline.keys import plain
+from pipeline.outputs import built_of, write_outputs
+from pipeline.plan import BUILD, Planner
+from pipeline.recipe import load
+from pipeline.seen import Seen
+from pipeline.store import Store
+from pipeline.task import FINISH, Task, execute, open_inputs
+from stages.stage import Shard
+
+
+def run_here(recipe, runs, *, threads=1):
+    """Build everything of a recipe into `runs/store` and write the run's folder."""
+    runs = Path(runs)
+    runs.mkdir(parents=True, exist_ok=True)
+    store = Store(runs / "store")
+    planner = Planner(load(recipe), store, StatCache(runs / "stat-cache.json"), Seen(runs / "seen.json"))
+    while ready := [p for p in planner.plan() if p.state == BUILD]:
+        for p in ready:
+            stage = STAGES[p.node.stage]
+            shards = stage.shards(p.params, open_inputs(store, p.inputs))
+            names = tuple(shard.name for shard in shards)
+            for shard in [*shards, Shard(FINISH)]:
+                execute(
+                    Task(
+                        str(store.root), p.node.id, stage.name, p.key, plain(p.params), p.inputs, shard, names,
+                        stage.exact, threads,
+                    )
+                )  # fmt: skip
+    write_outputs(planner.recipe, store, runs, built_of(planner.plan(), ()))
+    return store
