@@ -10,6 +10,8 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
+    from stages.train.coded import Coded
+
 __all__ = ["Adj", "Sparse", "Step"]
 
 Sparse = Any
@@ -40,7 +42,7 @@ class Step:
 
     Attributes
     ----------
-    x : f4[num_nodes, num_features], rows of hops <= L, outputs first.
+    x : f4[num_nodes, num_features], rows of hops <= L, outputs first; or their codes, for a model that reads them.
     adjs : one `Adj` per layer, the first applied first.
     y : i8[batch_size], -1 where unlabelled.
     n_id : i8[num_nodes], ids of the ingested graph.
@@ -49,7 +51,7 @@ class Step:
     batch_size : number of outputs.
     """
 
-    x: Tensor
+    x: Tensor | Coded
     adjs: Sequence[Adj]
     y: Tensor
     n_id: Tensor

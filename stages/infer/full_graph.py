@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 
@@ -65,7 +65,7 @@ def full_graph_logits(
     depth = len(model.convs)
     starts = range(0, nodes, BLOCK_ROWS)
     for layer in range(depth):
-        x = model.project(layer, x)
+        x = cast("Tensor", model.project(layer, x))
         out: Tensor | None = None
         for i, start in enumerate(starts):
             stop = min(start + BLOCK_ROWS, nodes)

@@ -10,9 +10,6 @@ The numba kernels work row by row, so any number of threads gives the same bits;
 from __future__ import annotations
 
 import itertools
-import os
-from concurrent.futures import ThreadPoolExecutor
-from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -24,6 +21,7 @@ from torch.nn import functional
 
 from stages.ingest.csr import frozen
 from stages.train.precision import in_float32
+from stages.train.threads import on_spans
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -143,13 +141,6 @@ def _backward_cols(
                     z_grad[j, c] += a * grad[i, c]
 
 
-@cache
-def _pool(process: int, threads: int) -> ThreadPoolExecutor:
-    """Threads of this process; a forked child has its own."""
-    del process
-    return ThreadPoolExecutor(threads, thread_name_prefix="stockpot-attention")
-
-
 def _by_rows(kernel: Callable[..., None], pointers: NDArray[np.integer[Any]], *arrays: Any) -> None:
     """Call a kernel on all rows, in spans of about equal edges, on as many threads as torch uses."""
     rows, threads = pointers.size - 1, torch.get_num_threads()
@@ -159,8 +150,7 @@ def _by_rows(kernel: Callable[..., None], pointers: NDArray[np.integer[Any]], *a
     ends = np.searchsorted(pointers, np.linspace(0, pointers[-1], threads + 1)[1:-1])
     ends = np.concatenate([[0], ends, [rows]])
     spans = [(int(a), int(b)) for a, b in itertools.pairwise(ends) if a < b]
-    for done in [_pool(os.getpid(), threads).submit(kernel, a, b, pointers, *arrays) for a, b in spans]:
-        done.result()
+    on_spans(spans, kernel, pointers, *arrays)
 
 
 def _arrays(*tensors: Tensor) -> list[NDArray[Any]]:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from stages.train.attention import attend
+from stages.train.coded import Coded, dense, first_rows, linear
 from stages.train.kernels import reads, spmm
 
 if TYPE_CHECKING:
@@ -24,25 +25,36 @@ __all__ = ["Conv", "GATConv", "GCNConv", "GINConv", "SAGEConv", "first_may_proje
 _SPMM_COST = 6  # one element of a sparse product costs about as much as 6 multiply-adds of a dense one (measured)
 
 
-def _aggregate_first(adj: Adj, in_dim: int, out_dim: int, *, backward_x: bool) -> bool:
+def _aggregate_first(adj: Adj, x: Tensor | Coded, out_dim: int) -> bool:
     """Whether (A x) W is cheaper than A (x W), forward and backward counted; the results are the same."""
     rows, cols = adj.csr.shape
+    in_dim = x.shape[1]
     nnz = reads(adj.csr)
-    passes = 3 if backward_x else 2
-    first = passes * rows * in_dim * out_dim + (2 if backward_x else 1) * _SPMM_COST * nnz * in_dim
+    if isinstance(x, Coded):
+        backward = torch.is_grad_enabled()
+        if backward and adj.t_csr is None:
+            return True
+        first = x.decode_cost + _SPMM_COST * nnz * in_dim + (1 + backward) * rows * in_dim * out_dim
+        last = x.linear_cost(out_dim, backward=backward) + (1 + backward) * _SPMM_COST * nnz * out_dim
+        return first <= last
+    passes = 3 if x.requires_grad else 2
+    first = passes * rows * in_dim * out_dim + (2 if x.requires_grad else 1) * _SPMM_COST * nnz * in_dim
     last = passes * cols * in_dim * out_dim + 2 * _SPMM_COST * nnz * out_dim
     return first <= last
 
 
 def first_may_project(in_dim: int, out_dim: int) -> bool:
-    """Whether the first layer may choose A (x W), whose gradient needs the transpose, for some matrix."""
+    """Whether the first layer may choose A (x W), whose gradient needs the transpose, for some matrix.
+
+    Of feature rows; of codes it always may.
+    """
     return in_dim > 2 * out_dim  # by `_aggregate_first` with rows <= cols and features without gradient
 
 
 class Conv(nn.Module):
     """What all convolutions share."""
 
-    def project(self, x: Tensor) -> Tensor:
+    def project(self, x: Tensor | Coded) -> Tensor | Coded:
         """What a layer computes for every column alone, before any edge: nothing, unless a subclass says so."""
         return x
 
@@ -59,12 +71,11 @@ class GCNConv(Conv):
         _glorot(self.lin.weight)
         nn.init.zeros_(self.bias)
 
-    def forward(self, x: Tensor, adj: Adj, own: Tensor | None = None) -> Tensor:  # noqa: ARG002 - as the others
+    def forward(self, x: Tensor | Coded, adj: Adj, own: Tensor | None = None) -> Tensor:  # noqa: ARG002 - as the others
         weight = self.lin.weight
-        out_dim, in_dim = weight.shape
-        if _aggregate_first(adj, in_dim, out_dim, backward_x=x.requires_grad):
-            return functional.linear(spmm(adj.csr, adj.t_csr, x), weight, self.bias)
-        return spmm(adj.csr, adj.t_csr, functional.linear(x, weight)) + self.bias
+        if _aggregate_first(adj, x, weight.shape[0]):
+            return functional.linear(spmm(adj.csr, adj.t_csr, dense(x)), weight, self.bias)
+        return spmm(adj.csr, adj.t_csr, linear(x, weight)) + self.bias
 
 
 class SAGEConv(Conv):
@@ -81,14 +92,15 @@ class SAGEConv(Conv):
         for parameter in (self.lin_l.weight, self.lin_l.bias, self.lin_r.weight):
             nn.init.uniform_(parameter, -bound, bound)
 
-    def forward(self, x: Tensor, adj: Adj, own: Tensor | None = None) -> Tensor:
-        out_dim, in_dim = self.lin_l.weight.shape
-        own = x[: adj.csr.shape[0]] if own is None else own
-        if _aggregate_first(adj, in_dim, out_dim, backward_x=x.requires_grad):
-            out = functional.linear(spmm(adj.csr, adj.t_csr, x), self.lin_l.weight, self.lin_l.bias)
+    def forward(self, x: Tensor | Coded, adj: Adj, own: Tensor | None = None) -> Tensor:
+        mine = first_rows(x, adj.csr.shape[0]) if own is None else own
+        if _aggregate_first(adj, x, self.lin_l.out_features):
+            out = functional.linear(spmm(adj.csr, adj.t_csr, dense(x)), self.lin_l.weight, self.lin_l.bias)
         else:
-            out = spmm(adj.csr, adj.t_csr, functional.linear(x, self.lin_l.weight)) + self.lin_l.bias
-        return torch.addmm(out, own, self.lin_r.weight.t())
+            out = spmm(adj.csr, adj.t_csr, linear(x, self.lin_l.weight)) + self.lin_l.bias
+        if isinstance(mine, Coded):
+            return out + linear(mine, self.lin_r.weight)
+        return torch.addmm(out, mine, self.lin_r.weight.t())
 
 
 class GINConv(Conv):
@@ -113,16 +125,16 @@ class GINConv(Conv):
     def _parts(self) -> tuple[nn.Linear, nn.BatchNorm1d, nn.Linear]:
         return cast("tuple[nn.Linear, nn.BatchNorm1d, nn.Linear]", (self.nn[0], self.nn[1], self.nn[3]))
 
-    def forward(self, x: Tensor, adj: Adj, own: Tensor | None = None) -> Tensor:
-        linear, norm, last = self._parts()
-        weight, bias = linear.weight, linear.bias
-        out_dim, in_dim = weight.shape
+    def forward(self, x: Tensor | Coded, adj: Adj, own: Tensor | None = None) -> Tensor:
+        first, norm, last = self._parts()
+        weight, bias = first.weight, first.bias
         rows = adj.csr.shape[0]
-        if _aggregate_first(adj, in_dim, out_dim, backward_x=x.requires_grad):
+        if _aggregate_first(adj, x, weight.shape[0]):
+            x = dense(x)
             own = x[:rows] if own is None else own
             out = functional.linear(spmm(adj.csr, adj.t_csr, x) + (1 + self.eps) * own, weight, bias)
         else:
-            z = functional.linear(x, weight)
+            z = linear(x, weight)
             own = z[:rows] if own is None else functional.linear(own, weight)
             out = spmm(adj.csr, adj.t_csr, z) + (1 + self.eps) * own + bias
         if rows == 1:  # no variance: normalised by what was seen so far, as in evaluation
@@ -153,11 +165,12 @@ class GATConv(Conv):
             _glorot(weight)
         nn.init.zeros_(self.bias)
 
-    def project(self, x: Tensor) -> Tensor:
+    def project(self, x: Tensor | Coded) -> Tensor:
         """W x of every column, f[cols, heads * width]."""
-        return self.lin(x)
+        return linear(x, self.lin.weight)
 
-    def forward(self, x: Tensor, adj: Adj, own: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor | Coded, adj: Adj, own: Tensor | None = None) -> Tensor:
+        assert isinstance(x, Tensor)  # what `project` gave
         own = x[: adj.csr.shape[0]] if own is None else own
         out = attend(adj, x, self._scores(x, self.att_src), self._scores(own, self.att_dst))
         if not self.concat:

@@ -73,6 +73,8 @@ def open_steps(reader: Reader, model: Network, *, training: bool = False, **opti
 
     `training`: with the transposes a backward pass reads.
     """
+    from stages.train.model import MODELS
+
     read: Any = reader  # the pipeline's reader of a packed split; its loader is not part of the stages
     config = model.config
     return read.batches(
@@ -82,6 +84,7 @@ def open_steps(reader: Reader, model: Network, *, training: bool = False, **opti
         mass=config["mass"],
         self_loops=config["self_loops"],
         transposes=model.transposes if training else "none",
+        coded=type(model) in MODELS.values(),  # a model of one's own is called with feature rows
         hag=model.shares,
         **options,
     )

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
+    from stages.train.coded import Coded
     from stages.train.convs import Conv
 
 __all__ = ["GAT", "GCN", "GIN", "MODELS", "SAGE", "Model", "Network", "build_model", "load_model", "save_model"]
@@ -64,12 +65,12 @@ class Model(nn.Module):
         for norm in self.norms:
             cast("nn.LayerNorm", norm).reset_parameters()
 
-    def forward(self, x: Tensor, adjs: Sequence[Adj] | Adj) -> Tensor:
+    def forward(self, x: Tensor | Coded, adjs: Sequence[Adj] | Adj) -> Tensor:
         """Logits of the rows of the last matrix.
 
         Parameters
         ----------
-        x : f4[cols of the first matrix, num_features].
+        x : f4[cols of the first matrix, num_features], or their codes.
         adjs : one matrix a layer, the first applied first; or one square matrix for every layer.
 
         Returns
@@ -82,20 +83,21 @@ class Model(nn.Module):
             raise ValueError(f"the model has {depth} layers, the step brings {len(per_layer)} matrices")
         for i in range(depth):
             x = self.layer(i, self.project(i, x), per_layer[i])
+        assert isinstance(x, Tensor)  # there is a layer at least
         return x
 
-    def project(self, i: int, x: Tensor) -> Tensor:
+    def project(self, i: int, x: Tensor | Coded) -> Tensor | Coded:
         """What layer `i` computes of each node alone, before any edge."""
         return cast("Conv", self.convs[i]).project(x)
 
-    def layer(self, i: int, x: Tensor, adj: Adj, own: Tensor | None = None) -> Tensor:
+    def layer(self, i: int, x: Tensor | Coded, adj: Adj, own: Tensor | None = None) -> Tensor:
         """Layer `i` after `project`: f4[rows, out]. `own`: the rows, where they are not the first of `x`."""
-        x = self.convs[i](x, adj, own)
+        out: Tensor = self.convs[i](x, adj, own)
         if i == len(self.norms):
-            return x
+            return out
         norm = cast("nn.LayerNorm", self.norms[i])
         return norm_relu_dropout(
-            x, norm.weight, norm.bias, norm.eps, self.dropout if self.training else 0.0, self.generator
+            out, norm.weight, norm.bias, norm.eps, self.dropout if self.training else 0.0, self.generator
         )
 
 
