@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,8 +20,9 @@ from stages.errors import BadInput, Conflict
 from stages.hag.step import hag_adjs, step_hag
 from stages.pack.join import join
 from stages.pack.layers import Weights, transposes, trimmed
-from stages.quantize.codec import decode
+from stages.quantize.codec import EXACT, decode
 from stages.step import Adj, Step
+from stages.train.coded import Coded, Part, Tables, worth
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -90,6 +92,7 @@ class Steps:
     pin_memory : pinned tensors on the CPU; copies to a GPU start from pinned memory in any case.
     hag : multiply by the shared partial sums of records that hold them; for models that read no single edge.
     transform : called with every step, on the preparing thread; never part of a key.
+    coded : `x` stays codes (`stages.train.coded.Coded`) where a layer may be cheaper on them than on decoded rows.
 
     Attributes
     ----------
@@ -121,6 +124,7 @@ class Steps:
         pin_memory: bool = False,
         hag: bool = False,
         transform: Callable[[Any], Any] | None = None,
+        coded: bool = False,
     ) -> None:
         for name, value, least in (
             ("layers", layers, 1),
@@ -140,7 +144,7 @@ class Steps:
         self.weights, self.transposes = Weights(adj, normalization, mass, self_loops), transposes
         self.shuffle, self.drop_last, self.prefetch = shuffle, drop_last, prefetch
         self.rank, self.world_size = rank, world_size
-        self.dtype, self.transform, self.hag = dtype, transform, hag
+        self.dtype, self.transform, self.hag, self.coded = dtype, transform, hag, coded
         self.transfer = Transfer(checked_device(device, pin=pin_memory), pin=pin_memory)
         self.epoch, self.first, self._handed = 0, 0, 0
         quiet_csr()
@@ -340,7 +344,7 @@ class Steps:
         moved = None if self.transfer.device.type == "cpu" else self.transfer.moved
         deg, weight = self._measured(joined)
         return hag_adjs(
-            found, self.weights, self.num_layers, joined, deg, weight, transposes=self.transposes, moved=moved
+            found, self.weights, self.num_layers, joined, deg, weight, transposes=self.read_back, moved=moved
         )
 
     def adjs(self, matrices: Sequence[Matrix], *, symmetric: bool) -> tuple[Adj, ...]:
@@ -352,17 +356,37 @@ class Steps:
             turned = [both[id(m)][0] for m in matrices]
             places = {key: self.tensor(found) for key, (_, found) in both.items()}
         elif self.transposes != "none":
-            turned = list(transposes(matrices, symmetric=symmetric, first=self.transposes == "all"))
+            turned = list(transposes(matrices, symmetric=symmetric, first=self.read_back == "all"))
         csr = {id(m): self.csr(m) for m in [*matrices, *turned] if m is not None}
         return tuple(
             Adj(csr[id(m)], None if t is None else csr[id(t)], places.get(id(m)))
             for m, t in zip(matrices, turned, strict=True)
         )
 
-    def features(self, parts: Sequence[Any], joined: Joined) -> torch.Tensor:
-        """Decoded feature rows of a joined step, f[n, D]."""
+    @cached_property
+    def tables(self) -> Tables | None:
+        """Tables of the codes on this device; None where feature rows are decoded by the loader."""
         codec = self.store.codec
-        x = torch.empty((joined.n_id.size, codec.num_features), dtype=torch.float32, pin_memory=self.transfer.pin)
+        if not self.coded or codec.name in EXACT or not worth(codec.lookup, self.transfer.device):
+            return None
+        return Tables.of(codec.lookup, self.dtype, self.transfer.device)
+
+    @property
+    def read_back(self) -> str:
+        """`transposes`, and all where codes may be multiplied first: then the first matrix has a gradient behind it."""
+        return "all" if self.transposes == "inner" and self.tables is not None else self.transposes
+
+    def features(self, parts: Sequence[Any], joined: Joined) -> torch.Tensor | Coded:
+        """Feature rows of a joined step, f[n, D], or their codes."""
+        codec = self.store.codec
+        n = joined.n_id.size
+        if self.tables is not None:
+            codes = np.empty((n, len(self.tables.lookup)), np.uint8)
+            for r, part in enumerate(parts):
+                kept = part.codes[: joined.kept[r]]
+                codes[slice(None) if joined.rows is None else joined.rows[r]] = kept
+            return Coded((Part(self.tensor(codes), self.tables),))
+        x = torch.empty((n, codec.num_features), dtype=torch.float32, pin_memory=self.transfer.pin)
         out = x.numpy()
         for r, part in enumerate(parts):
             n = joined.kept[r]
