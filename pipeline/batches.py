@@ -179,6 +179,7 @@ def open_batches(
     self_loops: bool | None = None,
     normalization: str | None = None,
     mass: str | None = None,
+    coded: bool = False,
 ) -> Batches:
     """Batches of one packed split, one training step each. Opened lazily, so safe to fork.
 
@@ -198,6 +199,8 @@ def open_batches(
     device : "cpu", "cuda" or "cuda:N"; copies to a GPU run beside the step before, from pinned memory.
     pin_memory : pinned tensors where the device is the CPU.
     transform : called with every batch, by the preparing thread.
+    coded : `x` of lossy codes stays codes (`stages.train.coded.Coded`) where a layer may be cheaper on them:
+        `x.times(weight)` is a linear layer, `x.decoded()` the rows.
 
     Raises
     ------
@@ -231,6 +234,7 @@ def open_batches(
         device=device,
         pin_memory=pin_memory,
         transform=transform,
+        coded=coded,
     )
 
 

@@ -205,6 +205,8 @@ def _pack(known: _Known) -> Guess | None:
     degree = graph["nnz"] / max(1, graph["num_nodes"])
     edges = min(math.ceil(rows * degree), count * graph["nnz"])
     code_bytes = codes["code_bytes"] / max(1, graph["num_nodes"]) * rows
+    gathered = {"gather_bytes": math.ceil(code_bytes)} if known.param("gather", False) else {}
+    code_bytes = 0 if gathered else code_bytes
     edge_bytes = 4 * (1 + bool(graph["directed"]) + bool(graph["weighted"]))
     return Guess(
         {
@@ -227,6 +229,7 @@ def _pack(known: _Known) -> Guess | None:
             "directed": graph["directed"],
             "weighted": graph["weighted"],
             "task": "multiclass",
+            **gathered,
             **_rounds(known),
         }
     )

@@ -140,6 +140,28 @@ class ArtifactReader(PayloadReader):
             key=self.key,
         )
 
+    def parent(self, role: str) -> ArtifactReader:
+        """The artifact of the same store that this one was made from as `role`.
+
+        Raises
+        ------
+        Conflict
+            There is none, or it is not the one that was used.
+        """
+        from pipeline.store import Store
+
+        entry = next((p for p in self.manifest["parents"] if p["role"] == role), None)
+        if entry is None:
+            raise Conflict(f"{self.root}: it was not made from an artifact of role {role}")
+        found = Store(self.root.parents[2]).open(entry["stage"], entry["key"])
+        if found.digest != entry["digest"]:
+            raise Conflict(
+                f"{found.root}: expected digest {entry['digest']}, which {self.stage}/{self.key} was made from, "
+                f"found {found.digest}",
+                fix="run the recipe again",
+            )
+        return found
+
     def batches(self, order: ArtifactReader | None = None, **options: Any) -> Any:
         """Training steps of this packed split; see `pipeline.stream.Steps`."""
         from pipeline.stream import Steps

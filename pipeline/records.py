@@ -5,8 +5,8 @@ from __future__ import annotations
 import mmap
 import os
 from contextlib import contextmanager
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +17,7 @@ import pyarrow as pa
 from stages.errors import BadInput, Conflict, Corrupt
 from stages.pack import index as packed_index
 from stages.pack import schema as packed
+from stages.pack.build import gather_rows
 from stages.quantize.codec import Codec
 
 if TYPE_CHECKING:
@@ -30,7 +31,19 @@ if TYPE_CHECKING:
 __all__ = ["Place", "Records", "shard_names"]
 
 REBUILD = "run the recipe again: the artifact is quarantined and rebuilt"
-SHARED = ("codec", "K", "split", "directed", "weighted", "num_nodes", "num_classes", "records", "rounds", "inputs")
+SHARED = (
+    "codec",
+    "K",
+    "split",
+    "directed",
+    "weighted",
+    "num_nodes",
+    "num_classes",
+    "records",
+    "rounds",
+    "gather",
+    "inputs",
+)
 """Metadata all files of one artifact have in common."""
 
 
@@ -96,6 +109,7 @@ class Records:
     ----------
     paths : packed files in the order of their records; each has its index beside it.
     corrupt : makes the error for damaged bytes from its message; a store's reader says which artifact to set aside.
+    codes : the artifact of codes, for files that hold none but gather them; opened when first read from.
 
     Attributes
     ----------
@@ -113,14 +127,20 @@ class Records:
         The files are not all of one artifact, or not all there.
     """
 
-    def __init__(self, paths: Sequence[Path | str], corrupt: Callable[[str], Corrupt] | None = None) -> None:
+    def __init__(
+        self,
+        paths: Sequence[Path | str],
+        corrupt: Callable[[str], Corrupt] | None = None,
+        codes: Callable[[], Reader] | None = None,
+    ) -> None:
         self.paths = [Path(p) for p in paths]
         if not self.paths:
             raise BadInput("records: expected at least one packed file (shard-*.arrow), found none")
-        self._corrupt = corrupt
+        self._corrupt, self._codes = corrupt, codes
         self._pid = -1
         self._files: list[_File] = []
         self._first: NDArray[np.int64] = np.zeros(1, np.int64)
+        self._gathered: tuple[NDArray[np.int64] | None, NDArray[np.uint8]] | None = None
 
     @classmethod
     def from_reader(cls, reader: Reader) -> Records:
@@ -133,10 +153,12 @@ class Records:
             index = name.removesuffix(".arrow") + ".index.arrow"
             if index in names:
                 reader.path(index)  # its digest is checked on first use
-        return cls([reader.path(name) for name in found], getattr(reader, "corrupt", None))
+        parent = getattr(reader, "parent", None)  # of a store's reader: not all that is read has parents
+        codes = None if parent is None else partial(parent, "codes")
+        return cls([reader.path(name) for name in found], getattr(reader, "corrupt", None), codes)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"paths": self.paths, "corrupt": self._corrupt}
+        return {"paths": self.paths, "corrupt": self._corrupt, "codes": self._codes}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__init__(**state)  # type: ignore[misc]
@@ -146,7 +168,7 @@ class Records:
             with self._damage():
                 files = [_open(path) for path in self.paths]
             self._together(files)
-            self._files = files
+            self._files, self._gathered = files, None
             self._first = np.concatenate([[0], np.cumsum([len(f.index.offset) for f in files])]).astype(np.int64)
             self._pid = os.getpid()
         return self._files
@@ -226,7 +248,9 @@ class Records:
         return (self[i] for i in range(len(self)))
 
     def __getitem__(self, i: int) -> Record:
-        """Record `i` of the split: zero-copy views on the mapped file. O(1) after its first read.
+        """Record `i` of the split: zero-copy views on the mapped file, O(1) after its first read.
+
+        Only codes that are gathered from the codes of the whole graph are copies.
 
         Raises
         ------
@@ -238,9 +262,39 @@ class Records:
         file, k = self._find(i)
         data = file.data.slice(int(file.index.offset[k]), int(file.index.length[k]))
         if file.checked[k]:
-            return packed.parse(pa.ipc.read_record_batch(pa.ipc.read_message(data), file.schema), file.layout)
-        with self._damage():
-            return self._first_read(file, k, data)
+            record = packed.parse(pa.ipc.read_record_batch(pa.ipc.read_message(data), file.schema), file.layout)
+        else:
+            with self._damage():
+                record = self._first_read(file, k, data)
+        if not file.meta.get("gather"):
+            return record
+        code_indptr, codes = gather_rows(record.n_id, *self._gather_from())
+        return replace(record, codes=codes, code_indptr=code_indptr)
+
+    def _gather_from(self) -> tuple[NDArray[np.int64] | None, NDArray[np.uint8]]:
+        """(row pointer or None, codes) of the whole graph.
+
+        Raises
+        ------
+        BadInput
+            The files were opened without their store.
+        Conflict
+            The artifact of codes is not the one the records were packed for.
+        """
+        if self._gathered is None:
+            digest = self.meta["inputs"]["codes"]
+            if self._codes is None:
+                raise BadInput(
+                    f"{self.paths[0]}: its features are gathered from the codes of digest {digest}, expected the store "
+                    "that has them, found files only",
+                    fix="open the run or the artifact in its store, or pack with --set features.layout=packed",
+                )
+            codes = self._codes()
+            if codes.digest != digest:
+                raise Conflict(f"{self.paths[0]}: expected codes of digest {digest}, found {codes.digest}", fix=REBUILD)
+            pointer = codes.array("code_indptr") if codes.has("code_indptr") else None
+            self._gathered = pointer, codes.array("codes")
+        return self._gathered
 
     def place(self, i: int) -> Place:
         """Where record `i` of the split lies.
@@ -275,7 +329,7 @@ class Records:
             raise Corrupt(
                 f"{where}: expected a record batch with the columns of a record ({error})", fix=REBUILD
             ) from error
-        wrong = packed_index.mismatch(file.index, k, record)
+        wrong = packed_index.mismatch(file.index, k, record, gather=bool(file.meta.get("gather")))
         if wrong is not None:
             raise Corrupt(f"{where}: {wrong}", fix=REBUILD)
         file.checked[k] = 1

@@ -49,6 +49,7 @@ def plan_document(planned: Sequence[Planned], budget: Budget, absent: BadInput |
                 "written_bytes": p.cost.written if p.cost else None,
                 "peak_bytes": granted(p.cost, budget.task_bytes) if p.cost else None,
                 "estimated": p.estimated,
+                "note": (p.cost.note or None) if p.cost else None,
             }
             for p in planned
         ],
@@ -67,6 +68,8 @@ def plan_text(planned: Sequence[Planned], budget: Budget, absent: BadInput | Non
         state = "cached" if p.cached else p.state if p.reason in ("", "not built yet") else p.reason
         rows.append([p.node.id, state, (p.key or "")[:12], *cells])
     text = table(("artifact", "state", "key", "reads", "writes", "peak of a task"), rows, right=(3, 4, 5))
+    notes = [f"{p.node.id}: {'~' if p.estimated else ''}{p.cost.note}" for p in planned if p.cost and p.cost.note]
+    text = "\n\n".join([text, *(["\n".join(notes)] if notes else [])])
     todo = [p for p in planned if not p.cached]
     if not todo:
         return f"{text}\n\nnothing to run: all {len(planned)} artifacts are cached"

@@ -113,6 +113,7 @@ class Cost:
 
     A stage that can do with less memory states the `least` it can be held to; its writer says what it may take.
     `mend` is the override that makes the task smaller, where the stage has one: a refusal proposes it.
+    `note` is what a plan says of the choice behind the figures, where the stage made one.
     """
 
     read: int
@@ -120,6 +121,7 @@ class Cost:
     peak: int
     least: int | None = None
     mend: str = ""
+    note: str = ""
 
     @property
     def needed(self) -> int:

@@ -13,6 +13,10 @@ class MemoryReader:
         self.facts = dict(facts or {})
         self.root = Path(root) if root is not None else None
         self.key, self.digest = key, digest
+        self.parents = {}
+
+    def parent(self, role):
+        return self.parents[role]
 
     def has(self, name):
         return name in self.arrays or (self.root is not None and (self.root / name).exists())

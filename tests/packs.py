@@ -106,11 +106,11 @@ def inputs_of(root, codec="auto", records=None, **graph):
     }
 
 
-def packed(root, *, shard_bytes=64 << 20, key="1" * 32, **options):
+def packed(root, *, shard_bytes=64 << 20, key="1" * 32, gather=False, **options):
     """(reader of a pack artifact of split train, its inputs)."""
     inputs = inputs_of(root, **options)
-    reader = run_stage(PACK, PackParams("train", 4, shard_bytes), inputs, root / "pack")
-    reader.key = key
+    reader = run_stage(PACK, PackParams("train", 4, shard_bytes, gather), inputs, root / "pack")
+    reader.key, reader.parents = key, inputs
     return reader, inputs
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numba import njit
@@ -10,7 +10,7 @@ from numba import njit
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["gather", "subgraph"]
+__all__ = ["gather_rows", "subgraph"]
 
 
 @njit(cache=True, nogil=True)
@@ -146,6 +146,16 @@ def subgraph(
     for p in range(n):
         local[n_id[p]] = -1
     return n_id, block_ptr, sub_indptr, sub_indices, t_indptr, t_indices, sub_weight, deg_w
+
+
+def gather_rows(
+    rows: NDArray[np.integer[Any]], code_indptr: NDArray[np.int64] | None, codes: NDArray[np.uint8]
+) -> tuple[NDArray[np.int32] | None, NDArray[np.uint8]]:
+    """(row pointer or None, codes) of some rows of the codes of a whole graph, as a record holds them."""
+    if code_indptr is None:
+        return None, codes[rows]
+    indptr, found = gather(rows, code_indptr, codes)
+    return indptr.astype(np.int32), found
 
 
 @njit(cache=True, nogil=True)

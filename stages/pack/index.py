@@ -148,8 +148,11 @@ def read_index(path: Path) -> Index:
     return index
 
 
-def mismatch(index: Index, i: int, record: Record) -> str | None:
-    """What of record `i` disagrees with its index row or with itself, None where nothing does. O(nodes)."""
+def mismatch(index: Index, i: int, record: Record, *, gather: bool = False) -> str | None:
+    """What of record `i` disagrees with its index row or with itself, None where nothing does. O(nodes).
+
+    `gather`: its codes lie elsewhere.
+    """
     n, e, o = int(index.num_nodes[i]), int(index.num_edges[i]), int(index.num_outputs[i])
     checks = {
         "nodes": (n, record.n_id.size),
@@ -163,7 +166,7 @@ def mismatch(index: Index, i: int, record: Record) -> str | None:
         "outputs in hop 0": (o, int(record.num_sampled_nodes[0])),
         "input_id": (o, record.input_id.size),
         "first input_id": (int(index.first_input_id[i]), int(record.input_id[0])),
-        "code rows": (n, len(record.codes) if record.code_indptr is None else record.code_indptr.size - 1),
+        "code rows": (0 if gather else n, len(record.codes if record.code_indptr is None else record.code_indptr[1:])),
     }
     if record.code_indptr is not None:
         checks["code bytes"] = (int(record.code_indptr[-1]), record.codes.size)

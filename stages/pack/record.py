@@ -25,7 +25,8 @@ class Record:
     deg : i4[n], in-degree in the whole graph without self-loops.
     y : i4[o], -1 where unlabelled; multiclass labels of the outputs.
     input_id : i8[o], position in the sorted split.
-    codes : u1[n, row_bytes], or u1[total] beside `code_indptr`, i4[n + 1], where rows vary in length.
+    codes : u1[n, row_bytes], or u1[total] beside `code_indptr`, i4[n + 1], where rows vary in length. Where they are
+        gathered, they are no part of the file (u1[0, 0] until they are read).
     t_indptr, t_indices, out_deg : the transpose and the out-degree i4[n]; directed graphs only.
     weight, deg_w : f4[e], f4[n], edge weights and their sums in the whole graph; weighted graphs only.
     hag_* : shared partial sums of its CSR, see `stages.hag.columns`; empty where the plain CSR is as fast.

@@ -40,8 +40,9 @@ TABLES = b"stockpot.tables"
 """Metadata of files of lossy codes: the codec's tables, one after the other."""
 MAGIC_BYTES = 8
 """`ARROW1` and its padding stand before the schema message of an Arrow IPC file."""
-REQUIRES = frozenset({*(f"codec:{name}" for name in (*EXACT, *FAMILIES)), "rounds"})
-"""What a file may ask of its reader, as far as this version knows; "rounds": to read one round's records an epoch."""
+REQUIRES = frozenset({*(f"codec:{name}" for name in (*EXACT, *FAMILIES)), "rounds", "gather"})
+"""What a file may ask of its reader, as far as this version knows; "rounds": to read one round's records an epoch;
+"gather": to read the codes of its nodes from the artifact of codes."""
 
 OPTIONAL = ("code_indptr", "t_indptr", "t_indices", "out_deg", "weight", "deg_w", *HAG_COLUMNS)
 COLUMNS = ("n_id", "num_sampled_nodes", "block_ptr", "indptr", "indices", "deg", "y", "input_id", "codes", *OPTIONAL)
@@ -58,9 +59,10 @@ def _types(meta: Mapping[str, Any]) -> dict[str, pa.DataType]:
     types = {name: pa.int32() for name in ("num_sampled_nodes", "block_ptr", "indptr", "indices", "deg", "y")}
     types["n_id"] = pa.int64() if meta["num_nodes"] > INT32_MAX else pa.int32()
     types["input_id"] = pa.int64()
-    types["codes"] = pa.binary(1 if row_bytes is None else row_bytes)
-    if row_bytes is None:
-        types["code_indptr"] = pa.int32()
+    if not meta.get("gather"):
+        types["codes"] = pa.binary(1 if row_bytes is None else row_bytes)
+        if row_bytes is None:
+            types["code_indptr"] = pa.int32()
     if meta["directed"]:
         types |= dict.fromkeys(("t_indptr", "t_indices", "out_deg"), pa.int32())
     if meta["weighted"]:
@@ -173,6 +175,8 @@ def parse(batch: pa.RecordBatch, columns: list[tuple[str, int, Any, int | None]]
         buffer = values.buffers()[1] if count else None
         flat = np.zeros(0, dtype) if buffer is None else np.frombuffer(buffer, dtype, count)
         found[name] = flat.reshape(-1, width) if width is not None else flat
+    if "codes" not in found:
+        found["codes"] = np.zeros((0, 0), np.uint8)
     if "code_indptr" in found:
         found["codes"] = found["codes"].reshape(-1)
     found["block_ptr"] = found["block_ptr"].reshape(found["num_sampled_nodes"].size, -1)

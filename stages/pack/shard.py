@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 from stages.errors import BadInput
-from stages.pack.build import gather, subgraph
+from stages.pack.build import gather_rows, subgraph
 from stages.pack.index import label_counts, write_index
 from stages.pack.record import Record
 from stages.pack.schema import INT32_MAX, MAGIC_BYTES, schema_of, to_batch
@@ -32,9 +32,10 @@ class Builder:
     ----------
     inputs : roles graph, partition, records, codes.
     blocks : most units of ownership K; fewer where the partition has fewer parts.
+    gather : leave the codes where they are.
     """
 
-    def __init__(self, inputs: Inputs, blocks: int) -> None:
+    def __init__(self, inputs: Inputs, blocks: int, *, gather: bool = False) -> None:
         graph, partition, records, codes = (inputs[r] for r in ("graph", "partition", "records", "codes"))
         self.parts = int(partition.facts["parts"])
         self.blocks = num_blocks(self.parts, blocks)
@@ -45,8 +46,8 @@ class Builder:
         self.outputs, self.out_ptr = records.array("outputs"), records.array("out_ptr")
         self.input_id = records.array("input_id")
         self.n_id, self.n_ptr = records.array("n_id"), records.array("n_ptr")
-        self.codes = codes.array("codes")
-        self.code_indptr = codes.array("code_indptr") if codes.has("code_indptr") else None
+        self.codes = None if gather else codes.array("codes")
+        self.code_indptr = codes.array("code_indptr") if codes.has("code_indptr") and not gather else None
         self.local = np.full(int(graph.facts["num_nodes"]), -1, np.int32)
         self.dropped = 0
 
@@ -67,11 +68,9 @@ class Builder:
         by_id = np.argsort(outputs, kind="stable")
         hop0 = n_id[: outputs.size]
         input_id = self.input_id[span][by_id[np.searchsorted(outputs[by_id], hop0)]]
-        code_indptr = None
-        if self.code_indptr is None:
-            codes = self.codes[n_id]
-        else:
-            code_indptr, codes = gather(n_id, self.code_indptr, self.codes)
+        code_indptr, codes = None, np.zeros((0, 0), np.uint8)
+        if self.codes is not None:
+            code_indptr, codes = gather_rows(n_id, self.code_indptr, self.codes)
         directed, weighted = self.out_deg is not None, self.weight.size > 0
         return Record(
             n_id=n_id,
@@ -83,7 +82,7 @@ class Builder:
             y=self.y[hop0],
             input_id=input_id,
             codes=codes,
-            code_indptr=None if code_indptr is None else code_indptr.astype(np.int32),
+            code_indptr=code_indptr,
             t_indptr=t_indptr.astype(np.int32) if directed else None,
             t_indices=t_indices if directed else None,
             out_deg=self.out_deg[n_id] if self.out_deg is not None else None,

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from stages.stage import Cost, Facts, Inputs, Reader, Shard, Stage, Writer
+from stages.pack.layout import gathers, reason
+from stages.stage import Cost, Facts, Inputs, Reader, Shard, Stage, Writer, added
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -18,29 +19,35 @@ SHARD_BYTES = 64 << 20
 
 @dataclass(frozen=True)
 class Params:
-    """`split` of the outputs; `blocks`, most units of ownership (K); `shard_bytes`, estimated size of a file."""
+    """`split` of the outputs; `blocks`, most units of ownership (K); `shard_bytes`, estimated size of a file.
+
+    `gather`: records hold no codes; they are read by node from the artifact of codes.
+    """
 
     split: str
     blocks: int = BLOCKS
     shard_bytes: int = SHARD_BYTES
+    gather: bool = added(off=False)
 
 
 def _resolve(recipe: Mapping[str, Any], facts: Mapping[str, Facts]) -> Params:
-    del facts
-    return Params(str(recipe["split"]))
+    layout = str(recipe["features.layout"])
+    gather = gathers(layout, facts["graph"], facts["records"], facts["codes"])
+    return Params(str(recipe["split"]), gather=gather)
 
 
-def _row_bytes(graph: Facts, codes: Facts) -> float:
+def _row_bytes(params: Params, graph: Facts, codes: Facts) -> float:
     """Estimated bytes of one row of a record: its code, its ids and a share of the edges; from facts only."""
     nodes = max(1, int(graph["num_nodes"]))
     code = codes["row_bytes"] if codes["row_bytes"] is not None else codes["code_bytes"] / nodes + 4
+    code = 0 if params.gather else code
     per_edge = 4 * (1 + bool(graph["directed"]) + bool(graph["weighted"]))
     return float(code) + 24 + per_edge * int(graph["nnz"]) / nodes
 
 
 def _shards(params: Params, inputs: Inputs) -> Sequence[Shard]:
     n_ptr = inputs["records"].array("n_ptr")
-    rows = max(1, int(params.shard_bytes / _row_bytes(inputs["graph"].facts, inputs["codes"].facts)))
+    rows = max(1, int(params.shard_bytes / _row_bytes(params, inputs["graph"].facts, inputs["codes"].facts)))
     shards: list[Shard] = []
     start, records = 0, int(n_ptr.size) - 1
     for r in range(records):
@@ -61,12 +68,13 @@ def _run(params: Params, inputs: Inputs, shard: Shard, writer: Writer) -> dict[s
     from stages.pack.shard import Builder, write_shard
     from stages.quantize.codec import Codec
 
-    builder = Builder(inputs, params.blocks)
+    builder = Builder(inputs, params.blocks, gather=params.gather)
     graph, codes = inputs["graph"].facts, inputs["codes"].facts
     codec, rounds = Codec.from_reader(inputs["codes"]), _rounds(inputs)
+    gather = {"gather": True} if params.gather else {}
     meta = {
         "format": FORMAT,
-        "requires": [f"codec:{codec.family}", *rounds],
+        "requires": [f"codec:{codec.family}", *rounds, *gather],
         "form": "nodes",
         "task": "multiclass",
         "directed": bool(graph["directed"]),
@@ -82,6 +90,7 @@ def _run(params: Params, inputs: Inputs, shard: Shard, writer: Writer) -> dict[s
         "records": int(inputs["records"].facts["records"]),
         "inputs": {role: inputs[role].digest for role in ("graph", "partition", "records", "codes")},
         **rounds,
+        **gather,
     }
     records = []
     for r in range(shard.start, shard.stop):
@@ -93,8 +102,9 @@ def _run(params: Params, inputs: Inputs, shard: Shard, writer: Writer) -> dict[s
 
 
 def _finish(params: Params, inputs: Inputs, shards: Mapping[str, Reader], writer: Writer) -> dict[str, Any]:
-    del writer
     graph, codes = inputs["graph"].facts, inputs["codes"].facts
+    layout = reason(params.gather, graph, inputs["records"].facts, codes)
+    writer.note("layout", layout)
     facts = [shards[name].facts for name in sorted(shards)]
     total = {
         name: sum(int(f[name]) for f in facts)
@@ -121,19 +131,28 @@ def _finish(params: Params, inputs: Inputs, shards: Mapping[str, Reader], writer
         "task": "multiclass",
         "shards": len(facts),
         **_rounds(inputs),
+        **({"layout": layout, "gather_bytes": _gather_bytes(total["nodes"], codes)} if params.gather else {}),
     }
+
+
+def _gather_bytes(rows: int, codes: Facts) -> int:
+    """Bytes of codes an epoch gathers."""
+    return rows * int(codes["code_bytes"]) // max(1, int(codes["num_nodes"]))
 
 
 def _cost(params: Params, facts: Mapping[str, Facts]) -> Cost:
     graph, records = facts["graph"], facts["records"]
-    row = _row_bytes(graph, facts["codes"])
+    row = _row_bytes(params, graph, facts["codes"])
     written = int(int(records["rows"]) * row)
     # A shard's records are held until its counts are known; one record may be larger than a shard and has its
     # subgraph twice while it is turned. Beside them 4 bytes a node of the graph for local ids.
     largest = written // max(1, int(records["records"]))
     held = min(written, params.shard_bytes + 2 * largest)
     nodes, nnz = int(graph["num_nodes"]), int(graph["nnz"])
-    return Cost(16 * nodes + 4 * nnz + written, written, 4 * nodes + held + 2 * largest + (64 << 20))
+    peak = 4 * nodes + held + 2 * largest + (64 << 20)
+    return Cost(
+        16 * nodes + 4 * nnz + written, written, peak, note=reason(params.gather, graph, records, facts["codes"])
+    )
 
 
 STAGE = Stage(
@@ -142,7 +161,7 @@ STAGE = Stage(
     exact=True,
     params=Params,
     roles=("graph", "partition", "records", "codes"),
-    reads=(),
+    reads=("features.layout",),
     resolve=_resolve,
     shards=_shards,
     run=_run,

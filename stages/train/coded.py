@@ -184,8 +184,8 @@ class Coded:
 def worth(lookup: Lookup, device: torch.device) -> bool:
     """Whether steps are better given codes than rows.
 
-    On a GPU always, where they are codes of bytes: fewer bytes are copied. On a CPU where a wide layer with its gradient
-    is cheaper on them; else the loader decodes, beside the training.
+    On a GPU always, where they are codes of bytes: fewer bytes are copied. On a CPU where a wide layer with its
+    gradient is cheaper on them; else the loader decodes, beside the training.
     """
     if lookup.unit != 1:
         return False

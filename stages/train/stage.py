@@ -351,7 +351,8 @@ def cost(params: Params, facts: Mapping[str, Facts]) -> Cost:
     weights = parameter_bytes(params, train)
     # Weights, gradients, two moments, the best weights, and one copy of all in a checkpoint being written; the average.
     peak = TORCH_BYTES + step + (12 + 4 * bool(params.ema)) * weights
-    return Cost((params.epochs - params.warmup) * (int(train["bytes"]) + int(valid["bytes"])), weights, peak)
+    read = sum(int(split["bytes"]) + int(split.get("gather_bytes", 0)) for split in (train, valid))
+    return Cost((params.epochs - params.warmup) * read, weights, peak)
 
 
 STAGE = Stage(

@@ -254,6 +254,7 @@ CHANGES = {
     "features.reduce": 4,
     "features.codec": "fp16",
     "features.max_accuracy_drop": 0.1,
+    "features.layout": "packed",
     "partition.method": "kaminpar",
     "partition.parts": 9,
     "batches.method": "random",

@@ -70,6 +70,7 @@ scheduler = "local"
 
 
 LATER = {
+    "features": {"layout": "auto"},
     "train": {"heads": 4},
     "batches": {"aux_ratio": 1.0, "aux_mass": 0.0, "orientation": "transpose"},
 }

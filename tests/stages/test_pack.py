@@ -202,11 +202,6 @@ def test_the_projection_covers_what_is_written(tmp_path):
     assert cost.peak > cost.written + 4 * 200
 
 
-def test_it_reads_no_recipe_key():
-    assert STAGE.reads == ()
-    assert STAGE.resolve({"split": "valid"}, {}) == Params("valid")
-
-
 def test_records_without_edges_or_features_that_are_set(tmp_path):
     inputs = inputs_of(tmp_path, degree=0, features=300, binary=True)
     inputs["graph"].arrays["x"] = np.zeros((200, 300), np.float32)
