@@ -16,6 +16,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
 from stages.ingest.csr import frozen
+from stages.train.precision import in_float32
 from stages.train.threads import on_spans, spans
 
 if TYPE_CHECKING:
@@ -85,6 +86,7 @@ class _TableSum(torch.autograd.Function):
         return None, out
 
 
+@in_float32
 def table_sum(codes: Tensor, tables: Tensor) -> Tensor:
     """Sum of one table row a byte.
 

@@ -98,7 +98,7 @@ def test_a_training_step_on_codes_is_that_on_rows(pack):
         adam = torch.optim.Adam(model.parameters(), lr=1e-2)
         steps = Steps.from_reader(pack, layers=2, adj="mean", shuffle=False, transposes="inner", coded=coded)
         for i, step in enumerate(steps):
-            trainer._step(model, adam, step, 0, i)
+            trainer._step(model, adam, step, 0, i, "fp32")
         found.append([p.detach() for p in model.parameters()])
     for a, b in zip(*found, strict=True):
         assert torch.allclose(a, b, atol=1e-5)

@@ -254,7 +254,7 @@ CHANGES = {
     "features.reduce": 4,
     "features.codec": "fp16",
     "features.max_accuracy_drop": 0.1,
-    "features.layout": "packed",
+    "features.layout": "gather",
     "partition.method": "kaminpar",
     "partition.parts": 9,
     "batches.method": "random",
@@ -297,7 +297,7 @@ CHANGES = {
     "resources.memory": "64GB",
     "resources.workers": 1,
 }
-BASE = {"batches": {"outputs": 64, "mix": 4}, "train": {"ingredients": 2}}
+BASE = {"batches": {"outputs": 64, "mix": 4}, "features": {"layout": "packed"}, "train": {"ingredients": 2}}
 """What the keys are changed in; sizes are set, or `auto` would follow the sizes of the splits."""
 WITHIN = {name: {"method": "batch"} for name in ("batches.aux_ratio", "batches.aux_mass", "batches.orientation")}
 """What else stands in the key's section, before and after, where the key is looked at only then."""

@@ -178,3 +178,12 @@ def test_linear_takes_the_way_that_costs_less(monkeypatch):
     monkeypatch.setattr(Coded, "decoded", None)
     assert torch.allclose(linear(x, weight), expected, atol=1e-3)
     assert coded.linear(expected, torch.eye(256)).shape == expected.shape
+
+
+def test_tables_projected_in_bfloat16_are_summed_in_float32():
+    x = coded_of(["pq"], 4000, 128, np.random.default_rng(0), torch.float32)
+    weight = torch.randn(256, 128)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = x.times(weight)
+    assert found.dtype == torch.float32
+    assert torch.allclose(found, x.times(weight), atol=1.0)
