@@ -11,6 +11,7 @@ import torch
 from stages.errors import BadInput
 from stages.influence.scramble import permutation
 from stages.step import Adj, Step
+from stages.train.coded import dense, kept_tensors
 from stages.train.kernels import spmm
 from stages.train.model import GCN, GIN, SAGE
 
@@ -90,8 +91,9 @@ def first_layer_once(model: Network, step: Step) -> Step:
         return step
     first = step.adjs[0].csr
     rows = first.shape[0]
-    summed = spmm(first, None, step.x)
-    x = summed if isinstance(model, GCN) else torch.cat([step.x[:rows], summed])
+    features = dense(step.x)
+    summed = spmm(first, None, features)
+    x = summed if isinstance(model, GCN) else torch.cat([features[:rows], summed])
     made: dict[int, Tensor] = {}
 
     def own(csr: Tensor) -> Tensor:  # inner matrices are views of the first, which is let go
@@ -106,7 +108,7 @@ def first_layer_once(model: Network, step: Step) -> Step:
 
 def step_bytes(step: Step) -> int:
     """Bytes of a step's tensors; those that share storage count once."""
-    tensors = [step.x, step.y, step.n_id, step.input_id]
+    tensors = [*kept_tensors(step.x), step.y, step.n_id, step.input_id]
     for adj in step.adjs:
         for csr in (adj.csr, adj.t_csr):
             if csr is not None:

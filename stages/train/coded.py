@@ -21,7 +21,7 @@ from stages.train.tablesum import ENTRIES, table_sum
 if TYPE_CHECKING:
     from stages.quantize.lookup import Lookup
 
-__all__ = ["Coded", "Part", "Tables", "dense", "first_rows", "linear", "worth"]
+__all__ = ["Coded", "Part", "Tables", "dense", "first_rows", "kept_tensors", "linear", "worth"]
 
 # What one core spends, in multiply-adds of its dense product (`python -m tests.bench.coded --costs`): on an element of
 # a table row that is read for a row, on one that the gradient is added to, and on an element of a decoded row.
@@ -200,6 +200,11 @@ def dense(x: Tensor | Coded) -> Tensor:
 def first_rows(x: Tensor | Coded, count: int) -> Tensor | Coded:
     """The first `count` rows, a view."""
     return x.first(count) if isinstance(x, Coded) else x[:count]
+
+
+def kept_tensors(x: Tensor | Coded) -> list[Tensor]:
+    """What a step itself holds of its features: the tables are those of all steps."""
+    return [x] if isinstance(x, Tensor) else [part.codes for part in x.parts]
 
 
 def linear(x: Tensor | Coded, weight: Tensor) -> Tensor:

@@ -6,6 +6,7 @@ import torch
 
 from pipeline import open_batches
 from pipeline.stream import Steps
+from stages.soup.batches import first_layer_once, step_bytes
 from stages.train import trainer
 from stages.train.coded import Coded, dense
 from stages.train.evaluate import evaluate, open_steps
@@ -102,6 +103,16 @@ def test_a_training_step_on_codes_is_that_on_rows(pack):
         found.append([p.detach() for p in model.parameters()])
     for a, b in zip(*found, strict=True):
         assert torch.allclose(a, b, atol=1e-5)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", ["gcn", "sage", "gin", "gat"])
+def test_soups_keep_sums_of_codes(pack, name):
+    model = build_model({"model": name, **CONFIG}, seed=1).eval()
+    for step in open_steps(Reader(pack), model, shuffle=False):
+        once = first_layer_once(model, step)
+        assert torch.allclose(model(once.x, once.adjs), model(dense(step.x), step.adjs), atol=1e-4)
+        assert step_bytes(once) > 0
 
 
 def test_open_batches_decodes_unless_asked(pack):
