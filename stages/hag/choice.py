@@ -85,5 +85,5 @@ def find(
     if possible < least:
         return Choice(None, possible, 1.0)
     merges = search_prepared(work, how, threads=threads)
-    plan, predicted = choose(merges, rates, row_bytes)
+    plan, predicted = choose(merges, rates, row_bytes, capacity=how.most(work.num_nodes))
     return Choice(build(merges, plan) if predicted >= least else None, possible, predicted)

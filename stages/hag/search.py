@@ -38,7 +38,7 @@ class Settings:
     Attributes
     ----------
     min_count : rows a pair must stand in to be merged. 3: a merge of 2 saves an addition and no read.
-    capacity : most merges as a share of the columns; None: all there are.
+    capacity : most merges as a share of the columns; None: all there are. A HAG's twin rows count too (`find`).
     row_limit : rows of more columns that could be shared are merged, not counted: that costs the square of a row.
     method : greedy, or repair for graphs of many long hubs: less is found, in time near linear (`stages.hag.repair`).
 
@@ -69,11 +69,11 @@ class Settings:
     def merge(self, num_nodes: int, *rows: NDArray[Any]) -> tuple[NDArray[np.int32], ...]:
         """Merges of some rows, `ptr, lists, t_ptr, t_lists` of `merge_lists`, of a CSR with so many columns."""
         if self.method == "repair":
-            return merge_neighbours(rows[0], rows[1], len(rows[2]) - 1, self.min_count, self._most(num_nodes))
-        return merge_lists(*rows, self.min_count, self._most(num_nodes), self.row_limit)
+            return merge_neighbours(rows[0], rows[1], len(rows[2]) - 1, self.min_count, self.most(num_nodes))
+        return merge_lists(*rows, self.min_count, self.most(num_nodes), self.row_limit)
 
-    def _most(self, num_nodes: int) -> int:
-        """Most merges of a CSR with so many columns."""
+    def most(self, num_nodes: int) -> int:
+        """Most aggregation nodes of a CSR with so many columns."""
         return UNLIMITED if self.capacity is None else min(UNLIMITED, int(self.capacity * num_nodes))
 
 

@@ -97,3 +97,11 @@ def test_costly_levels_give_a_flat_hag_and_costly_rows_a_small_one():
     )
     assert level.levels < free.levels
     assert row.nodes < free.nodes
+
+
+@pytest.mark.parametrize("capacity", [0, 0.05, 0.1, 1])
+def test_capacity_counts_twin_rows_and_merges(capacity):
+    indptr, indices = graph(40, 0.4, 7, loops=True)
+    found = find(indptr, indices, rates=RATES, row_bytes=(64,), least=0, settings=Settings(capacity=capacity))
+    assert found.hag.num_aggregations <= capacity * 40
+    check(found.hag, indptr, indices)
