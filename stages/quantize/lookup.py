@@ -26,7 +26,8 @@ class Lookup:
     """Tables of an additive code, one for each code of a row.
 
     Code u chooses row c of table u, `values[offset[u] + c * width ...]`, width = hi[u] - lo[u], which is added to
-    columns lo[u]..hi[u] of the row, in the order of the codes.
+    columns lo[u]..hi[u] of the row, in the order of the codes. Either no two tables share a column, or every table
+    covers all of them and has 256 rows.
 
     Attributes
     ----------
@@ -73,7 +74,25 @@ class Lookup:
         ids = np.ascontiguousarray(codes).view(f"<u{self.unit}")
         if self.unit > 1 and int(ids.max()) >= self.entries:
             raise Corrupt(f"codes: expected codes below {self.entries}, found {ids.max()}")
-        tables.add_rows(ids, rows, self.lo, self.hi, self.offset, self.values, out)
+        if not self.disjoint:
+            tables.add_stages(ids, rows, self.values, out)
+            return
+        even = self._even if self.unit == 1 else 0
+        if even:
+            tables.SET_EVEN[int(self.hi[0])](ids[:, :even], rows, self.values, out)
+        if even < len(self):
+            rest = (values[even:] for values in (self.lo, self.hi, self.offset))
+            tables.set_parts(ids[:, even:], rows, *rest, self.values, out)
+
+    @cached_property
+    def _even(self) -> int:
+        """Codes from the first that all stand for the same number of columns, one of those decoded fastest."""
+        from stages.quantize.tables import SET_EVEN
+
+        width = self.hi - self.lo
+        if int(width[0]) not in SET_EVEN:
+            return 0
+        return int((np.cumprod(width == width[0])).sum())
 
 
 def expand(kind: Kind, num_features: int, tables: Mapping[str, NDArray[Any]]) -> Lookup:

@@ -211,18 +211,26 @@ def test_descriptions_without_tables_or_with_others_do_not_decode():
 
 @pytest.mark.parametrize("name", LOSSY)
 def test_a_decoded_row_is_the_sum_of_the_entries_its_codes_choose(name):
-    x = correlated(400, 13)
+    check_sums(name, correlated(400, 13))
+
+
+@pytest.mark.parametrize("name", ["pq4", "pq8", "pq32", "pq7", "rq2", "rq4", "rq5", "rq9", "sq1", "sq4"])
+def test_every_width_and_number_of_stages_has_its_sums(name):
+    check_sums(name, correlated(400, 64))
+
+
+def check_sums(name, x):
     codec, error, codes = coded(name, x)
     lookup, expected = codec.lookup, np.zeros(x.shape, np.float64)
     for u in range(len(lookup)):
         expected[:, lookup.lo[u] : lookup.hi[u]] += lookup.table(u)[ids_of(codec, codes)[:, u]]
     rows = np.random.default_rng(0).permutation(500)[:400].astype(np.int32)
-    out = np.full((500, 13), 7, np.float32)
+    out = np.full((500, x.shape[1]), 7, np.float32)
     decode(codec, codes, out=out, rows=rows)
     np.testing.assert_allclose(out[rows], expected, rtol=1e-5, atol=1e-5)
     assert (np.delete(out, rows, axis=0) == 7).all()
     assert error == pytest.approx(nmse(x, decode(codec, codes)), rel=1e-6, abs=1e-12)
-    assert codec.row_bytes == codes.shape[1] == describe(name, 13).row_bytes
+    assert codec.row_bytes == codes.shape[1] == describe(name, x.shape[1]).row_bytes
 
 
 @given(
