@@ -238,7 +238,7 @@ def _ingredients(souped: Souped) -> str:
                 text(about),
             )
         )
-    head = ("ingredient", "valid", "loss", "barrier to the best", "soupable", "trained with")
+    head = ("ingredient", "valid", "loss", "barrier to the best", "soupable", "about")
     kept = [i for i in range(len(head)) if i == 0 or any(row[i] for row in rows)]
     if not rows or len(kept) < 4:
         return ""

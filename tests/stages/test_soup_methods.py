@@ -550,6 +550,37 @@ def test_the_ensemble_and_the_logits_of_records_belong_to_their_nodes():
     assert cooked.facts["ensemble"]["valid_accuracy"] == pytest.approx(right / total)
 
 
+def test_lines_of_the_landscape_go_from_the_soup_to_the_best_ingredients():
+    model, states, steps = problem(deep, count=3)
+    cooked = cook(scorer_of(model, states, steps))
+    parts = divide([int((s.y >= 0).sum()) for s in steps])  # fewer outputs than a race: it runs on the whole fit part
+    start = cooked.chosen if cooked.chosen != "best" else "uniform"
+    names = [name for name, _ in model.named_parameters()]
+    soup = {n: sum(w * s[n] for w, s in zip(row, states, strict=True))
+            for n, row in zip(names, cooked.soups[start].alpha, strict=True)}  # fmt: skip
+    assert [line["from"] for line in cooked.facts["landscape"]] == [start] * 3
+    for line in cooked.facts["landscape"]:
+        end = states[int(line["to"].split()[1])]
+        for at, loss in zip(line["at"], line["loss"], strict=True):
+            mixed = {n: (1 - at) * soup[n] + at * end[n] for n in names}
+            total = sum(
+                float(
+                    torch.nn.functional.cross_entropy(
+                        torch.func.functional_call(model, mixed, (steps[r].x, ())),
+                        steps[r].y,
+                        ignore_index=-1,
+                        reduction="sum",
+                    )
+                )
+                for r in parts.fit
+            )
+            known = sum(int((steps[r].y >= 0).sum()) for r in parts.fit)
+            assert loss == pytest.approx(total / known)
+    best = cooked.facts["landscape"][0]["to"]
+    losses = [i["valid_accuracy"] for i in cooked.facts["ingredients"]]
+    assert losses[int(best.split()[1])] == max(losses)
+
+
 def test_scores_are_those_of_the_soup_itself():
     model, states, steps = problem(deep, count=3, spread=0.1, per=60)
     scorer = scorer_of(model, states, steps)
