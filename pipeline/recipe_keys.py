@@ -46,7 +46,8 @@ class Graph:
 class Features:
     reduce: int = key(0, "dimensions; > 0: seeded truncated SVD in ingest, dense and much smaller; 0 keeps them")
     codec: str = key(
-        "auto", "auto | fp32 | fp16 | lossless | sqK (bits a column) | pqM rqM (bytes a row) | bifeat-sqK | bifeat-vqW-K"
+        "auto",
+        "auto | fp32 | fp16 | lossless | sqK (bits a column) | pqM rqM (bytes a row) | bifeat-sqK | bifeat-vqW-K",
     )
     max_accuracy_drop: float = key(0.002, "share of test accuracy a lossy codec chosen by auto may cost")
     layout: Literal["auto", "packed", "gather"] = key(

@@ -35,7 +35,8 @@ th, td { padding: .22rem 1rem .22rem 0; text-align: right; border-bottom: 1px so
 thead th { color: var(--soft); font-weight: 500; vertical-align: bottom; } tbody th { font-weight: 400; }
 th:first-child, td.text, th.text { text-align: left; } td.long { white-space: normal; min-width: 14rem; }
 tr.chosen th, tr.chosen td { font-weight: 650; }
-.charts { display: flex; flex-wrap: wrap; gap: 1rem 2rem; } figure { margin: 0; max-width: 100%; } figcaption { margin-bottom: 1rem; }
+.charts { display: flex; flex-wrap: wrap; gap: 1rem 2rem; } figure { margin: 0; max-width: 100%; }
+figcaption { margin-bottom: 1rem; }
 svg { max-width: 100%; height: auto; display: block; } svg text { fill: var(--soft); font: 12px system-ui, sans-serif; }
 svg .axis { stroke: var(--line); fill: none; } svg .main { stroke: var(--main); stroke-width: 2.4; fill: none; }
 svg .other { stroke: var(--other); stroke-width: 1.2; fill: none; } svg .bar { fill: var(--main); }
