@@ -2,6 +2,7 @@
 
     python -m tests.bench.coded              # the layer: tables against decode + GEMM, forward and with its gradient
     python -m tests.bench.coded --costs      # and the constants of stages/train/coded.py, in multiply-adds
+    python -m tests.bench.coded --epochs     # and epochs on packed codes against gathered fp32 rows (some minutes)
 
 The peer of the layer decodes with this repository's own kernel and multiplies with torch; both sides on one thread, CPU
 seconds. Rows go to runs/bench/coded.json.
@@ -15,6 +16,7 @@ import os
 import platform
 import statistics
 import subprocess
+import tempfile
 import time
 from pathlib import Path
 
@@ -25,6 +27,7 @@ from torch.nn import functional
 from stages.quantize.lookup import Lookup
 from stages.train.coded import Coded, Part, Tables
 from stages.train.tablesum import table_sum
+from tests.bench.coded_epochs import measure
 
 ROWS, DIM, OUT = 7000, 128, 256
 TARGET = 2.0
@@ -117,6 +120,8 @@ def costs(runs: int) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--costs", action="store_true")
+    parser.add_argument("--epochs", action="store_true")
+    parser.add_argument("--nodes", type=int, default=280_000, help="of the graph whose epochs are timed")
     parser.add_argument("--runs", type=int, default=15)
     args = parser.parse_args()
     torch.set_num_threads(1)
@@ -127,6 +132,13 @@ def main() -> None:
     rows = []
     for kind, count in (("pq", 4), ("pq", 8), ("pq", 16), ("rq", 2), ("rq", 4), ("rq", 8)):
         rows += layer(kind, count, args.runs)
+    if args.epochs:
+        print("\n| graph | model | codes | page cache | packed codes, s | fp32 gather, s | ratio | MB read | MB read |")
+        print("|---|---|---|---|---|---|---|---|---|")
+        for model, hidden, layers, dim, codec in (("sage", 256, 2, 128, "pq4"), ("gat", 256, 2, 768, "pq24")):
+            with tempfile.TemporaryDirectory(dir="runs") as folder:
+                options = {"nodes": args.nodes, "dim": dim, "codec": codec, "model": model, "hidden": hidden}
+                rows += measure(Path(folder), layers=layers, runs=5, **options)
     commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False).stdout.strip()
     machine = {"cpu": platform.processor() or platform.machine(), "cores": os.cpu_count()}
     out = Path("runs/bench/coded.json")
