@@ -116,8 +116,11 @@ def _cost(params: Params, facts: Mapping[str, Facts]) -> Cost:
     graph = facts["graph"]
     nodes, columns, nnz = int(graph["num_nodes"]), int(graph["num_features"]), int(graph["x_nnz"])
     read = 4 * nodes * columns if graph["features"] == "dense" else 8 * nnz + 8 * (nodes + 1)
-    sample = 4 * columns * min(params.sample, nodes)
-    return Cost(read + 8 * nodes, parse(params.codec).table_bytes(columns), 3 * sample + 8 * nodes + (128 << 20))
+    kind, sample = parse(params.codec), 4 * columns * min(params.sample, nodes)
+    # The normal equations of `rq` and their factors; the sample as read, mixed and centred, its rest and scores.
+    training = 3 * 8 * (kind.units * kind.entries) ** 2 if kind.family == "rq" else 0
+    held = 5 * sample + training + kind.coder_bytes(columns) + 8 * nodes
+    return Cost(read + 8 * nodes, kind.table_bytes(columns), held + (128 << 20))
 
 
 STAGE = Stage(

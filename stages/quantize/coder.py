@@ -51,13 +51,16 @@ class Sums:
 
     @classmethod
     def together(cls, parts: Iterable[Sums]) -> Sums:
-        """Of all spans; the order does not matter."""
-        first, *rest = parts
+        """Of all spans, one at a time; their order does not matter."""
+        rest = iter(parts)
+        first = next(rest)
         sums, counts = first.sums.copy(), first.counts.copy()
+        energy, error = [first.energy], [first.error]
         for part in rest:
             sums += part.sums
             counts += part.counts
-        energy, error = ([getattr(part, name) for part in (first, *rest)] for name in ("energy", "error"))
+            energy.append(part.energy)
+            error.append(part.error)
         return cls(sums, counts, np.concatenate(energy), np.concatenate(error))
 
 
@@ -183,7 +186,7 @@ class Coder:
         codec : with its tables.
         nmse : squared error of all rows over their squared distance from the column means; 0 where both are.
         """
-        energy = np.array([math.fsum(column) for column in sums.energy.T.tolist()])
+        energy = np.array([math.fsum(column.tolist()) for column in sums.energy.T])
         rows = max(1, int(sums.counts[0].sum()))
         spread = np.maximum(0.0, energy - rows * (sums.sums.sum(1) / self.scale / rows) ** 2)
         if self.kind.family == "rq":

@@ -16,7 +16,7 @@ KNOWN = (
     "pqM or rqM (M bytes a row), bifeat-vqW-K (K entries for every W columns)"
 )
 BITS = (1, 2, 4, 8)
-MOST_STAGES = 64  # of rq
+MOST_STAGES = 32  # of rq
 MOST_ENTRIES = 1 << 16  # of bifeat-vq
 
 
@@ -82,6 +82,11 @@ class Kind:
         if self.bits:
             return 4 * num_features << self.bits
         return 4 * num_features * self.entries * max(1, self.units if self.family == "rq" else 1)
+
+    def coder_bytes(self, num_features: int) -> int:
+        """Bytes of what encodes: tables as fitted and as they are searched, sums, and products of stages."""
+        search = 4 * 256 * 256 * self.units * (self.units - 1) // 2 if self.family == "rq" else 0
+        return 10 * self.table_bytes(num_features) + search
 
     def _refuse(self, expected: str, fix: str) -> None:
         raise BadInput(f"features.codec {self.name}: expected {expected}", fix=f"--set features.codec={fix}")

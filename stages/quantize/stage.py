@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING, Any
 from stages.errors import BadInput
 from stages.quantize.codec import EXACT, TABLE, Codec, describe
 from stages.quantize.names import parse
-from stages.quantize.sizes import CHUNK_BYTES
+from stages.quantize.sizes import BLOCK_ROWS, CHUNK_BYTES
 from stages.stage import Cost, Facts, Inputs, Reader, Shard, Stage, Writer
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+
+    from numpy.typing import NDArray
 
     from stages.quantize.coder import Coder
     from stages.quantize.features import Features
@@ -84,17 +86,37 @@ def _run(params: Params, inputs: Inputs, shard: Shard, writer: Writer) -> dict[s
 
     from stages.quantize.coder import Sums
 
-    coder, done = _coder(params, inputs), 0
+    coder = _coder(params, inputs)
     codes = writer.create(f"part-codes-{shard.name}", (shard.stop - shard.start, coder.row_bytes), np.uint8)
-    parts = []
-    for first, block in features.chunks(shard.start, shard.stop):
-        done = first - shard.start + len(block)
-        codes[first - shard.start : done], sums = coder.encode(block)
-        parts.append(sums)
-        writer.progress(done, len(codes), "rows")
-    for what, values in vars(Sums.together(parts)).items():
+
+    def encoded() -> Iterator[Sums]:
+        done = 0
+        for found, sums in _in_order(coder.encode, features.chunks(shard.start, shard.stop), writer.threads):
+            codes[done : done + len(found)] = found
+            done += len(found)
+            writer.progress(done, len(codes), "rows")
+            yield sums
+
+    for what, values in vars(Sums.together(encoded())).items():
         writer.array(f"part-{what}-{shard.name}", values)
     return {}
+
+
+def _in_order(
+    encode: Callable[[NDArray[Any]], Any], chunks: Iterable[tuple[int, NDArray[Any]]], threads: int
+) -> Iterator[Any]:
+    """Results chunk by chunk, `threads` at work; no more than twice as many chunks are held."""
+    from collections import deque
+    from concurrent.futures import Future, ThreadPoolExecutor
+
+    waiting: deque[Future[Any]] = deque()
+    with ThreadPoolExecutor(threads) as pool:
+        for _, block in chunks:
+            waiting.append(pool.submit(encode, block))
+            if len(waiting) == 2 * threads:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
 
 
 def _run_exact(params: Params, features: Features, writer: Writer) -> dict[str, Any]:
@@ -139,12 +161,13 @@ def _finish(params: Params, inputs: Inputs, shards: Mapping[str, Reader], writer
 
     coder, rows, done = _coder(params, inputs), int(inputs["graph"].facts["num_nodes"]), 0
     codes = writer.create("codes", (rows, coder.row_bytes), np.uint8)
-    parts = []
     for name in sorted(shards):
         mine = shards[name].array(f"part-codes-{name}")
         codes[done : done + len(mine)] = mine
         done += len(mine)
-        parts.append(Sums(**{f.name: shards[name].array(f"part-{f.name}-{name}") for f in fields(Sums)}))
+    parts = (
+        Sums(**{f.name: shards[name].array(f"part-{f.name}-{name}") for f in fields(Sums)}) for name in sorted(shards)
+    )
     codec, nmse = coder.codec(Sums.together(parts))
     for name, table in codec.tables.items():
         writer.array(TABLE + name, table)
@@ -157,9 +180,10 @@ def _cost(params: Params, facts: Mapping[str, Facts]) -> Cost:
     read = 4 * nodes * columns if graph["features"] == "dense" else 8 * nnz + 8 * (nodes + 1)
     written = _bytes(describe(params.codec, columns), graph)
     if params.codec not in EXACT:
-        tables = parse(params.codec).table_bytes(columns)
-        sums = 8 * tables  # sums and counts in 8 bytes each, of the span, of all and as they are averaged
-        return Cost(read + written, 2 * written + tables, sums + 3 * CHUNK_BYTES + (96 << 20))
+        kind = parse(params.codec)
+        blocks = 16 * columns * (nodes // BLOCK_ROWS + 1)
+        held = kind.coder_bytes(columns) + blocks + 8 * max(CHUNK_BYTES, 4 * BLOCK_ROWS * columns)
+        return Cost(read + written, 2 * written + kind.table_bytes(columns), held + (128 << 20))
     # Dense fp32 is the mapped input itself; all else is built whole, beside one dense chunk and the column ids.
     built = 0 if params.codec == "fp32" and graph["features"] == "dense" else written
     ids = 12 * nnz if params.codec.startswith("lossless") else 0

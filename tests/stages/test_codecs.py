@@ -331,7 +331,7 @@ def test_fewer_rows_than_entries_are_exact(name):
         ("pq12", "pq12: expected at most a byte for each of 11 columns; fix: --set features.codec=pq11"),
         ("bifeat-vq12-16", "bifeat-vq12-16: expected at most 11 columns a code"),
         ("bifeat-vq2-300", "expected at least as many nodes as entries, found 200 nodes"),
-        ("rq65", "found rq65"),
+        ("rq33", "found rq33"),
         ("rq0", "found rq0"),
         ("bifeat-sq3", "found bifeat-sq3"),
         ("bifeat-vq4", "found bifeat-vq4"),
