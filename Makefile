@@ -14,7 +14,7 @@ STAGES := ingest split partition influence order codebook quantize pack warmup t
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: data/wordnet.npz help setup run plan status verify report inspect test test-long lint format bench bench-influence bench-partition bench-pipeline bench-hag accuracy clean $(STAGES)
+.PHONY: data/wordnet.npz help setup run plan status verify report inspect test test-long lint format bench bench-influence bench-partition bench-pipeline bench-hag bench-coded accuracy clean $(STAGES)
 
 help:  ## list every target
 	@grep -hE '^[a-z][a-zA-Z./_ -]*:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | awk -F'\t' '{printf "  make %-18s %s\n", $$1, $$2}'
@@ -66,7 +66,7 @@ format: $(READY)  ## rewrite the code in the house layout
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: bench-influence bench-partition bench-pipeline bench-hag  ## every benchmark; results in runs/bench/NAME.json
+bench: bench-influence bench-partition bench-pipeline bench-hag bench-coded  ## every benchmark; results in runs/bench/NAME.json
 
 bench-influence: $(READY)  ## PPR + top-k against torch_geometric get_ppr, alternating runs
 	$(BIN)/python -m tests.bench.influence $(ARGS)
@@ -76,6 +76,9 @@ bench-partition: $(READY)  ## METIS, KaMinPar and stream: seconds, cut, balance,
 
 bench-pipeline: $(READY)  ## every stage on real graphs, memory against projection, and growth (ARGS=--full: 62M edges too)
 	$(BIN)/python -m tests.bench.pipeline $(ARGS)
+
+bench-coded: $(READY)  ## first layer on codes against decode + GEMM (ARGS=--epochs: epochs on packed codes, too)
+	$(BIN)/python -m tests.bench.coded $(ARGS)
 
 bench-hag: $(READY)  ## shared partial sums: additions and reads saved, seconds and memory of the search, what a no costs
 	$(BIN)/python -m tests.bench.hag $(ARGS)
