@@ -74,7 +74,7 @@ class Batches:
     outputs: int | Auto = key("auto", "most outputs in a record; auto aims at a few dozen records a split")
     mix: int | Auto = key("auto", "influence clusters mixed into one record; more costs rows and gains accuracy")
     rounds: int = key(1, "sets of training batches, used in turn by epoch; each costs the bytes of one")
-    aux_ratio: float = key(1.0, "batch: nodes kept for a part, as a share of the mean size of a part")
+    aux_ratio: float = key(3.0, "batch: nodes kept for a part, as a multiple of the mean size of a part")
     aux_mass: float = key(0.0, "batch: > 0: instead, the fewest nodes that hold this share of a part's PageRank mass")
     orientation: Literal["transpose", "reference"] = key(
         "transpose", "batch: transpose: mass that reaches a node from the part | reference: the published code's D^-1 A"

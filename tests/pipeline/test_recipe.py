@@ -71,8 +71,8 @@ scheduler = "local"
 
 LATER = {
     "features": {"layout": "auto"},
-    "train": {"heads": 4},
-    "batches": {"aux_ratio": 1.0, "aux_mass": 0.0, "orientation": "transpose"},
+    "train": {"heads": 4, "warmup": 0, "vary": 1.0, "ema": 0.0, "precision": "fp32"},
+    "batches": {"aux_ratio": 3.0, "aux_mass": 0.0, "orientation": "transpose"},
 }
 """Keys that came after the contract, with their defaults."""
 
