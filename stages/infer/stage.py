@@ -6,7 +6,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from stages.soup.stage import ingredients
+from stages.soup.stage import METHODS, ingredients
 from stages.stage import Cost, Facts, Inputs, Reader, Shard, Stage, Writer, added
 from stages.train.stage import TORCH_BYTES, resolved_device, step_bytes
 
@@ -143,7 +143,7 @@ def _cost(params: Params, facts: Mapping[str, Facts]) -> Cost:
     floats = max((int(facts[role].get("edge_floats", 0)) for role in roles), default=0)
     outputs, classes = int(packed["outputs"]), int(packed["num_classes"])
     written = outputs * (12 + 4 * classes)
-    models = (len(roles) + 3) * weights
+    models = (len(roles) + len(METHODS)) * weights
     read, peak = int(packed["bytes"]) + models, step_bytes(hidden, packed, edge_floats=floats) + 3 * written
     if params.full_graph:
         nodes, nnz, columns = int(graph["num_nodes"]), int(graph["nnz"]), int(codes["num_features"])

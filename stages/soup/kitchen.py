@@ -33,7 +33,7 @@ METHODS = ("best", "uniform", "greedy", "gis", "learned", "signed", "partition")
 AUTO = METHODS[:-1]
 """What "auto" tries; `partition` is PLS as published, for comparison."""
 _LEARNED = ("gis", "learned", "signed", "partition")  # they need soupable ingredients and a divided validation split
-SAMPLE = 4096  # labelled outputs whose logits are kept for the convex start
+SAMPLE = 1024  # labelled outputs whose logits are kept for the convex start
 RACE = 1000  # labelled outputs of the fit part on which searches run
 PORTION = 512  # labelled outputs of a gradient step, at least
 CALIBRATE_EVERY = 10  # gradient steps between two measurements of batch norms' statistics

@@ -20,10 +20,10 @@ __all__ = ["METHODS", "STAGE", "Params", "ingredients"]
 METHODS = ("best", "uniform", "greedy", "gis", "learned", "signed", "partition")
 """As `stages.soup.kitchen.METHODS`, which imports torch."""
 KEEP_BYTES = 1 << 28
-"""Most bytes of prepared validation records kept for the next pass; the others are read again."""
+"""Most bytes of prepared validation records kept for the next pass, fewer in less memory; the rest is read again."""
 _CALIBRATION = 16  # training records on which a soup's batch norms are measured
 _HIDDEN, _LAYERS = 1024, 3  # reckoned with until an ingredient says its own
-_SAMPLED = 4096  # as `stages.soup.kitchen.SAMPLE`
+_SAMPLED = 1024  # as `stages.soup.kitchen.SAMPLE`
 
 
 @dataclass(frozen=True)
@@ -75,6 +75,7 @@ def _compatible(paths: Sequence[Any]) -> tuple[dict[str, Any], str, list[str]]:
 
 def _run(params: Params, inputs: Inputs, shard: Shard, writer: Writer) -> dict[str, Any]:
     from stages.soup.batches import Batches
+    from stages.soup.calibrate import batch_norms
     from stages.soup.kitchen import cook
     from stages.soup.scorer import Scorer
     from stages.soup.stack import Stack
@@ -91,16 +92,19 @@ def _run(params: Params, inputs: Inputs, shard: Shard, writer: Writer) -> dict[s
     if params.holdout:
         steps = Outputs(steps, params.holdout, held=True)
 
+    if batch_norms(model) and "train" not in inputs:
+        raise BadInput(
+            "soup: the model has batch norms, whose statistics are measured anew on training records: expected a "
+            "packed train split beside valid, found none",
+            fix="--batches runs/NAME, of a run that packed train",
+        )
+
     def calibration() -> Iterator[Step]:
-        if "train" not in inputs:
-            raise BadInput(
-                "soup: a model with batch norm needs training records to measure its statistics on, found none",
-                fix="--batches runs/NAME",
-            )
         some = open_steps(inputs["train"], model, shuffle=False, device=params.device)
         return (some[i] for i in range(min(len(some), _CALIBRATION)))
 
-    batches = Batches(model, steps, min(KEEP_BYTES, max(0, writer.memory_bytes - TORCH_BYTES) // 2))
+    needed = _cost(params, {role: inputs[role].facts for role in inputs}).needed
+    batches = Batches(model, steps, min(KEEP_BYTES, max(0, writer.memory_bytes - needed)))
     done, total = 0, len(batches) + 8
 
     def report(text: str) -> None:
@@ -143,7 +147,8 @@ def _cost(params: Params, facts: Mapping[str, Facts]) -> Cost:
     logits = 2 * len(roles) * int(valid["num_classes"]) * (2 * _SAMPLED + 2 * int(valid["records"]))
     # Each pass reads what is not kept; every method weighs all ingredients some hundred times.
     reads = (2 * len(roles) + 1) * int(valid["bytes"]) + 100 * len(roles) * weights
-    return Cost(reads, (len(METHODS) + 1) * weights, TORCH_BYTES + step + kept + 3 * logits + 8 * weights)
+    least = TORCH_BYTES + step + 3 * logits + 8 * weights
+    return Cost(reads, (len(METHODS) + 1) * weights, least + kept, least)
 
 
 STAGE = Stage(

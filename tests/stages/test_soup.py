@@ -8,6 +8,7 @@ from stages.errors import BadInput, Conflict
 from stages.soup import STAGE
 from stages.soup.alike import check_alike
 from stages.soup.batches import divide
+from stages.soup.calibrate import recalibrate
 from stages.soup.stage import METHODS, Params
 from stages.train import STAGE as TRAIN
 from stages.train.evaluate import evaluate
@@ -124,6 +125,25 @@ def test_nothing_is_learned_on_ingredients_that_drifted_apart(tmp_path):
     assert found["chosen"] == "best"
     assert list(found["methods"]) == ["best", "uniform", "greedy"]
     assert "behind a barrier" in found["remarks"][0]
+
+
+def test_a_soup_of_models_with_batch_norm_is_measured_on_training_records(tmp_path, data):
+    singles = trained(tmp_path / "train", data, 2, model="gin")
+    inputs = {"train": data["train"], "valid": data["valid"], **singles}
+    found = run_stage(STAGE, Params("uniform"), inputs, tmp_path / "soup")
+    state = read_state(found.path("chosen.safetensors"))[0]
+    model = load_model(found.path("chosen.safetensors"))
+    names = [name for name in state if name.endswith("running_mean")]
+    assert names
+    recalibrate(model, data["train"].batches(layers=3, adj="plain", shuffle=False))
+    torch.testing.assert_close({n: state[n] for n in names}, {n: model.state_dict()[n] for n in names})
+    ends = [load_model(r.path("model.safetensors")).state_dict() for r in singles.values()]
+    assert not any(torch.allclose(state[n], (ends[0][n] + ends[1][n]) / 2) for n in names)
+    with pytest.raises(BadInput, match=r"batch norms.*expected a packed train split"):
+        run_stage(STAGE, Params("uniform"), {"valid": data["valid"], **singles}, tmp_path / "none")
+    best = found.facts["methods"]["best"]["members"][0]
+    alone = read_state(found.path("soup-best.safetensors"))[0]
+    assert all(torch.equal(alone[n], ends[best][n]) for n in alone)
 
 
 def test_one_ingredient_is_its_own_soup(tmp_path, data):

@@ -1,0 +1,272 @@
+"""Souping: our methods on validation records against GIS (grid 20) by full-graph passes, seconds, memory, accuracy.
+
+    python -m tests.bench.soup                             # 50 ingredients with 2 % validation, 10 with 25 %, 30
+    python -m tests.bench.soup --cases sparse              # one of sparse, dense, thirty
+    python -m tests.bench.soup --cases --accuracy          # 5 repeats: gain over best and greedy, tested by full graph
+    python -m tests.bench.soup --cases --grid              # 10, 30, 50 ingredients of three models on three data sets
+    python -m tests.bench.soup --full                      # all of it, LS and PLS as published to their last epoch
+
+Ingredients: `tests.bench.soup_ingredients`. Both sides have the same files, threads and machine, in alternating runs. A
+GIS run is 1 + (N - 1) 20 full-graph passes and the N that order the ingredients; passes, with the mixing before each,
+are timed beside every run of ours and multiplied: all are the same work. CPU seconds of one thread. Memory is the
+growth of anonymous memory of one child process a side, from before it opens the data. The selection accuracy is that of
+the validation records that neither side fits.
+LS and PLS as published: settings of SAGE on ogbn-products (25 epochs, lr 10; 4 of 32 parts, 50 epochs, lr 1), on the
+whole graph. Rows go to runs/bench/soup.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from tests.bench.soup_ingredients import Case, prepared
+from tests.bench.soup_sides import Graph, Records
+
+GRID = 20
+LS = {"epochs": 25, "rate": 10.0, "period": 4}
+PLS = {"epochs": 50, "rate": 1.0, "period": 4, "parts": 32, "drawn": 4}
+LIMIT_S = 90.0
+MODELS = ("gcn", "sage", "gat")
+
+SPARSE = Case("wordnet", 50, valid=0.02, train=0.02, warmup=20)
+DENSE = Case("wordnet")
+THIRTY = Case("wordnet", 30, hidden=256, warmup=1, epochs=1, noisy=True)
+TARGETS = {SPARSE: (24.5, 0.24), DENSE: (5.0, None)}
+"""Case -> how many times faster than GIS, and in which share of its memory."""
+ACCURACY = (Case("computers", warmup=10, epochs=10), Case("physics", warmup=5, epochs=5), Case("wordnet"))
+
+
+def peak(case: Case, side: str) -> int:
+    """Bytes that one side's process grew by, in a process of its own."""
+    code = f"from tests.bench.soup import *; child({case!r}, {side!r})"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return int(done.stdout.split()[-1])
+
+
+def child(case: Case, side: str) -> None:
+    import torch
+
+    import pipeline.stream  # noqa: F401 - imports are no part of the growth
+    from stages.soup import kitchen, memory
+    from stages.train import model  # noqa: F401
+
+    memory._SAMPLE_S = 0.002
+    torch.set_num_threads(1)
+    run, paths = prepared(case)
+    with memory.Peak() as found:
+        if side == "ours":
+            kitchen.cook(Records(run, paths).scorer, method="learned")
+        else:
+            graph = Graph(run, paths)
+            for i in range(3):
+                graph.accuracy(graph.stack.blend([0, i]))
+    print(found.bytes)
+
+
+def gis_passes(count: int) -> int:
+    return count + 1 + (count - 1) * GRID
+
+
+def row(case: Case, what: str, ours: float, peer: str, peer_value: float, **more: object) -> dict:
+    """One of runs/bench/soup.json; the ratio is peer by ours unless given."""
+    every = {"unit": "CPU s", "threads": 1, "n": 1, "ratio": peer_value / ours, "target": None, "met": None}
+    return {"what": what, "dataset": case.name, "ours": ours, "peer": peer, "peer_value": peer_value} | every | more
+
+
+def measure(case: Case, runs: int, *, published: bool) -> list[dict]:
+    """Rows of one case: our LS against GIS, and every method's own figures."""
+    import torch
+
+    from stages.soup.batches import divide
+    from stages.soup.kitchen import cook
+    from stages.soup.simple import gis_grid
+
+    torch.set_num_threads(1)
+    run, paths = prepared(case)
+    graph = Graph(run, paths)
+    ours, passes, ratios = [], [], []
+    for turn in range(runs + 1):
+        started = time.process_time()
+        cook(Records(run, paths).scorer, method="learned")
+        mine = time.process_time() - started
+        times = []
+        for i in range(2):
+            started = time.process_time()
+            graph.accuracy(graph.stack.blend([turn % case.count, i]))
+            times.append(time.process_time() - started)
+        if turn:  # the first turn warms up
+            ours.append(mine)
+            passes.append(statistics.mean(times))
+            ratios.append(passes[-1] * gis_passes(case.count) / mine)
+    # GIS on the same fit part, by records: the same search, so its selection accuracy needs no full-graph pass.
+    records = Records(run, paths)
+    cooked = cook(records.scorer)
+    facts, used = cooked.facts, records.scorer.passes
+    parts = divide([int((records.scorer.batches[r].y >= 0).sum()) for r in range(len(records.scorer.batches))])
+    order = sorted(range(case.count), key=lambda i: -facts["ingredients"][i]["valid_accuracy"])
+    tensors = len(records.stack.names)
+
+    def rank(w):
+        return records.scorer.outcome(np.tile(w, (tensors, 1)), parts.fit).rank
+
+    grid = np.tile(gis_grid(order, case.count, rank, GRID)[0], (tensors, 1))
+    theirs = records.scorer.outcome(grid, parts.select).accuracy
+    mid, full = statistics.median(ours), statistics.median(passes) * gis_passes(case.count)
+    select = {name: m["valid_accuracy"] for name, m in facts["methods"].items()}
+    tests = {name: graph.accuracy(made.alpha, "test") for name, made in cooked.soups.items()}
+    print(f"\n{case.name}: {facts['parts']}, chosen {facts['chosen']}; {facts['remarks']}")
+    print("| method | select % | test %, full graph | seconds | peak MB | effective ingredients |")
+    print("|---|---|---|---|---|---|")
+    rows = []
+    for name, method in facts["methods"].items():
+        s, b = cooked.seconds[name], cooked.peaks[name]
+        print(f"| {name} | {100 * select[name]:.2f} | {100 * tests[name]:.2f} | {s:.1f} | {b / 1e6:.0f} "
+              f"| {method['n_eff']:.1f} |")  # fmt: skip
+        rows.append(row(case, f"soup {name}", s, f"GIS, grid {GRID}, full graph", full, unit="s", peak_bytes=b,
+                        select_accuracy=select[name], test_accuracy=tests[name], n_eff=method["n_eff"]))  # fmt: skip
+    print(f"| GIS grid {GRID}, full graph | {100 * theirs:.2f} | {100 * graph.accuracy(grid, 'test'):.2f} "
+          f"| {full:.1f} | | |")  # fmt: skip
+    print(f"| all predictions averaged | {100 * facts['ensemble']['valid_accuracy']:.2f} | | | | |", flush=True)
+    if published:
+        for name, took, alpha in as_published(graph, tensors, case.count):
+            scored, test = records.scorer.outcome(alpha, parts.select).accuracy, graph.accuracy(alpha, "test")
+            print(f"| {name}, full graph | {100 * scored:.2f} | {100 * test:.2f} | {took:.1f} | | |", flush=True)
+            rows.append(row(case, f"our LS against {name} on the whole graph", mid, name, took, test_accuracy=test,
+                            select_accuracy=select.get("learned"), peer_select_accuracy=scored))  # fmt: skip
+    if "learned" not in select:
+        return rows
+    ratio, no_worse = statistics.median(ratios), select["learned"] >= theirs
+    speed, memory = TARGETS.get(case, (None, None))
+    rows.append(row(case, "our LS on validation records against GIS by full-graph passes", mid,
+                    f"GIS, grid {GRID}, full graph: {gis_passes(case.count)} passes (two timed beside each run)", full,
+                    n=runs, ratio=ratio, target=speed, met=None if speed is None else ratio >= speed and no_worse,
+                    select_accuracy=select["learned"], peer_select_accuracy=theirs, record_passes=used))  # fmt: skip
+    mine, other = peak(case, "ours"), peak(case, "gis")
+    rows.append(row(case, "peak memory of our LS against GIS by full-graph passes", mine, "GIS, full graph", other,
+                    unit="bytes", target=None if memory is None else 1 / memory,
+                    met=None if memory is None else mine <= memory * other))  # fmt: skip
+    print(f"our LS {mid:.2f} s, GIS {full:.1f} s: {ratio:.1f}x; selection {100 * select['learned']:.2f} % against "
+          f"{100 * theirs:.2f} %; memory {mine / 1e6:.0f} MB against {other / 1e6:.0f} MB "
+          f"({100 * mine / other:.0f} %)", flush=True)  # fmt: skip
+    return rows
+
+
+def as_published(graph: Graph, tensors: int, count: int):
+    """(name, CPU seconds, table) of LS and PLS on the whole graph, at the authors' settings."""
+    from stages.soup.published import learn_published
+
+    rng = np.random.default_rng(0)
+    part = graph.parts(PLS["parts"])
+    drawn = [rng.choice(PLS["parts"], PLS["drawn"], replace=False) for _ in range(PLS["epochs"])]
+    for name, setting, draws, make in (
+        ("LS as published", LS, [None] * LS["epochs"], lambda _: graph.whole()),
+        ("PLS as published", PLS, drawn, lambda d: graph.union(part, d)),
+    ):
+        started = time.process_time()
+        alpha = learn_published(
+            (tensors, count),
+            lambda a, b, d, make=make: graph.gradient(a, b, make(d)),
+            draws,
+            rate=setting["rate"],
+            period=setting["period"],
+        )
+        yield name, time.process_time() - started, alpha
+
+
+def thirty() -> list[dict]:
+    """All our methods on 30 ingredients, two threads."""
+    import torch
+
+    from stages.soup.kitchen import cook
+
+    run, paths = prepared(THIRTY)
+    torch.set_num_threads(2)
+    started = time.perf_counter()
+    cooked = cook(Records(run, paths).scorer)
+    gis = cooked.seconds.get("gis", 0.0)
+    own = gis - cooked.phases["rank"] - cooked.phases["filter"] if gis else 0.0
+    took = time.perf_counter() - started - own
+    print(f"\n{THIRTY.name}, hidden {THIRTY.hidden}: {took:.1f} s without GIS ({own:.1f} s); phases {cooked.phases}; "
+          f"chosen {cooked.chosen}")  # fmt: skip
+    return [row(THIRTY, f"all our methods but GIS on 30 ingredients, hidden {THIRTY.hidden}", took, "limit", LIMIT_S,
+                unit="s", threads=2, target=1.0, met=took < LIMIT_S)]  # fmt: skip
+
+
+def accuracy(cases: list[Case], repeats: int) -> list[dict]:
+    """Mean gain in test accuracy (full graph) of the chosen soup over the best ingredient and over greedy."""
+    import torch
+
+    from stages.soup.kitchen import cook
+
+    rows = []
+    for case in cases:
+        gains = []
+        for seed in range(repeats):
+            run, paths = prepared(replace(case, seed=seed * 1000))
+            torch.set_num_threads(1)
+            graph = Graph(run, paths)
+            cooked = cook(Records(run, paths).scorer)
+            test = {name: graph.accuracy(made.alpha, "test") for name, made in cooked.soups.items()}
+            gains.append((test[cooked.chosen] - test["best"], test[cooked.chosen] - test["greedy"], test["best"]))
+            print(f"{case.name} seed {seed}: chosen {cooked.chosen}, test %:",
+                  {name: round(100 * value, 2) for name, value in test.items()}, flush=True)  # fmt: skip
+            for words in cooked.remarks:
+                print(f"  {words}", flush=True)
+        best, greedy, level = (np.array(column) for column in zip(*gains, strict=True))
+        error = float(best.std(ddof=1) / len(best) ** 0.5) if len(best) > 1 else float("nan")
+        soup = float(level.mean() + best.mean())
+        for what, found, target in (("best single", best, 0.003), ("greedy", greedy, 0.0)):
+            gain = float(found.mean())
+            rows.append(row(case, f"test accuracy of the chosen soup over {what}", soup, what, soup - gain, n=repeats,
+                            unit="accuracy", ratio=gain, target=target, met=gain >= target,
+                            standard_error=error))  # fmt: skip
+        print(f"{case.name}: best {100 * level.mean():.2f} %, gain over best {100 * best.mean():+.2f} +- "
+              f"{100 * error:.2f}, over greedy {100 * greedy.mean():+.2f}", flush=True)  # fmt: skip
+    return rows
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--cases", nargs="*", default=["sparse", "dense", "thirty"], help="of sparse, dense, thirty")
+    parser.add_argument("--runs", type=int, default=5)
+    parser.add_argument("--accuracy", action="store_true", help="gains on --data of --models over --repeats")
+    parser.add_argument("--grid", action="store_true", help="--counts ingredients of --models on --data")
+    parser.add_argument("--data", nargs="*", default=[c.data for c in ACCURACY])
+    parser.add_argument("--models", nargs="*", default=list(MODELS))
+    parser.add_argument("--counts", nargs="*", type=int, default=[10, 30, 50])
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--published", action="store_true", help="LS and PLS as published too")
+    parser.add_argument("--full", action="store_true", help="--accuracy, --grid and --published")
+    args = parser.parse_args()
+    rows = []
+    for name in args.cases:
+        found = thirty() if name == "thirty" else measure({"sparse": SPARSE, "dense": DENSE}[name], args.runs,
+                                                          published=args.published or args.full)  # fmt: skip
+        rows += found
+    every = [replace(case, model=model) for case in ACCURACY if case.data in args.data for model in args.models]
+    if args.grid or args.full:
+        for case in every:
+            for count in args.counts:
+                rows += measure(replace(case, count=count), args.runs, published=args.published or args.full)
+    if args.accuracy or args.full:
+        rows += accuracy(every, args.repeats)
+    commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False).stdout.strip()
+    machine = {"cpu": platform.processor() or platform.machine(), "cores": os.cpu_count()}
+    out = Path("runs/bench/soup.json")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text(json.dumps({"machine": machine, "commit": commit, "rows": rows}, indent=1))
+
+
+if __name__ == "__main__":
+    main()
