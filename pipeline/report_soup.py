@@ -215,8 +215,8 @@ def _methods(souped: Souped) -> str:
     kept = [i for i in range(len(head)) if i == 0 or any(row[i] for row in rows)]
     about = (
         "What each soup is worth. Gain: over the best single model on the same outputs, with its paired standard error "
-        "and one-sided p-value; a soup replaces a simpler one where it gains more than one standard error. Fit: "
-        "accuracy on what weights were chosen by."
+        "and one-sided p-value; a soup replaces a simpler one where it gains more than one standard error or, equal "
+        "within one, has a clearly lower loss. Fit: accuracy on what weights were chosen by."
     )
     return table([head[i] for i in kept], [[row[i] for i in kept] for row in rows], about=about, marked=marked)
 

@@ -336,6 +336,8 @@ def cook(
             "gain": found.gain,
             "gain_error": found.error,
             "p_value": found.p_value,
+            "loss_gain": found.loss_gain,
+            "loss_error": found.loss_error,
         }
         if name in ("learned", "signed", "partition") and methods[name]["n_eff"] < N_EFF_LOW:
             out.remarks.append(

@@ -27,10 +27,10 @@ __all__ = ["Outcome", "Scorer"]
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a model does on some records: `correct` bool of every labelled output, and their summed cross-entropy."""
+    """How a model does on the labelled outputs of some records: bool[n] who is right, f4[n] their cross-entropies."""
 
     correct: NDArray[np.bool_]
-    loss_sum: float
+    losses: NDArray[np.float32]
 
     @property
     def accuracy(self) -> float:
@@ -38,7 +38,7 @@ class Outcome:
 
     @property
     def loss(self) -> float:
-        return self.loss_sum / max(1, self.correct.size)
+        return float(self.losses.mean(dtype=np.float64)) if self.losses.size else 0.0
 
     @property
     def rank(self) -> tuple[float, float]:
@@ -49,13 +49,13 @@ class Outcome:
     def of(cls, logits: Tensor, y: Tensor) -> Outcome:
         """Of logits f4[n, classes] and labels i8[n], -1 where unlabelled."""
         labelled = y >= 0
-        loss = functional.cross_entropy(logits, y, ignore_index=-1, reduction="sum")
-        return cls((logits.argmax(1) == y)[labelled].cpu().numpy(), float(loss))
+        losses = functional.cross_entropy(logits, y, ignore_index=-1, reduction="none")
+        return cls((logits.argmax(1) == y)[labelled].cpu().numpy(), losses[labelled].cpu().numpy())
 
     @classmethod
     def joined(cls, parts: Iterable[Outcome]) -> Outcome:
         every = list(parts)
-        return cls(np.concatenate([p.correct for p in every]), sum(p.loss_sum for p in every))
+        return cls(np.concatenate([p.correct for p in every]), np.concatenate([p.losses for p in every]))
 
 
 class Scorer:

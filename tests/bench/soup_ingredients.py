@@ -14,10 +14,11 @@ __all__ = ["FOLDER", "Case", "prepared"]
 SHARED = Path("../shared/data")
 SOURCES = {
     "wordnet": ("wordnet", 128),
-    "computers": (f"npz:{SHARED / 'amazon_computers.npz'}", 0),
+    "computers": (f"npz:{SHARED / 'amazon_computers.npz'}", 128),
     "physics": (f"npz:{SHARED / 'coauthor_physics.npz'}", 128),
 }
 FOLDER = Path("runs/bench/soup")
+NODES = ("pack:train", "pack:valid", "pack:test", "order")
 _NOT_TRAINING = ("data", "count", "valid", "train", "top_k", "noisy")
 
 
@@ -107,7 +108,7 @@ def prepared(case: Case) -> tuple[Path, list[Path]]:
 
 
 def _run(case: Case) -> Path:
-    """Folder of a run that packed train and valid."""
+    """Folder of a run that packed the splits."""
     source, reduce = SOURCES[case.data]
     if case.data == "wordnet" and case.valid != 0.25:
         source = f"npz:{_without_split(Path('data/wordnet.npz'))}"
@@ -117,8 +118,8 @@ def _run(case: Case) -> Path:
         f'[dataset]\nsource = "{source}"\nsplit = {{ train = {case.train}, valid = {case.valid} }}\n'
         f"[features]\nreduce = {reduce}\n[batches]\ntop_k = {case.top_k}\n"
     )
-    if not (run / "run.json").exists():
-        command = [sys.executable, "-m", "pipeline.cli", "run", str(recipe), "pack:train", "pack:valid", "order"]
+    if not (run / "run.json").exists() or "pack:test" not in (run / "run.json").read_text():
+        command = [sys.executable, "-m", "pipeline.cli", "run", str(recipe), *NODES]
         subprocess.run([*command, "--store", str(FOLDER / "store"), "--runs", str(FOLDER)], check=True)
     return run
 

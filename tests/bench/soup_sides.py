@@ -27,6 +27,17 @@ class Records:
         self.stack = Stack([state for state, _ in states], model)
         steps = open_steps(artifact_of(run, "pack:valid"), model, training=True, shuffle=False)
         self.scorer = Scorer(model, self.stack, Batches(model, steps, 1 << 28))
+        self.run, self._test = run, None
+
+    def test(self, alpha) -> float:
+        """Accuracy on the test records, as `infer` reads them."""
+        from pipeline.opening import artifact_of
+        from stages.train.evaluate import evaluate, open_steps
+
+        if self._test is None:
+            self._test = list(open_steps(artifact_of(self.run, "pack:test"), self.scorer.model, shuffle=False))
+        self.scorer.put(alpha)
+        return evaluate(self.scorer.model, self._test).accuracy
 
 
 class Graph:

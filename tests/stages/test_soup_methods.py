@@ -287,30 +287,55 @@ def test_greedy_takes_what_raises_accuracy_and_nothing_else():
 # --- honesty
 
 
+def drawn_outcome(rng, n, share, loss=1.0):
+    return Outcome(rng.random(n) < share, (loss * rng.exponential(size=n)).astype(np.float32))
+
+
 @given(st.integers(1, 200), st.integers(0, 1000))
 @settings(max_examples=40)
 def test_the_paired_test_is_the_exact_sign_test(n, seed):
     rng = np.random.default_rng(seed)
-    a, b = rng.random(n) < 0.7, rng.random(n) < 0.75
-    found = honest.paired(a, b)
+    first, other = drawn_outcome(rng, n, 0.7), drawn_outcome(rng, n, 0.75)
+    found = honest.paired(first, other)
+    a, b = first.correct, other.correct
     wins, losses = int((b & ~a).sum()), int((a & ~b).sum())
     assert found.gain == pytest.approx(b.mean() - a.mean())
     assert found.error == pytest.approx(np.std(b.astype(float) - a, ddof=0) / n**0.5, abs=1e-12)
     expected = binomtest(wins, wins + losses, 0.5, "greater").pvalue if wins + losses else 1.0
     assert found.p_value == pytest.approx(expected)
+    falls = first.losses.astype(float) - other.losses
+    assert (found.loss_gain, found.loss_error) == pytest.approx((falls.mean(), falls.std() / n**0.5), abs=1e-12)
 
 
-@given(st.lists(st.floats(0.3, 0.9), min_size=1, max_size=6), st.integers(0, 1000))
+@given(st.lists(st.tuples(st.floats(0.3, 0.9), st.floats(0.1, 3)), min_size=1, max_size=6), st.integers(0, 1000))
 @settings(max_examples=40)
-def test_the_choice_is_never_below_the_simplest(shares, seed):
+def test_the_choice_is_never_below_the_simplest(drawn, seed):
     rng = np.random.default_rng(seed)
-    outcomes = {f"m{i}": Outcome(rng.random(100) < share, 0.0) for i, share in enumerate(shares)}
+    outcomes = {f"m{i}": drawn_outcome(rng, 100, *one) for i, one in enumerate(drawn)}
     chosen, compared = honest.choose(outcomes)
     assert outcomes[chosen].accuracy >= outcomes["m0"].accuracy
-    if chosen != "m0":
-        assert outcomes[chosen].accuracy > outcomes["m0"].accuracy
-    assert compared["m0"].gain == 0
+    if chosen != "m0" and outcomes[chosen].accuracy == outcomes["m0"].accuracy:
+        assert outcomes[chosen].loss < outcomes["m0"].loss
+    assert compared["m0"].gain == compared["m0"].loss_gain == 0
     assert honest.choose(dict.fromkeys(outcomes, outcomes["m0"]))[0] == "m0"
+
+
+@pytest.mark.parametrize(
+    ("correct", "loss", "chosen"),
+    [
+        (70, 0.5, "other"),  # as accurate, clearly lower loss
+        (70, 1.0, "simple"),  # a tie in both
+        (70, 2.0, "simple"),
+        (80, 2.0, "other"),  # clearly more accurate, whatever its loss
+        (69, 0.5, "simple"),  # less accurate than the first: never
+        (70, float("nan"), "simple"),
+    ],
+)
+def test_loss_decides_only_between_soups_of_one_accuracy(correct, loss, chosen):
+    rng, right = np.random.default_rng(0), np.arange(100)
+    simple = Outcome(right < 70, (1 + 0.1 * rng.normal(size=100)).astype(np.float32))
+    other = Outcome(right < correct, (loss * (1 + 0.1 * rng.normal(size=100))).astype(np.float32))
+    assert honest.choose({"simple": simple, "other": other})[0] == chosen
 
 
 def test_effective_number_of_ingredients():
