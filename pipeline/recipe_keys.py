@@ -13,6 +13,7 @@ from typing import Any, Literal
 __all__ = ["SECTIONS", "Key", "keys", "section_types"]
 
 Auto = Literal["auto"]
+Souping = Literal["auto", "best", "uniform", "greedy", "gis", "learned", "signed", "grid", "published", "partition"]
 
 
 def key(default: Any, about: str) -> Any:
@@ -126,8 +127,10 @@ class Train:
 
 @dataclass(frozen=True)
 class Soup:
-    method: Literal["auto", "best", "uniform", "greedy", "gis", "learned", "signed", "partition"] = key(
-        "auto", "auto | best | uniform | greedy | gis | learned | signed | partition; auto: the first that none beats"
+    method: Souping = key(
+        "auto",
+        "auto: best | uniform | greedy | gis | learned | signed, as validation says; grid | published | partition",
+        "auto: best | uniform | greedy | gis | learned | signed, as validation says; grid | published | partition",
     )
     holdout: float = key(0.0, "share of valid kept from training's early stop for souping, in [0, 1)")
 

@@ -17,13 +17,13 @@ if TYPE_CHECKING:
 
 __all__ = ["METHODS", "STAGE", "Params", "ingredients"]
 
-METHODS = ("best", "uniform", "greedy", "gis", "learned", "signed", "partition")
-"""As `stages.soup.kitchen.METHODS`, which imports torch."""
+METHODS = ("best", "uniform", "greedy", "gis", "learned", "signed", "grid", "published", "partition")
+"""As `stages.soup.methods.METHODS`, which imports torch."""
 KEEP_BYTES = 1 << 28
 """Most bytes of prepared validation records kept for the next pass, fewer in less memory; the rest is read again."""
 _CALIBRATION = 16  # training records on which a soup's batch norms are measured
 _HIDDEN, _LAYERS = 1024, 3  # reckoned with until an ingredient says its own
-_SAMPLED = 1024  # as `stages.soup.kitchen.SAMPLE`
+_SAMPLED = 1024  # as `stages.soup.ranking.SAMPLE`
 
 
 @dataclass(frozen=True)
