@@ -130,7 +130,6 @@ class Soup:
     method: Souping = key(
         "auto",
         "auto: best | uniform | greedy | gis | learned | signed, as validation says; grid | published | partition",
-        "auto: best | uniform | greedy | gis | learned | signed, as validation says; grid | published | partition",
     )
     holdout: float = key(0.0, "share of valid kept from training's early stop for souping, in [0, 1)")
 
