@@ -80,8 +80,9 @@ def build(recipe: Recipe) -> list[Node]:
         _node("partition", "partition", {"graph": "ingest"}),
     ]
     codes = {"graph": "ingest"}
-    if is_lossy(recipe.features.codec):
-        nodes.append(_node("codebook", "codebook", {"graph": "ingest"}))
+    if recipe.features.codec == "auto" or is_lossy(recipe.features.codec):
+        judged = {"split": "split"} if recipe.features.codec == "auto" else {}
+        nodes.append(_node("codebook", "codebook", {"graph": "ingest", **judged}))
         codes["codebook"] = "codebook"
     nodes.append(_node("quantize", "quantize", codes))
     own_outputs = recipe.infer.split != "test" or recipe.infer.top_k not in (0, recipe.batches.top_k)

@@ -175,7 +175,7 @@ def _order(known: _Known) -> Guess | None:
 def _codebook(known: _Known) -> Guess | None:
     graph = known.facts["graph"]
     sizes = {"num_nodes": graph["num_nodes"], "num_features": graph["num_features"]}
-    return Guess({"codec": known.param("codec", "fp32"), "sample": known.param("sample", 0), **sizes})
+    return Guess({"codec": known.param("codec", "") or "fp32", "sample": known.param("sample", 0), **sizes})
 
 
 def _quantize(known: _Known) -> Guess | None:

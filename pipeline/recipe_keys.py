@@ -50,7 +50,7 @@ class Features:
         "auto",
         "auto | fp32 | fp16 | lossless | sqK (bits a column) | pqM rqM (bytes a row) | bifeat-sqK | bifeat-vqW-K",
     )
-    max_accuracy_drop: float = key(0.002, "share of test accuracy a lossy codec chosen by auto may cost")
+    max_accuracy_drop: float = key(0.002, "share of accuracy a codec chosen by auto may cost, as far as valid can tell")
     layout: Literal["auto", "packed", "gather"] = key(
         "auto", "packed: codes beside every row of a record | gather: once, read by node | auto: by their bytes"
     )

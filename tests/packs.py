@@ -92,7 +92,8 @@ def inputs_of(root, codec="auto", records=None, **graph):
     """Inputs of `pack` by role."""
     g = graph_reader(**graph)
     nodes = g.facts["num_nodes"]
-    params = QUANTIZE.resolve({"features.codec": codec}, {"graph": g.facts})
+    chosen = {"codec": "lossless" if g.facts["binary"] else "fp32"}
+    params = QUANTIZE.resolve({"features.codec": codec}, {"graph": g.facts, "codebook": chosen})
     books = {"graph": g}
     if is_lossy(codec):
         book = CODEBOOK.resolve({"features.codec": codec}, {"graph": g.facts})

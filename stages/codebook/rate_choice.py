@@ -1,8 +1,8 @@
 """Which code is taken: the fewest bytes whose accuracy is shown to fall no more than allowed, and why, in words.
 
 Candidates come in families, each from its most bytes to its fewest. A family is tried in that order until one fails;
-what stands before is allowed. Since the first failure ends it, all that a family passes hold together at the confidence of a
-single test, however many there are (a fixed sequence of hypotheses).
+what stands before is allowed. Since the first failure ends it, all that a family passes hold together at the confidence
+of a single test, however many there are (a fixed sequence of hypotheses).
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ class Candidate:
     total_bytes : of all rows of the graph, with the tables.
     nmse : error energy over centred energy, of single rows.
     nmse_by_depth : the same of the outputs after 1, 2, ... mean aggregations.
-    drop, drop_error : share of validation accuracy the proxy loses, and its standard error.
-    drop_bound : what a network may lose (`rate_proxy.bound`); the figure that is compared with what is allowed.
+    drop, drop_error : share of validation accuracy the proxy loses, and its standard error; None where not judged.
+    drop_bound : what a network may lose (`rate_proxy.Drop`); the figure that is compared with what is allowed.
     """
 
     codec: str
@@ -38,9 +38,9 @@ class Candidate:
     total_bytes: int
     nmse: float
     nmse_by_depth: tuple[float, ...]
-    drop: float
-    drop_error: float
-    drop_bound: float
+    drop: float | None
+    drop_error: float | None
+    drop_bound: float | None
 
     @property
     def nmse_aggregated(self) -> float:
@@ -63,19 +63,19 @@ def choose(candidates: Sequence[Candidate], max_drop: float) -> tuple[Candidate,
     -------
     Of equal bytes the one with less aggregated error, then the earlier one.
     """
-    taken, failed = candidates[0], dict[str, Candidate]()
+    taken, failed = candidates[0], dict[str, tuple[float, str]]()
     for c in candidates:
-        if c.family in failed:
+        if c.family in failed or c.drop is None or c.drop_error is None or c.drop_bound is None:
             continue
         if c.drop_bound > max_drop:
-            failed[c.family] = c
+            seen = f"{100 * c.drop:.2f} ± {100 * c.drop_error:.2f}"
+            failed[c.family] = (
+                c.drop_bound,
+                (
+                    f"{c.codec} may cost {100 * c.drop_bound:.2f} points of accuracy (a linear model lost {seen}), "
+                    f"allowed are {100 * max_drop:.2f}"
+                ),
+            )
         elif (c.total_bytes, c.nmse_aggregated) < (taken.total_bytes, taken.nmse_aggregated):
             taken = c
-    if not failed:
-        return taken, "no candidate is smaller"
-    least = min(failed.values(), key=lambda c: c.drop_bound)
-    return taken, (
-        f"the best of those that fail, {least.codec}, may cost {100 * least.drop_bound:.2f} points of accuracy "
-        f"(a linear model lost {100 * least.drop:.2f} ± {100 * least.drop_error:.2f}), "
-        f"allowed are {100 * max_drop:.2f}"
-    )
+    return taken, "the best that fails: " + min(failed.values())[1] if failed else "no candidate is smaller"

@@ -169,6 +169,10 @@ def draw(
 def _interleaved(train: NDArray[np.integer], valid: NDArray[np.integer], most: int, seed: int) -> NDArray[np.int64]:
     """Train and valid in a seeded order each, in turn; where one ends before its half, the other goes on."""
     rng = np.random.default_rng(seed)
-    parts = [rng.permutation(ids.astype(np.int64)) for ids in (train, valid)]
+    # Of long lists a sample is permuted, twice as long as can be used.
+    parts = [
+        ids if len(ids) <= 4 * most else ids[np.unique(rng.integers(0, len(ids), 2 * most))] for ids in (train, valid)
+    ]
+    parts = [rng.permutation(ids.astype(np.int64)) for ids in parts]
     rank = np.concatenate([2 * np.arange(len(parts[0])), 2 * np.arange(len(parts[1])) + 1])
     return np.concatenate(parts)[np.argsort(rank, kind="stable")][:most]

@@ -69,6 +69,18 @@ class Features:
             block[rows, self.indices[begin:end]] = 1.0 if self.data is None else self.data[begin:end]
             yield first, block
 
+    def rows(self, ids: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Dense rows of nodes `ids`, f4[len(ids), D]."""
+        if self.x is not None:
+            return np.asarray(self.x[ids], np.float32)
+        begin = np.asarray(self.indptr[ids])
+        counts = np.asarray(self.indptr[ids + 1]) - begin
+        row = np.repeat(np.arange(len(ids)), counts)
+        at = np.arange(len(row)) + np.repeat(begin - np.concatenate([[0], np.cumsum(counts)[:-1]]), counts)
+        block = np.zeros((len(ids), self.num_features), np.float32)
+        block[row, self.indices[at]] = 1.0 if self.data is None else self.data[at]
+        return block
+
     def check(self, block: NDArray[np.float32], first: int) -> None:
         """Refuse values that are not finite, by row and column; `first` is the node of the block's first row."""
         sound = np.isfinite(block)

@@ -40,11 +40,13 @@ def _resolve(recipe: Mapping[str, Any], facts: Mapping[str, Facts]) -> Params:
         )
     if asked in ("fp32", "fp16"):
         return Params(asked)
-    if asked in ("auto", "lossless"):
+    if asked == "auto":
+        asked = str(facts["codebook"]["codec"])
+        if asked in EXACT:
+            return Params(asked)
+    if asked == "lossless":
         if graph["binary"]:
             return Params(_smaller(graph))
-        if asked == "auto":
-            return Params("fp32")
         raise BadInput(
             "features.codec lossless: expected features that are all 0 or 1, found other values",
             fix="set features.codec = 'fp32' (exact) or 'fp16'; features.reduce > 0 makes features real",
@@ -154,7 +156,7 @@ def _coder(params: Params, inputs: Inputs) -> Coder:
 
 def _finish(params: Params, inputs: Inputs, shards: Mapping[str, Reader], writer: Writer) -> dict[str, Any]:
     if params.codec in EXACT:
-        return dict(shards["codes"].facts)
+        return dict(shards["codes"].facts) | _aggregated(inputs)
     import numpy as np
 
     from stages.quantize.coder import Sums
@@ -171,7 +173,13 @@ def _finish(params: Params, inputs: Inputs, shards: Mapping[str, Reader], writer
     codec, nmse = coder.codec(Sums.together(parts))
     for name, table in codec.tables.items():
         writer.array(TABLE + name, table)
-    return _facts(codec, rows, codes.size, nmse)
+    return _facts(codec, rows, codes.size, nmse) | _aggregated(inputs)
+
+
+def _aggregated(inputs: Inputs) -> dict[str, Any]:
+    """What `codebook` measured of the codec."""
+    found = inputs["codebook"].facts.get("nmse_aggregated") if "codebook" in inputs else None
+    return {} if found is None else {"nmse_aggregated": found}
 
 
 def _cost(params: Params, facts: Mapping[str, Facts]) -> Cost:

@@ -20,6 +20,7 @@ def test_ids_and_wiring():
         "ingest",
         "split",
         "partition",
+        "codebook",
         "quantize",
         "influence:train",
         "order",
@@ -34,6 +35,8 @@ def test_ids_and_wiring():
         "infer",
     ]
     assert found["ingest"].inputs == {"source": SOURCE}
+    assert found["codebook"].inputs == {"graph": "ingest", "split": "split"}
+    assert found["quantize"].inputs == {"graph": "ingest", "codebook": "codebook"}
     assert found["influence:valid"].inputs == {"graph": "ingest", "split": "split"}
     assert found["influence:valid"].instance == {"split": "valid"}
     assert found["train:1"].inputs == {"train": "pack:train", "valid": "pack:valid", "order": "order"}

@@ -75,7 +75,7 @@ def test_the_contract():
     single = summary["train"]["ingredients"][1]
     assert single == {
         "seed": 1,
-        "key": nodes[12].key,
+        "key": nodes[13].key,
         "epochs": 5,
         "seconds": 1.5,
         "seconds_per_epoch": 0.5,
@@ -83,16 +83,16 @@ def test_the_contract():
         "test_accuracy": 0.72,
     }
     greedy = summary["soup"]["methods"]["greedy"]
-    measured = {"valid_accuracy": 0.75, "test_accuracy": 0.74, "seconds": 3.0, "peak_bytes": 13000}
+    measured = {"valid_accuracy": 0.75, "test_accuracy": 0.74, "seconds": 3.0, "peak_bytes": 14000}
     assert greedy == {**measured, "members": [0]}
     assert summary["artifacts"]["pack:valid"] == {
         "stage": "pack",
-        "key": nodes[8].key,
+        "key": nodes[9].key,
         "cached": True,
         "seconds": 1.5,
-        "peak_bytes": 8000,
+        "peak_bytes": 9000,
         "bytes_written": 10,
-        "projected_bytes": 18000,
+        "projected_bytes": 19000,
         "bytes": 7,
     }
     assert summary["infer"]["full_graph_test_accuracy"] == 0.745
@@ -130,7 +130,7 @@ def test_run_document(tmp_path):
     assert document["store"] == str(tmp_path / "store")
     assert document["recipe"] == recipe.tables()
     first = document["artifacts"]["influence:train"]
-    assert first == {"stage": "influence", "key": nodes[4].key, "digest": nodes[4].digest}
+    assert first == {"stage": "influence", "key": nodes[5].key, "digest": nodes[5].digest}
 
 
 def test_files_are_replaced_whole(tmp_path, monkeypatch):

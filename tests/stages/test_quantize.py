@@ -15,7 +15,8 @@ from tests.packs import features, graph_reader
 
 def built(tmp_path, codec="auto", **graph):
     g = graph_reader(**graph)
-    params = STAGE.resolve({"features.codec": codec}, {"graph": g.facts})
+    chosen = {"codec": "lossless" if g.facts["binary"] else "fp32"}
+    params = STAGE.resolve({"features.codec": codec}, {"graph": g.facts, "codebook": chosen})
     return run_stage(STAGE, params, {"graph": g}, tmp_path), g
 
 

@@ -1,0 +1,49 @@
+"""How much of a graph rate control measures, and which codecs it compares; described without numpy."""
+
+from __future__ import annotations
+
+__all__ = ["FANOUT", "LAYERS", "WIDTH", "ladder", "most_outputs", "most_rows", "rate_bytes"]
+
+LAYERS = 3
+"""Aggregations measured, whatever `train.layers` is: a change of the model recodes nothing."""
+WIDTH = 256
+"""Columns that are propagated; wider features by a random projection to so many."""
+FANOUT = 16
+"""Most neighbours of a node, of graphs with more than `WHOLE` entries."""
+WHOLE = 1 << 25
+_FLOATS = 1 << 25  # of one matrix
+_ROWS = 1 << 18
+_MOST_COLUMNS = 1024
+
+
+def most_rows(num_features: int) -> int:
+    """Nodes of the sample, at most."""
+    return min(_ROWS, _FLOATS // max(1, min(num_features, WIDTH)))
+
+
+def most_outputs(num_features: int) -> int:
+    """Outputs of the sample, at most."""
+    return _FLOATS // ((LAYERS + 1) * max(1, min(num_features, WIDTH)))
+
+
+def rate_bytes(num_nodes: int, num_features: int, nnz: int) -> int:
+    """Projected peak of measuring: two matrices of nodes and two of outputs at all depths, the sample, the ridge."""
+    width = min(num_features, WIDTH)
+    rows, outputs = min(num_nodes, most_rows(num_features)), min(num_nodes, most_outputs(num_features))
+    matrices = 4 * width * (2 * rows + 2 * (LAYERS + 1) * outputs)
+    entries = min(nnz, max(WHOLE, FANOUT * rows))
+    return matrices + num_nodes + 24 * entries + 40 * rows + 4 * 8 * ((LAYERS + 1) * width) ** 2 + (64 << 20)
+
+
+def ladder(num_features: int) -> tuple[str, ...]:
+    """Candidates of `codec = "auto"`, each family from its most bytes to its fewest.
+
+    >>> ladder(128)
+    ('fp32', 'fp16', 'sq8', 'sq4', 'sq2', 'sq1')
+    >>> ladder(8415)  # sparse counts, most likely: rows so wide are reduced first
+    ('fp32', 'fp16')
+    """
+    names = ["fp32", "fp16"]
+    if num_features <= _MOST_COLUMNS:
+        names += ["sq8", "sq4", "sq2", "sq1"]
+    return tuple(names)
