@@ -13,7 +13,7 @@ from stages.codebook.rate_proxy import correct, drop_of
 from stages.codebook.rate_sample import draw
 from stages.codebook.rate_sizes import FANOUT, LAYERS, WHOLE, WIDTH, most_outputs, most_rows
 from stages.quantize.codec import EXACT, decode
-from stages.quantize.coder import Coder
+from stages.quantize.coder import Coder, Sums
 from stages.quantize.names import parse
 from stages.quantize.sizes import BLOCK_ROWS, CHUNK_BYTES
 
@@ -108,9 +108,9 @@ class Measure:
         if name == "fp16":
             return self._row(name, 2 * columns, 0, None, lambda block: block.astype(np.float16).astype(np.float32))
         coder = Coder(name, fitted)
-        sums = coder.sums()
-        codes = np.concatenate([coder.encode(block, sums) for block in self._blocks()])
-        codec, nmse = coder.codec(sums)
+        parts = [coder.encode(block) for block in self._blocks()]
+        codes = np.concatenate([mine for mine, _ in parts])
+        codec, nmse = coder.codec(Sums.together([sums for _, sums in parts]))
         done = 0
 
         def decoded(block: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -1,8 +1,8 @@
 """Which code is taken: the fewest bytes whose accuracy is shown to fall no more than allowed, and why, in words.
 
 Candidates come in families, each from its most bytes to its fewest. A family is tried in that order until one fails;
-what stands before is allowed. Since the first failure ends it, all that a family passes hold together at the confidence
-of a single test, however many there are (a fixed sequence of hypotheses).
+what stands before is allowed, what stands behind is not measured. Since the first failure ends it, all that a family
+passes hold together at the confidence of a single test, however many there are (a fixed sequence of hypotheses).
 """
 
 from __future__ import annotations

@@ -13,10 +13,12 @@ from stages.codebook.rate_choice import choose
 from stages.codebook.rate_sizes import most_outputs
 from stages.quantize.codec import EXACT
 from stages.quantize.features import Features
+from stages.quantize.names import parse
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from stages.codebook.rate_choice import Candidate
     from stages.codebook.stage import Params
     from stages.stage import Inputs
 
@@ -62,11 +64,16 @@ def rate(
     measure = Measure(graph, features, *parts, judged=True, seed=params.seed)
     step = max(1, len(sample) // _TRIAL_ROWS)
     names = [name for name in params.candidates if name != "fp16" or largest <= _HALF_MAX]
-    table = []
+    table: list[Candidate] = []
+    failed = set()
     for done, name in enumerate(names):
+        if name not in EXACT and parse(name).family in failed:
+            continue
         progress(done, len(names), name)
         trial = {} if name in EXACT else fit(name, sample[::step], shift, params.seed) | units
         table.append(measure.candidate(name, trial))
+        if (table[-1].drop_bound or 0.0) > params.max_drop:
+            failed.add(table[-1].family)
     chosen, reason = choose(table, params.max_drop)
     fitted = {} if chosen.codec in EXACT else fit(chosen.codec, sample, shift, params.seed) | units
     facts = _facts(measure, chosen.nmse_aggregated, chosen.nmse_by_depth)

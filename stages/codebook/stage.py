@@ -56,7 +56,7 @@ def _resolve(recipe: Mapping[str, Any], facts: Mapping[str, Facts]) -> Params:
         )
     columns, rows = int(graph["num_features"]), int(graph["num_nodes"])
     if codec == "auto":
-        return _auto(recipe, graph, columns)
+        return _auto(recipe, graph)
     kind = parse(codec)
     kind.row_bytes(columns)
     if kind.family == "bifeat-vq" and kind.entries > rows:
@@ -67,14 +67,15 @@ def _resolve(recipe: Mapping[str, Any], facts: Mapping[str, Facts]) -> Params:
     return Params(codec, sample_size(columns), _SEED)
 
 
-def _auto(recipe: Mapping[str, Any], graph: Facts, columns: int) -> Params:
+def _auto(recipe: Mapping[str, Any], graph: Facts) -> Params:
     """Binary features are coded without loss: nothing is compared, and no row is sampled."""
     max_drop = float(recipe["features.max_accuracy_drop"])
     if not 0 <= max_drop <= 1:
         raise BadInput(f"features.max_accuracy_drop: expected a share from 0 to 1, found {max_drop}")
     if graph["binary"]:
         return Params("lossless", 0, _SEED)
-    return Params("", sample_size(columns), _SEED, ladder(columns), max_drop)
+    columns = int(graph["num_features"])
+    return Params("", sample_size(columns), _SEED, ladder(int(graph["num_nodes"]), columns), max_drop)
 
 
 def _shards(params: Params, inputs: Inputs) -> Sequence[Shard]:

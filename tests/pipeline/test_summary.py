@@ -92,7 +92,7 @@ def test_the_contract():
         "seconds": 1.5,
         "peak_bytes": 9000,
         "bytes_written": 10,
-        "projected_bytes": 19000,
+        "projected_bytes": 20000,
         "bytes": 7,
     }
     assert summary["infer"]["full_graph_test_accuracy"] == 0.745

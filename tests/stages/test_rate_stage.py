@@ -49,9 +49,8 @@ def test_the_choice_follows_what_may_be_lost(tmp_path):
     strict, loose = (chosen(tmp_path / str(drop), g, drop) for drop in (0.0, 1.0))
     assert strict.facts["codec"] == "fp32"
     assert strict.facts["arrays"] == []
-    table = strict.facts["rate"]
-    assert [row["codec"] for row in table] == list(ladder(12))
-    assert table == loose.facts["rate"]
+    table = loose.facts["rate"]
+    assert [row["codec"] for row in table] == list(ladder(900, 12))
     assert loose.facts["codec"] == min(table, key=lambda row: row["total_bytes"])["codec"]
     assert loose.facts["reason"] == "no candidate is smaller"
     assert json.loads(json.dumps(loose.facts)) == loose.facts
@@ -61,6 +60,22 @@ def test_the_choice_follows_what_may_be_lost(tmp_path):
     for name in ("nmse", "nmse_aggregated"):
         figures = [row[name] for row in scalar]
         assert figures == sorted(figures)
+
+
+def test_a_family_is_measured_up_to_its_first_failure(tmp_path):
+    rows = chosen(tmp_path, graph(), 0.0).facts["rate"]
+    assert [row["codec"] for row in rows] == ["fp32", "fp16", "sq8"]
+    assert all(row["drop_bound"] > 0 for row in rows[1:])
+
+
+def test_product_and_residual_codes_are_candidates_of_larger_graphs(tmp_path):
+    g = graph(nodes=4500, columns=16)
+    book = chosen(tmp_path / "b", g, 1.0)
+    assert [row["codec"] for row in book.facts["rate"]][6:] == ["pq8", "pq4", "pq2", "pq1", "rq2"]
+    codes = coded(tmp_path / "c", g, book)
+    row = next(r for r in book.facts["rate"] if r["codec"] == codes.facts["codec"])
+    assert codes.facts["table_bytes"] == row["table_bytes"]
+    assert codes.facts["nmse"] == pytest.approx(row["nmse"], rel=0.1)
 
 
 def test_few_validation_nodes_prove_nothing(tmp_path):
