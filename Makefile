@@ -14,7 +14,7 @@ STAGES := ingest split partition influence order codebook quantize pack warmup t
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: data/wordnet.npz help setup run plan status verify report inspect test test-long lint format bench bench-influence bench-partition bench-pipeline bench-hag bench-soup bench-coded accuracy clean $(STAGES)
+.PHONY: data/wordnet.npz help setup run plan status verify report inspect test test-long lint format bench bench-influence bench-partition bench-pipeline bench-hag bench-soup bench-coded bench-quantize accuracy clean $(STAGES)
 
 help:  ## list every target
 	@grep -hE '^[a-z][a-zA-Z./_ -]*:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | awk -F'\t' '{printf "  make %-18s %s\n", $$1, $$2}'
@@ -66,7 +66,7 @@ format: $(READY)  ## rewrite the code in the house layout
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: bench-influence bench-partition bench-pipeline bench-hag bench-soup bench-coded  ## every benchmark; results in runs/bench/NAME.json
+bench: bench-influence bench-partition bench-pipeline bench-hag bench-soup bench-coded bench-quantize  ## every benchmark; results in runs/bench/NAME.json
 
 bench-influence: $(READY)  ## PPR + top-k against torch_geometric get_ppr, alternating runs
 	$(BIN)/python -m tests.bench.influence $(ARGS)
@@ -85,6 +85,9 @@ bench-hag: $(READY)  ## shared partial sums: additions and reads saved, seconds 
 
 bench-soup: $(READY)  ## souping on validation records against GIS on the full graph: seconds, memory (ARGS='--cases --accuracy': gains)
 	$(BIN)/python -m tests.bench.soup $(ARGS)
+
+bench-quantize: $(READY)  ## features' codes: aggregated error at equal bytes against BiFeat's, and how small auto makes them
+	$(BIN)/python -m tests.bench.quantize $(ARGS)
 
 accuracy: $(READY)  ## the accuracy table of stages/README.md: stockpot against full-batch training (about an hour)
 	$(BIN)/python -m tests.bench.accuracy $(ARGS)

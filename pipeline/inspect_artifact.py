@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.arrays import METADATA
 from pipeline.budget import human_bytes
+from pipeline.report_codes import RATE_HEAD, rate_cells
 from pipeline.status import table
 
 if TYPE_CHECKING:
@@ -76,7 +77,8 @@ def artifact_text(document: dict[str, Any]) -> str:
         "\n".join(f"{name:<10}{text}" for name, text in head),
         _pairs("parameters", d["params"]),
         table(("input", "stage", "key", "digest"), parents) if parents else "inputs\n  none",
-        _pairs("facts", d["facts"]),
+        _pairs("facts", {name: value for name, value in d["facts"].items() if name != "rate"}),
+        *([_rate(d["facts"])] if d["facts"].get("rate") else []),
         _files(d),
     ]
     return "\n\n".join(parts)
@@ -91,6 +93,12 @@ def _pairs(title: str, values: Mapping[str, Any]) -> str:
     width = max((len(name) for name in values), default=0)
     lines = [f"  {name:<{width}}  {_value(value)}" for name, value in values.items()]
     return "\n".join([title, *(lines or ["  none"])])
+
+
+def _rate(facts: Mapping[str, Any]) -> str:
+    """Table of the codecs that were compared; "*" is the one that was chosen."""
+    rows = [(f"{'*' if c['codec'] == facts['codec'] else ' '} {c['codec']}", *rate_cells(c)) for c in facts["rate"]]
+    return table(("  codec", *RATE_HEAD), rows, right=tuple(range(1, len(RATE_HEAD) + 1)))
 
 
 def _files(d: dict[str, Any]) -> str:

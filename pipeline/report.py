@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from pipeline import dag
 from pipeline.budget import human_bytes
 from pipeline.report_chart import meter
+from pipeline.report_codes import code_section
 from pipeline.report_dag import draw
 from pipeline.report_html import NO_BREAK, count, number, page, percent, section, table, text
 from pipeline.report_learning import learning_curves
@@ -70,6 +71,7 @@ def render(report: Report) -> str:
         section("Soups", *_soups(report.built)),
         section("Learning curves", learning_curves(report.learning)),
         section("Stages", _stages(report), *_beside(report.beside)),
+        section("Feature codes", code_section(summary)),
         section("Mini-batch records", *record_sections(summary, report.sizes)),
         *origin_sections(report.recipe, report.built, report.command, report.machine),
     ]

@@ -66,6 +66,8 @@ def summarise(recipe: Recipe, built: Sequence[Built]) -> dict[str, Any]:
         stages["order"] |= _pick(order.facts, "method", "tour_length", "random_length")
     if (codes := by_id.get("quantize")) is not None:
         stages["quantize"] |= _quantize(codes.facts)
+    if (book := by_id.get("codebook")) is not None:
+        stages["codebook"] |= _pick(book.facts, "codec", "reason", "sensitivity", "nmse_by_depth", "judged_on", "rate")
     return {
         "dataset": _dataset(recipe, by_id.get("ingest"), by_id.get("split")),
         "stages": {"influence": None, "quantize": None, **stages, "hag": None},

@@ -126,7 +126,7 @@ class Measure:
         total = row_bytes * self._features.num_rows + table_bytes
         family = name if name in EXACT else parse(name).family
         if decoder is None:
-            return Candidate(name, family, row_bytes, table_bytes, total, 0.0, (0.0,) * LAYERS, 0.0, 0.0, 0.0)
+            return Candidate(name, family, row_bytes, table_bytes, total, 1.0, 0.0, (0.0,) * LAYERS, 0.0, 0.0, 0.0)
         side = self._side(decoder)
         own, *by_depth = nmse_by_depth(self._exact.features, side.features)
         drop = None if self._exact.hits is None or side.hits is None else drop_of(self._exact.hits, side.hits)
@@ -136,6 +136,7 @@ class Measure:
             row_bytes=row_bytes,
             table_bytes=table_bytes,
             total_bytes=total,
+            compression_ratio=4.0 * self._features.num_rows * self._features.num_features / total,
             nmse=own if nmse is None else nmse,
             nmse_by_depth=tuple(by_depth),
             drop=drop.mean if drop else None,

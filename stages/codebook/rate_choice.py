@@ -25,6 +25,7 @@ class Candidate:
     codec : its name; `family` of codecs it stands in.
     row_bytes, table_bytes : as stored.
     total_bytes : of all rows of the graph, with the tables.
+    compression_ratio : fp32 over `total_bytes`.
     nmse : error energy over centred energy, of single rows.
     nmse_by_depth : the same of the outputs after 1, 2, ... mean aggregations.
     drop, drop_error : share of validation accuracy the proxy loses, and its standard error; None where not judged.
@@ -36,6 +37,7 @@ class Candidate:
     row_bytes: int
     table_bytes: int
     total_bytes: int
+    compression_ratio: float
     nmse: float
     nmse_by_depth: tuple[float, ...]
     drop: float | None

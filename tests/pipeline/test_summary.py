@@ -8,6 +8,7 @@ import pytest
 from pipeline.dag import build
 from pipeline.recipe import from_tables
 from pipeline.run_folder import dump, run_document, write_atomically
+from pipeline.report_codes import code_section, rate_cells
 from pipeline.summary import Built, accuracy_rows, summarise
 from stages.errors import BadInput
 from tests.pipeline import fakes
@@ -150,3 +151,32 @@ def test_accuracy_on_other_nodes_is_not_called_test_accuracy():
     assert summary["infer"]["test_accuracy"] is summary["infer"]["full_graph_test_accuracy"] is None
     assert summary["infer"]["accuracy"] == 0.74
     assert {row[2] for row in accuracy_rows(summary)} == {None}
+
+
+def test_the_rate_table_stands_in_summary_report_and_inspection():
+    row = {
+        "codec": "sq8",
+        "family": "sq",
+        "row_bytes": 128,
+        "table_bytes": 65536,
+        "total_bytes": 15125888,
+        "compression_ratio": 3.98,
+        "nmse": 6e-5,
+        "nmse_by_depth": [7e-5, 4e-5, 5e-5],
+        "drop": -0.0003,
+        "drop_error": 0.00015,
+        "drop_bound": 0.0001,
+    }
+    facts = {"codec": "sq8", "rate": [row], "reason": "sq4 <fails>", "sensitivity": [0.9, 0.7, 0.8], "judged_on": 29415}
+    recipe, nodes = built()
+    found = next(b for b in nodes if b.node.id == "codebook")
+    changed = replace(found, manifest={**found.manifest, "facts": facts})
+    summary = summarise(recipe, [changed if b is found else b for b in nodes])
+    assert {name: summary["stages"]["codebook"][name] for name in facts} == facts
+    page = code_section(summary)
+    cells = ["128", "65,536", "15,125,888", "4.0", "6e-05", "7e-05", "4e-05", "5e-05", "-0.03 ± 0.01", "0.01"]
+    assert rate_cells(row) == cells
+    assert all(f">{cell}<" in page for cell in cells)
+    assert "Chosen: sq8; sq4 &lt;fails&gt;. Judged on 29,415 nodes." in page
+    assert "0.900, 0.700, 0.800" in page
+    assert code_section(summarise(recipe, nodes)) == ""

@@ -167,7 +167,7 @@ def test_no_nodes_prove_nothing():
 
 
 def candidate(name, total, bound=0.0, error=0.1):
-    return Candidate(name, name[:2], total, 0, total, error, (error,), bound, 0.0, bound)
+    return Candidate(name, name[:2], total, 0, total, 512 / total, error, (error,), bound, 0.0, bound)
 
 
 TABLE = [
