@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 __all__ = ["rate"]
 
-_TRIAL_ROWS = 32_768
+_TRIAL_ROWS = 16_384
 """Rows a candidate is trained on; the one that is chosen is trained again, on the whole sample."""
 _HALF_MAX = 65504.0
 _Arrays = dict[str, NDArray[Any]]

@@ -7,8 +7,8 @@ import pytest
 
 from pipeline.dag import build
 from pipeline.recipe import from_tables
-from pipeline.run_folder import dump, run_document, write_atomically
 from pipeline.report_codes import code_section, rate_cells
+from pipeline.run_folder import dump, run_document, write_atomically
 from pipeline.summary import Built, accuracy_rows, summarise
 from stages.errors import BadInput
 from tests.pipeline import fakes
