@@ -116,7 +116,7 @@ def test_plain_lines_tell_what_is_built(tmp_path):
     assert summary["train"] is None
     page = (tmp_path / "out/toy/report.html").read_text()
     assert "stockpot run toy.toml split --store pot --runs out" in page
-    assert page.count("<td>not built</td>") == 13
+    assert page.count("<td>not built</td>") == 14
 
 
 def test_plan_and_status(place):
