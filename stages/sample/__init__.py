@@ -1,0 +1,1 @@
+"""Sampled batches: neighbour sampling and LABOR, independent or dependent, the same on any machine."""

@@ -1,0 +1,230 @@
+"""Which in-edges of each row a batch keeps: a function of (keys, row) alone, whoever samples it and beside what."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numba import njit
+
+from stages.sample.importance import row_scale
+from stages.sample.variates import edge_key, variate
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+__all__ = ["ALMOST_ONE", "poisson", "smallest"]
+
+ALMOST_ONE = 1.0 - 1e-12
+"""Probabilities from here on are 1: c = 1 / min pi times that minimum need not round to 1."""
+_UNKNOWN = -1.0
+
+
+@njit(cache=True, nogil=True)
+def poisson(
+    indptr: NDArray[np.int64],
+    indices: NDArray[np.int32],
+    weight: NDArray[np.float32],
+    rows: NDArray[np.int32],
+    k: int,
+    keys: tuple[int, int],
+    cos: float,
+    sin: float,
+    slot: NDArray[np.int32],
+    c: NDArray[np.float64],
+    pi: NDArray[np.float64],
+    memo: NDArray[np.float64],
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]:
+    """LABOR: entry t -> s is kept where r_t <= p_ts = min(1, c_s A_ts), or min(1, c_s pi_t) with importances.
+
+    Parameters
+    ----------
+    indptr, indices, weight : i8[N + 1], i4[E], f4[E] (empty: all 1), the graph; row = destination.
+    rows : i4[R], distinct.
+    k : neighbours expected of a row; negative: all.
+    keys, cos, sin : of `Drift`, of one layer; u8 each.
+    slot, c, pi : of `importances`; all empty for LABOR-0, which needs none.
+    memo : f8[N], all -1, where variates drift and are worth remembering; left all -1. Empty: not remembered.
+
+    Returns
+    -------
+    out_ptr : i8[R + 1]. edge : i8[m], kept entries of the graph, in the order of `indices` inside a row.
+    scale : f4[m], 1 / p; empty where it is the same for all entries of every row.
+
+    Notes
+    -----
+    p is the probability that an entry is kept; those of weight 0 never are. O(entries of the rows).
+    """
+    first, second = keys
+    even = weight.size == 0 and pi.size == 0
+    room = 16
+    for i in range(rows.size):
+        degree = indptr[rows[i] + 1] - indptr[rows[i]]
+        room += degree if k < 0 else min(degree, k + k // 4 + 1)
+    edge = np.empty(room, np.int64)
+    scale = np.empty(0 if even else room, np.float32)
+    out_ptr = np.zeros(rows.size + 1, np.int64)
+    at = 0
+    end = 0
+    for i in range(rows.size):
+        start, stop = indptr[rows[i]], indptr[rows[i] + 1]
+        d = stop - start
+        if end + d > edge.size:
+            edge = _grown(edge, end + d)
+            if not even:
+                scale = _grown(scale, edge.size)
+        chance = c[i] if c.size else row_scale(start, stop, at, weight, slot, pi, k)
+        if even and chance >= 1.0:
+            for e in range(start, stop):
+                edge[end] = e
+                end += 1
+        elif even and sin == 0.0:
+            for e in range(start, stop):
+                edge[end] = e
+                end += variate(first, second, cos, 0.0, indices[e]) <= chance
+        else:
+            for e in range(start, stop):
+                t = indices[e]
+                if weight.size and weight[e] <= 0.0:
+                    continue
+                p = chance
+                if pi.size:
+                    p *= pi[slot[at + e - start]]
+                elif weight.size:
+                    p *= weight[e]
+                if p >= ALMOST_ONE:
+                    p = 1.0
+                if memo.size:
+                    r = memo[t]
+                    if r == _UNKNOWN:
+                        r = variate(first, second, cos, sin, t)
+                        memo[t] = r
+                else:
+                    r = variate(first, second, cos, sin, t)
+                if r <= p:
+                    edge[end] = e
+                    if not even:
+                        scale[end] = 1.0 / p
+                    end += 1
+        at += d
+        out_ptr[i + 1] = end
+    if memo.size:
+        for i in range(rows.size):
+            for e in range(indptr[rows[i]], indptr[rows[i] + 1]):
+                memo[indices[e]] = _UNKNOWN
+    return out_ptr, edge[:end].copy(), scale[: 0 if even else end].copy()
+
+
+@njit(cache=True, nogil=True)
+def smallest(
+    indptr: NDArray[np.int64],
+    indices: NDArray[np.int32],
+    weight: NDArray[np.float32],
+    rows: NDArray[np.int32],
+    k: int,
+    keys: tuple[int, int],
+    cos: float,
+    sin: float,
+    by_edge: bool,
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]:
+    """The min(k, d) entries of a row with the smallest r / A; parameters and result as of `poisson`.
+
+    Parameters
+    ----------
+    by_edge : True, neighbour sampling: a variate r_ts for every edge. False, sequential Poisson sampling (GraphBolt's
+        LABOR-0): one r_t for all rows.
+
+    Notes
+    -----
+    Without weights every set of k neighbours of a row is as likely. With weights it is priority sampling (Duffield,
+    Lund & Thorup 2007): with tau the (k+1)-th smallest r / A, sums of entries by 1 / min(1, A tau) are without bias.
+    Entries of weight 0 are never taken. A heap of k: O(entries of the rows + kept log k log d).
+    """
+    first, second = keys
+    weighted = weight.size > 0
+    room = 0
+    most = 0
+    for i in range(rows.size):
+        d = indptr[rows[i] + 1] - indptr[rows[i]]
+        room += d if k < 0 else min(d, k)
+        most = max(most, d)
+    size = most if k < 0 else min(most, k)
+    edge = np.empty(room, np.int64)
+    scale = np.empty(room if weighted else 0, np.float32)
+    out_ptr = np.zeros(rows.size + 1, np.int64)
+    value = np.empty(size, np.float64)
+    place = np.empty(size, np.int64)
+    end = 0
+    for i in range(rows.size):
+        start, stop = indptr[rows[i]], indptr[rows[i] + 1]
+        one, two = (edge_key(first, rows[i]), edge_key(second, rows[i])) if by_edge else (first, second)
+        wanted = size if k < 0 else k
+        if stop - start <= wanted:
+            for e in range(start, stop):
+                if not weighted or weight[e] > 0.0:
+                    edge[end] = e
+                    if weighted:
+                        scale[end] = 1.0
+                    end += 1
+            out_ptr[i + 1] = end
+            continue
+        held = 0
+        tau = np.inf  # the smallest value left out
+        for e in range(start, stop):
+            q = variate(one, two, cos, sin, indices[e])
+            if weighted:
+                if weight[e] <= 0.0:
+                    continue
+                q /= weight[e]
+            if held < wanted:
+                _push(value, place, held, q, e)
+                held += 1
+            elif q < value[0]:
+                tau = value[0]
+                _replace(value, place, held, q, e)
+            elif q < tau:
+                tau = q
+        kept = place[:held].copy()
+        kept.sort()
+        for j in range(held):
+            edge[end] = kept[j]
+            if weighted:
+                scale[end] = 1.0 / min(1.0, weight[kept[j]] * tau)
+            end += 1
+        out_ptr[i + 1] = end
+    return out_ptr, edge[:end].copy(), scale[: end if weighted else 0].copy()
+
+
+@njit(cache=True, nogil=True)
+def _push(value: NDArray[np.float64], place: NDArray[np.int64], held: int, q: float, e: int) -> None:
+    """Into a heap with the largest value on top."""
+    j = held
+    while j > 0 and value[(j - 1) >> 1] < q:
+        value[j], place[j] = value[(j - 1) >> 1], place[(j - 1) >> 1]
+        j = (j - 1) >> 1
+    value[j], place[j] = q, e
+
+
+@njit(cache=True, nogil=True)
+def _replace(value: NDArray[np.float64], place: NDArray[np.int64], held: int, q: float, e: int) -> None:
+    """The top of the heap by a smaller value."""
+    j = 0
+    while True:
+        child = 2 * j + 1
+        if child >= held:
+            break
+        if child + 1 < held and value[child + 1] > value[child]:
+            child += 1
+        if value[child] <= q:
+            break
+        value[j], place[j] = value[child], place[child]
+        j = child
+    value[j], place[j] = q, e
+
+
+@njit(cache=True, nogil=True)
+def _grown(values: NDArray[Any], size: int) -> NDArray[Any]:
+    """A copy with room for `size` entries and half as many again."""
+    out = np.empty(size + size // 2, values.dtype)
+    out[: values.size] = values
+    return out
