@@ -81,7 +81,7 @@ def build(recipe: Recipe) -> list[Node]:
     ]
     codes = {"graph": "ingest"}
     if recipe.features.codec == "auto" or is_lossy(recipe.features.codec):
-        judged = {"split": "split"} if recipe.features.codec == "auto" else {}
+        judged = {"split": "split"} if recipe.features.codec == "auto" or recipe.features.tier_share > 0 else {}
         nodes.append(_node("codebook", "codebook", {"graph": "ingest", **judged}))
         codes["codebook"] = "codebook"
     nodes.append(_node("quantize", "quantize", codes))

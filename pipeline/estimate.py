@@ -184,8 +184,15 @@ def _quantize(known: _Known) -> Guess | None:
     row_bytes = describe(codec, columns).row_bytes
     tables = 0 if codec in EXACT else parse(codec).table_bytes(columns)
     code_bytes = 4 * graph["x_nnz"] + 8 * nodes if row_bytes is None else nodes * row_bytes
+    found = {}
+    if (tier := known.param("tier", "")) and known.param("tier_rows", 0):
+        size, rows = parse(tier).row_bytes(columns), known.param("tier_rows", 0)
+        tables += parse(tier).table_bytes(columns)
+        code_bytes += rows * (size + (4 if nodes < 1 << 31 else 8))
+        found = {"tier": {"codec": tier, "rows": rows, "row_bytes": size, "error_left": 0.0}}
     return Guess(
-        {
+        found
+        | {
             "codec": codec,
             "row_bytes": row_bytes,
             "table_bytes": tables,

@@ -60,7 +60,7 @@ def record_document(target: Target, again: str) -> dict[str, Any]:
         "bytes": place.length,
         "crc32c": f"{place.crc32c:08x}",
         "codec": meta["codec"],
-        "code_bytes": int(record.codes.nbytes),
+        "code_bytes": int(record.codes.nbytes) + (0 if record.codes_1 is None else int(record.codes_1.nbytes)),
         "columns": {
             f.name: int(getattr(record, f.name).nbytes) for f in fields(record) if getattr(record, f.name) is not None
         },

@@ -51,6 +51,10 @@ class Features:
         "auto | fp32 | fp16 | lossless | sqK (bits a column) | pqM rqM (bytes a row) | bifeat-sqK | bifeat-vqW-K",
     )
     max_accuracy_drop: float = key(0.002, "share of accuracy a codec chosen by auto may cost, as far as valid can tell")
+    tier_share: float = key(
+        0.0, "share of the nodes, the most exposed (outputs, and hubs they read), whose codes get further stages"
+    )
+    tier_bytes: int = key(8, "bytes a row of these further stages, a residual code of what the codec leaves")
     layout: Literal["auto", "packed", "gather"] = key(
         "auto", "packed: codes beside every row of a record | gather: once, read by node | auto: by their bytes"
     )

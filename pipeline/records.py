@@ -17,7 +17,7 @@ import pyarrow as pa
 from stages.errors import BadInput, Conflict, Corrupt
 from stages.pack import index as packed_index
 from stages.pack import schema as packed
-from stages.pack.build import gather_rows
+from stages.pack.build import gather_further, gather_rows
 from stages.quantize.codec import Codec
 
 if TYPE_CHECKING:
@@ -102,6 +102,21 @@ def _open(path: Path) -> _File:
     return _File(path, index, data, schema, packed.layout(schema), meta, bytearray(len(index.offset)))
 
 
+def _gatherer(codes: Reader) -> Callable[[Record], Record]:
+    """How a record is given its rows of an artifact of codes."""
+    pointer, rows = codes.array("code_indptr") if codes.has("code_indptr") else None, codes.array("codes")
+    further = (codes.array("codes_1_rows"), codes.array("codes_1")) if codes.has("codes_1") else None
+
+    def filled(record: Record) -> Record:
+        code_indptr, found = gather_rows(record.n_id, pointer, rows)
+        if further is None:
+            return replace(record, codes=found, code_indptr=code_indptr)
+        codes_1, codes_1_rows = gather_further(record.n_id, *further)
+        return replace(record, codes=found, code_indptr=code_indptr, codes_1=codes_1, codes_1_rows=codes_1_rows)
+
+    return filled
+
+
 class Records:
     """The records of one packed split, from one or more files; opened on first use in each process, so fork-safe.
 
@@ -140,7 +155,7 @@ class Records:
         self._pid = -1
         self._files: list[_File] = []
         self._first: NDArray[np.int64] = np.zeros(1, np.int64)
-        self._gathered: tuple[NDArray[np.int64] | None, NDArray[np.uint8]] | None = None
+        self._gathered: Callable[[Record], Record] | None = None
 
     @classmethod
     def from_reader(cls, reader: Reader) -> Records:
@@ -268,11 +283,10 @@ class Records:
                 record = self._first_read(file, k, data)
         if not file.meta.get("gather"):
             return record
-        code_indptr, codes = gather_rows(record.n_id, *self._gather_from())
-        return replace(record, codes=codes, code_indptr=code_indptr)
+        return self._gather_from()(record)
 
-    def _gather_from(self) -> tuple[NDArray[np.int64] | None, NDArray[np.uint8]]:
-        """(row pointer or None, codes) of the whole graph.
+    def _gather_from(self) -> Callable[[Record], Record]:
+        """Fills the codes of the whole graph into a record.
 
         Raises
         ------
@@ -292,8 +306,7 @@ class Records:
             codes = self._codes()
             if codes.digest != digest:
                 raise Conflict(f"{self.paths[0]}: expected codes of digest {digest}, found {codes.digest}", fix=REBUILD)
-            pointer = codes.array("code_indptr") if codes.has("code_indptr") else None
-            self._gathered = pointer, codes.array("codes")
+            self._gathered = _gatherer(codes)
         return self._gathered
 
     def place(self, i: int) -> Place:

@@ -20,7 +20,7 @@ from stages.errors import BadInput, Conflict
 from stages.hag.step import hag_adjs, step_hag
 from stages.pack.join import join
 from stages.pack.layers import Weights, transposes, trimmed
-from stages.quantize.codec import EXACT, decode
+from stages.quantize.codec import EXACT, add_further, decode
 from stages.step import Adj, Step
 from stages.train.coded import Coded, Part, Tables, worth
 
@@ -364,12 +364,13 @@ class Steps:
         )
 
     @cached_property
-    def tables(self) -> Tables | None:
-        """Tables of the codes on this device; None where feature rows are decoded by the loader."""
+    def tables(self) -> tuple[Tables, ...] | None:
+        """Tables of the codes on this device, and of their further stages; None where the loader decodes the rows."""
         codec = self.store.codec
         if not self.coded or codec.name in EXACT or not worth(codec.lookup, self.transfer.device):
             return None
-        return Tables.of(codec.lookup, self.dtype, self.transfer.device)
+        stages = [codec] if codec.further is None else [codec, codec.further]
+        return tuple(Tables.of(stage.lookup, self.dtype, self.transfer.device) for stage in stages)
 
     @property
     def read_back(self) -> str:
@@ -381,11 +382,16 @@ class Steps:
         codec = self.store.codec
         n = joined.n_id.size
         if self.tables is not None:
-            codes = np.empty((n, len(self.tables.lookup)), np.uint8)
+            first, *more = self.tables
+            codes = np.empty((n, len(first.lookup)), np.uint8)
             for r, part in enumerate(parts):
                 kept = part.codes[: joined.kept[r]]
                 codes[slice(None) if joined.rows is None else joined.rows[r]] = kept
-            return Coded((Part(self.tensor(codes), self.tables),))
+            found = [Part(self.tensor(codes), first)]
+            for tables in more:
+                codes_1, places = further_stages(parts, joined)
+                found.append(Part(self.tensor(codes_1), tables, self.tensor(places)))
+            return Coded(tuple(found))
         x = torch.empty((n, codec.num_features), dtype=torch.float32, pin_memory=self.transfer.pin)
         out = x.numpy()
         for r, part in enumerate(parts):
@@ -395,6 +401,8 @@ class Steps:
                 decode(codec, part.codes[:n], out=out, rows=rows)
             else:
                 decode(codec, part.codes, part.code_indptr[: n + 1], out=out, rows=rows)
+        if codec.further is not None:
+            add_further(codec, *further_stages(parts, joined), out)
         return self.transfer.moved(x).to(self.dtype)
 
     def csr(self, matrix: Matrix) -> torch.Tensor:
@@ -404,6 +412,19 @@ class Steps:
     def tensor(self, values: NDArray[Any]) -> torch.Tensor:
         """A freshly made array as a tensor on this device."""
         return self.transfer.moved(torch.from_numpy(values))
+
+
+def further_stages(parts: Sequence[Any], joined: Joined) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+    """(codes u1[k, bytes], rows i8[k] ascending) of the further stages of a joined step."""
+    codes, rows = [], []
+    for r, part in enumerate(parts):
+        kept = int(np.searchsorted(part.codes_1_rows, joined.kept[r]))
+        mine = part.codes_1_rows[:kept]
+        codes.append(part.codes_1[:kept])
+        rows.append(mine if joined.rows is None else joined.rows[r][mine])
+    places = np.concatenate(rows).astype(np.int64)
+    ascending = np.argsort(places)
+    return np.concatenate(codes)[ascending], places[ascending]
 
 
 def csr_tensor(

@@ -144,7 +144,7 @@ def _quantize(facts: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "codec": facts.get("codec"),
         "bytes_per_row": facts.get("row_bytes"),
-        **_pick(facts, "table_bytes", "compression_ratio", "nmse", "nmse_aggregated"),
+        **_pick(facts, "table_bytes", "compression_ratio", "nmse", "nmse_aggregated", "tier"),
     }
 
 

@@ -88,16 +88,23 @@ def partition_reader(num_nodes, parts=8, seed=0):
     return MemoryReader({"part": part}, {"parts": parts, "num_nodes": num_nodes}, digest="7" * 32)
 
 
-def inputs_of(root, codec="auto", records=None, **graph):
-    """Inputs of `pack` by role."""
+def split_reader(num_nodes, seed=0):
+    ids = np.random.default_rng(seed + 3).permutation(num_nodes)[: num_nodes // 2]
+    parts = np.split(np.sort(ids).astype(np.int32), [num_nodes // 4, num_nodes // 3])
+    return MemoryReader(dict(zip(("train", "valid", "test"), parts, strict=True)), {})
+
+
+def inputs_of(root, codec="auto", records=None, tier=(0.0, 1), **graph):
+    """Inputs of `pack` by role; `tier`: share of the nodes with further stages, and their bytes."""
     g = graph_reader(**graph)
     nodes = g.facts["num_nodes"]
     chosen = {"codec": "lossless" if g.facts["binary"] else "fp32"}
-    params = QUANTIZE.resolve({"features.codec": codec}, {"graph": g.facts, "codebook": chosen})
+    asked = {"features.codec": codec, "features.tier_share": tier[0], "features.tier_bytes": tier[1]}
+    params = QUANTIZE.resolve(asked, {"graph": g.facts, "codebook": chosen})
     books = {"graph": g}
     if is_lossy(codec):
-        book = CODEBOOK.resolve({"features.codec": codec}, {"graph": g.facts})
-        books["codebook"] = run_stage(CODEBOOK, book, {"graph": g}, root / "codebook")
+        book = CODEBOOK.resolve(asked, {"graph": g.facts})
+        books["codebook"] = run_stage(CODEBOOK, book, {"graph": g, "split": split_reader(nodes)}, root / "codebook")
     codes = run_stage(QUANTIZE, params, books, root / "codes")
     return {
         "graph": g,

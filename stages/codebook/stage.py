@@ -8,11 +8,15 @@ from typing import TYPE_CHECKING, Any
 from stages.codebook.rate_sizes import ladder, rate_bytes
 from stages.errors import BadInput
 from stages.quantize.codec import EXACT
-from stages.quantize.names import parse
+from stages.quantize.names import is_lossy, parse
+from stages.quantize.tiers import tier_of
 from stages.stage import Cost, Facts, Inputs, Reader, Shard, Stage, Writer, added
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+
+    import numpy as np
+    from numpy.typing import NDArray
 
 __all__ = ["STAGE", "Params", "sample_size"]
 
@@ -34,6 +38,7 @@ class Params:
     seed : of the samples and of training.
     candidates : codecs compared, each family from its most bytes to its fewest; the first is exact.
     max_drop : share of accuracy the chosen one may cost.
+    tier, tier_rows : residual code of the most exposed nodes, and how many these are.
     """
 
     codec: str
@@ -41,6 +46,8 @@ class Params:
     seed: int
     candidates: tuple[str, ...] = added(())
     max_drop: float = added(0.0)
+    tier: str = added("")
+    tier_rows: int = added(0)
 
 
 def sample_size(num_features: int) -> int:
@@ -64,7 +71,8 @@ def _resolve(recipe: Mapping[str, Any], facts: Mapping[str, Facts]) -> Params:
             f"features.codec {codec}: expected at least as many nodes as entries, found {rows} nodes",
             fix=f"--set features.codec=bifeat-vq{kind.width}-{min(256, rows)}",
         )
-    return Params(codec, sample_size(columns), _SEED)
+    tier, tier_rows = tier_of(recipe, rows)
+    return Params(codec, sample_size(columns), _SEED, tier=tier, tier_rows=tier_rows)
 
 
 def _auto(recipe: Mapping[str, Any], graph: Facts) -> Params:
@@ -74,8 +82,8 @@ def _auto(recipe: Mapping[str, Any], graph: Facts) -> Params:
         raise BadInput(f"features.max_accuracy_drop: expected a share from 0 to 1, found {max_drop}")
     if graph["binary"]:
         return Params("lossless", 0, _SEED)
-    columns = int(graph["num_features"])
-    return Params("", sample_size(columns), _SEED, ladder(int(graph["num_nodes"]), columns), max_drop)
+    columns, rows = int(graph["num_features"]), int(graph["num_nodes"])
+    return Params("", sample_size(columns), _SEED, ladder(rows, columns), max_drop, *tier_of(recipe, rows))
 
 
 def _shards(params: Params, inputs: Inputs) -> Sequence[Shard]:
@@ -92,28 +100,32 @@ def _run(params: Params, inputs: Inputs, shard: Shard, writer: Writer) -> dict[s
     """Sum, least and largest of each column, and this span's rows of the sample."""
     if params.codec == "lossless":
         return {}
+    import math
+
     import numpy as np
 
     from stages.codebook.sample import CHUNK_ROWS, sample_rows
     from stages.quantize.features import Features
+    from stages.quantize.sizes import BLOCK_ROWS
 
     graph = inputs["graph"]
     features = Features.from_reader(graph)
     degree = np.diff(graph.array("indptr"))
     columns = features.num_features
-    total, low, high = np.zeros(columns), np.full(columns, np.inf), np.full(columns, -np.inf)
-    sample = []
+    low, high = np.full(columns, np.inf), np.full(columns, -np.inf)
+    sample, sums = [], []
     for start in range(shard.start, shard.stop, CHUNK_ROWS):
         stop = min(start + CHUNK_ROWS, shard.stop)
         rows = sample_rows(degree[start:stop], start, features.num_rows, params.sample, params.seed)
         for first, block in features.chunks(start, stop):
             features.check(block, first)
-            total += block.sum(0, dtype=np.float64)
+            sums += [block[k : k + BLOCK_ROWS].sum(0, dtype=np.float64) for k in range(0, len(block), BLOCK_ROWS)]
             low, high = np.minimum(low, block.min(0)), np.maximum(high, block.max(0))
             mine = rows[(rows >= first) & (rows < first + len(block))]
             sample.append(block[mine - first])
         writer.progress(stop - shard.start, shard.stop - shard.start, "statistics")
     writer.array(f"part-sample-{shard.name}", np.concatenate(sample))
+    total = [math.fsum(column.tolist()) for column in np.stack(sums).T]  # of whole blocks: the same for any chunks
     writer.array(f"part-columns-{shard.name}", np.stack([total, low, high]))
     return {"rows": shard.stop - shard.start}
 
@@ -138,7 +150,27 @@ def _finish(params: Params, inputs: Inputs, shards: Mapping[str, Reader], writer
     codec, fitted, rated = rate(params, inputs, sample, shift, units(reach, rows), largest, writer.progress)
     for name, values in fitted.items():
         writer.array(name, values)
-    return {"codec": codec, "arrays": sorted(fitted), "sample": len(sample), **sizes, **rated}
+    found = {"codec": codec, "arrays": sorted(fitted), "sample": len(sample), **sizes, **rated}
+    return found | (_tier(params, inputs, writer, codec, fitted, sample) if is_lossy(codec) and params.tier else {})
+
+
+def _tier(
+    params: Params,
+    inputs: Inputs,
+    writer: Writer,
+    codec: str,
+    fitted: Mapping[str, NDArray[Any]],
+    sample: NDArray[np.float32],
+) -> dict[str, Any]:
+    """Fit the further stages of the exposed rows."""
+    from stages.codebook.tier import exposed_rows, fit_tier
+    from stages.quantize.features import Features
+
+    rows, features = exposed_rows(inputs, params.tier_rows), Features.from_reader(inputs["graph"])
+    arrays = fit_tier(params.tier, rows, features, codec, fitted, sample, params.sample, params.seed)
+    for name, values in arrays.items():
+        writer.array(name, values)
+    return {"tier": params.tier, "tier_rows": len(rows), "tier_arrays": sorted(arrays)}
 
 
 def _cost(params: Params, facts: Mapping[str, Facts]) -> Cost:
@@ -157,6 +189,13 @@ def _cost(params: Params, facts: Mapping[str, Facts]) -> Cost:
     measuring = rate_bytes(nodes, columns, int(graph["nnz"]))
     held = 5 * sample + training + measuring + 8 * nodes
     tables = max(kind.table_bytes(columns) for kind in kinds)
+    if params.tier:
+        tier = parse(params.tier)
+        # Weights of all nodes and their copy; the rows it is trained on, what is left of them, and its training.
+        trained = tier.coder_bytes(columns) + 3 * 8 * (tier.units * tier.entries) ** 2
+        held += 24 * nodes + 8 * params.tier_rows + 5 * 4 * columns * min(params.sample, params.tier_rows) + trained
+        tables += tier.table_bytes(columns) + 8 * params.tier_rows
+        read += 4 * nodes + 4 * int(graph["nnz"]) + 4 * columns * min(params.sample, params.tier_rows)
     return Cost(read + 8 * nodes, tables, held + (128 << 20))
 
 
@@ -166,7 +205,7 @@ STAGE = Stage(
     exact=False,
     params=Params,
     roles=("graph", "split"),
-    reads=("features.codec", "features.max_accuracy_drop"),
+    reads=("features.codec", "features.max_accuracy_drop", "features.tier_share", "features.tier_bytes"),
     resolve=_resolve,
     shards=_shards,
     run=_run,

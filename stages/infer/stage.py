@@ -113,7 +113,7 @@ def _features(codes: Reader) -> NDArray[Any]:
     """Decoded features of all nodes: f4[N, num_features]."""
     import numpy as np
 
-    from stages.quantize.codec import Codec, decode
+    from stages.quantize.codec import Codec, add_further, decode
 
     codec = Codec.from_reader(codes)
     rows = int(codes.facts["num_nodes"])
@@ -128,6 +128,10 @@ def _features(codes: Reader) -> NDArray[Any]:
     for start in range(0, rows, _DECODE_ROWS):
         stop = min(start + _DECODE_ROWS, rows)
         decode(codec, stored[start:stop], out=out[start:stop])
+    if codec.further is not None:
+        coded, more = codes.array("codes_1_rows"), codes.array("codes_1")
+        for start in range(0, len(coded), _DECODE_ROWS):
+            add_further(codec, more[start : start + _DECODE_ROWS], coded[start : start + _DECODE_ROWS], out)
     return out
 
 

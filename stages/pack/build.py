@@ -10,7 +10,7 @@ from numba import njit
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["gather_rows", "subgraph"]
+__all__ = ["gather_further", "gather_rows", "subgraph"]
 
 
 @njit(cache=True, nogil=True)
@@ -156,6 +156,21 @@ def gather_rows(
         return None, codes[rows]
     indptr, found = gather(rows, code_indptr, codes)
     return indptr.astype(np.int32), found
+
+
+def gather_further(
+    rows: NDArray[np.integer[Any]], coded: NDArray[np.integer[Any]], codes: NDArray[np.uint8]
+) -> tuple[NDArray[np.uint8], NDArray[np.int32]]:
+    """(codes u1[k, bytes], rows i4[k] ascending) of those of `rows` that have further stages, as a record holds them.
+
+    Parameters
+    ----------
+    rows : ids of nodes. coded : ascending ids of those with further stages. codes : u1[len(coded), bytes].
+    """
+    at = np.searchsorted(coded, rows)
+    at[at == coded.size] = 0
+    here = np.flatnonzero(coded[at] == rows) if coded.size else np.zeros(0, np.int64)
+    return codes[at[here]], here.astype(np.int32)
 
 
 @njit(cache=True, nogil=True)

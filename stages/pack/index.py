@@ -170,6 +170,11 @@ def mismatch(index: Index, i: int, record: Record, *, gather: bool = False) -> s
     }
     if record.code_indptr is not None:
         checks["code bytes"] = (int(record.code_indptr[-1]), record.codes.size)
+    if record.codes_1 is not None and record.codes_1_rows is not None:
+        rows = record.codes_1_rows
+        checks["rows of further stages"] = (len(record.codes_1), rows.size)
+        if rows.size and not (rows[0] >= 0 and rows[-1] < n and (np.diff(rows) > 0).all()):
+            return f"rows of further stages: expected ascending ones below {n}, found {rows[0]} to {rows[-1]}"
     if record.t_indptr is not None and record.t_indices is not None:
         checks["transposed edges"] = (e, record.t_indices.size)
     if record.weight is not None:

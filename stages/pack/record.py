@@ -27,6 +27,7 @@ class Record:
     input_id : i8[o], position in the sorted split.
     codes : u1[n, row_bytes], or u1[total] beside `code_indptr`, i4[n + 1], where rows vary in length. Where they are
         gathered, they are no part of the file (u1[0, 0] until they are read).
+    codes_1, codes_1_rows : u1[k, bytes], i4[k] ascending, further stages of the rows that have them, where any have.
     t_indptr, t_indices, out_deg : the transpose and the out-degree i4[n]; directed graphs only.
     weight, deg_w : f4[e], f4[n], edge weights and their sums in the whole graph; weighted graphs only.
     hag_* : shared partial sums of its CSR, see `stages.hag.columns`; empty where the plain CSR is as fast.
@@ -42,6 +43,8 @@ class Record:
     input_id: NDArray[np.int64]
     codes: NDArray[np.uint8]
     code_indptr: NDArray[np.int32] | None = None
+    codes_1: NDArray[np.uint8] | None = None
+    codes_1_rows: NDArray[np.int32] | None = None
     t_indptr: NDArray[np.int32] | None = None
     t_indices: NDArray[np.int32] | None = None
     out_deg: NDArray[np.int32] | None = None

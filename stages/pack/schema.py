@@ -40,11 +40,21 @@ TABLES = b"stockpot.tables"
 """Metadata of files of lossy codes: the codec's tables, one after the other."""
 MAGIC_BYTES = 8
 """`ARROW1` and its padding stand before the schema message of an Arrow IPC file."""
-REQUIRES = frozenset({*(f"codec:{name}" for name in (*EXACT, *FAMILIES)), "rounds", "gather"})
+REQUIRES = frozenset({*(f"codec:{name}" for name in (*EXACT, *FAMILIES)), "rounds", "gather", "tiers"})
 """What a file may ask of its reader, as far as this version knows; "rounds": to read one round's records an epoch;
-"gather": to read the codes of its nodes from the artifact of codes."""
+"gather": to read the codes of its nodes from the artifact of codes; "tiers": to add further stages to some rows."""
 
-OPTIONAL = ("code_indptr", "t_indptr", "t_indices", "out_deg", "weight", "deg_w", *HAG_COLUMNS)
+OPTIONAL = (
+    "code_indptr",
+    "codes_1",
+    "codes_1_rows",
+    "t_indptr",
+    "t_indices",
+    "out_deg",
+    "weight",
+    "deg_w",
+    *HAG_COLUMNS,
+)
 COLUMNS = ("n_id", "num_sampled_nodes", "block_ptr", "indptr", "indices", "deg", "y", "input_id", "codes", *OPTIONAL)
 INT32_MAX = 2**31 - 1
 
@@ -63,6 +73,8 @@ def _types(meta: Mapping[str, Any]) -> dict[str, pa.DataType]:
         types["codes"] = pa.binary(1 if row_bytes is None else row_bytes)
         if row_bytes is None:
             types["code_indptr"] = pa.int32()
+        if (further := meta["codec"].get("further")) is not None:
+            types |= {"codes_1": pa.binary(further["row_bytes"]), "codes_1_rows": pa.int32()}
     if meta["directed"]:
         types |= dict.fromkeys(("t_indptr", "t_indices", "out_deg"), pa.int32())
     if meta["weighted"]:

@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 from stages.errors import BadInput
-from stages.pack.build import gather_rows, subgraph
+from stages.pack.build import gather_further, gather_rows, subgraph
 from stages.pack.index import label_counts, write_index
 from stages.pack.record import Record
 from stages.pack.schema import INT32_MAX, MAGIC_BYTES, schema_of, to_batch
@@ -48,6 +48,8 @@ class Builder:
         self.n_id, self.n_ptr = records.array("n_id"), records.array("n_ptr")
         self.codes = None if gather else codes.array("codes")
         self.code_indptr = codes.array("code_indptr") if codes.has("code_indptr") and not gather else None
+        self.further = (codes.array("codes_1_rows"), codes.array("codes_1")) if codes.has("codes_1") else None
+        self.gather, self.coded = gather, 0
         self.local = np.full(int(graph.facts["num_nodes"]), -1, np.int32)
         self.dropped = 0
 
@@ -71,6 +73,11 @@ class Builder:
         code_indptr, codes = None, np.zeros((0, 0), np.uint8)
         if self.codes is not None:
             code_indptr, codes = gather_rows(n_id, self.code_indptr, self.codes)
+        codes_1 = codes_1_rows = None
+        if self.further is not None:
+            codes_1, codes_1_rows = gather_further(n_id, *self.further)
+            self.coded += codes_1_rows.size
+            codes_1, codes_1_rows = (None, None) if self.gather else (codes_1, codes_1_rows)
         directed, weighted = self.out_deg is not None, self.weight.size > 0
         return Record(
             n_id=n_id,
@@ -83,6 +90,8 @@ class Builder:
             input_id=input_id,
             codes=codes,
             code_indptr=code_indptr,
+            codes_1=codes_1,
+            codes_1_rows=codes_1_rows,
             t_indptr=t_indptr.astype(np.int32) if directed else None,
             t_indices=t_indices if directed else None,
             out_deg=self.out_deg[n_id] if self.out_deg is not None else None,

@@ -40,6 +40,8 @@ def _row_bytes(params: Params, graph: Facts, codes: Facts) -> float:
     """Estimated bytes of one row of a record: its code, its ids and a share of the edges; from facts only."""
     nodes = max(1, int(graph["num_nodes"]))
     code = codes["row_bytes"] if codes["row_bytes"] is not None else codes["code_bytes"] / nodes + 4
+    if (tier := codes.get("tier")) is not None:
+        code += tier["row_bytes"] + 4  # as if of every row: those that have them stand in more records than others
     code = 0 if params.gather else code
     per_edge = 4 * (1 + bool(graph["directed"]) + bool(graph["weighted"]))
     return float(code) + 24 + per_edge * int(graph["nnz"]) / nodes
@@ -72,9 +74,10 @@ def _run(params: Params, inputs: Inputs, shard: Shard, writer: Writer) -> dict[s
     graph, codes = inputs["graph"].facts, inputs["codes"].facts
     codec, rounds = Codec.from_reader(inputs["codes"]), _rounds(inputs)
     gather = {"gather": True} if params.gather else {}
+    tiers = {"tiers": True} if codec.further is not None else {}
     meta = {
         "format": FORMAT,
-        "requires": [f"codec:{codec.family}", *rounds, *gather],
+        "requires": [f"codec:{codec.family}", *rounds, *gather, *tiers],
         "form": "nodes",
         "task": "multiclass",
         "directed": bool(graph["directed"]),
@@ -98,7 +101,12 @@ def _run(params: Params, inputs: Inputs, shard: Shard, writer: Writer) -> dict[s
         writer.progress(r + 1 - shard.start, shard.stop - shard.start, "records")
     paths = writer.path(f"{shard.name}.arrow"), writer.path(f"{shard.name}.index.arrow")
     facts = write_shard(*paths, meta, records, codec.tables_to_bytes())
-    return {**facts, "dropped_nodes": builder.dropped, "K": builder.blocks}
+    return {
+        **facts,
+        "dropped_nodes": builder.dropped,
+        "K": builder.blocks,
+        **({"exposed_rows": builder.coded} if tiers else {}),
+    }
 
 
 def _finish(params: Params, inputs: Inputs, shards: Mapping[str, Reader], writer: Writer) -> dict[str, Any]:
@@ -110,6 +118,8 @@ def _finish(params: Params, inputs: Inputs, shards: Mapping[str, Reader], writer
         name: sum(int(f[name]) for f in facts)
         for name in ("records", "outputs", "nodes", "edges", "bytes", "dropped_nodes")
     }
+    exposed = sum(int(f.get("exposed_rows", 0)) for f in facts)
+    gather_bytes = _gather_bytes(total["nodes"], exposed, codes)
     return {
         "split": params.split,
         "records": total["records"],
@@ -131,12 +141,15 @@ def _finish(params: Params, inputs: Inputs, shards: Mapping[str, Reader], writer
         "task": "multiclass",
         "shards": len(facts),
         **_rounds(inputs),
-        **({"layout": layout, "gather_bytes": _gather_bytes(total["nodes"], codes)} if params.gather else {}),
+        **({"exposed_rows": exposed} if codes.get("tier") else {}),
+        **({"layout": layout, "gather_bytes": gather_bytes} if params.gather else {}),
     }
 
 
-def _gather_bytes(rows: int, codes: Facts) -> int:
-    """Bytes of codes an epoch gathers."""
+def _gather_bytes(rows: int, exposed: int, codes: Facts) -> int:
+    """Bytes of codes an epoch gathers, of `rows` rows of records of which `exposed` have further stages."""
+    if (tier := codes.get("tier")) is not None:
+        return rows * int(codes["row_bytes"]) + exposed * (int(tier["row_bytes"]) + 4)
     return rows * int(codes["code_bytes"]) // max(1, int(codes["num_nodes"]))
 
 

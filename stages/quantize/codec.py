@@ -7,11 +7,14 @@ All others are *additive*: each code of a row chooses a row of its own table, wh
 row is the sum of these (`stages.quantize.lookup`). `sqK`, `bifeat-sqK`: K bits a column, column j in byte
 j // (8 / K), the lowest bits first. `pqM`, `bifeat-vqW-K`: a code for each slice of the columns. `rqM`: M codes, each
 for all columns.
+
+Some rows of an additive code may have *further* stages, a code of their own for what the first leaves: what it decodes
+to is added.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -29,12 +32,14 @@ if TYPE_CHECKING:
     from stages.quantize.lookup import Lookup
     from stages.stage import Reader
 
-__all__ = ["EXACT", "TABLE", "Codec", "decode", "describe"]
+__all__ = ["EXACT", "FURTHER", "TABLE", "Codec", "add_further", "decode", "describe"]
 
 EXACT = ("fp32", "fp16", "lossless-bits", "lossless-sparse")
 """Codecs without tables."""
 TABLE = "table_"
 """What the names of table arrays begin with in an artifact of codes."""
+FURTHER = "table_1_"
+"""The same of the tables of further stages."""
 _NONE: Mapping[str, Any] = MappingProxyType({})
 
 
@@ -49,6 +54,7 @@ class Codec:
     row_bytes : bytes of every row; None where rows vary in length and a row pointer stands beside the codes.
     index_bytes : width of a column id of `lossless-sparse`, else None.
     tables : arrays f2 or f4 by name; only of lossy codecs. In neither equality nor JSON, which holds their shapes.
+    further : the codec of what is added to some rows, or None.
     """
 
     name: str
@@ -56,6 +62,7 @@ class Codec:
     row_bytes: int | None
     index_bytes: int | None = None
     tables: Mapping[str, NDArray[Any]] = field(default_factory=lambda: _NONE, compare=False, repr=False)
+    further: Codec | None = None
 
     @property
     def family(self) -> str:
@@ -65,7 +72,8 @@ class Codec:
     @property
     def table_bytes(self) -> int:
         """Bytes of all tables as they are stored."""
-        return sum(table.nbytes for table in self.tables.values())
+        own = sum(table.nbytes for table in self.tables.values())
+        return own + (0 if self.further is None else self.further.table_bytes)
 
     @cached_property
     def lookup(self) -> Lookup:
@@ -88,11 +96,14 @@ class Codec:
         found: dict[str, Any] = {name: getattr(self, name) for name in names}
         if self.tables:
             found["tables"] = {name: [t.dtype.str, list(t.shape)] for name, t in sorted(self.tables.items())}
+        if self.further is not None:
+            found["further"] = self.further.to_json()
         return found
 
     def tables_to_bytes(self) -> bytes:
-        """All tables one after the other, by name; `to_json` says what they are."""
-        return b"".join(np.ascontiguousarray(self.tables[name]).tobytes() for name in sorted(self.tables))
+        """All tables one after the other, by name, then those of further stages; `to_json` says what they are."""
+        own = b"".join(np.ascontiguousarray(self.tables[name]).tobytes() for name in sorted(self.tables))
+        return own + (b"" if self.further is None else self.further.tables_to_bytes())
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any], tables: bytes | Mapping[str, NDArray[Any]] | None = None) -> Codec:
@@ -110,6 +121,12 @@ class Codec:
             The tables are not those of the description.
         """
         shapes = dict(value.get("tables") or {})
+        if (rest := value.get("further")) is not None:
+            first = {name: item for name, item in value.items() if name != "further"}
+            if isinstance(tables, bytes):
+                size = _size(shapes)
+                return replace(cls.from_json(first, tables[:size]), further=cls.from_json(rest, tables[size:]))
+            return replace(cls.from_json(first, tables), further=cls.from_json(rest))
         if isinstance(tables, bytes):
             tables = _split(tables, shapes)
         codec = describe(str(value["name"]), int(value["num_features"]), tables)
@@ -128,8 +145,15 @@ class Codec:
     def from_reader(cls, codes: Reader) -> Codec:
         """The codec of an artifact of codes, with its tables."""
         described = codes.facts["description"]
-        tables = {name: codes.array(TABLE + name) for name in described.get("tables") or {}}
-        return cls.from_json(described, tables)
+        codec = cls.from_json(described, {n: codes.array(TABLE + n) for n in described.get("tables") or {}})
+        if (rest := described.get("further")) is None:
+            return codec
+        further = cls.from_json(rest, {n: codes.array(FURTHER + n) for n in rest["tables"]})
+        return replace(codec, further=further)
+
+
+def _size(shapes: Mapping[str, Any]) -> int:
+    return sum(np.dtype(dtype).itemsize * int(np.prod(shape, dtype=np.int64)) for dtype, shape in shapes.values())
 
 
 def _split(blob: bytes, shapes: Mapping[str, Any]) -> dict[str, NDArray[Any]]:
@@ -219,6 +243,13 @@ def decode(
     if bits.scatter(_pointer(code_indptr), ids, codec.index_bytes, where, out) >= 0:
         raise Corrupt(f"codes: expected column ids below {codec.num_features}, found a larger one")
     return out
+
+
+def add_further(codec: Codec, codes: NDArray[np.uint8], rows: NDArray[Any], out: NDArray[np.float32]) -> None:
+    """Add further stages to decoded rows: what `codes` (u1[k, bytes]) stand for, to `out[rows]`; each row once."""
+    if codec.further is None:
+        raise BadInput(f"codec {codec.name}: expected further stages in its description, found none")
+    out[rows] += decode(codec.further, codes)
 
 
 def _pointer(code_indptr: NDArray[np.integer[Any]] | None) -> NDArray[np.integer[Any]]:

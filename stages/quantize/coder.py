@@ -72,6 +72,10 @@ class Coder:
     name : a lossy codec.
     fitted : its arrays by name (`stages.codebook.fit`), with `shift` f4[D] and `scale` f8[D] of `units`.
 
+    Attributes
+    ----------
+    as_fitted : codec of `rq`, whose tables do not depend on what is coded.
+
     >>> coder = Coder("sq1", {"levels": np.float32([[0, 4]]), "shift": np.zeros(1, np.float32), "scale": np.ones(1)})
     >>> codes, sums = coder.encode(np.float32([[1], [3], [5]]))
     >>> codes.tolist(), coder.codec(sums)[0].tables["levels"].tolist()
@@ -123,7 +127,7 @@ class Coder:
         self._turned, self._offset = [np.ascontiguousarray(flat.T)], [offsets(flat)]
         self._gram = gram(tables)
         stored = {"shift": self.shift, "tables": self.fitted["tables"]}
-        self._codec = describe(self.name, self.num_features, stored)
+        self.as_fitted = describe(self.name, self.num_features, stored)
 
     def encode(self, x: NDArray[np.float32]) -> tuple[NDArray[np.uint8], Sums]:
         """(codes u1[n, row_bytes], their sums) of finite rows f4[n, D] that begin at a multiple of `BLOCK_ROWS`."""
@@ -169,7 +173,7 @@ class Coder:
         codes = np.empty((len(x), self.kind.units), np.uint8)
         rest = x - self.shift
         chains(rest, self._turned[0], self._offset[0], self._gram, self.kind.units, BEAM, codes)
-        decode(self._codec, codes, out=rest)
+        decode(self.as_fitted, codes, out=rest)
         misfit(x, rest, sums.error)
         none = np.zeros((len(x), 1), np.uint32)
         tally(x, none, self._edges, self.shift, self.scale, sums.sums, sums.counts, sums.energy)
@@ -187,14 +191,19 @@ class Coder:
         nmse : squared error of all rows over their squared distance from the column means; 0 where both are.
         """
         energy = np.array([math.fsum(column.tolist()) for column in sums.energy.T])
-        rows = max(1, int(sums.counts[0].sum()))
-        spread = np.maximum(0.0, energy - rows * (sums.sums.sum(1) / self.scale / rows) ** 2)
         if self.kind.family == "rq":
-            codec, error = self._codec, math.fsum(sums.error.tolist())
+            codec, error = self.as_fitted, math.fsum(sums.error.tolist())
         else:
             codec, error = self._averaged(sums, energy)
-        total = math.fsum(spread.tolist())
+        total = self.spread(sums)
         return codec, error / total if total else 0.0
+
+    def spread(self, sums: Sums) -> float:
+        """Squared distance of all rows from the column means."""
+        energy = np.array([math.fsum(column.tolist()) for column in sums.energy.T])
+        rows = max(1, int(sums.counts[0].sum()))
+        off = (sums.sums.sum(1) / self.scale / rows) ** 2
+        return math.fsum(np.maximum(0.0, energy - rows * off).tolist())
 
     def _averaged(self, sums: Sums, energy: NDArray[np.float64]) -> tuple[Codec, float]:
         counts = np.repeat(sums.counts, np.diff(self._edges), axis=0)

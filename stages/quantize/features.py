@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -69,7 +69,7 @@ class Features:
             block[rows, self.indices[begin:end]] = 1.0 if self.data is None else self.data[begin:end]
             yield first, block
 
-    def rows(self, ids: NDArray[np.int64]) -> NDArray[np.float32]:
+    def rows(self, ids: NDArray[np.integer[Any]]) -> NDArray[np.float32]:
         """Dense rows of nodes `ids`, f4[len(ids), D]."""
         if self.x is not None:
             return np.asarray(self.x[ids], np.float32)

@@ -6,13 +6,14 @@ from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
 from stages.errors import BadInput
-from stages.quantize.codec import EXACT, TABLE, Codec, describe
-from stages.quantize.names import parse
+from stages.quantize.codec import EXACT, FURTHER, TABLE, Codec, describe
+from stages.quantize.names import is_lossy, parse
 from stages.quantize.sizes import BLOCK_ROWS, CHUNK_BYTES
-from stages.stage import Cost, Facts, Inputs, Reader, Shard, Stage, Writer
+from stages.quantize.tiers import tier_of
+from stages.stage import Cost, Facts, Inputs, Reader, Shard, Stage, Writer, added
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -27,9 +28,14 @@ SHARD_ROWS = 1 << 20
 
 @dataclass(frozen=True)
 class Params:
-    """`codec`: one of `stages.quantize.codec.EXACT`, or a lossy codec's name."""
+    """`codec`: one of `stages.quantize.codec.EXACT`, or a lossy codec's name.
+
+    `tier`, `tier_rows`: residual code of the most exposed rows, and how many these are; none where empty.
+    """
 
     codec: str
+    tier: str = added("")
+    tier_rows: int = added(0)
 
 
 def _resolve(recipe: Mapping[str, Any], facts: Mapping[str, Facts]) -> Params:
@@ -37,6 +43,13 @@ def _resolve(recipe: Mapping[str, Any], facts: Mapping[str, Facts]) -> Params:
     if graph["features"] == "none" or not graph["num_features"]:
         raise BadInput(
             "dataset: expected node features, found none", fix="add x, f4[num_nodes, num_features], to the data set"
+        )
+    tier, tier_rows = tier_of(recipe, int(graph["num_nodes"]))
+    if asked != "auto" and not is_lossy(asked) and tier:
+        raise BadInput(
+            f"features.tier_share: expected 0 beside features.codec = {asked}, which loses nothing that further stages "
+            f"could add, found {recipe['features.tier_share']:g}",
+            fix="--set features.tier_share=0, or a codec such as --set features.codec=rq4",
         )
     if asked in ("fp32", "fp16"):
         return Params(asked)
@@ -52,7 +65,7 @@ def _resolve(recipe: Mapping[str, Any], facts: Mapping[str, Facts]) -> Params:
             fix="set features.codec = 'fp32' (exact) or 'fp16'; features.reduce > 0 makes features real",
         )
     parse(asked).row_bytes(int(graph["num_features"]))
-    return Params(asked)
+    return Params(asked, tier, tier_rows)
 
 
 def _bytes(codec: Codec, graph: Facts) -> int:
@@ -87,13 +100,15 @@ def _run(params: Params, inputs: Inputs, shard: Shard, writer: Writer) -> dict[s
     import numpy as np
 
     from stages.quantize.coder import Sums
+    from stages.quantize.pool import in_order
 
     coder = _coder(params, inputs)
     codes = writer.create(f"part-codes-{shard.name}", (shard.stop - shard.start, coder.row_bytes), np.uint8)
 
     def encoded() -> Iterator[Sums]:
         done = 0
-        for found, sums in _in_order(coder.encode, features.chunks(shard.start, shard.stop), writer.threads):
+        blocks = (block for _, block in features.chunks(shard.start, shard.stop))
+        for found, sums in in_order(coder.encode, blocks, writer.threads):
             codes[done : done + len(found)] = found
             done += len(found)
             writer.progress(done, len(codes), "rows")
@@ -102,23 +117,6 @@ def _run(params: Params, inputs: Inputs, shard: Shard, writer: Writer) -> dict[s
     for what, values in vars(Sums.together(encoded())).items():
         writer.array(f"part-{what}-{shard.name}", values)
     return {}
-
-
-def _in_order(
-    encode: Callable[[NDArray[Any]], Any], chunks: Iterable[tuple[int, NDArray[Any]]], threads: int
-) -> Iterator[Any]:
-    """Results chunk by chunk, `threads` at work; no more than twice as many chunks are held."""
-    from collections import deque
-    from concurrent.futures import Future, ThreadPoolExecutor
-
-    waiting: deque[Future[Any]] = deque()
-    with ThreadPoolExecutor(threads) as pool:
-        for _, block in chunks:
-            waiting.append(pool.submit(encode, block))
-            if len(waiting) == 2 * threads:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
 
 
 def _run_exact(params: Params, features: Features, writer: Writer) -> dict[str, Any]:
@@ -170,10 +168,34 @@ def _finish(params: Params, inputs: Inputs, shards: Mapping[str, Reader], writer
     parts = (
         Sums(**{f.name: shards[name].array(f"part-{f.name}-{name}") for f in fields(Sums)}) for name in sorted(shards)
     )
-    codec, nmse = coder.codec(Sums.together(parts))
+    sums = Sums.together(parts)
+    codec, nmse = coder.codec(sums)
     for name, table in codec.tables.items():
         writer.array(TABLE + name, table)
+    if params.tier:
+        return _finish_tier(params, inputs, writer, codec, codes, nmse, coder.spread(sums))
     return _facts(codec, rows, codes.size, nmse) | _aggregated(inputs)
+
+
+def _finish_tier(
+    params: Params, inputs: Inputs, writer: Writer, codec: Codec, codes: NDArray[Any], nmse: float, spread: float
+) -> dict[str, Any]:
+    """Code what is left of the exposed rows, now that the tables of all rows stand."""
+    from stages.quantize.features import Features
+    from stages.quantize.further import encode_further, further_coder
+
+    book = inputs["codebook"]
+    rows = book.array("tier_rows")
+    coder = further_coder(params.tier, {name: book.array(name) for name in book.facts["tier_arrays"]})
+    found = encode_further(Features.from_reader(inputs["graph"]), rows, codec, codes, coder, writer.threads)
+    for name, table in coder.as_fitted.tables.items():
+        writer.array(FURTHER + name, table)
+    writer.array("codes_1", found.codes)
+    writer.array("codes_1_rows", rows)
+    left = max(0.0, nmse * spread - found.before + found.after) / spread if spread else 0.0
+    tier = {"codec": params.tier, "rows": len(rows), "row_bytes": coder.row_bytes}
+    tier |= {"error_left": found.after / found.before if found.before else 0.0}
+    return _facts(found.codec, len(codes), codes.size + found.codes.size + rows.nbytes, left) | {"tier": tier}
 
 
 def _aggregated(inputs: Inputs) -> dict[str, Any]:
@@ -191,7 +213,14 @@ def _cost(params: Params, facts: Mapping[str, Facts]) -> Cost:
         kind = parse(params.codec)
         blocks = 16 * columns * (nodes // BLOCK_ROWS + 1)
         held = kind.coder_bytes(columns) + blocks + 8 * max(CHUNK_BYTES, 4 * BLOCK_ROWS * columns)
-        return Cost(read + written, 2 * written + kind.table_bytes(columns), held + (128 << 20))
+        stored = kind.table_bytes(columns)
+        if params.tier:
+            tier = parse(params.tier)
+            more = params.tier_rows * (tier.row_bytes(columns) + 8)
+            held += tier.coder_bytes(columns) + more
+            stored += tier.table_bytes(columns) + more
+            read += 4 * columns * params.tier_rows
+        return Cost(read + written, 2 * written + stored, held + (128 << 20))
     # Dense fp32 is the mapped input itself; all else is built whole, beside one dense chunk and the column ids.
     built = 0 if params.codec == "fp32" and graph["features"] == "dense" else written
     ids = 12 * nnz if params.codec.startswith("lossless") else 0
@@ -204,7 +233,7 @@ STAGE = Stage(
     exact=True,
     params=Params,
     roles=("graph", "codebook"),
-    reads=("features.codec",),
+    reads=("features.codec", "features.tier_share", "features.tier_bytes"),
     resolve=_resolve,
     shards=_shards,
     run=_run,

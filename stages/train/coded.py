@@ -204,7 +204,9 @@ def first_rows(x: Tensor | Coded, count: int) -> Tensor | Coded:
 
 def kept_tensors(x: Tensor | Coded) -> list[Tensor]:
     """What a step itself holds of its features: the tables are those of all steps."""
-    return [x] if isinstance(x, Tensor) else [part.codes for part in x.parts]
+    if isinstance(x, Tensor):
+        return [x]
+    return [tensor for part in x.parts for tensor in (part.codes, part.rows) if tensor is not None]
 
 
 def linear(x: Tensor | Coded, weight: Tensor) -> Tensor:

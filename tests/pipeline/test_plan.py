@@ -254,6 +254,8 @@ CHANGES = {
     "features.reduce": 4,
     "features.codec": "fp16",
     "features.max_accuracy_drop": 0.1,
+    "features.tier_share": 0.1,
+    "features.tier_bytes": 4,
     "features.layout": "gather",
     "partition.method": "kaminpar",
     "partition.parts": 9,
@@ -300,6 +302,7 @@ CHANGES = {
 BASE = {"batches": {"outputs": 64, "mix": 4}, "features": {"layout": "packed"}, "train": {"ingredients": 2}}
 """What the keys are changed in; sizes are set, or `auto` would follow the sizes of the splits."""
 WITHIN = {name: {"method": "batch"} for name in ("batches.aux_ratio", "batches.aux_mass", "batches.orientation")}
+WITHIN |= {"features.tier_share": {"codec": "sq2"}, "features.tier_bytes": {"codec": "sq2", "tier_share": 0.5}}
 """What else stands in the key's section, before and after, where the key is looked at only then."""
 FIXED = {
     "dataset.source": "enters by content",

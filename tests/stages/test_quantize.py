@@ -141,6 +141,6 @@ def test_ids_beyond_the_row_are_an_error_not_a_crash():
         decode(describe("lossless-sparse", 3), np.array([9, 0], np.uint8), np.array([0, 2], np.int64))
 
 
-def test_describing_it_reads_one_key():
-    assert STAGE.reads == ("features.codec",)
+def test_describing_it_reads_three_keys():
+    assert STAGE.reads == ("features.codec", "features.tier_share", "features.tier_bytes")
     assert STAGE.exact
