@@ -25,6 +25,8 @@ _SAMPLE_ROWS = 131_072
 _SAMPLE_BYTES = 256 << 20
 _LEAST_ROWS = 4096
 _SEED = 0
+_MOST_REACH = 1e16
+"""Distance from the mean at which the squared norm of a row of a million columns is still a number of fp32."""
 
 
 @dataclass(frozen=True)
@@ -146,12 +148,26 @@ def _finish(params: Params, inputs: Inputs, shards: Mapping[str, Reader], writer
     shift = (columns[:, 0].sum(0) / rows).astype(np.float32)
     reach = np.maximum(columns[:, 2].max(0) - shift, shift - columns[:, 1].min(0))
     largest = float(np.abs(columns[:, 1:]).max())
+    most = np.abs(columns[:, 1:]).max((0, 1))
+    _squares_fit(params.codec, reach, most)
     sample = np.concatenate([shards[name].array(f"part-sample-{name}") for name in names])
     codec, fitted, rated = rate(params, inputs, sample, shift, units(reach, rows), largest, writer.progress)
+    _squares_fit(codec, reach, most)
     for name, values in fitted.items():
         writer.array(name, values)
     found = {"codec": codec, "arrays": sorted(fitted), "sample": len(sample), **sizes, **rated}
     return found | (_tier(params, inputs, writer, codec, fitted, sample) if is_lossy(codec) and params.tier else {})
+
+
+def _squares_fit(codec: str, reach: NDArray[np.float64], largest: NDArray[np.float64]) -> None:
+    """Refuse values whose squared distances are beyond fp32, in which entries are searched; scalar codes take any."""
+    if codec and is_lossy(codec) and not parse(codec).bits and reach.max() > _MOST_REACH:
+        column = int(reach.argmax())
+        raise BadInput(
+            f"features.codec {codec}: expected values within {_MOST_REACH:g} of their mean, "
+            f"found {largest[column]:g} in column {column}",
+            fix="scale the features, or --set features.codec=sq8",
+        )
 
 
 def _tier(
