@@ -48,7 +48,7 @@ class Features:
     reduce: int = key(0, "dimensions; > 0: seeded truncated SVD in ingest, dense and much smaller; 0 keeps them")
     codec: str = key(
         "auto",
-        "auto | fp32 | fp16 | lossless | sqK (bits a column) | pqM rqM (bytes a row) | bifeat-sqK | bifeat-vqW-K",
+        "auto | fp32 | fp16 | lossless | sqK (bits a column) | pqM opqM rqM (bytes a row) | bifeat-sqK | bifeat-vqW-K",
     )
     max_accuracy_drop: float = key(0.002, "share of accuracy a codec chosen by auto may cost, as far as valid can tell")
     tier_share: float = key(

@@ -35,6 +35,7 @@ def fit(
     Returns
     -------
     sqK : `levels` f4[D, 2^K], ascending. pqM : `levels` f4[D, K], K = 256 entries or fewer, column by column.
+    opqM : `rotation` f4[D, D], `levels` as of pqM of rotated rows less `shift`.
     rqM : `tables` f4[M, K, D] of rows less `shift`. bifeat-sqK, bifeat-vqW-K : see `stages.codebook.bifeat`.
     """
     kind = parse(name)
@@ -55,6 +56,11 @@ def fit(
     centre = sample.mean(0, dtype=np.float64).astype(np.float32) if shift is None else shift
     centred = sample[mixed] - centre
     entries = min(kind.entries, len(sample))
+    if kind.family == "opq":
+        from stages.codebook.rotation import rotated_parts
+
+        rotation, levels = rotated_parts(centred, kind.edges(sample.shape[1]), entries, rng)
+        return {"rotation": rotation, "levels": levels}
     if kind.family == "rq":
         from stages.codebook.residual import residual_tables
 

@@ -6,7 +6,8 @@ j // 8. `lossless-sparse`: rows of varying length, the ascending ids of the colu
 All others are *additive*: each code of a row chooses a row of its own table, which covers some columns, and the decoded
 row is the sum of these (`stages.quantize.lookup`). `sqK`, `bifeat-sqK`: K bits a column, column j in byte
 j // (8 / K), the lowest bits first. `pqM`, `bifeat-vqW-K`: a code for each slice of the columns. `rqM`: M codes, each
-for all columns.
+for all columns. `opqM`: as `pqM` of rotated columns; the rotation is multiplied into the tables, which then are for all
+columns too.
 
 Some rows of an additive code may have *further* stages, a code of their own for what the first leaves: what it decodes
 to is added.

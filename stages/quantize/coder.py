@@ -89,6 +89,9 @@ class Coder:
         self.num_features = columns = len(self.shift)
         self.row_bytes = self.kind.row_bytes(columns)
         self._edges = np.array(self.kind.edges(columns), np.int64)
+        self._rotation: NDArray[np.float32] | None = None
+        if self.kind.family == "opq":
+            self._prepare_rotation()
         if self.kind.bits:
             levels = np.broadcast_to(self.fitted["levels"], (columns, self.kind.entries))
             self._prepare_scalar(levels)
@@ -96,6 +99,13 @@ class Coder:
             self._prepare_stages()
         else:
             self._prepare_parts(self.fitted["levels"])
+
+    def _prepare_rotation(self) -> None:
+        """Rotated columns are what is coded and counted; none of them is longer than a row."""
+        self._rotation, self._origin = self.fitted["rotation"], self.shift
+        steps = int(np.ceil(np.log2(np.sqrt(self.num_features))))
+        self.shift = np.zeros(self.num_features, np.float32)
+        self.scale = np.full(self.num_features, np.ldexp(self.scale.min(), -steps))
 
     def _prepare_scalar(self, levels: NDArray[np.float32]) -> None:
         from stages.quantize.scalar import thresholds
@@ -131,6 +141,10 @@ class Coder:
 
     def encode(self, x: NDArray[np.float32]) -> tuple[NDArray[np.uint8], Sums]:
         """(codes u1[n, row_bytes], their sums) of finite rows f4[n, D] that begin at a multiple of `BLOCK_ROWS`."""
+        if self._rotation is not None:
+            from stages.quantize.nearest import product
+
+            x = product(x - self._origin, self._rotation)
         blocks = -(-len(x) // BLOCK_ROWS)
         sums = Sums(
             np.zeros(self.levels.shape, np.int64),
@@ -188,7 +202,8 @@ class Coder:
         Returns
         -------
         codec : with its tables.
-        nmse : squared error of all rows over their squared distance from the column means; 0 where both are.
+        nmse : squared error of all rows over their squared distance from the column means; 0 where both are. Both are
+            taken in rotated columns where the code is of these: rounding of the rotation is left out.
         """
         energy = np.array([math.fsum(column.tolist()) for column in sums.energy.T])
         if self.kind.family == "rq":
@@ -220,7 +235,10 @@ class Coder:
         fits = ours and bool((half <= HALF_LOSS * single + HALF_SHARE * energy).all())
         levels = levels[: len(self.fitted["levels"])].astype(np.float16 if fits else np.float32)
         error = math.fsum((half if fits else single).tolist())
-        return describe(self.name, self.num_features, {"levels": levels}), error
+        tables = {"levels": levels}
+        if self._rotation is not None:
+            tables |= {"rotation": self._rotation, "shift": self._origin}
+        return describe(self.name, self.num_features, tables), error
 
     def _error(
         self, levels: NDArray[Any], sums: Sums, counts: NDArray[np.int64], energy: NDArray[np.float64]

@@ -100,6 +100,8 @@ def expand(kind: Kind, num_features: int, tables: Mapping[str, NDArray[Any]]) ->
     if kind.family == "rq":
         return _stages(np.asarray(tables["tables"], np.float32), np.asarray(tables["shift"], np.float32))
     levels = np.asarray(tables["levels"], np.float32)
+    if kind.family == "opq":
+        return _rotated(kind, levels, np.asarray(tables["rotation"]), np.asarray(tables["shift"]))
     return _scalar(kind.bits, num_features, levels) if kind.bits else _parts(kind, levels)
 
 
@@ -111,6 +113,20 @@ def _stages(tables: NDArray[np.float32], shift: NDArray[np.float32]) -> Lookup:
     values[0] += shift
     places = np.arange(stages, dtype=np.int64)
     return Lookup(columns, 1, 256, 0 * places, 0 * places + columns, 256 * columns * places, values.reshape(-1))
+
+
+def _rotated(
+    kind: Kind, levels: NDArray[np.float32], rotation: NDArray[np.float32], shift: NDArray[np.float32]
+) -> Lookup:
+    """Tables of all columns: entries of each part turned back."""
+    from stages.quantize.nearest import product
+
+    columns, entries = levels.shape
+    edges = kind.edges(columns)
+    tables = np.zeros((len(edges) - 1, entries, columns), np.float32)
+    for u, (lo, hi) in enumerate(itertools.pairwise(edges)):
+        tables[u] = product(levels[lo:hi].T, rotation[:, lo:hi].T)
+    return _stages(tables, shift)
 
 
 def _parts(kind: Kind, levels: NDArray[np.float32]) -> Lookup:

@@ -9,11 +9,11 @@ from stages.errors import BadInput
 
 __all__ = ["FAMILIES", "Kind", "is_lossy", "parse"]
 
-FAMILIES = ("sq", "pq", "rq", "bifeat-sq", "bifeat-vq")
+FAMILIES = ("sq", "pq", "opq", "rq", "bifeat-sq", "bifeat-vq")
 """Lossy codecs without their numbers: what a reader of them must know."""
 KNOWN = (
     "auto, fp32, fp16, lossless, sqK or bifeat-sqK (K = 1, 2, 4, 8 bits a column), "
-    "pqM or rqM (M bytes a row), bifeat-vqW-K (K entries for every W columns)"
+    "pqM, opqM or rqM (M bytes a row), bifeat-vqW-K (K entries for every W columns)"
 )
 BITS = (1, 2, 4, 8)
 MOST_STAGES = 32  # of rq
@@ -28,7 +28,7 @@ class Kind:
     ----------
     name, family : "sq4", "sq".
     bits : of a column, of scalar codecs, else 0.
-    units : codes of a row of `pq`, `rq`, else 0.
+    units : codes of a row of `pq`, `opq`, `rq`, else 0.
     width : columns a code stands for, of `bifeat-vq`, else 0.
     entries : rows of every table, at most.
     """
@@ -55,8 +55,8 @@ class Kind:
         """
         if self.family == "rq":
             return self.units
-        if self.family == "pq" and self.units > num_features:
-            self._refuse(f"at most a byte for each of {num_features} columns", f"pq{num_features}")
+        if self.family in ("pq", "opq") and self.units > num_features:
+            self._refuse(f"at most a byte for each of {num_features} columns", f"{self.family}{num_features}")
         if self.family == "bifeat-vq" and self.width > num_features:
             self._refuse(f"at most {num_features} columns a code", f"bifeat-vq{num_features}-{self.entries}")
         if self.bits:
@@ -66,8 +66,8 @@ class Kind:
     def edges(self, num_features: int) -> list[int]:
         """First column of each part, and the number of columns: a part's columns are coded by the same code.
 
-        Scalar codes have a part for every column, `rq` has one. The parts of `pq` differ by a column at most; of
-        `bifeat-vq` only the last may be narrower.
+        Scalar codes have a part for every column, `rq` has one. The parts of `pq` differ by a column at most, those of
+        `opq` too, counted in rotated columns; of `bifeat-vq` only the last may be narrower.
         """
         if self.bits or self.family == "rq":
             return list(range(num_features + 1)) if self.bits else [0, num_features]
@@ -81,7 +81,8 @@ class Kind:
             return 4 << self.bits
         if self.bits:
             return 4 * num_features << self.bits
-        return 4 * num_features * self.entries * max(1, self.units if self.family == "rq" else 1)
+        rotation = 4 * num_features * (num_features + 1) if self.family == "opq" else 0
+        return 4 * num_features * self.entries * max(1, self.units if self.family == "rq" else 1) + rotation
 
     def coder_bytes(self, num_features: int) -> int:
         """Bytes of what encodes: tables as fitted and as they are searched, sums, and products of stages."""
@@ -103,11 +104,11 @@ def parse(name: str) -> Kind:
     BadInput
         No such codec in this version.
     """
-    if match := re.fullmatch(r"(sq|bifeat-sq|pq|rq)([1-9]\d{0,5})", name):
+    if match := re.fullmatch(r"(sq|bifeat-sq|pq|opq|rq)([1-9]\d{0,5})", name):
         family, number = match[1], int(match[2])
         if family.endswith("sq") and number in BITS:
             return Kind(name, family, bits=number, entries=2**number)
-        if family == "pq" or (family == "rq" and number <= MOST_STAGES):
+        if family in ("pq", "opq") or (family == "rq" and number <= MOST_STAGES):
             return Kind(name, family, units=number)
     if match := re.fullmatch(r"bifeat-vq([1-9]\d{0,5})-([1-9]\d{0,5})", name):
         width, entries = int(match[1]), int(match[2])

@@ -14,7 +14,7 @@ from numba import njit
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["chains", "gram", "nearest", "offsets"]
+__all__ = ["chains", "gram", "nearest", "offsets", "product"]
 
 _TILE = 256  # candidates handled together: four rows of scores and of the table stay in the first cache
 _ROWS = 64  # rows scored together
@@ -74,6 +74,19 @@ def _scores(
                 t0 = turned[d, start:stop]
                 for k in range(fit.size):
                     o0[k] -= a0 * t0[k]
+
+
+def product(x: NDArray[np.float32], matrix: NDArray[np.float32]) -> NDArray[np.float32]:
+    """f4[n, K], `x matrix` of f4[n, D] and f4[D, K], the same bits on any machine."""
+    out = np.empty((len(x), matrix.shape[1]), np.float32)
+    # Halves and doubles are exact.
+    _scores(
+        np.ascontiguousarray(x),
+        np.ascontiguousarray(np.float32(-0.5) * matrix),
+        np.zeros(matrix.shape[1], np.float32),
+        out,
+    )
+    return out
 
 
 @njit(cache=True, nogil=True)

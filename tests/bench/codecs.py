@@ -60,7 +60,9 @@ def encode(path: Path, name: str, threads: int, cpu: bool) -> dict[str, float]:
 
     def built(x: np.ndarray) -> tuple[float, float, dict]:
         facts = {"num_nodes": len(x), "num_features": COLUMNS, "features": "dense", "x_nnz": x.size, "binary": False}
-        g = MemoryReader({"x": x, "indptr": np.arange(len(x) + 1)}, facts)
+        facts |= {"nnz": len(x), "num_classes": 2}
+        ring = {"indptr": np.arange(len(x) + 1), "indices": np.roll(np.arange(len(x), dtype=np.int32), 1)}
+        g = MemoryReader({"x": x, **ring, "y": np.zeros(len(x), np.int32)}, facts)
         with tempfile.TemporaryDirectory() as folder:
             started = clock()
             inputs = {"graph": g}

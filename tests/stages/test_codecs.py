@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from stages.codebook import STAGE as CODEBOOK
 from stages.codebook.fit import fit
 from stages.codebook.residual import refit
+from stages.codebook.rotation import principal
 from stages.errors import BadInput, Corrupt
 from stages.quantize import STAGE
 from stages.quantize.codec import Codec, decode, describe
@@ -24,6 +25,8 @@ LOSSY = (
     *SCALARS,
     "pq1",
     "pq3",
+    "opq1",
+    "opq3",
     "rq1",
     "rq3",
     "bifeat-sq1",
@@ -81,7 +84,8 @@ def test_facts_say_what_is_stored(tmp_path, name, sparse):
     codec = Codec.from_reader(reader)
     x, facts = features(g), reader.facts
     found = decode(codec, reader.array("codes"))
-    assert facts["nmse"] == pytest.approx(nmse(x, found), rel=1e-9)
+    # The rotation of fp32 is orthonormal to rounding.
+    assert facts["nmse"] == pytest.approx(nmse(x, found), rel=1e-5 if name.startswith("opq") else 1e-9)
     assert facts["table_bytes"] == sum(t.nbytes for t in codec.tables.values()) == codec.table_bytes
     assert facts["code_bytes"] == reader.array("codes").size
     assert facts["compression_ratio"] == x.nbytes / (facts["table_bytes"] + facts["code_bytes"])
@@ -314,7 +318,42 @@ def test_bifeats_vector_code_assigns_by_angle_and_reserves_an_entry_for_short_ro
         np.testing.assert_allclose(codec.tables["levels"][4:, k], mean, rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("name", ["pq2", "rq2", "sq8"])
+def test_rotations_spread_what_directions_hold_over_the_parts():
+    x = correlated(6000, 24, rank=12)
+    errors = {name: coded(name, x)[1] for name in ("pq3", "opq3", "pq6", "opq6")}
+    assert errors["opq3"] < 0.8 * errors["pq3"]
+    assert errors["opq6"] < 0.8 * errors["pq6"]
+    centred = x - x.mean(0)
+    for edges in ([0, 24], [0, 8, 16, 24], [0, 5, 24]):
+        rotation = principal(centred, edges)
+        np.testing.assert_allclose(rotation.T @ rotation, np.eye(24), atol=1e-10)
+    # Normal columns of variances 8, 4, 2, 1: 8 * 1 and 4 * 2 are equal products.
+    normal = np.random.default_rng(0).normal(size=(40_000, 4)) * np.sqrt([4, 8, 1, 2])
+    rotation = np.abs(principal((normal - normal.mean(0)).astype(np.float32), [0, 2, 4]))
+    dealt = [set(rotation[:, cols].argmax(0)) for cols in (slice(0, 2), slice(2, 4))]
+    assert dealt == [{1, 2}, {0, 3}]
+
+
+def test_a_rotated_code_is_the_product_code_of_rotated_rows():
+    x = correlated(3000, 13)
+    codec, _, codes = coded("opq3", x)
+    tables = {name: t.astype(np.float64) for name, t in codec.tables.items()}
+    turned = (x - tables["shift"]) @ tables["rotation"]
+    found = np.empty_like(turned)
+    for u, (lo, hi) in enumerate(itertools.pairwise([0, 4, 8, 13])):
+        found[:, lo:hi] = tables["levels"][lo:hi, codes[:, u]].T
+        distance = ((turned[:, None, lo:hi] - tables["levels"][lo:hi].T) ** 2).sum(2)
+        # Coded by the entries as trained, decoded to the means of what they were given.
+        assert (
+            distance[np.arange(3000), codes[:, u]] <= 1.3 * distance.min(1) + 0.3 * distance.mean() / 256
+        ).mean() > 0.99
+    expected = found @ tables["rotation"].T + tables["shift"]
+    np.testing.assert_allclose(decode(codec, codes), expected, atol=1e-4 * np.abs(x).max())
+    eye = tables["rotation"] @ tables["rotation"].T
+    np.testing.assert_allclose(eye, np.eye(13), atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["pq2", "opq2", "rq2", "sq8"])
 def test_fewer_rows_than_entries_are_exact(name):
     x = correlated(9, 5)
     codec, error, codes = coded(name, x)
