@@ -71,13 +71,14 @@ def convex_start(logits: Tensor, y: Tensor) -> NDArray[np.float64]:
     f8[N]. O(60 N v C).
     """
     n = logits.shape[0]
-    z = logits.float()
+    z = logits.float().flatten(1)  # no copy where they are float32
+    shape, classes = logits.shape[1:], functional.one_hot(y, logits.shape[2])
     raw, adam = np.zeros((1, n)), Adam((1, n), CONVEX_RATE, CONVEX_STEPS)
     for _ in range(CONVEX_STEPS):
         w = softmax(raw)
-        mixed = torch.einsum("n,nvc->vc", torch.from_numpy(w[0]).to(z), z)
-        wrong = (mixed.softmax(1) - functional.one_hot(y, mixed.shape[1])) / len(y)
-        d = torch.einsum("vc,nvc->n", wrong, z).double().cpu().numpy()[None]
+        mixed = (torch.from_numpy(w[0]).to(z) @ z).view(shape)
+        wrong = (mixed.softmax(1) - classes) / len(y)
+        d = (z @ wrong.flatten()).double().cpu().numpy()[None]
         raw = adam.move(raw, w * (d - (w * d).sum(1, keepdims=True)))
     return np.asarray(softmax(raw)[0])
 

@@ -116,7 +116,7 @@ class Methods:
             best = np.zeros(self.n)
             best[self.order[0]] = 1.0
             convex = np.zeros(self.n)
-            logits = torch.cat([self.ranking.logits[r][self.members] for r in self.parts.fit], 1)
+            logits = self.ranking.logits(self.members, self.parts.fit)
             convex[self.members] = convex_start(logits, torch.cat([self.ranking.labels[r] for r in self.parts.fit]))
             proposed = [self._whole(w) for w in (even, convex, 0.9 * best + 0.1 * even)]
             if "greedy" in self.made and set(np.flatnonzero(self.made["greedy"].alpha[0])) <= set(self.members):
