@@ -182,8 +182,9 @@ def _quantize(known: _Known) -> Guess | None:
     graph = known.facts["graph"]
     nodes, columns, codec = graph["num_nodes"], graph["num_features"], known.param("codec", "fp32")
     row_bytes = describe(codec, columns).row_bytes
+    entry = 8 if codec == "lossless-values" else 4
     tables = 0 if codec in EXACT else parse(codec).table_bytes(columns)
-    code_bytes = 4 * graph["x_nnz"] + 8 * nodes if row_bytes is None else nodes * row_bytes
+    code_bytes = entry * graph["x_nnz"] + 8 * nodes if row_bytes is None else nodes * row_bytes
     found = {}
     if (tier := known.param("tier", "")) and known.param("tier_rows", 0):
         size, rows = parse(tier).row_bytes(columns), known.param("tier_rows", 0)

@@ -10,7 +10,7 @@ from numba import njit
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["first_unfit", "pack_ids", "scatter", "squared_error", "unpack"]
+__all__ = ["first_unfit", "pack_ids", "pack_values", "scatter", "scatter_values", "squared_error", "unpack"]
 
 
 @njit(cache=True, nogil=True)
@@ -64,6 +64,65 @@ def scatter(
             if ids[k] >= row.size:
                 return i
             row[ids[k]] = 1.0
+    return -1
+
+
+@njit(cache=True, nogil=True)
+def pack_values(
+    indptr: NDArray[np.int64],
+    indices: NDArray[np.int32],
+    values: NDArray[np.uint32],
+    index_bytes: int,
+    out: NDArray[np.uint8],
+) -> None:
+    """Write row after row: its values, little-endian, then the ids of their columns.
+
+    Parameters
+    ----------
+    indptr : i8[n + 1]. indices : i4[nnz]. values : the bits of f4[nnz].
+    out : u1[nnz (4 + index_bytes)].
+    """
+    for i in range(indptr.size - 1):
+        start, count = indptr[i], indptr[i + 1] - indptr[i]
+        at = start * (4 + index_bytes)
+        for k in range(count):
+            for b in range(4):
+                out[at + 4 * k + b] = np.uint8((values[start + k] >> np.uint32(8 * b)) & np.uint32(255))
+        at += 4 * count
+        for k in range(count):
+            for b in range(index_bytes):
+                out[at + index_bytes * k + b] = np.uint8((indices[start + k] >> (8 * b)) & 255)
+
+
+@njit(cache=True, nogil=True)
+def scatter_values(
+    indptr: NDArray[np.integer[Any]],
+    codes: NDArray[np.uint8],
+    index_bytes: int,
+    rows: NDArray[np.int32],
+    out: NDArray[np.uint32],
+) -> int:
+    """Write rows of `pack_values` as bits of fp32 to `out[rows[i]]`; `indptr` counts bytes.
+
+    Returns
+    -------
+    The first row with an id outside the columns, -1 where there is none.
+    """
+    for i in range(indptr.size - 1):
+        row = out[rows[i]]
+        row[:] = 0
+        at = indptr[i]
+        count = (indptr[i + 1] - at) // (4 + index_bytes)
+        ids = at + 4 * count
+        for k in range(count):
+            column, value = np.int64(0), np.uint32(0)
+            for b in range(index_bytes):
+                column |= np.int64(codes[ids + index_bytes * k + b]) << (8 * b)
+            for b in range(4):
+                value |= np.uint32(codes[at + 4 * k + b]) << np.uint32(8 * b)
+            if column >= row.size:
+                return i
+            row[column] = value
     return -1
 
 

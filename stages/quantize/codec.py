@@ -2,6 +2,7 @@
 
 Bytes are little-endian. `fp32`, `fp16`: the row as it is. `lossless-bits`: column j is bit j % 8 (lowest first) of byte
 j // 8. `lossless-sparse`: rows of varying length, the ascending ids of the columns that are 1, 2 or 4 bytes each.
+`lossless-values`: the fp32 values that are not 0, then the ascending ids of their columns.
 
 All others are *additive*: each code of a row chooses a row of its own table, which covers some columns, and the decoded
 row is the sum of these (`stages.quantize.lookup`). `sqK`, `bifeat-sqK`: K bits a column, column j in byte
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
 
 __all__ = ["EXACT", "FURTHER", "TABLE", "Codec", "add_further", "decode", "describe"]
 
-EXACT = ("fp32", "fp16", "lossless-bits", "lossless-sparse")
+EXACT = ("fp32", "fp16", "lossless-bits", "lossless-sparse", "lossless-values")
 """Codecs without tables."""
 TABLE = "table_"
 """What the names of table arrays begin with in an artifact of codes."""
@@ -53,7 +54,7 @@ class Codec:
     name : one of `EXACT`, or of a lossy codec ("sq4").
     num_features : columns of the decoded rows.
     row_bytes : bytes of every row; None where rows vary in length and a row pointer stands beside the codes.
-    index_bytes : width of a column id of `lossless-sparse`, else None.
+    index_bytes : width of a column id where rows vary in length, else None.
     tables : arrays f2 or f4 by name; only of lossy codecs. In neither equality nor JSON, which holds their shapes.
     further : the codec of what is added to some rows, or None.
     """
@@ -69,6 +70,11 @@ class Codec:
     def family(self) -> str:
         """What a reader must know to decode it: the name without its numbers."""
         return self.name if self.name in EXACT else parse(self.name).family
+
+    @property
+    def entry_bytes(self) -> int:
+        """Bytes of an entry that is not 0, where rows vary in length."""
+        return int(self.index_bytes or 0) + (4 if self.name == "lossless-values" else 0)
 
     @property
     def table_bytes(self) -> int:
@@ -189,7 +195,7 @@ def describe(name: str, num_features: int, tables: Mapping[str, NDArray[Any]] | 
         return Codec(name, num_features, 2 * num_features)
     if name == "lossless-bits":
         return Codec(name, num_features, (num_features + 7) // 8)
-    if name == "lossless-sparse":
+    if name in ("lossless-sparse", "lossless-values"):
         return Codec(name, num_features, None, 2 if num_features <= 1 << 16 else 4)
     return Codec(name, num_features, parse(name).row_bytes(num_features), None, MappingProxyType(dict(tables or {})))
 
@@ -239,6 +245,11 @@ def decode(
 
     if codec.name == "lossless-bits":
         bits.unpack(codes, where, out)
+        return out
+    if codec.name == "lossless-values":
+        wrong = bits.scatter_values(_pointer(code_indptr), codes, codec.index_bytes, where, out.view(np.uint32))
+        if wrong >= 0:
+            raise Corrupt(f"codes: expected column ids below {codec.num_features}, found a larger one")
         return out
     ids = codes.view("<u2" if codec.index_bytes == 2 else "<u4")
     if bits.scatter(_pointer(code_indptr), ids, codec.index_bytes, where, out) >= 0:

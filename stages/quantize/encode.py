@@ -47,6 +47,12 @@ def encode(codec: Codec, features: Features) -> tuple[NDArray[np.uint8], NDArray
         indptr, indices = features.ones()
         ids = indices.astype("<u2" if codec.index_bytes == 2 else "<u4")
         return ids.view(np.uint8), indptr * codec.index_bytes, 0.0
+    if codec.name == "lossless-values":
+        assert codec.index_bytes is not None
+        indptr, indices, values = features.nonzeros()
+        found = np.empty(indices.size * codec.entry_bytes, np.uint8)
+        bits.pack_values(indptr, indices, values.view(np.uint32), codec.index_bytes, found)
+        return found, indptr * codec.entry_bytes, 0.0
     out = np.empty((features.num_rows, features.num_features), "<f4" if codec.name == "fp32" else "<f2")
     error = total = 0.0
     for first, block in features.chunks():

@@ -91,6 +91,17 @@ class Features:
                 fix="replace NaN and infinite values in the data set",
             )
 
+    def nonzeros(self) -> tuple[NDArray[np.int64], NDArray[np.int32], NDArray[np.float32]]:
+        """(indptr i8[N + 1], indices i4[nnz], values f4[nnz]) of what is not 0; -0 is 0."""
+        counts, ids, values = np.zeros(self.num_rows, np.int64), [], []
+        for first, block in self.chunks():
+            rows, columns = np.nonzero(block)
+            counts[first : first + len(block)] = np.bincount(rows, minlength=len(block))
+            ids.append(columns.astype(np.int32))
+            values.append(block[rows, columns])
+        indptr = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+        return indptr, np.concatenate([*ids, np.zeros(0, np.int32)]), np.concatenate([*values, np.zeros(0, np.float32)])
+
     def ones(self) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
         """(indptr i8[N + 1], indices i4[nnz]) of the ones of a binary matrix; stored zeros are left out."""
         if self.x is None and self.data is None:

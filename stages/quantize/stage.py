@@ -60,9 +60,15 @@ def _resolve(recipe: Mapping[str, Any], facts: Mapping[str, Facts]) -> Params:
     if asked == "lossless":
         if graph["binary"]:
             return Params(_smaller(graph))
+        found = _bytes(describe("lossless-values", int(graph["num_features"])), graph)
+        plain = _bytes(describe("fp32", int(graph["num_features"])), graph)
+        if found < plain:
+            return Params("lossless-values")
+        share = int(graph["x_nnz"]) / max(1, int(graph["num_nodes"]) * int(graph["num_features"]))
         raise BadInput(
-            "features.codec lossless: expected features that are all 0 or 1, found other values",
-            fix="set features.codec = 'fp32' (exact) or 'fp16'; features.reduce > 0 makes features real",
+            "features.codec lossless: expected features that are all 0 or 1, or mostly 0, found other values in "
+            f"{share:.0%} of them: fp32 is exact and smaller",
+            fix="--set features.codec=fp32, or a codec that may lose something",
         )
     parse(asked).row_bytes(int(graph["num_features"]))
     return Params(asked, tier, tier_rows)
@@ -71,7 +77,7 @@ def _resolve(recipe: Mapping[str, Any], facts: Mapping[str, Facts]) -> Params:
 def _bytes(codec: Codec, graph: Facts) -> int:
     if codec.row_bytes is not None:
         return int(graph["num_nodes"]) * codec.row_bytes
-    return int(graph["x_nnz"]) * int(codec.index_bytes or 0) + 8 * (int(graph["num_nodes"]) + 1)
+    return int(graph["x_nnz"]) * codec.entry_bytes + 8 * (int(graph["num_nodes"]) + 1)
 
 
 def _smaller(graph: Facts) -> str:

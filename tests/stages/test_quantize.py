@@ -5,12 +5,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stages.errors import BadInput, Corrupt
+from stages.pack import STAGE as PACK
+from stages.pack.stage import Params as PackParams
 from stages.quantize import STAGE
 from stages.quantize.codec import EXACT, Codec, decode, describe
 from stages.quantize.encode import encode
 from stages.quantize.features import Features
 from tests.memory import run_stage
-from tests.packs import features, graph_reader
+from tests.packs import features, graph_reader, partition_reader, records_reader
 
 
 def built(tmp_path, codec="auto", **graph):
@@ -61,6 +63,70 @@ def test_sparse_codes_win_where_rows_hold_few_ones(tmp_path, sparse):
     assert reader.facts["row_bytes"] is None
     assert reader.facts["code_bytes"] == 49 * 2 + 51 * 8 == STAGE.cost(params, {"graph": g.facts}).written
     np.testing.assert_array_equal(decoded(reader), x)
+
+
+@pytest.mark.parametrize("sparse", [False, True])
+@pytest.mark.parametrize("columns", [300, 70_000])
+def test_columns_mostly_zero_are_kept_as_their_values(tmp_path, sparse, columns):
+    rng = np.random.default_rng(0)
+    s = sp.random(40, columns, density=8 / columns, random_state=rng, dtype=np.float32, format="csr")
+    s.data[:4] = [1e-42, -3.5, 3e38, 1.0]
+    x = s.toarray()
+    g = graph_reader(nodes=40, features=columns, sparse=True) if sparse else graph_reader(nodes=40, features=columns)
+    g.arrays |= {"x_indptr": s.indptr.astype(np.int64), "x_indices": s.indices.astype(np.int32), "x_data": s.data}
+    g.arrays |= {} if sparse else {"x": x}
+    g.facts["x_nnz"] = s.nnz
+    params = STAGE.resolve({"features.codec": "lossless"}, {"graph": g.facts})
+    assert params.codec == "lossless-values"
+    reader = run_stage(STAGE, params, {"graph": g}, tmp_path)
+    ids = 2 if columns <= 1 << 16 else 4
+    assert reader.facts["code_bytes"] == s.nnz * (4 + ids) + 41 * 8 == STAGE.cost(params, {"graph": g.facts}).written
+    np.testing.assert_array_equal(decoded(reader), x)
+    assert reader.facts["nmse"] == 0
+
+
+def test_values_are_packed_as_any_others(tmp_path):
+    from pipeline.records import Records
+    from pipeline.stream import Steps
+
+    def sparse(nodes, columns):
+        g = graph_reader(nodes=nodes, features=columns, sparse=True)
+        s = sp.random(
+            nodes, columns, density=0.02, random_state=np.random.default_rng(0), dtype=np.float32, format="csr"
+        )
+        g.arrays |= {"x_indptr": s.indptr.astype(np.int64), "x_indices": s.indices.astype(np.int32), "x_data": s.data}
+        g.facts["x_nnz"] = s.nnz
+        return g, s.toarray()
+
+    g, x = sparse(200, 150)
+    codes = run_stage(STAGE, STAGE.resolve({"features.codec": "lossless"}, {"graph": g.facts}), {"graph": g}, tmp_path)
+    inputs = {"graph": g, "codes": codes, "partition": partition_reader(200), "records": records_reader(200)}
+    reader = run_stage(PACK, PackParams("train", 4), inputs, tmp_path / "pack")
+    records = Records.from_reader(reader)
+    assert records.meta["requires"] == ["codec:lossless-values"]
+    for record in records:
+        np.testing.assert_array_equal(decode(records.codec, record.codes, record.code_indptr), x[record.n_id])
+    for step in Steps.from_reader(reader, layers=2, per_step=2, shuffle=False):
+        np.testing.assert_array_equal(step.x.numpy(), x[step.n_id.numpy()])
+
+
+@pytest.mark.parametrize("sparse", [False, True])
+@pytest.mark.parametrize("name", EXACT)
+def test_torch_decodes_exact_codes_to_the_same_bits(name, sparse):
+    import torch
+
+    from stages.quantize.tensors import decode_tensor
+
+    g = graph_reader(
+        nodes=60, features=21, binary=name.startswith("lossless-b") or name.endswith("sparse"), sparse=sparse
+    )
+    source = Features.from_reader(g)
+    codec = describe(name, 21)
+    codes, pointer, _ = encode(codec, source)
+    for device in ("cpu", "cuda") if torch.cuda.is_available() else ("cpu",):
+        parts = [None if a is None else torch.from_numpy(np.array(a)).to(device) for a in (codes, pointer)]
+        found = decode_tensor(codec, *parts)
+        np.testing.assert_array_equal(found.cpu().numpy(), decode(codec, codes, pointer))
 
 
 def test_half_floats_report_their_error(tmp_path):
@@ -139,6 +205,8 @@ def test_foreign_descriptions_are_refused():
 def test_ids_beyond_the_row_are_an_error_not_a_crash():
     with pytest.raises(Corrupt, match="column ids below 3"):
         decode(describe("lossless-sparse", 3), np.array([9, 0], np.uint8), np.array([0, 2], np.int64))
+    with pytest.raises(Corrupt, match="column ids below 3"):
+        decode(describe("lossless-values", 3), np.array([0, 0, 0, 0, 9, 0], np.uint8), np.array([0, 6], np.int64))
 
 
 def test_describing_it_reads_three_keys():
