@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib import import_module
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from stages.errors import BadInput
+from stages.hag.stage import enabled
 from stages.quantize.names import is_lossy
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ STAGES: dict[str, Stage[Any]] = {
         "order",
         "codebook",
         "quantize",
+        "hag",
         "pack",
         "warmup",
         "train",
@@ -52,17 +54,20 @@ class Node:
     stage : name in `STAGES`.
     inputs : role -> node id, or `SOURCE` / `NODES`.
     instance : values added to the recipe's for `Stage.resolve` ("split", "index").
+    advice : role -> node id of artifacts whose facts only resolve parameters: not read, and no part of the key.
     """
 
     id: str
     stage: str
     inputs: Mapping[str, str] = field(default_factory=dict)
     instance: Mapping[str, Any] = field(default_factory=dict)
+    advice: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def parents(self) -> tuple[str, ...]:
         """Node ids it needs, files of the user left out."""
-        return tuple(dict.fromkeys(i for i in self.inputs.values() if i not in (SOURCE, NODES)))
+        named = (*self.inputs.values(), *self.advice.values())
+        return tuple(dict.fromkeys(i for i in named if i not in (SOURCE, NODES)))
 
 
 def build(recipe: Recipe) -> list[Node]:
@@ -85,6 +90,7 @@ def build(recipe: Recipe) -> list[Node]:
         nodes.append(_node("codebook", "codebook", {"graph": "ingest", **judged}))
         codes["codebook"] = "codebook"
     nodes.append(_node("quantize", "quantize", codes))
+    sharing = enabled(recipe.hag.enabled)
     own_outputs = recipe.infer.split != "test" or recipe.infer.top_k not in (0, recipe.batches.top_k)
     for split in (*SPLITS, "infer") if own_outputs else SPLITS:
         records: dict[str, str] = {"graph": "ingest", "split": "split"}
@@ -93,10 +99,13 @@ def build(recipe: Recipe) -> list[Node]:
         if split == "infer" and recipe.infer.split not in ("test", "all"):
             records["nodes"] = NODES
         nodes.append(_node(f"influence:{split}", "influence", records, split=split))
+        if split == "train" and sharing != "never":
+            nodes.append(_node("hag", "hag", {"graph": "ingest", "records": "influence:train"}, of="records"))
         if split == "train":
             nodes.append(_node("order", "order", {"records": "influence:train", "graph": "ingest"}))
         packed = {"graph": "ingest", "partition": "partition", "records": f"influence:{split}", "codes": "quantize"}
-        nodes.append(_node(f"pack:{split}", "pack", packed, split=split))
+        advice = {} if sharing == "never" else {"hag": "hag"}
+        nodes.append(replace(_node(f"pack:{split}", "pack", packed, split=split), advice=MappingProxyType(advice)))
     read = {"train": "pack:train", "valid": "pack:valid", "order": "order"}
     if recipe.train.warmup > 0:
         nodes.append(_node("warmup", "warmup", read))
@@ -106,6 +115,10 @@ def build(recipe: Recipe) -> list[Node]:
     nodes.append(_node("soup", "soup", {"train": "pack:train", "valid": "pack:valid", **ingredients}))
     outputs = "pack:infer" if own_outputs else "pack:test"
     predict = {"outputs": outputs, "soup": "soup", **ingredients, "graph": "ingest", "codes": "quantize"}
+    if sharing == "always" and recipe.infer.full_graph:
+        # Where it is not asked for in any case, one pass over the graph does not repay the search.
+        nodes.append(_node("hag:graph", "hag", {"graph": "ingest"}, of="graph"))
+        predict["hag"] = "hag:graph"
     nodes.append(_node("infer", "infer", predict))
     return nodes
 
@@ -117,6 +130,12 @@ def _node(name: str, stage: str, inputs: Mapping[str, str], **instance: Any) -> 
 def _supported(recipe: Recipe) -> None:
     if recipe.train.ingredients < 1:
         raise BadInput(f"train.ingredients: expected at least 1, found {recipe.train.ingredients}")
+    if enabled(recipe.hag.enabled) == "always" and (recipe.train.model == "gat" or ":" in recipe.train.model):
+        reads = "its weights differ by edge" if recipe.train.model == "gat" else "it is called with the edges"
+        raise BadInput(
+            f"hag.enabled: shared partial sums cannot serve train.model {recipe.train.model!r}: {reads}",
+            fix="--set hag.enabled=auto",
+        )
     if recipe.infer.top_k < 0:
         raise BadInput(f"infer.top_k: expected 0 (as in batches) or more, found {recipe.infer.top_k}")
 

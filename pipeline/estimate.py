@@ -207,6 +207,11 @@ def _quantize(known: _Known) -> Guess | None:
     )
 
 
+def _hag(known: _Known) -> Guess | None:
+    asked = known.param("mode", "auto") == "always"
+    return Guess({"use": False, "of": known.values["of"], "why": "asked for" if asked else "not looked at yet"})
+
+
 def _pack(known: _Known) -> Guess | None:
     graph, records, codes = known.facts["graph"], known.facts["records"], known.facts["codes"]
     rows, count = records["rows"], max(1, records["records"])
@@ -283,6 +288,7 @@ _RULES: dict[str, Callable[[_Known], Guess | None]] = {
     "order": _order,
     "codebook": _codebook,
     "quantize": _quantize,
+    "hag": _hag,
     "pack": _pack,
     "train": _train,
     "warmup": _train,

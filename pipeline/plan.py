@@ -167,6 +167,7 @@ class Planner:
                 inputs[role] = ArtifactInput(parent.node.stage, str(parent.key))
                 facts[role] = parent.facts or {}
                 digests.append((role, str(parent.digest)))
+        facts |= {role: above[name].facts or {} for role, name in node.advice.items()}
         params = stage.resolve(self._given(node), facts)
         key = artifact_key(stage.name, stage.version, plain(params), digests)
         planned = Planned(node, BUILD, "not built yet", params, key, inputs=inputs)
@@ -204,7 +205,7 @@ class Planner:
     def _ahead(self, node: Node, above: Mapping[str, Planned], reason: str) -> Planned:
         """A node whose key is not known yet, projected from estimated facts where these are known."""
         facts: dict[str, Mapping[str, Any]] = {}
-        for role, name in node.inputs.items():
+        for role, name in (*node.inputs.items(), *node.advice.items()):
             known = {} if name in (dag.SOURCE, dag.NODES) else above[name].facts
             if known is None:
                 return Planned(node, AFTER, reason)

@@ -17,7 +17,6 @@ import pyarrow as pa
 from stages.errors import BadInput, Conflict, Corrupt
 from stages.pack import index as packed_index
 from stages.pack import schema as packed
-from stages.pack.build import gather_further, gather_rows
 from stages.quantize.codec import Codec
 
 if TYPE_CHECKING:
@@ -104,6 +103,8 @@ def _open(path: Path) -> _File:
 
 def _gatherer(codes: Reader) -> Callable[[Record], Record]:
     """How a record is given its rows of an artifact of codes."""
+    from stages.pack.build import gather_further, gather_rows  # here: with numba, which a cached run does without
+
     pointer, rows = codes.array("code_indptr") if codes.has("code_indptr") else None, codes.array("codes")
     further = (codes.array("codes_1_rows"), codes.array("codes_1")) if codes.has("codes_1") else None
 

@@ -343,8 +343,9 @@ class Steps:
             return None
         moved = None if self.transfer.device.type == "cpu" else self.transfer.moved
         deg, weight = self._measured(joined)
+        sizes = joined.num_sampled_nodes, joined.indptr
         return hag_adjs(
-            found, self.weights, self.num_layers, joined, deg, weight, transposes=self.read_back, moved=moved
+            found, self.weights, self.num_layers, *sizes, deg, weight, transposes=self.read_back, moved=moved
         )
 
     def adjs(self, matrices: Sequence[Matrix], *, symmetric: bool) -> tuple[Adj, ...]:

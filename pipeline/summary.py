@@ -64,13 +64,15 @@ def summarise(recipe: Recipe, built: Sequence[Built]) -> dict[str, Any]:
         stages["partition"] |= _pick(partition.facts, "parts", "edge_cut", "balance", "method")
     if (order := by_id.get("order")) is not None:
         stages["order"] |= _pick(order.facts, "method", "tour_length", "random_length")
+    if (hag := by_id.get("hag")) is not None:
+        stages["hag"] |= _hag(hag.facts, [b.facts for b in built if b.node.stage == "pack"])
     if (codes := by_id.get("quantize")) is not None:
         stages["quantize"] |= _quantize(codes.facts)
     if (book := by_id.get("codebook")) is not None:
         stages["codebook"] |= _pick(book.facts, "codec", "reason", "sensitivity", "nmse_by_depth", "judged_on", "rate")
     return {
         "dataset": _dataset(recipe, by_id.get("ingest"), by_id.get("split")),
-        "stages": {"influence": None, "quantize": None, **stages, "hag": None},
+        "stages": {"influence": None, "quantize": None, "hag": None, **stages},
         "train": _train(recipe, by_id),
         "soup": _soup(recipe, by_id),
         "infer": _infer(recipe, by_id.get("infer")),
@@ -137,6 +139,20 @@ def _records(records: Built | None, packed: Built | None) -> dict[str, Any]:
         **_pick(facts, "replication", "outputs", "captured"),
         "rounds": facts.get("rounds", 1) if facts else None,  # older artifacts, and those of one round, do not say
         **_pick(inside, "dropped_nodes", "bytes"),
+    }
+
+
+def _hag(facts: Mapping[str, Any], packed: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Of the records that have a HAG in all splits: sums shared; 1 and none where it was decided against."""
+    found = [f["hag"] for f in packed if "hag" in f]
+    total = {
+        name: sum(int(f[name]) for f in found) for name in ("records", "reads", "plain_reads", "adds", "plain_adds")
+    }
+    return {
+        "adds_ratio": total["plain_adds"] / total["adds"] if total["adds"] else 1.0,
+        "reads_ratio": total["plain_reads"] / total["reads"] if total["reads"] else 1.0,
+        "records_used": total["records"],
+        **_pick(facts, "use", "why", "predicted_gain", "possible_gain"),
     }
 
 

@@ -2,3 +2,7 @@
 
 Source: arXiv 1906.03707.
 """
+
+from stages.hag.stage import STAGE
+
+__all__ = ["STAGE"]

@@ -6,7 +6,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from stages.hag.cost import GAIN, Counts, Rates, gain
-from stages.hag.search import Settings, prepared, search_prepared
+from stages.hag.prepared import prepared
+from stages.hag.search import search_prepared
+from stages.hag.settings import Settings
 from stages.hag.shape import Outline, Shape, build, outline
 
 if TYPE_CHECKING:

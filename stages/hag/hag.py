@@ -13,15 +13,14 @@ from typing import TYPE_CHECKING, Any
 
 import google_crc32c
 import numpy as np
-import scipy.sparse as sp
-from numba import njit
 
 from stages.errors import BadInput
 
 if TYPE_CHECKING:
+    import scipy.sparse as sp
     from numpy.typing import NDArray
 
-__all__ = ["Hag", "check", "cover", "csr_crc", "fault", "merged", "plain"]
+__all__ = ["Hag", "check", "cover", "csr_crc", "fault", "plain"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,35 +99,6 @@ def csr_crc(indptr: NDArray[Any], indices: NDArray[Any]) -> int:
     return int(google_crc32c.extend(start, np.ascontiguousarray(indices, "<i4")))
 
 
-def merged(
-    indptr: NDArray[Any], indices: NDArray[Any], num_nodes: int
-) -> tuple[NDArray[np.int64], NDArray[np.int32], NDArray[np.int32] | None]:
-    """Same rows with sorted columns, each once, and how often it stood there (None: all once). O(E log degree).
-
-    Rows that are so already are handed back as they are.
-    """
-    ptr, columns = np.asarray(indptr, np.int64), np.asarray(indices, np.int32)
-    if _rising(ptr, columns):
-        return ptr, columns, None
-    a = sp.csr_matrix(
-        (np.ones(len(columns), np.int32), columns.copy(), ptr.copy()), shape=(len(ptr) - 1, num_nodes)
-    )  # copies: sorting is in place
-    a.sort_indices()
-    a.sum_duplicates()
-    count = a.data.astype(np.int32, copy=False)
-    return a.indptr.astype(np.int64), a.indices.astype(np.int32), None if (count == 1).all() else count
-
-
-@njit(cache=True, nogil=True)
-def _rising(ptr: NDArray[np.int64], columns: NDArray[np.int32]) -> bool:
-    """Whether every row's columns rise strictly."""
-    for u in range(len(ptr) - 1):
-        for i in range(ptr[u] + 1, ptr[u + 1]):
-            if columns[i] <= columns[i - 1]:
-                return False
-    return True
-
-
 def plain(indptr: NDArray[Any], indices: NDArray[Any], num_nodes: int | None = None) -> Hag:
     """The HAG without aggregation nodes: the CSR itself.
 
@@ -137,6 +107,8 @@ def plain(indptr: NDArray[Any], indices: NDArray[Any], num_nodes: int | None = N
     indptr, indices : i8 | i4 [rows + 1], i8 | i4 [E]; columns in any order, repeated ones are multiplicities.
     num_nodes : columns of the CSR; as many as rows by default.
     """
+    from stages.hag.rows import merged  # here: who reads a record does without numba and scipy
+
     num_rows = len(indptr) - 1
     columns = num_rows if num_nodes is None else num_nodes
     out_indptr, out_indices, out_weight = merged(indptr, indices, columns)
@@ -162,6 +134,8 @@ def cover(hag: Hag) -> sp.csr_matrix:
     The product of all levels in integers, exact: the oracle of equivalence. Costs as much as the covers of all
     aggregation nodes together have entries.
     """
+    import scipy.sparse as sp
+
     reached = sp.identity(hag.num_nodes, np.int64, format="csr")
     ends = zip(hag.level_ptr[:-1].tolist(), hag.level_ptr[1:].tolist(), strict=True)
     for start, stop in ends:
@@ -181,6 +155,8 @@ def _rows(
     columns: int,
 ) -> sp.csr_matrix:
     """Rows start..stop of a CSR as a scipy matrix of int64."""
+    import scipy.sparse as sp
+
     span = slice(int(indptr[start]), int(indptr[stop]))
     data = np.ones(span.stop - span.start, np.int64) if weight is None else weight[span].astype(np.int64)
     return sp.csr_matrix((data, indices[span], indptr[start : stop + 1] - span.start), shape=(stop - start, columns))

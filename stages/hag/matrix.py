@@ -67,6 +67,12 @@ class HagMatrix:
         levels = [] if self._levels is None else [t for part in self._levels.parts for t in part[2:]]
         return [t for t in (*self._factors, self._diagonal, *levels) if t is not None]
 
+    @property
+    def plan_bytes(self) -> int:
+        """Bytes of the schedule, which are of no tensor: what a kept CPU matrix holds beside `tensors`."""
+        plan = self._plan
+        return 0 if plan is None else sum(a.nbytes for a in (plan.indptr, plan.mid, plan.indices, plan.tasks))
+
     def product(self, x: Tensor) -> Tensor:
         """f[rows, dim] of `x` f[cols, dim], without a gradient. O(reads dim).
 

@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from numba import njit
 
 from stages.hag.columns import hag_of, has_loops, scale_of
 from stages.hag.hag import Hag
 from stages.hag.levels import head, joined, transposed
 from stages.hag.matrix import HagMatrix
+from stages.hag.pattern import pattern
 from stages.pack.layers import scales
 from stages.step import Adj
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from stages.pack.layers import Weights
     from stages.pack.record import Record
 
-__all__ = ["StepHag", "hag_adjs", "pattern", "step_hag"]
+__all__ = ["StepHag", "hag_adjs", "step_hag"]
 
 
 class StepHag:
@@ -32,36 +32,6 @@ class StepHag:
 
     def __init__(self, hag: Hag, *, loops: bool, scale: tuple[NDArray[np.float32], NDArray[np.float32]] | None) -> None:
         self.hag, self.loops, self.scale = hag, loops, scale
-
-
-@njit(cache=True, nogil=True)
-def _pattern(
-    rows: int, indptr: NDArray[np.integer[Any]], indices: NDArray[np.integer[Any]], loops: bool
-) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
-    out_indptr = np.zeros(rows + 1, np.int64)
-    out = np.empty(indptr[rows] + (rows if loops else 0), np.int32)
-    end = 0
-    for i in range(rows):
-        waiting = loops
-        for k in range(indptr[i], indptr[i + 1]):
-            if waiting and indices[k] > i:
-                out[end] = i
-                end += 1
-                waiting = False
-            out[end] = indices[k]
-            end += 1
-        if waiting:
-            out[end] = i
-            end += 1
-        out_indptr[i + 1] = end
-    return out_indptr, out
-
-
-def pattern(
-    indptr: NDArray[Any], indices: NDArray[Any], rows: int | None = None, *, loops: bool
-) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
-    """CSR of the first rows, with the diagonal where `loops`; columns stay sorted. O(E)."""
-    return _pattern(len(indptr) - 1 if rows is None else rows, indptr, indices, loops)
 
 
 def step_hag(parts: Sequence[Record], step: Joined) -> StepHag | None:
@@ -114,7 +84,8 @@ def hag_adjs(
     found: StepHag,
     how: Weights,
     layers: int,
-    step: Joined,
+    num_sampled_nodes: NDArray[np.integer[Any]] | Sequence[int],
+    indptr: NDArray[Any],
     deg: NDArray[Any],
     weight: NDArray[np.float32] | None,
     *,
@@ -125,13 +96,13 @@ def hag_adjs(
 
     Parameters
     ----------
-    how, layers, deg, weight : as of `trimmed`, for the whole step.
+    how, layers, num_sampled_nodes, indptr, deg, weight : as of `trimmed`, for the whole step.
     transposes : none | inner | all, see `pipeline.stream.Steps`.
     moved : brings tensors to another device; None: the CPU.
     """
-    ends = np.cumsum(step.num_sampled_nodes)
+    ends = np.cumsum(num_sampled_nodes)
     reach = [int(ends[min(h, ends.size - 1)]) for h in range(layers + 1)]
-    left, right = scales(how, reach[layers - 1], step.indptr, deg[: reach[layers]], weight)
+    left, right = scales(how, reach[layers - 1], indptr, deg[: reach[layers]], weight)
     diagonal = left * right[: left.size]
     if weight is not None and how.adj == "norm" and found.scale is not None:
         left, right = left * found.scale[0][: left.size], right * found.scale[1][: right.size]

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from stages.hag.hag import Hag, csr_crc, merged, plain
+from stages.hag.hag import Hag, csr_crc, plain
+from stages.hag.rows import merged
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -39,7 +39,11 @@ def _block(matrix: Matrix, start: int, stop: int, device: torch.device) -> Adj:
 
 @torch.no_grad()
 def full_graph_logits(
-    model: Network, matrix: Matrix, x: Tensor, progress: Callable[[int, int, str], Any] | None = None
+    model: Network,
+    matrix: Matrix,
+    x: Tensor,
+    progress: Callable[[int, int, str], Any] | None = None,
+    shared: Adj | None = None,
 ) -> Tensor:
     """Logits of every node.
 
@@ -49,6 +53,7 @@ def full_graph_logits(
     matrix : message passing matrix of the whole graph, from `stages.pack.layers.adjacency`.
     x : f4[N, num_features].
     progress : (blocks done, blocks of all layers, text).
+    shared : the same matrix by a HAG, to be multiplied by instead, each layer in one piece.
 
     Returns
     -------
@@ -66,6 +71,11 @@ def full_graph_logits(
     starts = range(0, nodes, BLOCK_ROWS)
     for layer in range(depth):
         x = cast("Tensor", model.project(layer, x))
+        if shared is not None:
+            x = model.layer(layer, x, shared)
+            if progress is not None:
+                progress(layer + 1, depth, f"full graph, layer {layer + 1} of {depth}")
+            continue
         out: Tensor | None = None
         for i, start in enumerate(starts):
             stop = min(start + BLOCK_ROWS, nodes)

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from stages.infer.predict import Predictions
+    from stages.step import Adj
     from stages.train.model import Network
 
 __all__ = ["STAGE", "Params"]
@@ -102,11 +103,37 @@ def _full_graph_accuracy(
         self_loops=config["self_loops"],
     )
     x = torch.from_numpy(_features(inputs["codes"])).to(device)
-    predicted = full_graph_logits(model, matrix, x, writer.progress).argmax(1).cpu().numpy()
+    shared = _shared(model, inputs["hag"], graph, device) if "hag" in inputs and model.shares else None
+    predicted = full_graph_logits(model, matrix, x, writer.progress, shared).argmax(1).cpu().numpy()
     labelled = found.y >= 0
     if not labelled.any():
         return None
     return float((predicted[found.n_id[labelled]] == found.y[labelled]).mean())
+
+
+def _shared(model: Network, searched: Reader, graph: Reader, device: str) -> Adj:
+    """The model's matrix of the whole graph by its HAG.
+
+    Raises
+    ------
+    BadInput
+        The HAG was searched on another CSR.
+    """
+    import numpy as np
+
+    from stages.hag.hag import check
+    from stages.hag.pattern import pattern
+    from stages.hag.stage import graph_hag
+    from stages.hag.step import StepHag, hag_adjs
+    from stages.pack.layers import Weights
+
+    hag, loops = graph_hag(searched)
+    indptr, indices = graph.array("indptr"), graph.array("indices")
+    check(hag, *pattern(indptr, indices, loops=loops))
+    how = Weights(model.adj, *(model.config[name] for name in ("normalization", "mass", "self_loops")))
+    moved = None if device == "cpu" else lambda tensor: tensor.to(device)
+    found, nodes = StepHag(hag, loops=loops, scale=None), indptr.size - 1
+    return hag_adjs(found, how, 1, [nodes], indptr, np.diff(indptr), None, transposes="none", moved=moved)[0]
 
 
 def _features(codes: Reader) -> NDArray[Any]:
@@ -166,7 +193,7 @@ STAGE = Stage(
     version=1,
     exact=False,
     params=Params,
-    roles=("outputs", "soup", "ingredient*", "graph", "codes"),
+    roles=("outputs", "soup", "ingredient*", "graph", "codes", "hag"),
     reads=("infer.full_graph", "train.device"),
     resolve=_resolve,
     shards=_shards,

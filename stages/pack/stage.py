@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from stages.hag.params import Sharing, sharing_of
 from stages.pack.layout import gathers, reason
 from stages.stage import Cost, Facts, Inputs, Reader, Shard, Stage, Writer, added
 
@@ -22,18 +23,20 @@ class Params:
     """`split` of the outputs; `blocks`, most units of ownership (K); `shard_bytes`, estimated size of a file.
 
     `gather`: records hold no codes; they are read by node from the artifact of codes.
+    `sharing`: how the shared partial sums of records are searched.
     """
 
     split: str
     blocks: int = BLOCKS
     shard_bytes: int = SHARD_BYTES
     gather: bool = added(off=False)
+    sharing: Sharing = added(Sharing())  # noqa: RUF009 - a field, of a frozen default
 
 
 def _resolve(recipe: Mapping[str, Any], facts: Mapping[str, Facts]) -> Params:
     layout = str(recipe["features.layout"])
     gather = gathers(layout, facts["graph"], facts["records"], facts["codes"])
-    return Params(str(recipe["split"]), gather=gather)
+    return Params(str(recipe["split"]), gather=gather, sharing=sharing_of(facts.get("hag")))
 
 
 def _row_bytes(params: Params, graph: Facts, codes: Facts) -> float:
@@ -66,6 +69,7 @@ def _rounds(inputs: Inputs) -> dict[str, int]:
 
 
 def _run(params: Params, inputs: Inputs, shard: Shard, writer: Writer) -> dict[str, Any]:
+    from stages.hag.share import Shared
     from stages.pack.schema import FORMAT
     from stages.pack.shard import Builder, write_shard
     from stages.quantize.codec import Codec
@@ -94,10 +98,12 @@ def _run(params: Params, inputs: Inputs, shard: Shard, writer: Writer) -> dict[s
         "inputs": {role: inputs[role].digest for role in ("graph", "partition", "records", "codes")},
         **rounds,
         **gather,
+        **({"hag": {"loops": params.sharing.loops, "least": params.sharing.least}} if params.sharing.on else {}),
     }
-    records = []
+    records, shared = [], Shared()
     for r in range(shard.start, shard.stop):
-        records.append(builder.build(r))
+        record = builder.build(r)
+        records.append(shared.add(record, params.sharing, writer.threads) if params.sharing.on else record)
         writer.progress(r + 1 - shard.start, shard.stop - shard.start, "records")
     paths = writer.path(f"{shard.name}.arrow"), writer.path(f"{shard.name}.index.arrow")
     facts = write_shard(*paths, meta, records, codec.tables_to_bytes())
@@ -106,6 +112,7 @@ def _run(params: Params, inputs: Inputs, shard: Shard, writer: Writer) -> dict[s
         "dropped_nodes": builder.dropped,
         "K": builder.blocks,
         **({"exposed_rows": builder.coded} if tiers else {}),
+        **({"hag": shared.facts} if params.sharing.on else {}),
     }
 
 
@@ -143,6 +150,9 @@ def _finish(params: Params, inputs: Inputs, shards: Mapping[str, Reader], writer
         **_rounds(inputs),
         **({"exposed_rows": exposed} if codes.get("tier") else {}),
         **({"layout": layout, "gather_bytes": gather_bytes} if params.gather else {}),
+        **(
+            {"hag": {name: sum(f["hag"][name] for f in facts) for name in facts[0]["hag"]}} if params.sharing.on else {}
+        ),
     }
 
 
@@ -160,6 +170,8 @@ def _cost(params: Params, facts: Mapping[str, Facts]) -> Cost:
     # A shard's records are held until its counts are known; one record may be larger than a shard and has its
     # subgraph twice while it is turned. Beside them 4 bytes a node of the graph for local ids.
     largest = written // max(1, int(records["records"]))
+    if params.sharing.on:
+        largest *= 8  # the search holds about 80 bytes an entry of a record
     held = min(written, params.shard_bytes + 2 * largest)
     nodes, nnz = int(graph["num_nodes"]), int(graph["nnz"])
     peak = 4 * nodes + held + 2 * largest + (64 << 20)

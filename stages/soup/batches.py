@@ -9,8 +9,9 @@ import numpy as np
 import torch
 
 from stages.errors import BadInput
+from stages.hag.matrix import HagMatrix
 from stages.influence.scramble import permutation
-from stages.step import Adj, Step
+from stages.step import Adj, Sparse, Step
 from stages.train.coded import dense, kept_tensors
 from stages.train.kernels import spmm
 from stages.train.model import GCN, GIN, SAGE
@@ -67,11 +68,11 @@ def divide(labelled: Sequence[int], seed: int = 0) -> Parts:
     return Parts(tuple(sorted(sides[0])), tuple(sorted(sides[1])), divided=True)
 
 
-def _identity(rows: int, cols: int, like: Tensor) -> tuple[Tensor, Tensor]:
+def _identity(rows: int, cols: int, dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor]:
     """Sparse f4[rows, cols] that takes the last `rows` columns, and its transpose."""
-    kind, device = like.crow_indices().dtype, like.device
+    kind = torch.int64
     pointer = torch.arange(rows + 1, dtype=kind, device=device)
-    ones = torch.ones(rows, dtype=like.values().dtype, device=device)
+    ones = torch.ones(rows, dtype=dtype, device=device)
     at = torch.arange(cols - rows, cols, dtype=kind, device=device)
     turned = torch.cat([torch.zeros(cols - rows, dtype=kind, device=device), pointer])
     make = torch.sparse_csr_tensor
@@ -96,26 +97,32 @@ def first_layer_once(model: Network, step: Step) -> Step:
     x = summed if isinstance(model, GCN) else torch.cat([features[:rows], summed])
     made: dict[int, Tensor] = {}
 
-    def own(csr: Tensor) -> Tensor:  # inner matrices are views of the first, which is let go
+    def own(csr: Sparse) -> Sparse:  # inner matrices are views of the first, which is let go
+        if isinstance(csr, HagMatrix):
+            return csr
         if id(csr) not in made:
             parts = csr.crow_indices().clone(), csr.col_indices().clone(), csr.values().clone()
             made[id(csr)] = torch.sparse_csr_tensor(*parts, csr.shape, check_invariants=False)
         return made[id(csr)]
 
     inner = [Adj(own(a.csr), None if a.t_csr is None else own(a.t_csr)) for a in step.adjs[1:]]
-    return replace(step, x=x, adjs=(Adj(*_identity(rows, x.shape[0], first)), *inner))
+    return replace(step, x=x, adjs=(Adj(*_identity(rows, x.shape[0], x.dtype, x.device)), *inner))
 
 
 def step_bytes(step: Step) -> int:
     """Bytes of a step's tensors; those that share storage count once."""
     tensors = [*kept_tensors(step.x), step.y, step.n_id, step.input_id]
+    plans: dict[int, int] = {}
     for adj in step.adjs:
         for csr in (adj.csr, adj.t_csr):
-            if csr is not None:
+            if isinstance(csr, HagMatrix):
+                tensors += csr.tensors()
+                plans[id(csr)] = csr.plan_bytes
+            elif csr is not None:
                 tensors += [csr.crow_indices(), csr.col_indices(), csr.values()]
         tensors += [] if adj.places is None else [adj.places]
     kept = {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in tensors}
-    return sum(kept.values())
+    return sum(kept.values()) + sum(plans.values())
 
 
 class Batches:

@@ -82,7 +82,7 @@ def test_run_writes_its_three_files(place):
     run = json.loads((folder / "run.json").read_text())
     assert run["name"] == "toy"
     assert run["store"] == str(place / "runs/store")
-    assert len(run["artifacts"]) == 16
+    assert len(run["artifacts"]) == 17
     for artifact in run["artifacts"].values():
         assert (place / "runs/store/objects" / artifact["stage"] / artifact["key"] / "manifest.json").is_file()
     first = json.loads((place / "first.json").read_text())
@@ -97,7 +97,7 @@ def test_a_second_run_is_cached_and_fast(place):
     assert done.returncode == 0
     assert done.stderr == ""
     assert "built " not in done.stdout.replace("built in", "")
-    assert done.stdout.count("cached") == 16
+    assert done.stdout.count("cached") == 17
     for word in ("single model 0 (seed 0)", "uniform", "greedy (chosen on validation)", "74.00 %", "74.50 %"):
         assert word in done.stdout
     summary = json.loads((place / "runs/toy/summary.json").read_text())
@@ -116,13 +116,13 @@ def test_plain_lines_tell_what_is_built(tmp_path):
     assert summary["train"] is None
     page = (tmp_path / "out/toy/report.html").read_text()
     assert "stockpot run toy.toml split --store pot --runs out" in page
-    assert page.count("<td>not built</td>") == 14
+    assert page.count("<td>not built</td>") == 15
 
 
 def test_plan_and_status(place):
     plan = stockpot(place, "plan", "toy.toml")
     assert plan.returncode == 0
-    assert "nothing to run: all 16 artifacts are cached" in plan.stdout
+    assert "nothing to run: all 17 artifacts are cached" in plan.stdout
     more = json.loads(stockpot(place, "plan", "toy.toml", "--set", "train.ingredients=3", "--json").stdout)
     assert more["would_run"] == 3
     states = {node["node"]: node["state"] for node in more["nodes"]}
@@ -130,7 +130,7 @@ def test_plan_and_status(place):
     forced = json.loads(stockpot(place, "plan", "toy.toml", "--force", "order", "--json").stdout)
     assert {n["node"]: n["reason"] for n in forced["nodes"]}["order"] == "forced"
     status = stockpot(place, "status", "toy.toml")
-    assert "16 of 16 artifacts are built" in status.stdout
+    assert "17 of 17 artifacts are built" in status.stdout
     document = json.loads(stockpot(place, "status", "toy.toml", "--json").stdout)
     assert {node["state"] for node in document["nodes"]} == {"cached"}
     assert document["nodes"][0]["bytes"] > 0
@@ -211,8 +211,8 @@ def test_inspect_an_artifact(place):
         ),
         (["plan", "toy.toml", "--set", "train.hidden=x"], 2, "fix: change train.hidden; stockpot recipe --defaults"),
         (["run", "toy.toml", "--scheduler", "udp://host:8786"], 2, "resources.scheduler"),
-        (["run", "toy.toml", "hag"], 2, "stage hag: not part of this recipe"),
-        (["run", "toy.toml", "--force", "hag"], 2, "stage hag: not part of this recipe"),
+        (["run", "toy.toml", "warmup"], 2, "stage warmup: not part of this recipe"),
+        (["run", "toy.toml", "--force", "warmup"], 2, "stage warmup: not part of this recipe"),
         (["verify"], 2, "expected a recipe or --all"),
         (["recipe"], 2, "expected a recipe file or --defaults"),
         (["inspect"], 2, "required: RECIPE"),
@@ -222,7 +222,7 @@ def test_inspect_an_artifact(place):
             2,
             "split tset: expected one of train, valid, test; fix: stockpot",
         ),
-        (["inspect", "toy.toml", "hag"], 2, "stage hag: not part of this recipe"),
+        (["inspect", "toy.toml", "warmup"], 2, "stage warmup: not part of this recipe"),
         (["inspect", "toy.toml", "pack"], 2, "pack has 3 artifacts: pack:train, pack:valid, pack:test; fix: stockpot"),
         (
             ["inspect", "toy.toml", "train:0", "--record", "0"],

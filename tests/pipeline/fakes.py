@@ -28,6 +28,7 @@ READS = {
     "order": ("order.method",),
     "codebook": ("features.codec",),
     "quantize": ("features.codec",),
+    "hag": ("hag.capacity",),
     "pack": (),
     "train": ("train.model", "train.hidden", "train.epochs", "train.seed"),
     "soup": ("soup.method", "soup.holdout"),
@@ -41,6 +42,7 @@ ROLES = {
     "order": ("records", "graph"),
     "codebook": ("graph", "split"),
     "quantize": ("graph", "codebook"),
+    "hag": ("graph", "records"),
     "pack": ("graph", "partition", "records", "codes"),
     "train": ("train", "valid", "order"),
     "soup": ("train", "valid", "ingredient*"),
@@ -78,7 +80,7 @@ def calls() -> list[str]:
 
 def resolve(stage):
     def inner(values, facts):
-        assert set(values) <= {*READS[stage], "split", "index"}
+        assert set(values) <= {*READS[stage], "split", "index", "of"}
         if values.get("batches.method") == "labor":
             raise BadInput("batches.method = 'labor' is not available in this version")
         for role in facts.values():
@@ -163,6 +165,7 @@ FACTS = {
         "num_nodes": NODES,
         "num_features": 8,
     },
+    "hag": lambda v: {"use": False, "why": "none of 2 records gains", "predicted_gain": 1.0, "possible_gain": 1.1},
     "pack": lambda v: {
         "split": v["split"],
         "records": 2,

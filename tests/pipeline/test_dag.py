@@ -23,6 +23,7 @@ def test_ids_and_wiring():
         "codebook",
         "quantize",
         "influence:train",
+        "hag",
         "order",
         "pack:train",
         "influence:valid",
@@ -87,8 +88,26 @@ def test_select_and_ancestors():
     assert select(every, ["train"]) == ["train:0", "train:1"]
     assert select(every, ["train:1"]) == ["train:1"]
     assert [n.id for n in ancestors(every, ["order"])] == ["ingest", "split", "influence:train", "order"]
-    with pytest.raises(BadInput, match="stage hag: not part of this recipe; expected one of ingest, split"):
-        select(every, ["hag"])
+    with pytest.raises(BadInput, match="stage warmup: not part of this recipe; expected one of ingest, split"):
+        select(every, ["warmup"])
+
+
+def test_shared_sums_advise_the_packs_and_serve_the_whole_graph_only_where_asked_for():
+    auto, never, always = (nodes(hag={"enabled": value}) for value in ("auto", "never", "always"))
+    assert auto["hag"].inputs == {"graph": "ingest", "records": "influence:train"}
+    assert {auto[f"pack:{split}"].advice["hag"] for split in ("train", "valid", "test")} == {"hag"}
+    assert "hag" in auto["pack:valid"].parents
+    assert "hag" not in auto["pack:valid"].inputs
+    assert "hag" not in never
+    assert never["pack:valid"].advice == {}
+    assert "hag" not in auto["infer"].inputs
+    assert always["infer"].inputs["hag"] == "hag:graph"
+    assert nodes(hag={"enabled": True})["infer"].inputs["hag"] == "hag:graph"
+    assert "hag:graph" not in nodes(hag={"enabled": "always"}, infer={"full_graph": False})
+    for model, words in (("gat", "differ by edge"), ("my.nets:build", "called with the edges")):
+        with pytest.raises(BadInput, match=f"hag.enabled: .*{words}"):
+            nodes(hag={"enabled": "always"}, train={"model": model})
+        nodes(train={"model": model})
 
 
 @pytest.mark.parametrize("tables", [{"train": {"ingredients": 0}}, {"infer": {"top_k": -1}}])

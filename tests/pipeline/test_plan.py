@@ -2,6 +2,7 @@
 
 import json
 import tomllib
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -68,12 +69,12 @@ def test_keys_become_known_as_inputs_are_committed(fake):
     states = {p.node.id: (p.state, p.reason, p.key is not None) for p in plan.plan()}
     assert states["ingest"] == ("build", "not built yet", True)
     assert states["split"] == ("after", "after ingest", False)
-    assert states["pack:train"] == ("after", "after ingest, partition, influence, quantize", False)
+    assert states["pack:train"] == ("after", "after ingest, partition, influence, quantize, hag", False)
     build_all(plan, "ingest")
     states = {p.node.id: (p.state, p.reason, p.key is not None) for p in plan.plan()}
     assert states["ingest"] == ("cached", "", True)
     assert states["split"] == ("build", "not built yet", True)
-    assert states["pack:train"][1] == "after partition, influence, quantize"
+    assert states["pack:train"][1] == "after partition, influence, quantize, hag"
 
 
 def test_planning_writes_nothing_but_the_stat_cache(fake):
@@ -315,7 +316,7 @@ FIXED = {
 
 def resolved(plan):
     """Node id -> its parameters and inputs: what a recipe key can change in a key directly."""
-    return {p.node.id: (json.dumps(vars(p.params), sort_keys=True), dict(p.node.inputs)) for p in plan.plan()}
+    return {p.node.id: (json.dumps(asdict(p.params), sort_keys=True), dict(p.node.inputs)) for p in plan.plan()}
 
 
 def test_every_recipe_key_moves_what_the_table_says(tmp_path):

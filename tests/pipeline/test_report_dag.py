@@ -72,16 +72,18 @@ def test_nothing_overlaps_and_no_arrow_crosses_a_box(nodes):
 def test_the_dag_of_a_recipe():
     nodes = build(from_tables("toy", {}))
     assert nearest(nodes) == [
+        ("codebook", "quantize"),
+        ("hag", "pack"),
+        ("influence", "hag"),
         ("influence", "order"),
-        ("influence", "pack"),
         ("ingest", "partition"),
-        ("ingest", "quantize"),
         ("ingest", "split"),
         ("order", "train"),
         ("pack", "train"),
         ("partition", "pack"),
         ("quantize", "pack"),
         ("soup", "infer"),
+        ("split", "codebook"),
         ("split", "influence"),
         ("train", "soup"),
     ]

@@ -72,11 +72,12 @@ def test_the_contract():
     names = {"key", "codec", "bytes_per_row", "table_bytes", "compression_ratio", "nmse", "nmse_aggregated"}
     assert names <= set(quantize)
     assert quantize["bytes_per_row"] == 1
-    assert summary["stages"]["hag"] is None
+    assert (summary["stages"]["hag"]["records_used"], summary["stages"]["hag"]["reads_ratio"]) == (0, 1.0)
+    assert summary["stages"]["hag"]["why"] == "none of 2 records gains"
     single = summary["train"]["ingredients"][1]
     assert single == {
         "seed": 1,
-        "key": nodes[13].key,
+        "key": nodes[14].key,
         "epochs": 5,
         "seconds": 1.5,
         "seconds_per_epoch": 0.5,
@@ -88,12 +89,12 @@ def test_the_contract():
     assert greedy == {**measured, "members": [0]}
     assert summary["artifacts"]["pack:valid"] == {
         "stage": "pack",
-        "key": nodes[9].key,
+        "key": nodes[10].key,
         "cached": True,
         "seconds": 1.5,
-        "peak_bytes": 9000,
+        "peak_bytes": 10000,
         "bytes_written": 10,
-        "projected_bytes": 20000,
+        "projected_bytes": 22000,
         "bytes": 7,
     }
     assert summary["infer"]["full_graph_test_accuracy"] == 0.745
@@ -104,7 +105,7 @@ def test_absent_stages_are_null():
     recipe, nodes = built(only=("ingest", "split"))
     summary = summarise(recipe, nodes)
     assert summary["dataset"]["splits"] == {"train": 20, "valid": 10, "test": 10}
-    assert summary["stages"]["influence"] is None
+    assert summary["stages"]["influence"] is summary["stages"]["hag"] is None
     assert summary["train"] is summary["soup"] is summary["infer"] is None
     assert accuracy_rows(summary) == []
     assert summarise(recipe, [])["dataset"]["num_nodes"] is None

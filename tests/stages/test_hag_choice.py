@@ -9,7 +9,8 @@ from stages.errors import BadInput
 from stages.hag.choice import choose, find
 from stages.hag.cost import Counts, Rates, fit, gain
 from stages.hag.hag import check
-from stages.hag.search import Settings, prepared, search
+from stages.hag.prepared import prepared
+from stages.hag.search import Settings, search
 from stages.hag.shape import Shape, outline
 from tests.stages.test_hag_search import csr, graph, rows_of
 

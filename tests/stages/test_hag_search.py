@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stages.errors import BadInput
+from stages.hag import prepared as prepared_module
 from stages.hag import search as search_module
 from stages.hag.hag import check, cover
 from stages.hag.search import Settings, search
@@ -141,7 +142,8 @@ def test_the_same_bytes_for_any_number_of_threads_and_groups(loops, monkeypatch)
     a.sort_indices()
 
     def found(threads: int, group: int) -> tuple[np.ndarray, ...]:
-        monkeypatch.setattr(search_module, "_GROUP", group)
+        for module in (search_module, prepared_module):
+            monkeypatch.setattr(module, "GROUP", group)
         merges = search(a.indptr, a.indices, threads=threads)
         hag = build(merges, outline(merges, Shape(keep=4, depth=3)))
         return merges.counts, hag.indptr, hag.indices, hag.out_indptr, hag.out_indices, hag.level_ptr

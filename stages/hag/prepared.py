@@ -1,0 +1,94 @@
+"""A CSR made ready to be searched: sorted, equal columns and equal rows merged, what is too rare set aside."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from stages.hag.bound import fewest_reads
+from stages.hag.hag import csr_crc
+from stages.hag.rows import merged
+from stages.hag.twins import distinct_rows
+from stages.hag.working import live, working_rows
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from stages.hag.settings import Settings
+
+__all__ = ["GROUP", "Prepared", "prepared"]
+
+GROUP = 1 << 17
+"""Entries from which a run of components is searched alone; fewer are one component."""
+
+
+@dataclass(frozen=True, eq=False)
+class Prepared:
+    """A CSR made ready to be searched: each distinct row once, the entries that could be shared apart.
+
+    Attributes
+    ----------
+    num_rows ... same : as of `Merges`.
+    ptr, symbols : i8[D + 1], i4, CSR of the distinct rows.
+    degree : i4[symbols], distinct rows of each symbol that could be shared, 0 for the others.
+    row_id, column_id, lists_ptr, lists, t_ptr, t_lists, row_ends, column_ends : of `working_rows`.
+    """
+
+    num_rows: int
+    num_nodes: int
+    crc: int
+    plain_reads: int
+    plain_adds: int
+    column: NDArray[np.int32]
+    weight: NDArray[np.int32] | None
+    same: NDArray[np.int32]
+    ptr: NDArray[np.int64]
+    symbols: NDArray[np.int32]
+    degree: NDArray[np.int32]
+    row_id: NDArray[np.int32]
+    column_id: NDArray[np.int32]
+    lists_ptr: NDArray[np.int64]
+    lists: NDArray[np.int32]
+    t_ptr: NDArray[np.int64]
+    t_lists: NDArray[np.int32]
+    row_ends: NDArray[np.int64]
+    column_ends: NDArray[np.int64]
+
+    def fewest_reads(self, how: Settings) -> float:
+        """A floor under the reads of every HAG of this CSR, estimated on large graphs; see `stages.hag.bound`."""
+        shared = fewest_reads(self.lists_ptr, self.lists, self.t_ptr, self.t_lists, how.min_count, how.row_limit)
+        again = np.bincount(self.same, minlength=len(self.ptr) - 1)[self.ptr[1:] > self.ptr[:-1]] - 1
+        return shared + len(self.symbols) - len(self.lists) + int(again.sum())
+
+
+def prepared(indptr: NDArray[Any], indices: NDArray[Any], num_nodes: int | None, how: Settings) -> Prepared:
+    """Sort, merge equal columns and equal rows, set aside what is too rare. O(E)."""
+    num_rows = len(indptr) - 1
+    columns = num_rows if num_nodes is None else num_nodes
+    ptr, entries, times = merged(indptr, indices, columns)
+    column, weight = np.arange(columns, dtype=np.int32), None
+    if times is not None:
+        entries, column, weight = _split_by_multiplicity(ptr, entries, times, columns)
+    adds = int(np.maximum(ptr[1:] - ptr[:-1] - 1, 0).sum())
+    same, row_ptr, symbols = distinct_rows(ptr, entries)
+    rows, degree = live(row_ptr, symbols, len(column), how.min_count)
+    work = working_rows(row_ptr, symbols, rows, degree, GROUP)
+    crc = csr_crc(indptr, indices)
+    return Prepared(num_rows, columns, crc, len(entries), adds, column, weight, same, row_ptr, symbols, degree, *work)
+
+
+def _split_by_multiplicity(
+    ptr: NDArray[np.int64], entries: NDArray[np.int32], times: NDArray[np.int32], columns: int
+) -> tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.int32]]:
+    """One symbol for each column and multiplicity, sorted in each row; the columns themselves come first."""
+    several = times > 1
+    keys, number = np.unique(entries[several].astype(np.int64) << 32 | times[several], return_inverse=True)
+    symbols = entries.copy()
+    symbols[several] = columns + number
+    row = np.repeat(np.arange(len(ptr) - 1), ptr[1:] - ptr[:-1])
+    symbols = symbols[np.lexsort((symbols, row))]
+    column = np.r_[np.arange(columns), keys >> 32].astype(np.int32)
+    weight = np.r_[np.ones(columns, np.int64), keys & 0xFFFFFFFF].astype(np.int32)
+    return symbols, column, weight
