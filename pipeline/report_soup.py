@@ -105,23 +105,16 @@ def _error(share: float | None, labelled: int | None) -> float | None:
     return math.sqrt(share * (1 - share) / labelled)
 
 
-def _labelled(facts: Mapping[str, Any]) -> int | None:
-    """Labelled outputs behind a method's validation accuracy: the select part's, where validation was divided."""
-    part = (facts.get("parts") or {}).get("select") or {}
-    found = part.get("labelled", facts.get("labelled"))
-    return None if found is None else int(found)
-
-
 def _scored(souped: Souped) -> list[Scored]:
     facts = souped.facts
-    n, m = _labelled(facts), souped.test_labelled
+    n, m = facts.get("labelled"), souped.test_labelled
 
     def row(name: str, valid: float | None, key: str, *, strong: bool = False) -> Scored:
         test = souped.test.get(key)
         return Scored(name, valid, _error(valid, n), test, _error(test, m), strong)
 
     singles = [
-        row(f"single model {i}", s.get("select_accuracy", s["valid_accuracy"]), f"ingredient:{i}")
+        row(f"single model {i}", s["valid_accuracy"], f"ingredient:{i}")
         for i, s in enumerate(facts.get("ingredients") or [])
     ]
     rows = singles if len(singles) <= SINGLES else [_mean(singles)]
@@ -150,10 +143,10 @@ def _mean(singles: Sequence[Scored]) -> Scored:
 
 def _about_errors(souped: Souped) -> str:
     facts = souped.facts
-    n = _labelled(facts)
+    n = facts.get("labelled")
     divided = (facts.get("parts") or {}).get("divided")
-    where = "the part of validation that soups were not fitted on" if divided else "validation"
-    said = f"Valid: {count(n)} outputs of {where}"
+    where = ", those of soups by halves: each by a soup made on the other half" if divided else ""
+    said = f"Valid: {count(n)} outputs{where}"
     said += f"; test: {count(souped.test_labelled)} outputs. " if souped.test_labelled else ". "
     singles = len(facts.get("ingredients") or [])
     many = f" The bar of {singles} single models is their standard deviation." if singles > SINGLES else ""

@@ -102,8 +102,7 @@ def document_text(document: Mapping[str, Any]) -> str:
         return "-" if value is None else f"{100 * value:.2f} %"
 
     rows = [
-        [one["file"], percent(one.get("select_accuracy", one["valid_accuracy"])), percent(one["test_accuracy"])]
-        for one in document["ingredients"]
+        [one["file"], percent(one["valid_accuracy"]), percent(one["test_accuracy"])] for one in document["ingredients"]
     ]
     for name, method in document["methods"].items():
         chosen = " (chosen on validation)" if name == document["chosen"] else ""

@@ -60,24 +60,24 @@ def _at_least(wins: int, n: int) -> float:
     return float(binom.sf(wins - 1, n, 0.5)) if n else 1.0
 
 
-def choose(outcomes: Mapping[str, Outcome]) -> tuple[str, dict[str, Paired]]:
-    """The method to keep, and every method's comparison with the first.
+def choose(outcomes: Mapping[str, Outcome]) -> str:
+    """The method to keep.
 
     `outcomes` stand from the simplest to the most elaborate, on the same records. The one at hand is left for a later
-    one that is more accurate by one standard error; and, where the two are equal within one, for a later one whose
-    cross-entropy is lower by two: it tells apart what the accuracy on a few hundred outputs cannot. Nothing that is
-    less accurate than the first on these records is taken.
+    one that is more accurate by one standard error, unless its loss is clearly higher; and, where it is not less
+    accurate by one, for one whose loss is clearly lower, by two: loss tells apart what the accuracy on a few hundred
+    outputs cannot. Nothing that is less accurate than the first on these records is taken.
     """
     names = list(outcomes)
-    compared = {name: paired(outcomes[names[0]], outcomes[name]) for name in names}
     chosen = names[0]
     for name in names[1:]:
         found = paired(outcomes[chosen], outcomes[name])
-        better = found.gain > 0 and found.gain >= found.error
-        clearer = abs(found.gain) <= found.error and found.loss_gain > CLEAR * found.loss_error
-        if compared[name].gain >= 0 and (better or clearer):
+        lower, higher = (sign * found.loss_gain > CLEAR * found.loss_error for sign in (1, -1))
+        better = found.gain > 0 and found.gain >= found.error and not higher
+        clearer = found.gain >= -found.error and lower
+        if outcomes[name].accuracy >= outcomes[names[0]].accuracy and (better or clearer):
             chosen = name
-    return chosen, compared
+    return chosen
 
 
 def n_eff(alpha: NDArray[np.float64]) -> NDArray[np.float64]:

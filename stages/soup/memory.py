@@ -8,25 +8,29 @@ from typing import TYPE_CHECKING, Self
 if TYPE_CHECKING:
     from types import TracebackType
 
-__all__ = ["Peak"]
+__all__ = ["Peak", "anonymous_bytes"]
 
 _SAMPLE_S = 0.02
 
 
+def anonymous_bytes() -> int:
+    """Memory of this process that no file stands behind."""
+    import psutil
+
+    memory = psutil.Process().memory_info()
+    return int(memory.rss - getattr(memory, "shared", 0))
+
+
 class Peak:
-    """Context manager; `bytes` is the largest growth seen, and at least the `bytes` it was given to start from."""
+    """Context manager; `bytes` is the largest growth seen, `since` some earlier `anonymous_bytes` where given."""
 
-    def __init__(self, least: int = 0) -> None:
-        import psutil
-
-        self.bytes = least
-        self._process = psutil.Process()
+    def __init__(self, since: int | None = None) -> None:
+        self.bytes = 0
+        self._start = anonymous_bytes() if since is None else since
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="stockpot-soup-memory", daemon=True)
-        self._start = 0
 
     def __enter__(self) -> Self:
-        self._start = self._now()
         self._thread.start()
         return self
 
@@ -37,12 +41,8 @@ class Peak:
         self._thread.join()
         self._sample()
 
-    def _now(self) -> int:
-        memory = self._process.memory_info()
-        return int(memory.rss - getattr(memory, "shared", 0))
-
     def _sample(self) -> None:
-        self.bytes = max(self.bytes, self._now() - self._start)
+        self.bytes = max(self.bytes, anonymous_bytes() - self._start)
 
     def _watch(self) -> None:
         while not self._stop.wait(_SAMPLE_S):

@@ -11,7 +11,6 @@ import torch
 from stages.soup.learned import convex_start, learn, learn_signed, portions
 from stages.soup.published import learn_published
 from stages.soup.simple import gis_grid, gis_search, greedy
-from stages.soup.soupable import Barrier, barriers
 from stages.soup.stack import GRANULARITIES, groups
 
 if TYPE_CHECKING:
@@ -22,6 +21,7 @@ if TYPE_CHECKING:
     from stages.soup.batches import Parts
     from stages.soup.ranking import Ranking
     from stages.soup.scorer import Scorer
+    from stages.soup.soupable import Barrier
 
 __all__ = ["AUTO", "BY_GRADIENT", "LEARNED", "METHODS", "Made", "Methods"]
 
@@ -54,31 +54,37 @@ class Made:
 
 
 class Methods:
-    """What is fitted, and to what: a method of METHODS makes its soup from the fit part of the validation records."""
+    """What is fitted, and to what: a method of METHODS makes its soup from the fit part of the validation records.
+
+    Attributes
+    ----------
+    order : ingredients, the best on the fit part first.
+    members : those that are learned on, in this order; all, unless `keep` says otherwise.
+    race : records of the fit part, a few, on which searches run.
+    """
 
     def __init__(self, scorer: Scorer, ranking: Ranking, parts: Parts, seed: int) -> None:
         self.scorer, self.ranking, self.parts, self.seed = scorer, ranking, parts, seed
         self.stack, self.n = scorer.stack, len(scorer.stack)
         self.labelled = ranking.labelled
-        every = range(len(self.labelled))
-        for i in range(self.n):
-            for part in (tuple(every), parts.fit, parts.select):
-                scorer.remember(self.stack.pick(i), part, ranking.of(i, part))
-        self.single = [ranking.of(i, every) for i in range(self.n)]
-        self.order = sorted(range(self.n), key=lambda i: self.single[i].rank, reverse=True)
         self.race: list[int] = next(portions(self.labelled, parts.fit, RACE, seed))
-        self.members = [self.order[0]]
-        self.barriers: list[Barrier] = []
+        for i in range(self.n):
+            for part in (parts.fit, parts.select, self.race):
+                scorer.remember(self.stack.pick(i), part, ranking.of(i, part))
+        self.order = sorted(range(self.n), key=lambda i: ranking.of(i, parts.fit).rank, reverse=True)
+        self.members = self.order
         self.made: dict[str, Made] = {}
         self._start: NDArray[np.float64] | None = None
 
-    def filter(self) -> None:
-        """Find the ingredients that share a basin with the best one."""
-        if not self.barriers:
-            for i in range(self.n):
-                self.scorer.remember(self.stack.pick(i), self.race, self.ranking.of(i, self.race))
-            self.barriers = barriers(self.scorer, self.order[0], self.race)
-            self.members = [i for i in self.order if self.barriers[i].soupable]
+    def keep(self, soupable: Sequence[Barrier]) -> None:
+        """Learn on the ingredients alone that share a basin."""
+        self.members = [i for i in self.order if soupable[i].soupable]
+
+    def make(self, name: str) -> Made:
+        """The soup of a method by its name."""
+        work: Callable[[], Made] = getattr(self, name)
+        self.made[name] = work()
+        return self.made[name]
 
     def _whole(self, weights: NDArray[np.float64]) -> NDArray[np.float64]:
         """The table of one weight an ingredient."""
@@ -89,6 +95,9 @@ class Methods:
 
     def best(self) -> Made:
         return Made(self.stack.pick(self.order[0]))
+
+    def _member(self) -> Made:
+        return Made(self.stack.pick(self.members[0]))
 
     def uniform(self) -> Made:
         return Made(self.stack.blend(range(self.n)))
@@ -114,7 +123,7 @@ class Methods:
             even = np.zeros(self.n)
             even[self.members] = 1 / len(self.members)
             best = np.zeros(self.n)
-            best[self.order[0]] = 1.0
+            best[self.members[0]] = 1.0
             convex = np.zeros(self.n)
             logits = self.ranking.logits(self.members, self.parts.fit)
             convex[self.members] = convex_start(logits, torch.cat([self.ranking.labels[r] for r in self.parts.fit]))
@@ -149,7 +158,7 @@ class Methods:
         """The ladder: one weight a model, a layer, a tensor; a rung is climbed while the select part's loss falls."""
         alpha, reached = self.start(), GRANULARITIES[0]
         if len(self.members) == 1:
-            return self.best()
+            return self._member()
         loss = self.scorer.outcome(alpha, self.parts.select).loss
         draws = self._draws()
         for granularity in GRANULARITIES:
@@ -163,7 +172,7 @@ class Methods:
 
     def signed(self) -> Made:
         if len(self.members) == 1:
-            return self.best()
+            return self._member()
         of = groups(self.stack.names, "layer")[1]
         alpha = learn_signed(
             self.start()[:, self.members],
@@ -189,7 +198,7 @@ class Methods:
 
     def _as_published(self, draws: Sequence[list[int]]) -> Made:
         if len(self.members) == 1:
-            return self.best()
+            return self._member()
 
         def gradient(alpha: NDArray[np.float64], beta: float, records: Any) -> tuple[float, NDArray[np.float64], float]:
             loss, d, by_beta = self.scorer.gradient(

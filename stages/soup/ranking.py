@@ -31,6 +31,7 @@ class Ranking:
 
     Attributes
     ----------
+    count : ingredients N.
     labelled : labelled outputs v of each record.
     labels : i8[s] of the s outputs of each record whose logits are kept, the first.
     """
@@ -38,6 +39,7 @@ class Ranking:
     def __init__(self, scorer: Scorer, progress: Callable[[str], None]) -> None:
         stack, records = scorer.stack, len(scorer.batches)
         alphas = [stack.pick(i) for i in range(len(stack))]
+        self.count = len(stack)
         self.labelled: list[int] = []
         self.labels: list[Tensor] = []
         self.ensemble: list[Outcome] = []  # of the mean of all ingredients' probabilities, by record

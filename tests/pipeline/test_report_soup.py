@@ -36,14 +36,13 @@ def facts(n=3, *, hostile="", divided=True):
         },
         "parts": {
             "divided": divided,
-            "fit": {"records": 1, "labelled": 100},
-            "select": {"records": 1, "labelled": 400},
+            "records": [1, 1],
+            "labelled": [100, 400],
         },
         "ingredients": [
             {
                 "valid_accuracy": 0.7,
                 "valid_loss": 0.9,
-                "select_accuracy": 0.71,
                 "barrier": {"height": 0.2, "soupable": i > 0},
             }
             for i in range(n)
@@ -73,7 +72,7 @@ def test_a_soup_of_any_size(n):
         "loss between ingredients and soup",
         "weights of the ingredients",
     ]
-    error = 100 * math.sqrt(0.76 * 0.24 / 400)
+    error = 100 * math.sqrt(0.76 * 0.24 / 500)
     assert f"soup: signed: valid 76.00 % ± {error:.2f}" in found.pictures[0]["desc"]
     assert ("single model 0" in found.pictures[0]["desc"]) == (n <= 12)
     assert f"{n} single models" in text or n <= 12

@@ -10,11 +10,13 @@ from torch.nn import functional
 
 from stages.errors import BadInput, Conflict
 from stages.soup import honest, learned, published, simple
-from stages.soup.batches import LEAST, Batches, divide, first_layer_once, step_bytes
+from stages.soup.batches import LEAST, Batches, Parts, divide, first_layer_once, step_bytes
 from stages.soup.calibrate import recalibrate
 from stages.soup.kitchen import cook
+from stages.soup.methods import Methods
+from stages.soup.ranking import Ranking
 from stages.soup.scorer import Outcome, Scorer
-from stages.soup.soupable import barriers
+from stages.soup.soupable import Barrier, barriers
 from stages.soup.stack import GRANULARITIES, Stack, groups
 from stages.train.evaluate import open_steps
 from stages.train.model import build_model
@@ -312,12 +314,11 @@ def test_the_paired_test_is_the_exact_sign_test(n, seed):
 def test_the_choice_is_never_below_the_simplest(drawn, seed):
     rng = np.random.default_rng(seed)
     outcomes = {f"m{i}": drawn_outcome(rng, 100, *one) for i, one in enumerate(drawn)}
-    chosen, compared = honest.choose(outcomes)
+    chosen = honest.choose(outcomes)
     assert outcomes[chosen].accuracy >= outcomes["m0"].accuracy
     if chosen != "m0" and outcomes[chosen].accuracy == outcomes["m0"].accuracy:
         assert outcomes[chosen].loss < outcomes["m0"].loss
-    assert compared["m0"].gain == compared["m0"].loss_gain == 0
-    assert honest.choose(dict.fromkeys(outcomes, outcomes["m0"]))[0] == "m0"
+    assert honest.choose(dict.fromkeys(outcomes, outcomes["m0"])) == "m0"
 
 
 @pytest.mark.parametrize(
@@ -326,7 +327,8 @@ def test_the_choice_is_never_below_the_simplest(drawn, seed):
         (70, 0.5, "other"),  # as accurate, clearly lower loss
         (70, 1.0, "simple"),  # a tie in both
         (70, 2.0, "simple"),
-        (80, 2.0, "other"),  # clearly more accurate, whatever its loss
+        (80, 1.0, "other"),  # clearly more accurate
+        (80, 2.0, "simple"),  # the two disagree: the simpler
         (69, 0.5, "simple"),  # less accurate than the first: never
         (70, float("nan"), "simple"),
     ],
@@ -335,7 +337,7 @@ def test_loss_decides_only_between_soups_of_one_accuracy(correct, loss, chosen):
     rng, right = np.random.default_rng(0), np.arange(100)
     simple = Outcome(right < 70, (1 + 0.1 * rng.normal(size=100)).astype(np.float32))
     other = Outcome(right < correct, (loss * (1 + 0.1 * rng.normal(size=100))).astype(np.float32))
-    assert honest.choose({"simple": simple, "other": other})[0] == chosen
+    assert honest.choose({"simple": simple, "other": other}) == chosen
 
 
 def test_effective_number_of_ingredients():
@@ -565,9 +567,8 @@ def test_one_ingredient_is_every_soup():
 def test_the_ensemble_and_the_logits_of_records_belong_to_their_nodes():
     model, states, steps = problem(deep, count=3)
     cooked = cook(scorer_of(model, states, steps))
-    parts = divide([int((s.y >= 0).sum()) for s in steps])
     right = total = 0
-    for r in parts.select:
+    for r in range(len(steps)):
         mean = sum(torch.func.functional_call(model, s, (steps[r].x, ())).softmax(1) for s in states)
         known = steps[r].y >= 0
         right += int((mean.argmax(1) == steps[r].y)[known].sum())
@@ -606,18 +607,34 @@ def test_lines_of_the_landscape_go_from_the_soup_to_the_best_ingredients():
     assert losses[int(best.split()[1])] == max(losses)
 
 
-def test_scores_are_those_of_the_soup_itself():
+def test_scores_are_by_halves_that_were_not_seen_and_the_soup_is_the_mean_of_both():
     model, states, steps = problem(deep, count=3, spread=0.1, per=60)
     scorer = scorer_of(model, states, steps)
     cooked = cook(scorer)
     parts = divide([int((s.y >= 0).sum()) for s in steps])
+    assert set(parts.fit) | set(parts.select) == set(range(len(steps)))
+    ranking = Ranking(scorer_of(model, states, steps), lambda _: None)
+    halves = parts, Parts(parts.select, parts.fit, divided=True)
+    folds = [Methods(scorer_of(model, states, steps), ranking, half, 0) for half in halves]
+    soupable = [Barrier((0.0, 0.0), 0.0 if one["barrier"]["soupable"] else 1.0) for one in cooked.facts["ingredients"]]
+    for fold in folds:
+        fold.keep(soupable)
+
+    def on(alpha, records):
+        soup = scorer.stack.state(alpha, model)
+        return [Outcome.of(torch.func.functional_call(model, soup, (steps[r].x, ())), steps[r].y) for r in records]
+
     for name, made in cooked.soups.items():
-        soup = scorer.stack.state(made.alpha, model)
-        for part, key in ((parts.select, "valid_accuracy"), (parts.fit, "fit_accuracy")):
-            every = Outcome.joined(
-                Outcome.of(torch.func.functional_call(model, soup, (steps[r].x, ())), steps[r].y) for r in part
-            )
-            assert cooked.facts["methods"][name][key] == every.accuracy
+        both = [fold.make(name).alpha for fold in folds]
+        for key, part in (("valid_accuracy", "select"), ("fit_accuracy", "fit")):
+            found = [one for alpha, half in zip(both, halves, strict=True) for one in on(alpha, getattr(half, part))]
+            assert cooked.facts["methods"][name][key] == Outcome.joined(found).accuracy
+        itself = Outcome.joined(on(made.alpha, range(len(steps)))).accuracy
+        assert cooked.facts["methods"][name]["soup_accuracy"] == itself
+        if name != "best":
+            assert made.alpha == pytest.approx(sum(both) / 2)
+    best = max(cooked.facts["ingredients"], key=lambda one: (one["valid_accuracy"], -one["valid_loss"]))
+    assert cooked.facts["methods"]["best"]["soup_accuracy"] == best["valid_accuracy"]
 
 
 def test_a_step_without_labels_gives_no_gradient():
