@@ -34,7 +34,7 @@ def resolved(recipe: Recipe, built: Sequence[Built]) -> list[tuple[str, str, Any
         for b in built:
             params = b.manifest.get("params") or {}
             name = key.rsplit(".", 1)[-1]
-            if key in dag.STAGES[b.node.stage].reads and params.get(name, AUTO) != AUTO:
+            if key in dag.STAGES[b.node.stage].reads and params.get(name, AUTO) not in (AUTO, ""):
                 found.setdefault((key, b.node.id), params[name])
     return [(key, where, value) for (key, where), value in found.items()]
 
