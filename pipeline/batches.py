@@ -19,6 +19,8 @@ from pipeline.records import Records
 from pipeline.stream import Order, Steps, csr_tensor
 from stages.errors import BadInput
 from stages.pack.join import join
+from stages.pack.record import Layer
+from stages.pack.sampled import sampled_matrix
 from stages.step import Adj
 
 if TYPE_CHECKING:
@@ -68,7 +70,16 @@ class Batches(Steps):
         parts = [self.store[i] for i in records]
         joined = join(parts, layers=self.depth)
         hops = joined.num_sampled_nodes.tolist()
-        matrices = self.matrices(joined, len(hops) if self.depth is None else self.depth)
+        if joined.layered and (self.depth is None or self.as_ != "csr"):
+            raise BadInput(
+                f"{self.store_key}: layers of its records were sampled apart: expected as_ csr, trimmed to layers",
+                fix=f"open_batches(…, layers={len(joined.layers or ())}), or --set batches.layer_dependency=true",
+            )
+        if joined.layers is not None and self.depth is None:
+            whole = Layer(joined.indptr, joined.indices)
+            matrices = [sampled_matrix(self.weights, whole, joined.deg)]
+        else:
+            matrices = self.matrices(joined, len(hops) if self.depth is None else self.depth)
         data = self._data(
             x=self.features(parts, joined),
             y=self.tensor(joined.y.astype(np.int64)),

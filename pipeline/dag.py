@@ -26,6 +26,7 @@ STAGES: dict[str, Stage[Any]] = {
         "split",
         "partition",
         "influence",
+        "sample",
         "order",
         "codebook",
         "quantize",
@@ -90,7 +91,9 @@ def build(recipe: Recipe) -> list[Node]:
         nodes.append(_node("codebook", "codebook", {"graph": "ingest", **judged}))
         codes["codebook"] = "codebook"
     nodes.append(_node("quantize", "quantize", codes))
-    sharing = enabled(recipe.hag.enabled)
+    sampled = recipe.batches.method in ("neighbor", "labor")
+    made_by = "sample" if sampled else "influence"
+    sharing = "never" if sampled else enabled(recipe.hag.enabled)
     own_outputs = recipe.infer.split != "test" or recipe.infer.top_k not in (0, recipe.batches.top_k)
     for split in (*SPLITS, "infer") if own_outputs else SPLITS:
         records: dict[str, str] = {"graph": "ingest", "split": "split"}
@@ -98,12 +101,12 @@ def build(recipe: Recipe) -> list[Node]:
             records["partition"] = "partition"
         if split == "infer" and recipe.infer.split not in ("test", "all"):
             records["nodes"] = NODES
-        nodes.append(_node(f"influence:{split}", "influence", records, split=split))
+        nodes.append(_node(f"{made_by}:{split}", made_by, records, split=split))
         if split == "train" and sharing != "never":
-            nodes.append(_node("hag", "hag", {"graph": "ingest", "records": "influence:train"}, of="records"))
+            nodes.append(_node("hag", "hag", {"graph": "ingest", "records": f"{made_by}:train"}, of="records"))
         if split == "train":
-            nodes.append(_node("order", "order", {"records": "influence:train", "graph": "ingest"}))
-        packed = {"graph": "ingest", "partition": "partition", "records": f"influence:{split}", "codes": "quantize"}
+            nodes.append(_node("order", "order", {"records": f"{made_by}:train", "graph": "ingest"}))
+        packed = {"graph": "ingest", "partition": "partition", "records": f"{made_by}:{split}", "codes": "quantize"}
         advice = {} if sharing == "never" else {"hag": "hag"}
         nodes.append(replace(_node(f"pack:{split}", "pack", packed, split=split), advice=MappingProxyType(advice)))
     read = {"train": "pack:train", "valid": "pack:valid", "order": "order"}
@@ -134,6 +137,11 @@ def _supported(recipe: Recipe) -> None:
         reads = "its weights differ by edge" if recipe.train.model == "gat" else "it is called with the edges"
         raise BadInput(
             f"hag.enabled: shared partial sums cannot serve train.model {recipe.train.model!r}: {reads}",
+            fix="--set hag.enabled=auto",
+        )
+    if recipe.hag.enabled is True and recipe.batches.method in ("neighbor", "labor"):
+        raise BadInput(
+            "hag.enabled = true with sampled batches, whose rows are weighted one by one: expected auto or false",
             fix="--set hag.enabled=auto",
         )
     if recipe.infer.top_k < 0:

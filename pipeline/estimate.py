@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from stages.quantize.codec import EXACT, describe
 from stages.quantize.names import parse
+from stages.sample.params import Params as SampleParams
+from stages.sample.stage import reach
 from stages.train.stage import Params as TrainParams
 from stages.train.stage import edge_floats
 
@@ -166,6 +168,37 @@ def _influence(known: _Known) -> Guess | None:
     )
 
 
+def _sample(known: _Known) -> Guess | None:
+    params, graph, split = known.params, known.facts["graph"], known.values["split"]
+    if not isinstance(params, SampleParams):
+        return None
+    nodes = graph["num_nodes"]
+    outputs = int(known.facts["split"].get(params.source, nodes))
+    records = params.rounds * -(-outputs // params.outputs)
+    rows, edges = reach(params, nodes, graph["nnz"])
+    asked = {
+        name: getattr(params, name) for name in ("method", "importance_sampling", "layer_dependency", "kappa", "seed")
+    }
+    return Guess(
+        ({"rounds": params.rounds} if params.rounds > 1 else {})
+        | {
+            "split": split,
+            "method": params.method,
+            "sampling": {**asked, "fanouts": list(params.fanouts), "sequential": False},
+            "records": records,
+            "outputs": outputs,
+            "rows": records * rows,
+            "max_rows": rows,
+            "edges": records * edges,
+            "max_edges": edges,
+            "replication": records * rows / max(1, outputs * params.rounds),
+            "captured": None,
+            "num_nodes": nodes,
+        },
+        {"sampling"},
+    )
+
+
 def _order(known: _Known) -> Guess | None:
     records = known.facts["records"]["records"]
     lengths = {"tour_length": None, "random_length": None}
@@ -217,10 +250,13 @@ def _pack(known: _Known) -> Guess | None:
     rows, count = records["rows"], max(1, records["records"])
     degree = graph["nnz"] / max(1, graph["num_nodes"])
     edges = min(math.ceil(rows * degree), count * graph["nnz"])
+    sampling = {}
+    if "sampling" in records:
+        edges, sampling = records["edges"], {"sampling": records["sampling"]}
     code_bytes = codes["code_bytes"] / max(1, graph["num_nodes"]) * rows
     gathered = {"gather_bytes": math.ceil(code_bytes)} if known.param("gather", False) else {}
     code_bytes = 0 if gathered else code_bytes
-    edge_bytes = 4 * (1 + bool(graph["directed"]) + bool(graph["weighted"]))
+    edge_bytes = 12 if sampling else 4 * (1 + bool(graph["directed"]) + bool(graph["weighted"]))
     return Guess(
         {
             "split": known.values["split"],
@@ -234,7 +270,7 @@ def _pack(known: _Known) -> Guess | None:
             "num_classes": graph["num_classes"],
             "num_features": graph["num_features"],
             "max_rows": min(graph["num_nodes"], math.ceil(_LARGEST * rows / count)),
-            "max_edges": min(graph["nnz"], math.ceil(_LARGEST * edges / count)),
+            "max_edges": records["max_edges"] if sampling else min(graph["nnz"], math.ceil(_LARGEST * edges / count)),
             "hops": 16,
             "shards": 1,
             "codec": codes["codec"],
@@ -243,8 +279,10 @@ def _pack(known: _Known) -> Guess | None:
             "weighted": graph["weighted"],
             "task": "multiclass",
             **gathered,
+            **sampling,
             **_rounds(known),
-        }
+        },
+        {"sampling"},
     )
 
 
@@ -285,6 +323,7 @@ _RULES: dict[str, Callable[[_Known], Guess | None]] = {
     "split": _split,
     "partition": _partition,
     "influence": _influence,
+    "sample": _sample,
     "order": _order,
     "codebook": _codebook,
     "quantize": _quantize,

@@ -62,8 +62,11 @@ def record_document(target: Target, again: str) -> dict[str, Any]:
         "codec": meta["codec"],
         "code_bytes": int(record.codes.nbytes) + (0 if record.codes_1 is None else int(record.codes_1.nbytes)),
         "columns": {
-            f.name: int(getattr(record, f.name).nbytes) for f in fields(record) if getattr(record, f.name) is not None
-        },
+            f.name: int(getattr(record, f.name).nbytes)
+            for f in fields(record)
+            if f.name != "layers" and getattr(record, f.name) is not None
+        }
+        | _layers(record),
         "directed": bool(meta["directed"]),
         "weighted": bool(meta["weighted"]),
         "num_outputs": record.num_outputs,
@@ -87,7 +90,7 @@ def _hops(record: Record) -> list[dict[str, Any]]:
     ends = np.cumsum(record.num_sampled_nodes)
     found = []
     for hop, (stop, count) in enumerate(zip(ends.tolist(), record.num_sampled_nodes.tolist(), strict=True)):
-        edges = int(record.indptr[stop] - record.indptr[stop - count])
+        edges = _edges(record, hop, stop - count, stop)
         degree = int(np.asarray(record.deg[stop - count : stop], np.int64).sum())
         found.append(
             {
@@ -103,6 +106,21 @@ def _hops(record: Record) -> list[dict[str, Any]]:
     return found
 
 
+def _layers(record: Record) -> dict[str, int]:
+    """Bytes of the columns of layers with edges of their own."""
+    names = ("indptr", "indices", "edge_w", "weight")
+    every = ((f"{n}_{at}", getattr(one, n)) for at, one in enumerate(record.layers or ()) for n in names)
+    return {name: int(values.nbytes) for name, values in every if values is not None} if record.layered else {}
+
+
+def _edges(record: Record, hop: int, start: int, stop: int) -> int:
+    """Edges into the rows of a hop; where layers have their own, those of the layer the hop is first a row of."""
+    if not record.layered:
+        return int(record.indptr[stop] - record.indptr[start])
+    layers = record.layers or ()
+    return int(layers[hop].indptr[stop] - layers[hop].indptr[start]) if hop < len(layers) else 0
+
+
 def _blocks(block_ptr: NDArray[np.int32]) -> dict[str, int]:
     """Rows a block owns, over all hops."""
     rows = np.diff(block_ptr, axis=1).sum(axis=0)
@@ -111,7 +129,8 @@ def _blocks(block_ptr: NDArray[np.int32]) -> dict[str, int]:
 
 def _outputs(record: Record) -> list[dict[str, int | None]]:
     """The first outputs, with their neighbours in the record and in the whole graph."""
-    inside = np.diff(record.indptr[: FIRST + 1])
+    indptr = record.layers[0].indptr if record.layered and record.layers else record.indptr
+    inside = np.diff(indptr[: FIRST + 1])
     return [
         {
             "input_id": int(record.input_id[row]),

@@ -165,6 +165,8 @@ def _typed(value: Any, key: k.Key, where: str) -> Any:
         if origin is Literal:
             if isinstance(value, str) and value in typing.get_args(kind):
                 return value
+            if value == math.inf and "inf" in typing.get_args(kind):
+                return "inf"  # TOML's own word for it
         elif origin is tuple:
             if isinstance(value, (list, tuple)) and all(type(item) is int for item in value):
                 return tuple(value)

@@ -71,7 +71,8 @@ class Partition:
 @dataclass(frozen=True)
 class Batches:
     method: Literal["node", "batch", "cluster", "random", "neighbor", "labor"] = key(
-        "node", "node: PageRank of every output | batch: of whole parts | cluster: parts alone | random: a baseline"
+        "node",
+        "node: PageRank of every output | batch: of parts | cluster, random: baselines | neighbor, labor: sampled",
     )
     alpha: float = key(0.25, "probability that a walk goes home: larger stays nearer, in (0, 1)")
     eps: float = key(2e-4, "PageRank mass per unit of degree left unpushed: smaller is more exact and slower")
@@ -84,8 +85,14 @@ class Batches:
     orientation: Literal["transpose", "reference"] = key(
         "transpose", "batch: transpose: mass that reaches a node from the part | reference: the published code's D^-1 A"
     )
-    fanouts: tuple[int, ...] = key((10, 10, 10), "neighbours a hop, for sampled methods only")
-    kappa: int = key(1, "steps that share their random numbers, for sampled methods only")
+    fanouts: tuple[int, ...] = key(
+        (10, 10, 10), "sampled: neighbours of a node, a layer each from the outputs; -1: all"
+    )
+    kappa: int | Literal["inf"] = key(
+        1, "sampled: batches over which random numbers drift to new ones; 1: independent | inf: fixed neighbours"
+    )
+    importance_sampling: int = key(0, "labor: updates of the importances, fewer nodes each; -1: until it pays no more")
+    layer_dependency: bool = key(default=False, about="sampled: all layers share their random numbers: fewer nodes")
 
 
 @dataclass(frozen=True)

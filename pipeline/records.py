@@ -17,6 +17,7 @@ import pyarrow as pa
 from stages.errors import BadInput, Conflict, Corrupt
 from stages.pack import index as packed_index
 from stages.pack import schema as packed
+from stages.pack.layered import depth
 from stages.quantize.codec import Codec
 
 if TYPE_CHECKING:
@@ -41,6 +42,8 @@ SHARED = (
     "records",
     "rounds",
     "gather",
+    "form",
+    "sampling",
     "inputs",
 )
 """Metadata all files of one artifact have in common."""
@@ -72,6 +75,11 @@ class _File:
     layout: list[tuple[str, int, Any, int | None]]
     meta: dict[str, Any]
     checked: bytearray
+
+    def parsed(self, data: pa.Buffer) -> Record:
+        """The record of these bytes."""
+        batch = pa.ipc.read_record_batch(pa.ipc.read_message(data), self.schema)
+        return packed.parse(batch, self.layout, depth(self.meta))
 
     @cached_property
     def codec(self) -> Codec:
@@ -234,6 +242,11 @@ class Records:
         return int(self.meta.get("rounds", 1))
 
     @property
+    def sampled(self) -> int:
+        """Layers that were sampled; 0 where records hold all edges between their nodes."""
+        return depth(self.meta)
+
+    @property
     def codec(self) -> Codec:
         """Description of the feature codes, with their tables."""
         return self._opened()[0].codec
@@ -278,7 +291,7 @@ class Records:
         file, k = self._find(i)
         data = file.data.slice(int(file.index.offset[k]), int(file.index.length[k]))
         if file.checked[k]:
-            record = packed.parse(pa.ipc.read_record_batch(pa.ipc.read_message(data), file.schema), file.layout)
+            record = file.parsed(data)
         else:
             with self._damage():
                 record = self._first_read(file, k, data)
@@ -338,7 +351,7 @@ class Records:
         if found != expected:
             raise Corrupt(f"{where}: crc32c expected {expected}, found {found}", fix=REBUILD)
         try:
-            record = packed.parse(pa.ipc.read_record_batch(pa.ipc.read_message(data), file.schema), file.layout)
+            record = file.parsed(data)
         except (pa.ArrowException, KeyError, ValueError, TypeError) as error:
             raise Corrupt(
                 f"{where}: expected a record batch with the columns of a record ({error})", fix=REBUILD

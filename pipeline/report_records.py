@@ -51,7 +51,7 @@ def read_sizes(packed: Reader) -> Sizes | None:
 def record_sections(summary: Mapping[str, Any], sizes: Mapping[str, Sizes]) -> list[str]:
     """Table of the splits, their record sizes, and what partition, features and order are worth."""
     stages = summary["stages"]
-    splits = (stages.get("influence") or {}).get("splits") or {}
+    splits = (stages.get("influence") or stages.get("sample") or {}).get("splits") or {}
     return [part for part in (_splits(splits), _sizes(sizes), _sentences(stages)) if part]
 
 

@@ -20,6 +20,7 @@ from stages.errors import BadInput, Conflict
 from stages.hag.step import hag_adjs, step_hag
 from stages.pack.join import join
 from stages.pack.layers import Weights, transposes, trimmed
+from stages.pack.sampled import sampled_matrices
 from stages.quantize.codec import EXACT, add_further, decode
 from stages.step import Adj, Step
 from stages.train.coded import Coded, Part, Tables, worth
@@ -320,10 +321,22 @@ class Steps:
         )
 
     def matrices(self, joined: Joined, layers: int | None = None) -> list[Matrix]:
-        """Matrices of a joined step, the first applied first."""
+        """Matrices of a joined step, the first applied first.
+
+        Raises
+        ------
+        BadInput
+            The model is deeper than the records were sampled.
+        """
+        layers = self.num_layers if layers is None else layers
+        if joined.layers is not None:
+            deg = self._measured(joined)[0]
+            return sampled_matrices(
+                self.weights, layers, joined.num_sampled_nodes, joined.layers, deg, nested=not joined.layered
+            )
         return trimmed(
             self.weights,
-            self.num_layers if layers is None else layers,
+            layers,
             joined.num_sampled_nodes,
             joined.indptr,
             joined.indices,

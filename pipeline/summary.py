@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 __all__ = ["Built", "accuracy_rows", "summarise"]
 
 _SPLITS = ("train", "valid", "test", "infer")
+_SAMPLED = ("nodes_by_layer", "edges_by_layer", "overlap", "lru_misses")
 _METHODS = ("best", "uniform", "greedy", "gis", "learned", "signed", "partition")  # as tables list them
 
 
@@ -53,7 +54,7 @@ def summarise(recipe: Recipe, built: Sequence[Built]) -> dict[str, Any]:
     stages: dict[str, Any] = {}
     for stage in dict.fromkeys(b.node.stage for b in built):
         stages[stage] = _stage([b for b in built if b.node.stage == stage])
-    for stage in ("influence", "pack"):
+    for stage in ("influence", "sample", "pack"):
         if stage in stages:
             stages[stage]["splits"] = {
                 split: _records(by_id.get(f"{stage}:{split}"), by_id.get(f"pack:{split}"))
@@ -139,6 +140,7 @@ def _records(records: Built | None, packed: Built | None) -> dict[str, Any]:
         **_pick(facts, "replication", "outputs", "captured"),
         "rounds": facts.get("rounds", 1) if facts else None,  # older artifacts, and those of one round, do not say
         **_pick(inside, "dropped_nodes", "bytes"),
+        **(_pick(facts, *_SAMPLED) if "sampling" in facts else {}),
     }
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -18,11 +18,19 @@ if TYPE_CHECKING:
 
 __all__ = ["SetWalk", "outputs_of", "owner_of", "set_walk", "walk_of"]
 
+
+class Given(Protocol):
+    """Parameters that say where the outputs come from: train | valid | test, all, or nodes, a file of ids."""
+
+    @property
+    def source(self) -> str: ...
+
+
 Arrays = tuple["NDArray[Any]", "NDArray[Any]", "NDArray[Any]"]
 """CSR of a graph: indptr, indices, and weights, empty where all are 1."""
 
 
-def outputs_of(params: Params, inputs: Inputs) -> NDArray[np.int32]:
+def outputs_of(params: Given, inputs: Inputs) -> NDArray[np.int32]:
     """Sorted unique ids of the outputs of this split: i4[O]."""
     num_nodes = int(inputs["graph"].facts["num_nodes"])
     if params.source == "all":

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from stages.stage import Facts
 
-__all__ = ["PARTED", "READS", "Params", "resolve"]
+__all__ = ["PARTED", "READS", "Params", "count_of", "most_outputs", "resolve"]
 
 READS = (
     "batches.method",
@@ -33,7 +33,6 @@ READS = (
 )
 METHODS = ("node", "batch", "cluster", "random")
 PARTED = ("batch", "cluster")  # outputs grouped by the partition
-LATER = ("neighbor", "labor")
 ORIENTATIONS = ("transpose", "reference")
 
 _RECORDS = 64  # records a training split aims at: more and smaller steps learn faster at equal rows (stages/README.md)
@@ -84,8 +83,7 @@ def resolve(values: Mapping[str, Any], facts: Mapping[str, Facts]) -> Params:
     """
     method = values["batches.method"]
     if method not in METHODS:
-        what = "is not available in this version" if method in LATER else "is not known"
-        raise BadInput(f"batches.method = {method!r} {what}; expected one of {', '.join(METHODS)}")
+        raise BadInput(f"batches.method = {method!r} is not known; expected one of {', '.join(METHODS)}")
     for name in ("batches.alpha", "batches.eps"):
         if not 0.0 < values[name] < 1.0:
             raise BadInput(f"{name}: expected a number inside (0, 1), found {values[name]}")
@@ -110,12 +108,8 @@ def resolve(values: Mapping[str, Any], facts: Mapping[str, Facts]) -> Params:
         if values["infer.top_k"] < 0:
             raise BadInput(f"infer.top_k: expected 0 (as in batches) or more, found {values['infer.top_k']}")
         top_k = values["infer.top_k"] or top_k
-    count = _count(source, facts)
-    outputs = values["batches.outputs"]
-    if outputs == "auto":
-        outputs = min(max(-(-count // _RECORDS), _LEAST_OUTPUTS), _MOST_OUTPUTS)
-        if split != "train":
-            outputs *= 2  # no backward pass
+    count = count_of(source, facts)
+    outputs = most_outputs(values["batches.outputs"], count, split)
     mix = values["batches.mix"]
     if mix == "auto":
         mix = min(max(balanced(max(count, 1), outputs)[1] // _MIX, 1), _MIX) if method == "node" else 0
@@ -128,7 +122,7 @@ def resolve(values: Mapping[str, Any], facts: Mapping[str, Facts]) -> Params:
         eps=float(values["batches.eps"]) if ppr else 0.0,
         top_k=int(top_k) if method in ("node", "random") else 0,
         self_loops=bool(values["graph.self_loops"]) and ppr,
-        outputs=int(outputs),
+        outputs=outputs,
         mix=int(mix) if method in ("node", "batch") else 0,
         rounds=int(values["batches.rounds"]) if split == "train" else 1,
         ratio=float(values["batches.aux_ratio"]) if batch and mass == 0.0 else 0.0,
@@ -137,7 +131,15 @@ def resolve(values: Mapping[str, Any], facts: Mapping[str, Facts]) -> Params:
     )
 
 
-def _count(source: str, facts: Mapping[str, Facts]) -> int:
+def most_outputs(asked: int | str, count: int, split: str) -> int:
+    """Most outputs in a record of a split of `count`; "auto" aims at as many records as learn fast."""
+    if asked != "auto":
+        return int(asked)
+    outputs = min(max(-(-count // _RECORDS), _LEAST_OUTPUTS), _MOST_OUTPUTS)
+    return outputs if split == "train" else 2 * outputs  # no backward pass
+
+
+def count_of(source: str, facts: Mapping[str, Facts]) -> int:
     """Outputs of the split; a file of ids, which only tasks open, counts as every node."""
     if source in ("train", "valid", "test"):
         return int(facts["split"][source])

@@ -15,6 +15,7 @@ import pyarrow as pa
 
 from stages.errors import BadInput, Corrupt
 from stages.hag.columns import mismatch as hag_mismatch
+from stages.pack.layered import check as layers_check
 from stages.pack.schema import FORMAT, KEY, canonical, metadata
 
 if TYPE_CHECKING:
@@ -156,18 +157,19 @@ def mismatch(index: Index, i: int, record: Record, *, gather: bool = False) -> s
     n, e, o = int(index.num_nodes[i]), int(index.num_edges[i]), int(index.num_outputs[i])
     checks = {
         "nodes": (n, record.n_id.size),
-        "row pointers": (n + 1, record.indptr.size),
         "degrees": (n, record.deg.size),
         "nodes over the hops": (n, int(record.num_sampled_nodes.sum())),
         "rows in the last block": (n, int(record.block_ptr[-1, -1])),
-        "edges": (e, record.indices.size),
-        "edges by row pointer": (e, int(record.indptr[-1])),
+        "edges": (e, record.num_edges),
         "outputs": (o, record.y.size),
         "outputs in hop 0": (o, int(record.num_sampled_nodes[0])),
         "input_id": (o, record.input_id.size),
         "first input_id": (int(index.first_input_id[i]), int(record.input_id[0])),
         "code rows": (0 if gather else n, len(record.codes if record.code_indptr is None else record.code_indptr[1:])),
     }
+    if not record.layered:
+        checks |= {"row pointers": (n + 1, record.indptr.size), "edges by row pointer": (e, int(record.indptr[-1]))}
+    checks |= layers_check(record)
     if record.code_indptr is not None:
         checks["code bytes"] = (int(record.code_indptr[-1]), record.codes.size)
     if record.codes_1 is not None and record.codes_1_rows is not None:

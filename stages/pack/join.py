@@ -10,6 +10,8 @@ import numpy as np
 from numba import njit
 
 from stages.errors import BadInput
+from stages.pack.layered import prefixes
+from stages.pack.record import Layer
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -35,6 +37,7 @@ class Joined:
     y, input_id : [o].
     kept : rows of each record that are in it, the first ones. whole : those of them whose edges are in it.
     rows : row of each of them here, i4[kept] for each record; None where a single record stands as it is.
+    layers : of sampled records, from the outputs, as of `Record`; `layered`: each with edges of its own.
     """
 
     n_id: NDArray[np.integer[Any]]
@@ -51,11 +54,17 @@ class Joined:
     weight: NDArray[np.float32] | None = None
     deg_w: NDArray[np.float32] | None = None
     out_deg: NDArray[np.int32] | None = None
+    layers: tuple[Layer, ...] | None = None
+
+    @property
+    def layered(self) -> bool:
+        """Whether each layer has edges of its own, and `indptr` and `indices` are empty."""
+        return self.indptr.size == 0
 
     @property
     def symmetric(self) -> bool:
         """Whether its edges are those of an undirected graph without weights: i -> j and j -> i, of the same worth."""
-        return self.out_deg is None and self.weight is None
+        return self.out_deg is None and self.weight is None and self.layers is None
 
 
 @njit(cache=True, nogil=True)
@@ -137,8 +146,11 @@ def join(records: Sequence[Record], layers: int | None = None) -> Joined:
     ends = [np.cumsum(r.num_sampled_nodes) for r in records]
     kept = [int(e[-1] if layers is None else e[min(layers, e.size - 1)]) for e in ends]
     whole = [int(e[-1] if layers is None else e[min(layers - 1, e.size - 1)]) for e in ends]
+    layered = records[0].layered
+    if layered:
+        whole = [0] * len(records)  # no one CSR
     hops = max(e.size if layers is None else min(layers + 1, e.size) for e in ends)
-    edges = [int(r.indptr[w]) for r, w in zip(records, whole, strict=True)]
+    edges = [r.num_edges if layered else int(r.indptr[w]) for r, w in zip(records, whole, strict=True)]
     if sum(edges) > INT32_MAX or sum(kept) > INT32_MAX:
         raise BadInput(
             f"step of {len(records)} records: expected at most {INT32_MAX} nodes and edges, "
@@ -148,12 +160,13 @@ def join(records: Sequence[Record], layers: int | None = None) -> Joined:
     first = records[0]
     if len(records) == 1:
         n, w, e = kept[0], whole[0], edges[0]
+        pointer, indices = (first.indptr, first.indices) if layered else (first.indptr[: w + 1], first.indices[:e])
         return Joined(
             n_id=first.n_id[:n],
             num_sampled_nodes=first.num_sampled_nodes[:hops].astype(np.int64),
             block_ptr=first.block_ptr[:hops],
-            indptr=first.indptr[: w + 1],
-            indices=first.indices[:e],
+            indptr=pointer,
+            indices=indices,
             deg=first.deg[:n],
             y=first.y,
             input_id=first.input_id,
@@ -162,6 +175,7 @@ def join(records: Sequence[Record], layers: int | None = None) -> Joined:
             weight=None if first.weight is None else first.weight[:e],
             deg_w=None if first.deg_w is None else first.deg_w[:n],
             out_deg=None if first.out_deg is None else first.out_deg[:n],
+            layers=first.layers if first.layers is None else first.layers[:layers],
         )
     block_ptr = np.zeros((len(records), hops, first.block_ptr.shape[1]), np.int32)
     for r, record in enumerate(records):
@@ -172,42 +186,62 @@ def join(records: Sequence[Record], layers: int | None = None) -> Joined:
     rows, joined_ptr = np.empty(total, np.int32), np.empty(block_ptr.shape[1:], np.int32)
     _positions(block_ptr, base[:-1], rows, joined_ptr)
 
-    weighted = first.weight is not None
-    indptr = np.concatenate([r.indptr[: w + 1] for r, w in zip(records, whole, strict=True)])
-    indices = np.concatenate([r.indices[:e] for r, e in zip(records, edges, strict=True)])
-    weight = np.zeros(0, np.float32)
-    if weighted:
-        weight = np.concatenate([r.weight[:e] for r, e in zip(records, edges, strict=True) if r.weight is not None])
-    csr_rows = np.asarray(whole, np.int64)
-    out = np.zeros(sum(whole) + 1, np.int32), np.empty(indices.size, np.int32), np.empty(weight.size, np.float32)
-    _edges(
-        rows,
-        base[:-1],
-        csr_rows,
-        indptr,
-        _starts([w + 1 for w in whole])[:-1],
-        indices,
-        _starts(edges)[:-1],
-        weight,
-        *out,
-    )
+    whole_csr = Layer(np.zeros(0, np.int32), np.zeros(0, np.int32))
+    if not layered:
+        heads = [
+            Layer(r.indptr[: w + 1], r.indices[:e], weight=None if r.weight is None else r.weight[:e])
+            for r, w, e in zip(records, whole, edges, strict=True)
+        ]
+        whole_csr = _remapped(rows, base, heads)
+    sampled = None
+    if first.layers is not None:
+        used = len(first.layers[:layers])
+        if layered:
+            of_layer = zip(*((r.layers or ())[:used] for r in records), strict=True)
+            sampled = tuple(_remapped(rows, base, parts) for parts in of_layer)
+        else:
+            sampled = prefixes(whole_csr.indptr, whole_csr.indices, _hops(joined_ptr)[: used + 1])
     outputs = np.concatenate([rows[b : b + r.num_outputs] for b, r in zip(base, records, strict=False)])
     return Joined(
         n_id=_placed(rows, [r.n_id[:n] for r, n in zip(records, kept, strict=True)]),
-        num_sampled_nodes=(joined_ptr[:, -1] - joined_ptr[:, 0]).astype(np.int64),
+        num_sampled_nodes=_hops(joined_ptr).astype(np.int64),
         block_ptr=joined_ptr,
-        indptr=out[0],
-        indices=out[1],
+        indptr=whole_csr.indptr,
+        indices=whole_csr.indices,
         deg=_placed(rows, [r.deg[:n] for r, n in zip(records, kept, strict=True)]),
         y=_placed(outputs, [r.y for r in records]),
         input_id=_placed(outputs, [r.input_id for r in records]),
         kept=tuple(kept),
         whole=tuple(whole),
         rows=tuple(rows[a:b] for a, b in pairwise(base)),
-        weight=out[2] if weighted else None,
+        weight=whole_csr.weight,
         deg_w=_optional(rows, kept, [r.deg_w for r in records]),
         out_deg=_optional(rows, kept, [r.out_deg for r in records]),
+        layers=sampled,
     )
+
+
+def _remapped(rows: NDArray[np.int32], base: NDArray[np.int64], parts: Sequence[Layer]) -> Layer:
+    """One CSR of those of the first rows of each record; `rows`, `base` as of `_edges`."""
+    sizes = [part.indptr.size - 1 for part in parts]
+    indptr, indices = (np.concatenate([getattr(part, name) for part in parts]) for name in ("indptr", "indices"))
+    starts = _starts([size + 1 for size in sizes])[:-1], _starts([part.indices.size for part in parts])[:-1]
+
+    def moved(values: NDArray[np.float32]) -> tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.float32]]:
+        out = np.zeros(sum(sizes) + 1, np.int32), np.empty(indices.size, np.int32), np.empty(values.size, np.float32)
+        _edges(rows, base[:-1], np.asarray(sizes, np.int64), indptr, starts[0], indices, starts[1], values, *out)
+        return out
+
+    names = [name for name in ("edge_w", "weight") if getattr(parts[0], name) is not None]
+    done = {name: moved(np.concatenate([getattr(part, name) for part in parts])) for name in names}
+    pointer, columns, _ = done[names[0]] if names else moved(np.zeros(0, np.float32))
+    return Layer(pointer, columns, **{name: found[2] for name, found in done.items()})
+
+
+def _hops(block_ptr: NDArray[np.int32]) -> NDArray[np.int32]:
+    """Nodes of each hop."""
+    counts: NDArray[np.int32] = block_ptr[:, -1] - block_ptr[:, 0]
+    return counts
 
 
 def _starts(sizes: Sequence[int]) -> NDArray[np.int64]:

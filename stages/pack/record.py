@@ -9,7 +9,25 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-__all__ = ["Record"]
+__all__ = ["Layer", "Record"]
+
+
+@dataclass(frozen=True)
+class Layer:
+    """Sampled in-edges of the first R rows of a batch, as a CSR of local ids with sorted columns, no self-loops.
+
+    Attributes
+    ----------
+    indptr, indices : i4[R + 1], i4[m].
+    edge_w : f4[m], 1 / p with mean 1 in each row: weights with which a mean over the sampled neighbours estimates that
+        over all (Hájek). None where all are 1.
+    weight : f4[m], weights of the graph; None where it has none.
+    """
+
+    indptr: NDArray[np.int32]
+    indices: NDArray[np.int32]
+    edge_w: NDArray[np.float32] | None = None
+    weight: NDArray[np.float32] | None = None
 
 
 @dataclass(frozen=True)
@@ -30,6 +48,8 @@ class Record:
     codes_1, codes_1_rows : u1[k, bytes], i4[k] ascending, further stages of the rows that have them, where any have.
     t_indptr, t_indices, out_deg : the transpose and the out-degree i4[n]; directed graphs only.
     weight, deg_w : f4[e], f4[n], edge weights and their sums in the whole graph; weighted graphs only.
+    layers : of sampled records, from the outputs: layer l has the rows of hops <= l and columns of hops <= l + 1. Where
+        each has its own edges (form "layers"), `indptr` and `indices` are empty; else all are prefixes of that CSR.
     hag_* : shared partial sums of its CSR, see `stages.hag.columns`; empty where the plain CSR is as fast.
     """
 
@@ -50,6 +70,7 @@ class Record:
     out_deg: NDArray[np.int32] | None = None
     weight: NDArray[np.float32] | None = None
     deg_w: NDArray[np.float32] | None = None
+    layers: tuple[Layer, ...] | None = None
     hag_about: NDArray[np.int64] | None = None
     hag_level_ptr: NDArray[np.int32] | None = None
     hag_indptr: NDArray[np.int32] | None = None
@@ -65,8 +86,15 @@ class Record:
 
     @property
     def num_edges(self) -> int:
-        """Stored edges, without self-loops."""
+        """Stored edges, without self-loops; of form "layers" those of all layers."""
+        if self.layered and self.layers is not None:
+            return sum(layer.indices.size for layer in self.layers)
         return self.indices.size
+
+    @property
+    def layered(self) -> bool:
+        """Whether each layer has edges of its own."""
+        return self.indptr.size == 0
 
     @property
     def num_outputs(self) -> int:

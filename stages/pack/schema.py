@@ -10,6 +10,7 @@ import pyarrow as pa
 
 from stages.errors import BadInput, Corrupt
 from stages.hag.columns import COLUMNS as HAG_COLUMNS
+from stages.pack.layered import column, is_layered, layers_of, types_of
 from stages.pack.record import Record
 from stages.quantize.codec import EXACT
 from stages.quantize.names import FAMILIES
@@ -40,9 +41,11 @@ TABLES = b"stockpot.tables"
 """Metadata of files of lossy codes: the codec's tables, one after the other."""
 MAGIC_BYTES = 8
 """`ARROW1` and its padding stand before the schema message of an Arrow IPC file."""
-REQUIRES = frozenset({*(f"codec:{name}" for name in (*EXACT, *FAMILIES)), "rounds", "gather", "tiers"})
+REQUIRES = frozenset({*(f"codec:{name}" for name in (*EXACT, *FAMILIES)), "rounds", "gather", "tiers", "sampled"})
 """What a file may ask of its reader, as far as this version knows; "rounds": to read one round's records an epoch;
-"gather": to read the codes of its nodes from the artifact of codes; "tiers": to add further stages to some rows."""
+"gather": to read the codes of its nodes from the artifact of codes; "tiers": to add further stages to some rows;
+"sampled": that edges are a sample, in form "nodes" one for all layers, in form "layers" one for each."""
+FORMS = ("nodes", "layers")
 
 OPTIONAL = (
     "code_indptr",
@@ -75,13 +78,17 @@ def _types(meta: Mapping[str, Any]) -> dict[str, pa.DataType]:
             types["code_indptr"] = pa.int32()
         if (further := meta["codec"].get("further")) is not None:
             types |= {"codes_1": pa.binary(further["row_bytes"]), "codes_1_rows": pa.int32()}
-    if meta["directed"]:
+    if meta["form"] == "layers":
+        del types["indptr"], types["indices"]
+    if meta["directed"] and "sampling" in meta:
+        types["out_deg"] = pa.int32()
+    elif meta["directed"]:
         types |= dict.fromkeys(("t_indptr", "t_indices", "out_deg"), pa.int32())
     if meta["weighted"]:
-        types |= dict.fromkeys(("weight", "deg_w"), pa.float32())
+        types |= dict.fromkeys(("deg_w",) if "sampling" in meta else ("weight", "deg_w"), pa.float32())
     if "hag" in meta:
         types |= {name: pa.from_numpy_dtype(kind) for name, kind in HAG_COLUMNS.items()}
-    return {name: types[name] for name in COLUMNS if name in types}
+    return {name: types[name] for name in COLUMNS if name in types} | types_of(meta)
 
 
 def schema_of(meta: Mapping[str, Any], tables: bytes = b"") -> pa.Schema:
@@ -103,7 +110,7 @@ def to_batch(schema: pa.Schema, record: Record) -> pa.RecordBatch:
     """
     columns = []
     for field in schema:
-        values = np.ascontiguousarray(getattr(record, field.name))
+        values = np.ascontiguousarray(column(record, field.name))
         kind = field.type.value_type
         if pa.types.is_fixed_size_binary(kind):
             count = values.size // kind.byte_width
@@ -150,15 +157,16 @@ def supported(meta: Mapping[str, Any], where: str) -> None:
     unknown = sorted(set(meta.get("requires", ())) - REQUIRES)
     if unknown:
         raise BadInput(f"{where}: it requires {', '.join(unknown)}, which this version does not know", fix=newer)
-    if meta.get("form") != "nodes" or meta.get("task") != "multiclass":
+    if meta.get("form") not in FORMS or meta.get("task") != "multiclass":
         found = f"{meta.get('form')}, {meta.get('task')}"
-        raise BadInput(f"{where}: expected records of form nodes, task multiclass, found {found}", fix=newer)
+        forms = " or ".join(FORMS)
+        raise BadInput(f"{where}: expected records of form {forms}, task multiclass, found {found}", fix=newer)
 
 
 def layout(schema: pa.Schema) -> list[tuple[str, int, Any, int | None]]:
     """How `parse` reads a file: (name, position, dtype, bytes of an entry or None) of each column known here."""
     found: list[tuple[str, int, Any, int | None]] = []
-    for name in COLUMNS:
+    for name in (*COLUMNS, *filter(is_layered, schema.names)):
         if name in schema.names:
             kind = schema.field(name).type.value_type
             if pa.types.is_fixed_size_binary(kind):
@@ -168,16 +176,17 @@ def layout(schema: pa.Schema) -> list[tuple[str, int, Any, int | None]]:
     return found
 
 
-def parse(batch: pa.RecordBatch, columns: list[tuple[str, int, Any, int | None]]) -> Record:
+def parse(batch: pa.RecordBatch, columns: list[tuple[str, int, Any, int | None]], sampled: int = 0) -> Record:
     """Zero-copy views on one record batch of checked bytes; columns this version does not know are ignored.
 
     Parameters
     ----------
     columns : from `layout` of the file's schema.
+    sampled : layers of a sampled record, 0 of any other.
 
     Raises
     ------
-    ValueError, TypeError
+    ValueError, TypeError, KeyError
         The batch is not a record: a column is missing or has another shape.
     """
     found: dict[str, NDArray[Any]] = {}
@@ -192,4 +201,4 @@ def parse(batch: pa.RecordBatch, columns: list[tuple[str, int, Any, int | None]]
     if "code_indptr" in found:
         found["codes"] = found["codes"].reshape(-1)
     found["block_ptr"] = found["block_ptr"].reshape(found["num_sampled_nodes"].size, -1)
-    return Record(**found)
+    return Record(**(layers_of(found, sampled) if sampled else found))

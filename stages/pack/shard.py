@@ -8,17 +8,21 @@ import google_crc32c
 import numpy as np
 import pyarrow as pa
 
-from stages.errors import BadInput
+from stages.errors import BadInput, NonDeterminism
 from stages.pack.build import gather_further, gather_rows, subgraph
 from stages.pack.index import label_counts, write_index
 from stages.pack.record import Record
 from stages.pack.schema import INT32_MAX, MAGIC_BYTES, schema_of, to_batch
 from stages.partition.blocks import blocks as block_of
 from stages.partition.blocks import num_blocks
+from stages.sample.batch import Sampler
+from stages.sample.given import graph_of, sampling_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
+
+    from numpy.typing import NDArray
 
     from stages.stage import Inputs
 
@@ -52,12 +56,23 @@ class Builder:
         self.gather, self.coded = gather, 0
         self.local = np.full(int(graph.facts["num_nodes"]), -1, np.int32)
         self.dropped = 0
+        self.sampler: Sampler | None = None
+        if "sampling" in records.facts:
+            block = block_of(self.part, self.parts, self.blocks)
+            self.sampler = Sampler(graph_of(graph, block, self.blocks), sampling_of(records.facts["sampling"]))
+
+    @property
+    def layered(self) -> bool:
+        """Whether each layer of its records has edges of its own."""
+        one = self.sampler
+        return one is not None and not one.how.one_csr(weighted=one.graph.weighted)
 
     def build(self, r: int) -> Record:
         """Record `r`; nodes that reach no output are dropped and counted in `dropped`. O(sum of degrees)."""
+        if self.sampler is not None:
+            return self._sampled(r, self.sampler)
         nodes = self.n_id[self.n_ptr[r] : self.n_ptr[r + 1]]
-        span = slice(int(self.out_ptr[r]), int(self.out_ptr[r + 1]))
-        outputs = self.outputs[span]
+        outputs = self.outputs[self._span(r)]
         block = block_of(self.part[nodes], self.parts, self.blocks)
         n_id, block_ptr, indptr, indices, t_indptr, t_indices, weight, deg_w = subgraph(
             nodes, outputs, block, self.blocks, self.indptr, self.indices, self.weight, self.local
@@ -67,9 +82,62 @@ class Builder:
                 f"record {r}: {indices.size} edges, expected at most {INT32_MAX}", fix="lower batches.outputs"
             )
         self.dropped += nodes.size - n_id.size
+        directed, weighted = self.out_deg is not None, self.weight.size > 0
+        return Record(
+            **self._of(r, n_id),
+            num_sampled_nodes=(block_ptr[:, -1] - block_ptr[:, 0]).astype(np.int32),
+            block_ptr=block_ptr,
+            indptr=indptr.astype(np.int32),
+            indices=indices,
+            t_indptr=t_indptr.astype(np.int32) if directed else None,
+            t_indices=t_indices if directed else None,
+            weight=weight if weighted else None,
+            deg_w=deg_w.astype(np.float32) if weighted else None,
+        )
+
+    def _sampled(self, r: int, sampler: Sampler) -> Record:
+        """Record `r` as sampled again: the same edges as when its nodes were found.
+
+        Raises
+        ------
+        NonDeterminism
+            It has other nodes.
+        """
+        found = sampler.batch(r, self.outputs[self._span(r)])
+        if not np.array_equal(np.sort(found.n_id), self.n_id[self.n_ptr[r] : self.n_ptr[r + 1]]):
+            raise NonDeterminism(
+                f"record {r}: sampled again it has other nodes than in its artifact",
+                fix="run the recipe again with one version of stockpot",
+            )
+        indptr, indices = np.zeros(0, np.int32), np.zeros(0, np.int32)
+        if sampler.how.one_csr(weighted=sampler.graph.weighted):
+            outer = found.layers[-1]
+            empty = found.n_id.size + 1 - outer.indptr.size
+            indptr, indices = np.concatenate([outer.indptr, np.full(empty, outer.indptr[-1])]), outer.indices
+        deg_w = None
+        if self.weight.size:
+            spans = zip(self.indptr[found.n_id], self.indptr[found.n_id + np.int64(1)], strict=True)
+            deg_w = np.array([self.weight[a:b].sum(dtype=np.float64) for a, b in spans], np.float32)
+        return Record(
+            **self._of(r, found.n_id),
+            num_sampled_nodes=found.num_sampled_nodes,
+            block_ptr=found.block_ptr,
+            indptr=indptr,
+            indices=indices,
+            deg_w=deg_w,
+            layers=found.layers,
+        )
+
+    def _span(self, r: int) -> slice:
+        """Where the outputs of record `r` lie."""
+        return slice(int(self.out_ptr[r]), int(self.out_ptr[r + 1]))
+
+    def _of(self, r: int, n_id: NDArray[np.int32]) -> dict[str, Any]:
+        """What a record holds of its nodes, whatever its edges are; the outputs are the first of them."""
+        span = self._span(r)
+        outputs = self.outputs[span]
         by_id = np.argsort(outputs, kind="stable")
         hop0 = n_id[: outputs.size]
-        input_id = self.input_id[span][by_id[np.searchsorted(outputs[by_id], hop0)]]
         code_indptr, codes = None, np.zeros((0, 0), np.uint8)
         if self.codes is not None:
             code_indptr, codes = gather_rows(n_id, self.code_indptr, self.codes)
@@ -78,26 +146,17 @@ class Builder:
             codes_1, codes_1_rows = gather_further(n_id, *self.further)
             self.coded += codes_1_rows.size
             codes_1, codes_1_rows = (None, None) if self.gather else (codes_1, codes_1_rows)
-        directed, weighted = self.out_deg is not None, self.weight.size > 0
-        return Record(
-            n_id=n_id,
-            num_sampled_nodes=(block_ptr[:, -1] - block_ptr[:, 0]).astype(np.int32),
-            block_ptr=block_ptr,
-            indptr=indptr.astype(np.int32),
-            indices=indices,
-            deg=(self.indptr[n_id + np.int64(1)] - self.indptr[n_id]).astype(np.int32),
-            y=self.y[hop0],
-            input_id=input_id,
-            codes=codes,
-            code_indptr=code_indptr,
-            codes_1=codes_1,
-            codes_1_rows=codes_1_rows,
-            t_indptr=t_indptr.astype(np.int32) if directed else None,
-            t_indices=t_indices if directed else None,
-            out_deg=self.out_deg[n_id] if self.out_deg is not None else None,
-            weight=weight if weighted else None,
-            deg_w=deg_w.astype(np.float32) if weighted else None,
-        )
+        return {
+            "n_id": n_id,
+            "deg": (self.indptr[n_id + np.int64(1)] - self.indptr[n_id]).astype(np.int32),
+            "y": self.y[hop0],
+            "input_id": self.input_id[span][by_id[np.searchsorted(outputs[by_id], hop0)]],
+            "codes": codes,
+            "code_indptr": code_indptr,
+            "codes_1": codes_1,
+            "codes_1_rows": codes_1_rows,
+            "out_deg": self.out_deg[n_id] if self.out_deg is not None else None,
+        }
 
 
 def write_shard(

@@ -39,20 +39,25 @@ def _resolve(recipe: Mapping[str, Any], facts: Mapping[str, Facts]) -> Params:
     return Params(str(recipe["split"]), gather=gather, sharing=sharing_of(facts.get("hag")))
 
 
-def _row_bytes(params: Params, graph: Facts, codes: Facts) -> float:
+def _row_bytes(params: Params, graph: Facts, records: Facts, codes: Facts) -> float:
     """Estimated bytes of one row of a record: its code, its ids and a share of the edges; from facts only."""
     nodes = max(1, int(graph["num_nodes"]))
     code = codes["row_bytes"] if codes["row_bytes"] is not None else codes["code_bytes"] / nodes + 4
     if (tier := codes.get("tier")) is not None:
         code += tier["row_bytes"] + 4  # as if of every row: those that have them stand in more records than others
     code = 0 if params.gather else code
+    if "sampling" in records:
+        layers = len(records["sampling"]["fanouts"])
+        return float(code) + 24 + 4 * layers + 12 * int(records["edges"]) / max(1, int(records["rows"]))
     per_edge = 4 * (1 + bool(graph["directed"]) + bool(graph["weighted"]))
     return float(code) + 24 + per_edge * int(graph["nnz"]) / nodes
 
 
 def _shards(params: Params, inputs: Inputs) -> Sequence[Shard]:
     n_ptr = inputs["records"].array("n_ptr")
-    rows = max(1, int(params.shard_bytes / _row_bytes(params, inputs["graph"].facts, inputs["codes"].facts)))
+    rows = max(
+        1, int(params.shard_bytes / _row_bytes(params, *(inputs[role].facts for role in ("graph", "records", "codes"))))
+    )
     shards: list[Shard] = []
     start, records = 0, int(n_ptr.size) - 1
     for r in range(records):
@@ -68,6 +73,12 @@ def _rounds(inputs: Inputs) -> dict[str, int]:
     return {"rounds": rounds} if rounds > 1 else {}
 
 
+def _sampling(inputs: Inputs) -> dict[str, Any]:
+    """How the records' edges were sampled, where they were."""
+    facts = inputs["records"].facts
+    return {"sampling": dict(facts["sampling"])} if "sampling" in facts else {}
+
+
 def _run(params: Params, inputs: Inputs, shard: Shard, writer: Writer) -> dict[str, Any]:
     from stages.hag.share import Shared
     from stages.pack.schema import FORMAT
@@ -79,10 +90,11 @@ def _run(params: Params, inputs: Inputs, shard: Shard, writer: Writer) -> dict[s
     codec, rounds = Codec.from_reader(inputs["codes"]), _rounds(inputs)
     gather = {"gather": True} if params.gather else {}
     tiers = {"tiers": True} if codec.further is not None else {}
+    sampling = _sampling(inputs)
     meta = {
         "format": FORMAT,
-        "requires": [f"codec:{codec.family}", *rounds, *gather, *tiers],
-        "form": "nodes",
+        "requires": [f"codec:{codec.family}", *rounds, *gather, *tiers, *(["sampled"] if sampling else [])],
+        "form": "layers" if builder.layered else "nodes",
         "task": "multiclass",
         "directed": bool(graph["directed"]),
         "weighted": bool(graph["weighted"]),
@@ -98,6 +110,7 @@ def _run(params: Params, inputs: Inputs, shard: Shard, writer: Writer) -> dict[s
         "inputs": {role: inputs[role].digest for role in ("graph", "partition", "records", "codes")},
         **rounds,
         **gather,
+        **sampling,
         **({"hag": {"loops": params.sharing.loops, "least": params.sharing.least}} if params.sharing.on else {}),
     }
     records, shared = [], Shared()
@@ -148,6 +161,7 @@ def _finish(params: Params, inputs: Inputs, shards: Mapping[str, Reader], writer
         "task": "multiclass",
         "shards": len(facts),
         **_rounds(inputs),
+        **_sampling(inputs),
         **({"exposed_rows": exposed} if codes.get("tier") else {}),
         **({"layout": layout, "gather_bytes": gather_bytes} if params.gather else {}),
         **(
@@ -165,7 +179,7 @@ def _gather_bytes(rows: int, exposed: int, codes: Facts) -> int:
 
 def _cost(params: Params, facts: Mapping[str, Facts]) -> Cost:
     graph, records = facts["graph"], facts["records"]
-    row = _row_bytes(params, graph, facts["codes"])
+    row = _row_bytes(params, graph, records, facts["codes"])
     written = int(int(records["rows"]) * row)
     # A shard's records are held until its counts are known; one record may be larger than a shard and has its
     # subgraph twice while it is turned. Beside them 4 bytes a node of the graph for local ids.

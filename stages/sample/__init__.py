@@ -1,1 +1,5 @@
 """Sampled batches: neighbour sampling and LABOR, independent or dependent, the same on any machine."""
+
+from stages.sample.stage import STAGE
+
+__all__ = ["STAGE"]

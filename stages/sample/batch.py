@@ -13,7 +13,9 @@ import numpy as np
 
 from stages.errors import BadInput
 from stages.ingest.csr import frozen
+from stages.pack.record import Layer
 from stages.sample.importance import importances
+from stages.sample.limits import check
 from stages.sample.pick import poisson, smallest
 from stages.sample.places import collect, forget, mark, relabel, slots
 from stages.sample.variates import drift
@@ -23,9 +25,8 @@ if TYPE_CHECKING:
 
     from stages.sample.variates import Drift
 
-__all__ = ["METHODS", "Graph", "Layer", "Sampled", "Sampler", "Sampling"]
+__all__ = ["Graph", "Sampled", "Sampler", "Sampling"]
 
-METHODS = ("neighbor", "labor")
 INT32_MAX = 2**31 - 1
 
 
@@ -53,29 +54,9 @@ class Sampling:
     sequential: bool = False
 
     def __post_init__(self) -> None:
-        if self.method not in METHODS:
-            raise BadInput(f"sampling: expected method {' or '.join(METHODS)}, found {self.method!r}")
-        if not self.fanouts or any(k < 1 and k != -1 for k in self.fanouts):
-            raise BadInput(
-                f"batches.fanouts: expected numbers of neighbours from 1, or -1 for all, found {list(self.fanouts)}",
-                fix="--set batches.fanouts=[10,10,10]",
-            )
-        if self.kappa is not None and self.kappa < 1:
-            raise BadInput(
-                f"batches.kappa: expected at least 1 (independent batches) or inf (fixed), found {self.kappa}",
-                fix="--set batches.kappa=1",
-            )
-        if self.importance_sampling < -1:
-            raise BadInput(
-                "batches.importance_sampling: expected 0, a number of updates, or -1 for as many as it takes, "
-                f"found {self.importance_sampling}",
-                fix="--set batches.importance_sampling=0",
-            )
-        if self.importance_sampling and (self.method != "labor" or self.sequential):
-            raise BadInput(
-                f"batches.importance_sampling: expected 0 without Poisson LABOR, found {self.importance_sampling}",
-                fix="--set batches.importance_sampling=0, or --set batches.method=labor",
-            )
+        check(self.method, self.fanouts, self.importance_sampling, self.kappa)
+        if self.sequential and self.importance_sampling:
+            raise BadInput("sampling: expected importance_sampling 0 where it is sequential, found both")
 
     def drift(self, batch: int) -> Drift:
         """Keys and phase of a batch."""
@@ -136,24 +117,6 @@ class Graph:
     def weighted(self) -> bool:
         """Whether edges have weights."""
         return self.weight.size > 0
-
-
-@dataclass(frozen=True)
-class Layer:
-    """Kept in-edges of the first R rows of a batch, as a CSR of local ids with sorted columns, no self-loops.
-
-    Attributes
-    ----------
-    indptr, indices : i4[R + 1], i4[m].
-    edge_w : f4[m], 1 / p with mean 1 in each row: weights of a plain mean over the kept neighbours that estimates the
-        mean over all (Hájek). None where all are 1.
-    weight : f4[m], weights of the graph; None where it has none.
-    """
-
-    indptr: NDArray[np.int32]
-    indices: NDArray[np.int32]
-    edge_w: NDArray[np.float32] | None = None
-    weight: NDArray[np.float32] | None = None
 
 
 @dataclass(frozen=True)

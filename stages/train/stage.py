@@ -124,6 +124,11 @@ def resolve(recipe: Mapping[str, Any], facts: Mapping[str, Facts]) -> Params:
     ):
         if not ok:
             raise BadInput(f"train.{name}: expected {expected}, found {get[name]}")
+    if "sampling" in facts["train"] and len(fanouts := facts["train"]["sampling"]["fanouts"]) < int(get["layers"]):
+        raise BadInput(
+            f"batches.fanouts: expected {get['layers']}, one for each layer of the model, found {list(fanouts)}",
+            fix=f"--set train.layers={len(fanouts)}",
+        )
     hidden, heads = int(get["hidden"]), int(get["heads"])
     if model == "gat" and hidden % heads:
         raise BadInput(

@@ -29,7 +29,7 @@ from tests.graphs import write_recipe
         ("aux_mass=1.01", "expected a number from 0 (by aux_ratio) to 1, found 1.01"),
         ("aux_mass=-1", "to 1, found -1.0"),
         ("orientation=rows", 'expected "transpose" | "reference", found the string "rows"'),
-        ("method=labor", "expected one of node, batch, cluster, random"),
+        ("method=ladies", 'found the string "ladies"'),
     ],
 )
 def test_values_out_of_range_are_one_line_and_exit_2(tmp_path, monkeypatch, capsys, setting, message):
@@ -40,6 +40,29 @@ def test_values_out_of_range_are_one_line_and_exit_2(tmp_path, monkeypatch, caps
     assert out == ""
     assert err.count("\n") == 1
     assert f"batches.{setting.split('=')[0]}" in err
+    assert message in err
+    assert "; fix: " in err
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (["kappa=0"], "batches.kappa: expected at least 1 (independent batches) or inf (fixed neighbours), found 0"),
+        (["kappa=1.5"], 'batches.kappa: expected an integer or "inf", found the number 1.5'),
+        (["fanouts=[10,0]"], "batches.fanouts: expected numbers of neighbours from 1, or -1 for all, found [10, 0]"),
+        (["fanouts=[10]"], "batches.fanouts: expected 2, one for each layer of the model, found [10]"),
+        (["importance_sampling=-2"], "batches.importance_sampling: expected 0"),
+        (["method=neighbor", "importance_sampling=1"], "expected 0 with method 'neighbor', found 1"),
+    ],
+)
+def test_samples_out_of_range_are_one_line_and_exit_2(tmp_path, monkeypatch, capsys, settings, message):
+    write_recipe(tmp_path, nodes=60)
+    monkeypatch.chdir(tmp_path)
+    every = [word for setting in ["method=labor", *settings] for word in ("--set", f"batches.{setting}")]
+    assert main(["plan", "tiny.toml", *every]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.count("\n") == 1
     assert message in err
     assert "; fix: " in err
 
@@ -63,3 +86,38 @@ def test_batches_of_whole_parts_in_two_rounds_are_trained_on(tmp_path):
     summary = json.loads((tmp_path / "runs/tiny/summary.json").read_text())
     assert summary["stages"]["influence"]["splits"]["train"]["records"] == 2 * half
     assert summary["infer"]["test_accuracy"] > 0.4
+
+
+@pytest.mark.parametrize(
+    ("sampling", "model", "form"),
+    [
+        ('method = "labor"\nkappa = 4\nrounds = 2\nimportance_sampling = 1', "sage", "layers"),
+        ('method = "neighbor"\nkappa = inf\nlayer_dependency = true', "gat", "nodes"),
+    ],
+)
+def test_sampled_batches_are_trained_on(tmp_path, sampling, model, form):
+    write_recipe(tmp_path, ingredients=1, epochs=3, nodes=2000, model=model)
+    text = (tmp_path / "tiny.toml").read_text().replace("[batches]", f"[batches]\n{sampling}\nfanouts = [4, 4]")
+    (tmp_path / "tiny.toml").write_text(text)
+    done = stockpot(tmp_path, "run", "tiny.toml")
+    assert done.returncode == 0, done.stderr
+    again = json.loads(stockpot(tmp_path, "plan", "tiny.toml", "--json").stdout)
+    assert {one["state"] for one in again["nodes"]} == {"cached"}
+    run = json.loads((tmp_path / "runs/tiny/run.json").read_text())
+    store = Store(run["store"])
+    records = {
+        s: Records.from_reader(store.open("pack", run["artifacts"][f"pack:{s}"]["key"])) for s in ("train", "valid")
+    }
+    assert {r.meta["form"] for r in records.values()} == {form}
+    assert records["valid"].meta["sampling"]["kappa"] == 1
+    assert sorted(np.concatenate([r.input_id for r in records["valid"]]).tolist()) == list(range(500))
+    summary = json.loads((tmp_path / "runs/tiny/summary.json").read_text())
+    train = summary["stages"]["sample"]["splits"]["train"]
+    assert train["records"] == len(records["train"])
+    assert 0 < train["overlap"] <= 1
+    assert set(train["lru_misses"]) == {"0.05", "0.1", "0.2"}
+    assert train["nodes_by_layer"] == sorted(train["nodes_by_layer"])
+    assert summary["infer"]["test_accuracy"] > 0.4
+    assert summary["infer"]["full_graph_test_accuracy"] > 0.4
+    shown = stockpot(tmp_path, "inspect", "runs/tiny", "pack:train", "--record", "0")
+    assert shown.returncode == 0, shown.stderr

@@ -81,8 +81,8 @@ def calls() -> list[str]:
 def resolve(stage):
     def inner(values, facts):
         assert set(values) <= {*READS[stage], "split", "index", "of"}
-        if values.get("batches.method") == "labor":
-            raise BadInput("batches.method = 'labor' is not available in this version")
+        if values.get("batches.method") == "random":
+            raise BadInput("batches.method = 'random' is not available in this version")
         for role in facts.values():
             if "num_nodes" in role:
                 assert role["num_nodes"] == NODES

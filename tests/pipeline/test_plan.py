@@ -222,7 +222,6 @@ def test_edge_weights_are_projected(tmp_path):
 @pytest.mark.parametrize(
     ("override", "word"),
     [
-        ("batches.method=labor", "labor"),
         ("batches.alpha=1.5", "batches.alpha"),
         ("batches.rounds=0", "batches.rounds"),
         ("batches.aux_mass=2", "batches.aux_mass"),
@@ -270,8 +269,10 @@ CHANGES = {
     "batches.aux_ratio": 2.0,
     "batches.aux_mass": 0.5,
     "batches.orientation": "reference",
-    "batches.fanouts": [5],
+    "batches.fanouts": [5, 5, 5],
     "batches.kappa": 2,
+    "batches.importance_sampling": -1,
+    "batches.layer_dependency": True,
     "order.method": "shuffle",
     "hag.enabled": False,
     "hag.capacity": 0.5,
@@ -303,6 +304,8 @@ CHANGES = {
 BASE = {"batches": {"outputs": 64, "mix": 4}, "features": {"layout": "packed"}, "train": {"ingredients": 2}}
 """What the keys are changed in; sizes are set, or `auto` would follow the sizes of the splits."""
 WITHIN = {name: {"method": "batch"} for name in ("batches.aux_ratio", "batches.aux_mass", "batches.orientation")}
+SAMPLED = ("fanouts", "kappa", "importance_sampling", "layer_dependency")
+WITHIN |= {f"batches.{name}": {"method": "labor", "fanouts": [9, 9, 9]} for name in SAMPLED}
 WITHIN |= {"features.tier_share": {"codec": "sq2"}, "features.tier_bytes": {"codec": "sq2", "tier_share": 0.5}}
 """What else stands in the key's section, before and after, where the key is looked at only then."""
 FIXED = {

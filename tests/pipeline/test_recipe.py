@@ -72,7 +72,13 @@ scheduler = "local"
 LATER = {
     "features": {"layout": "auto"},
     "train": {"heads": 4, "warmup": 0, "vary": 1.0, "ema": 0.0, "precision": "fp32"},
-    "batches": {"aux_ratio": 3.0, "aux_mass": 0.0, "orientation": "transpose"},
+    "batches": {
+        "aux_ratio": 3.0,
+        "aux_mass": 0.0,
+        "orientation": "transpose",
+        "importance_sampling": 0,
+        "layer_dependency": False,
+    },
 }
 """Keys that came after the contract, with their defaults."""
 

@@ -159,7 +159,7 @@ def rewritten(pack, tmp_path, **meta):
     [
         ({"format": 2}, "expected record format 1, found 2"),
         ({"requires": ["codec:fp32", "hag:2"]}, "requires hag:2, which this version does not know"),
-        ({"form": "layers"}, "expected records of form nodes"),
+        ({"form": "paths"}, "expected records of form nodes"),
         ({"task": "regression"}, "task multiclass, found nodes, regression"),
     ],
 )

@@ -250,6 +250,6 @@ def test_memory_is_refused_before_anything_runs(world):
 
 
 def test_a_value_this_version_lacks_is_refused_before_anything_runs(world):
-    with pytest.raises(BadInput, match="labor"):
-        world.run(start=no_cluster, batches={"method": "labor"})
+    with pytest.raises(BadInput, match="random"):
+        world.run(start=no_cluster, batches={"method": "random"})
     assert not (world.folder / "store").exists()

@@ -336,8 +336,7 @@ def test_directed_weighted_graph(tmp_path):
         ("batches.aux_mass", 1.5, "to 1, found 1.5"),
         ("batches.aux_mass", -0.1, "to 1, found -0.1"),
         ("batches.orientation", "rows", "transpose or reference, found 'rows'"),
-        ("batches.method", "labor", "not available in this version"),
-        ("batches.method", "neighbor", "not available in this version"),
+        ("batches.method", "labor", "'labor' is not known"),
         ("infer.top_k", -1, "found -1"),
     ],
 )
