@@ -66,7 +66,7 @@ format: $(READY)  ## rewrite the code in the house layout
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: bench-influence bench-partition bench-pipeline bench-hag bench-soup bench-coded bench-quantize  ## every benchmark; results in runs/bench/NAME.json
+bench: bench-influence bench-partition bench-pipeline bench-hag bench-soup bench-quantize  ## every benchmark; results in runs/bench/NAME.json
 
 bench-influence: $(READY)  ## PPR + top-k against torch_geometric get_ppr, alternating runs
 	$(BIN)/python -m tests.bench.influence $(ARGS)
@@ -86,8 +86,11 @@ bench-hag: $(READY)  ## shared partial sums: additions and reads saved, seconds 
 bench-soup: $(READY)  ## souping on validation records against GIS on the full graph: seconds, memory (ARGS='--cases --accuracy': gains)
 	$(BIN)/python -m tests.bench.soup $(ARGS)
 
-bench-quantize: $(READY)  ## features' codes: aggregated error at equal bytes against BiFeat's, and how small auto makes them
+bench-quantize: $(READY)  ## features' codes: error at equal bytes against BiFeat's, auto's choice; encoding, decoding, tiers, epochs on codes
 	$(BIN)/python -m tests.bench.quantize $(ARGS)
+	$(BIN)/python -m tests.bench.codecs
+	$(BIN)/python -m tests.bench.tiers
+	$(BIN)/python -m tests.bench.coded --epochs
 
 accuracy: $(READY)  ## the accuracy table of stages/README.md: stockpot against full-batch training (about an hour)
 	$(BIN)/python -m tests.bench.accuracy $(ARGS)
