@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch.utils.data import IterableDataset, get_worker_info
 
+from pipeline.fresh import FreshRecords
 from pipeline.opening import opened
 from pipeline.records import Records
 from pipeline.stream import Order, Steps, csr_tensor
@@ -191,6 +192,7 @@ def open_batches(
     normalization: str | None = None,
     mass: str | None = None,
     coded: bool = False,
+    fresh: bool = False,
 ) -> Batches:
     """Batches of one packed split, one training step each. Opened lazily, so safe to fork.
 
@@ -212,6 +214,8 @@ def open_batches(
     transform : called with every batch, by the preparing thread.
     coded : `x` of lossy codes stays codes (`stages.train.coded.Coded`) where a layer may be cheaper on them:
         `x.times(weight)` is a linear layer, `x.decoded()` the rows.
+    fresh : of a sampled split: neighbours and the outputs that go together are drawn anew in every epoch instead of
+        read, in the order of the sampling, whatever `shuffle` says: batches that depend follow each other.
 
     Raises
     ------
@@ -222,9 +226,9 @@ def open_batches(
     """
     found = opened(where, split)
     graph, train = found.recipe.get("graph", {}), found.recipe.get("train", {})
-    shuffle = split == "train" if shuffle is None else shuffle
+    shuffle = (split == "train" if shuffle is None else shuffle) and not fresh
     return Batches(
-        Records.from_reader(found.pack),
+        (FreshRecords if fresh else Records).from_reader(found.pack),
         as_=as_,
         layers=layers,
         store_key=found.pack.key,

@@ -259,6 +259,10 @@ class Records:
         """i8[records]"""
         return self._column("num_outputs")
 
+    def outputs_of(self, records: NDArray[np.integer[Any]]) -> NDArray[np.int64]:
+        """Outputs of each of some records."""
+        return self.num_outputs[records]
+
     @property
     def num_nodes(self) -> NDArray[np.int64]:
         """i8[records]"""

@@ -194,12 +194,12 @@ class Steps:
             order = np.random.default_rng((self.seed, epoch)).permutation(num_records)
         order = order + epoch % rounds * num_records
         steps = [tuple(map(int, order[k : k + self.per_step])) for k in range(0, num_records, self.per_step)]
+        outputs = self.store.outputs_of(order)
         if self.drop_last:
             if len(steps[-1]) < self.per_step:
                 steps.pop()
             del steps[len(steps) // self.world_size * self.world_size :]
-        outputs = self.store.num_outputs
-        size = [int(outputs[list(step)].sum()) for step in steps]
+        size = [int(part.sum()) for part in np.split(outputs, range(self.per_step, num_records, self.per_step))]
         W = self.world_size
         return [(steps[k], sum(size[k // W * W : k // W * W + W])) for k in range(self.rank, len(steps), W)]
 

@@ -10,7 +10,7 @@ from numba import njit
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["gather_further", "gather_rows", "subgraph"]
+__all__ = ["gather_further", "gather_rows", "subgraph", "weight_sums"]
 
 
 @njit(cache=True, nogil=True)
@@ -187,3 +187,15 @@ def gather(
         for k in range(indptr[i + 1] - indptr[i]):
             out[indptr[i] + k] = codes[start + k]
     return indptr, out
+
+
+@njit(cache=True, nogil=True)
+def weight_sums(rows: NDArray[np.int32], indptr: NDArray[np.int64], weight: NDArray[np.float32]) -> NDArray[np.float32]:
+    """f4[n], sum of the weights of the in-edges of some rows of the whole graph, in double precision."""
+    out = np.empty(rows.size, np.float32)
+    for i in range(rows.size):
+        total = 0.0
+        for k in range(indptr[rows[i]], indptr[rows[i] + 1]):
+            total += weight[k]
+        out[i] = total
+    return out

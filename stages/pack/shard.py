@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 from stages.errors import BadInput, NonDeterminism
-from stages.pack.build import gather_further, gather_rows, subgraph
+from stages.pack.build import gather_further, gather_rows, subgraph, weight_sums
 from stages.pack.index import label_counts, write_index
 from stages.pack.record import Record
 from stages.pack.schema import INT32_MAX, MAGIC_BYTES, schema_of, to_batch
@@ -70,7 +70,7 @@ class Builder:
     def build(self, r: int) -> Record:
         """Record `r`; nodes that reach no output are dropped and counted in `dropped`. O(sum of degrees)."""
         if self.sampler is not None:
-            return self._sampled(r, self.sampler)
+            return self._sampled(r)
         nodes = self.n_id[self.n_ptr[r] : self.n_ptr[r + 1]]
         outputs = self.outputs[self._span(r)]
         block = block_of(self.part[nodes], self.parts, self.blocks)
@@ -84,7 +84,7 @@ class Builder:
         self.dropped += nodes.size - n_id.size
         directed, weighted = self.out_deg is not None, self.weight.size > 0
         return Record(
-            **self._of(r, n_id),
+            **self._of(outputs, self.input_id[self._span(r)], n_id),
             num_sampled_nodes=(block_ptr[:, -1] - block_ptr[:, 0]).astype(np.int32),
             block_ptr=block_ptr,
             indptr=indptr.astype(np.int32),
@@ -95,7 +95,7 @@ class Builder:
             deg_w=deg_w.astype(np.float32) if weighted else None,
         )
 
-    def _sampled(self, r: int, sampler: Sampler) -> Record:
+    def _sampled(self, r: int) -> Record:
         """Record `r` as sampled again: the same edges as when its nodes were found.
 
         Raises
@@ -103,28 +103,32 @@ class Builder:
         NonDeterminism
             It has other nodes.
         """
-        found = sampler.batch(r, self.outputs[self._span(r)])
+        found = self.drawn(r, self.outputs[self._span(r)], self.input_id[self._span(r)])
         if not np.array_equal(np.sort(found.n_id), self.n_id[self.n_ptr[r] : self.n_ptr[r + 1]]):
             raise NonDeterminism(
                 f"record {r}: sampled again it has other nodes than in its artifact",
                 fix="run the recipe again with one version of stockpot",
             )
+        return found
+
+    def drawn(self, number: int, outputs: NDArray[np.int32], input_id: NDArray[np.int64]) -> Record:
+        """Batch `number` of the sampling, of some outputs and their positions in the split."""
+        if self.sampler is None:
+            raise BadInput("records: expected sampled ones, found all edges between their nodes")
+        found = self.sampler.batch(number, outputs)
         indptr, indices = np.zeros(0, np.int32), np.zeros(0, np.int32)
-        if sampler.how.one_csr(weighted=sampler.graph.weighted):
+        if not self.layered:
             outer = found.layers[-1]
             empty = found.n_id.size + 1 - outer.indptr.size
             indptr, indices = np.concatenate([outer.indptr, np.full(empty, outer.indptr[-1])]), outer.indices
-        deg_w = None
-        if self.weight.size:
-            spans = zip(self.indptr[found.n_id], self.indptr[found.n_id + np.int64(1)], strict=True)
-            deg_w = np.array([self.weight[a:b].sum(dtype=np.float64) for a, b in spans], np.float32)
+        weighted = self.weight.size > 0
         return Record(
-            **self._of(r, found.n_id),
+            **self._of(outputs, input_id, found.n_id),
             num_sampled_nodes=found.num_sampled_nodes,
             block_ptr=found.block_ptr,
             indptr=indptr,
             indices=indices,
-            deg_w=deg_w,
+            deg_w=weight_sums(found.n_id, self.indptr, self.weight) if weighted else None,
             layers=found.layers,
         )
 
@@ -132,10 +136,8 @@ class Builder:
         """Where the outputs of record `r` lie."""
         return slice(int(self.out_ptr[r]), int(self.out_ptr[r + 1]))
 
-    def _of(self, r: int, n_id: NDArray[np.int32]) -> dict[str, Any]:
+    def _of(self, outputs: NDArray[np.int32], input_id: NDArray[np.int64], n_id: NDArray[np.int32]) -> dict[str, Any]:
         """What a record holds of its nodes, whatever its edges are; the outputs are the first of them."""
-        span = self._span(r)
-        outputs = self.outputs[span]
         by_id = np.argsort(outputs, kind="stable")
         hop0 = n_id[: outputs.size]
         code_indptr, codes = None, np.zeros((0, 0), np.uint8)
@@ -150,7 +152,7 @@ class Builder:
             "n_id": n_id,
             "deg": (self.indptr[n_id + np.int64(1)] - self.indptr[n_id]).astype(np.int32),
             "y": self.y[hop0],
-            "input_id": self.input_id[span][by_id[np.searchsorted(outputs[by_id], hop0)]],
+            "input_id": input_id[by_id[np.searchsorted(outputs[by_id], hop0)]],
             "codes": codes,
             "code_indptr": code_indptr,
             "codes_1": codes_1,

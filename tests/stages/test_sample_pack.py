@@ -6,6 +6,7 @@ import scipy.sparse as sp
 import torch
 
 from pipeline.batches import Batches
+from pipeline.fresh import FreshRecords
 from pipeline.records import Records
 from pipeline.stream import Steps
 from stages.errors import BadInput
@@ -224,3 +225,40 @@ def test_evaluated_splits_do_not_drift():
     assert STAGE.resolve(values, facts).kappa == 1
     assert STAGE.resolve({**values, "split": "train"}, facts).kappa is None
     assert STAGE.resolve(values, facts).seed != STAGE.resolve({**values, "split": "train"}, facts).seed
+
+
+@pytest.mark.parametrize("changes", CHANGES)
+def test_fresh_records_begin_with_the_stored_rounds_and_go_on(tmp_path, changes):
+    reader, inputs = packed(tmp_path, changes=changes)
+    reader.parents = inputs
+    stored, fresh = Records.from_reader(reader), FreshRecords.from_reader(reader)
+    for i, record in enumerate(stored):
+        other = fresh[i]
+        for name in ("n_id", "block_ptr", "indptr", "indices", "deg", "y", "input_id", "codes", "num_sampled_nodes"):
+            assert np.array_equal(getattr(record, name), getattr(other, name)), name
+        for a, b in zip(record.layers, other.layers, strict=True):
+            assert np.array_equal(a.indices, b.indices)
+            assert a.edge_w is None or np.array_equal(a.edge_w, b.edge_w)
+    options = {"store_key": "k", "split": "train", "shuffle": False, "prefetch": 2, "layers": 2, "per_step": 2}
+    steps = Steps(fresh, **options)
+    seen = []
+    for epoch in (0, 1, 7):
+        steps.set_epoch(epoch)
+        epochs = list(steps)
+        assert len(epochs) == len(steps) == 3
+        assert [n for _, n in steps.plan(epoch)] == [step.batch_size for step in epochs]
+        assert sorted(torch.cat([step.input_id for step in epochs]).tolist()) == list(range(50))
+        seen.append([step.n_id.tolist() for step in epochs])
+    assert seen[0] != seen[1] != seen[2]
+    state = steps.state_dict()
+    assert state["step"] == 3
+    first = Steps(stored, **options)
+    assert [step.n_id.tolist() for step in first] == seen[0]
+
+
+def test_fresh_records_are_of_sampled_splits(tmp_path):
+    from tests.packs import packed as plain
+
+    reader, _ = plain(tmp_path)
+    with pytest.raises(BadInput, match="expected sampled records, found all edges"):
+        FreshRecords.from_reader(reader)
