@@ -4,10 +4,10 @@
     python -m tests.bench.codecs --full              # encoding of all 10^7 x 128, two threads, 5 GB on disk
 
 Features are correlated, with unequal scales and heavy tails. Encoding is both stages, `codebook` (statistics, sample,
-training) and `quantize`, in a process of its own: its peak is what the process took above its start, memory maps
-included. Seconds are of the wall, or with `--cpu`, on a crowded machine, of the processor shared out to the threads.
-Decoding is 100,000 rows into fp32, kernels compiled, CPU seconds of alternating runs of one thread; memcpy copies as
-many bytes as are written. Rows go to runs/bench/codecs.json.
+training, figures) and `quantize`, in a process of its own: its peak is the memory it took above its start, as the
+pipeline counts it, without the mapped features. Seconds are of the wall, or with `--cpu`, on a crowded machine, of the
+processor shared out to the threads. Decoding is 100,000 rows into fp32, kernels compiled, CPU seconds of alternating
+runs of one thread; memcpy copies as many bytes as are written. Rows go to runs/bench/codecs.json.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ import argparse
 import json
 import os
 import platform
-import resource
 import statistics
 import subprocess
 import sys
@@ -48,15 +47,13 @@ def write_features(path: Path, rows: int) -> None:
 
 def encode(path: Path, name: str, threads: int, cpu: bool) -> dict[str, float]:
     """Seconds of both stages and what the process took at its peak; run in a process of its own."""
+    from pipeline.usage import Usage
     from stages.codebook import STAGE as CODEBOOK
     from stages.quantize import STAGE as QUANTIZE
     from tests.memory import MemoryReader, run_stage
 
     def clock() -> float:
         return time.process_time() / threads if cpu else time.perf_counter()
-
-    def peak() -> int:
-        return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
     def built(x: np.ndarray) -> tuple[float, float, dict]:
         facts = {"num_nodes": len(x), "num_features": COLUMNS, "features": "dense", "x_nnz": x.size, "binary": False}
@@ -75,9 +72,9 @@ def encode(path: Path, name: str, threads: int, cpu: bool) -> dict[str, float]:
 
     x = np.load(path, mmap_mode="r")
     built(np.array(x[:3000]))  # compiles
-    before = peak()
-    fit_s, encode_s, facts = built(x)
-    return {"fit_s": fit_s, "encode_s": encode_s, "peak": peak() - before, "nmse": facts["nmse"]}
+    with Usage() as usage:
+        fit_s, encode_s, facts = built(x)
+    return {"fit_s": fit_s, "encode_s": encode_s, "peak": usage.peak_bytes, "nmse": facts["nmse"]}
 
 
 def measure_encoding(rows: int, threads: int, cpu: bool, names: Sequence[str]) -> list[dict]:
@@ -159,7 +156,8 @@ def main() -> None:
     for r in rows:
         met = "met" if r["met"] else "missed"
         ours, peer = f"{r['ours']:9.2f} {r['unit']:<5}", f"{r['peer']} {r['peer_value']:8.2f}"
-        print(f"{r['what']:<62} {r['dataset']:<16} {ours} {peer}  {met}")
+        speed = f"  encoding {r['mb_s']:.0f} MB/s" if "mb_s" in r else ""
+        print(f"{r['what']:<62} {r['dataset']:<16} {ours} {peer}  {met}{speed}")
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
     target = Path("runs/bench/codecs.json")
     target.parent.mkdir(parents=True, exist_ok=True)

@@ -142,6 +142,46 @@ def test_the_same_codes_and_tables_for_any_chunks(cuts, name):
     assert other.tables_to_bytes() == codec.tables_to_bytes()
 
 
+@pytest.fixture(scope="module", params=[False, True], ids=["dense", "sparse"])
+def chunked(request, tmp_path_factory):
+    """(graph, name -> its codebook, its codes as built in one piece)."""
+    g, root, found = graph_reader(nodes=5000, features=6, sparse=request.param), tmp_path_factory.mktemp("whole"), {}
+
+    def of(name):
+        if name not in found:
+            params = CODEBOOK.resolve({"features.codec": name}, {"graph": g.facts})
+            book = run_stage(CODEBOOK, params, {"graph": g}, root / f"{name}-book")
+            params = STAGE.resolve({"features.codec": name}, {"graph": g.facts})
+            found[name] = book, run_stage(STAGE, params, {"graph": g, "codebook": book}, root / f"{name}-codes")
+        return found[name]
+
+    return g, of
+
+
+@given(
+    name=st.sampled_from(LOSSY),
+    shard=st.integers(1, 6),
+    chunk=st.integers(1, 6),
+    threads=st.integers(1, 4),
+)
+@settings(max_examples=12, deadline=None)
+def test_the_same_artifacts_for_any_shards_chunks_and_threads(tmp_path_factory, chunked, name, shard, chunk, threads):
+    g, of = chunked
+    book, codes = of(name)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("stages.quantize.stage.SHARD_ROWS", 1024 * shard)
+        patch.setattr("stages.quantize.features.CHUNK_BYTES", 4 * 6 * 1024 * chunk)
+        root, inputs = tmp_path_factory.mktemp("parts"), {"graph": g}
+        params = CODEBOOK.resolve({"features.codec": name}, {"graph": g.facts})
+        inputs["codebook"] = mine = run_stage(CODEBOOK, params, inputs, root / "book", threads=threads)
+        params = STAGE.resolve({"features.codec": name}, {"graph": g.facts})
+        assert len(STAGE.shards(params, inputs)) == -(-5000 // (1024 * shard))
+        found = run_stage(STAGE, params, inputs, root / "codes", threads=threads)
+    for one, other in ((mine, book), (found, codes)):
+        assert one.facts == other.facts
+        assert {n: a.tobytes() for n, a in one.arrays.items()} == {n: a.tobytes() for n, a in other.arrays.items()}
+
+
 @pytest.mark.parametrize("spread", [1.0, 100.0])
 def test_more_bits_less_error(spread):
     rng = np.random.default_rng(1)
