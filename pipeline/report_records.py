@@ -123,6 +123,12 @@ def _sentences(stages: Mapping[str, Any]) -> str:
         ratio = codes.get("compression_ratio")
         smaller = "" if ratio is None else f", compression ratio {number(ratio)} against fp32"
         said.append(f"Features: {text(codes['codec'])}, {width}{smaller}{error}.")
+        if (tier := codes.get("tier")) is not None:
+            said.append(
+                f"The {count(tier['rows'])} most exposed nodes have further stages ({text(tier['codec'])}, "
+                f"{count(tier['row_bytes'])} bytes more), which leave {percent(tier['error_left'])} of their squared "
+                "error."
+            )
     if order.get("tour_length") is not None:
         said.append(
             f"Order of the training records: {text(order['method'])}; the label distances along it sum to "

@@ -137,6 +137,17 @@ def test_several_rounds_are_told():
     assert [row[1] for row in sound(render(report(recipe, nodes))).table("Packed splits")] == ["3", "1", "1"]
 
 
+def test_tiers_are_told():
+    recipe, nodes = built()
+    assert "most exposed" not in render(report(recipe, nodes))
+    codes = next(b for b in nodes if b.node.id == "quantize")
+    codes.manifest["facts"]["tier"] = {"codec": "rq8", "rows": 1500, "row_bytes": 8, "error_left": 0.125}
+    page = render(report(recipe, nodes))
+    sound(page)
+    told = page.replace("\u00a0", " ").replace("\u202f", ",")
+    assert "most exposed nodes have further stages (rq8, 8 bytes more), which leave 12.50 % of their squared" in told
+
+
 def test_sizes_come_from_the_indexes(tmp_path):
     reader, _ = packed(tmp_path, shard_bytes=12000)
     found, records = read_sizes(reader), Records.from_reader(reader)
