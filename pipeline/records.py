@@ -303,6 +303,29 @@ class Records:
             return record
         return self._gather_from()(record)
 
+    def unchecked(self, i: int) -> Record:
+        """Views on record `i` whose bytes are not read yet, for who reads some of them and checks those.
+
+        Its codes are not gathered; see `gathered`.
+        """
+        file, k = self._find(i)
+        data = file.data.slice(int(file.index.offset[k]), int(file.index.length[k]))
+        return packed.parse(pa.ipc.read_record_batch(pa.ipc.read_message(data), file.schema), file.layout)
+
+    @property
+    def gathers(self) -> bool:
+        """Whether features are no part of the records but read from the codes of the whole graph."""
+        return bool(self.meta.get("gather"))
+
+    def gathered(self, record: Record) -> Record:
+        """A record with the codes of its `n_id`, read from the codes of the whole graph."""
+        return self._gather_from()(record)
+
+    @property
+    def num_labelled(self) -> NDArray[np.int64]:
+        """i8[records], outputs with a label."""
+        return np.concatenate([f.index.label_counts.sum(1) for f in self._opened()]).astype(np.int64)
+
     def _gather_from(self) -> Callable[[Record], Record]:
         """Fills the codes of the whole graph into a record.
 

@@ -377,6 +377,13 @@ class Steps:
             for m, t in zip(matrices, turned, strict=True)
         )
 
+    def turned(self, matrix: Matrix, transposes: str) -> Adj:
+        """One matrix that is not symmetric, with the transpose asked for."""
+        if transposes == "none":
+            return Adj(self.csr(matrix))
+        back, places = matrix.turned()
+        return Adj(self.csr(matrix), self.csr(back), self.tensor(places) if transposes == "places" else None)
+
     @cached_property
     def tables(self) -> tuple[Tables, ...] | None:
         """Tables of the codes on this device, and of their further stages; None where the loader decodes the rows."""

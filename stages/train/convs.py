@@ -174,7 +174,7 @@ class GATConv(Conv):
         own = x[: adj.csr.shape[0]] if own is None else own
         out = attend(adj, x, self._scores(x, self.att_src), self._scores(own, self.att_dst))
         if not self.concat:
-            out = out.view(out.shape[0], self.heads, -1).mean(1)
+            out = out.view(out.shape[0], self.heads, self.att_src.shape[-1]).mean(1)
         return out + self.bias
 
     def _scores(self, x: Tensor, weight: Tensor) -> Tensor:

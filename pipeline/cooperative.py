@@ -1,0 +1,120 @@
+"""Training steps that all ranks take together: each reads and prepares the rows it owns of every record of the step.
+
+`CooperativeSteps` is `pipeline.stream.Steps` with another `assemble`: the same order, state and prefetching. All ranks
+hand out the same steps; none of them talks to another before the model does.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from pipeline.stream import Steps
+from stages.coop.piece import cut, own_codes, owned
+from stages.coop.share import share
+from stages.coop.step import CoopLayer, CoopStep
+from stages.errors import Corrupt
+from stages.quantize.codec import decode
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    from stages.coop.artifact import LinkReader
+    from stages.coop.share import Layer, Share
+    from stages.pack.record import Record
+
+__all__ = ["CooperativeSteps"]
+
+
+class CooperativeSteps(Steps):
+    """Steps of one packed split, a rank's own rows of each.
+
+    Parameters
+    ----------
+    links : of the split, for a number of ranks; see `stages.coop.artifact`.
+    member : this rank. `rank` and `world_size` of `Steps` stay 0 and 1: all ranks take all steps.
+    crossing : most bytes of a stored feature row that cross at the first layer as they are; of longer ones the decoded
+        or projected row does.
+
+    Attributes
+    ----------
+    bytes_read : of node, edge and feature columns of the records handed out or prepared so far.
+    """
+
+    def __init__(self, *args: Any, links: LinkReader, member: int, crossing: int, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.links, self.member, self.crossing = links, member, crossing
+        self.bytes_read = 0
+        self._checked: set[int] = set()
+
+    def assemble(self, records: Sequence[int], num_outputs: int) -> CoopStep:
+        """This rank's part of the step of these records."""
+        del num_outputs
+        L, ranks = self.num_layers, self.links.ranks
+        whole = [self._views(i) for i in records]
+        pieces = [cut(record, ranks, self.member, L) for record in whole]
+        found = share(pieces, [self.links.of(i, self.member) for i in records], self.weights, L)
+        x, codes = self._own_features(whole, found)
+        labelled = self.store.num_labelled
+        return CoopStep(
+            x=x,
+            layers=tuple(self._layer(layer, first=i == 0) for i, layer in enumerate(found.layers)),
+            y=self.tensor(found.y.astype(np.int64)),
+            n_id=self.tensor(found.n_id.astype(np.int64)),
+            input_id=self.tensor(found.input_id.astype(np.int64)),
+            batch_size=found.y.size,
+            num_labelled=int(labelled[list(records)].sum()),
+            codes=codes,
+            decoded=self._decoded,
+        )
+
+    def _views(self, i: int) -> Record:
+        """Record `i`, of which only own ranges are read; they are checked when first read."""
+        record = self.store.unchecked(i)
+        size, sums = self.links.read(record, self.member, self.num_layers, check=i not in self._checked)
+        self.bytes_read += size
+        if i not in self._checked:
+            expected = self.links.checksums(i, self.member)[: len(sums)].copy()
+            expected[self.num_layers :, 1] = 0  # edges of the last hop are not read
+            if not np.array_equal(sums, expected):
+                place = self.store.place(i)
+                raise Corrupt(f"{place.path}: rank {self.member}'s rows of record {i} do not match their crc32c")
+            self._checked.add(i)
+        return record
+
+    def _layer(self, layer: Layer, *, first: bool) -> CoopLayer:
+        kept = self.transposes
+        if first and kept == "inner":  # no gradient goes through the features
+            kept = "none"
+        return CoopLayer(
+            adj=self.turned(layer.matrix, kept),
+            own=layer.own,
+            send=self.tensor(layer.send),
+            sent=layer.sent.tolist(),
+            received=layer.received.tolist(),
+        )
+
+    def _own_features(self, whole: Sequence[Record], found: Share) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """(feature rows f[n, D], their codes u1[n, row_bytes] where those cross) of the own nodes of a share."""
+        codec, n = self.store.codec, found.n_id.size
+        x = torch.empty((n, codec.num_features), dtype=torch.float32, pin_memory=self.transfer.pin)
+        crosses = codec.row_bytes is not None and codec.row_bytes <= self.crossing and self.transfer.device.type == "cpu"
+        codes: NDArray[np.uint8] | None = np.empty((n, codec.row_bytes), np.uint8) if crosses else None  # type: ignore[arg-type]
+        for record, rows in zip(whole, found.rows, strict=True):
+            if self.store.gathers:
+                pointer, part = self.store.codes_of(found.n_id[rows])
+            else:
+                hops = min(len(record.num_sampled_nodes), self.num_layers + 1)
+                mine = owned(record.block_ptr, self.links.ranks, self.member).head(hops)
+                part, pointer = own_codes(record, mine)
+            decode(codec, part, pointer, out=x.numpy(), rows=rows.astype(np.int32))
+            if codes is not None:
+                codes[rows] = part
+        return self.transfer.moved(x).to(self.dtype), None if codes is None else torch.from_numpy(codes)
+
+    def _decoded(self, codes: torch.Tensor) -> torch.Tensor:
+        return torch.from_numpy(decode(self.store.codec, codes.numpy())).to(self.dtype)

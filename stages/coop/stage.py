@@ -1,0 +1,122 @@
+"""Exchange as a stage: who reads which rows of whom, for one packed split and one number of ranks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from stages.errors import BadInput
+from stages.stage import Cost, Shard, Stage
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from stages.pack.record import Record
+    from stages.stage import Facts, Inputs, Reader, Writer
+
+__all__ = ["STAGE", "Params"]
+
+
+@dataclass(frozen=True)
+class Params:
+    """Resolved parameters.
+
+    Attributes
+    ----------
+    ranks : processes that share one model's training.
+    """
+
+    ranks: int
+
+
+def resolve(values: Mapping[str, Any], facts: Mapping[str, Facts]) -> Params:
+    """Check the number of ranks."""
+    del facts
+    ranks = int(values["train.ranks"])
+    if ranks < 1:
+        raise BadInput(f"train.ranks: expected at least 1, found {ranks}", fix="--set train.ranks=1")
+    return Params(ranks)
+
+
+def _files(inputs: Inputs) -> list[str]:
+    return sorted(n for n in inputs["records"].names() if n.endswith(".arrow") and not n.endswith(".index.arrow"))
+
+
+def shards(params: Params, inputs: Inputs) -> Sequence[Shard]:
+    """One for each packed file."""
+    del params
+    from stages.pack.index import read_index
+
+    found, first = [], 0
+    for name in _files(inputs):
+        index = read_index(inputs["records"].path(f"{name.removesuffix('.arrow')}.index.arrow"))
+        found.append(Shard(name.removesuffix(".arrow"), first, first + len(index.offset)))
+        first += len(index.offset)
+    return found
+
+
+def run(params: Params, inputs: Inputs, shard: Shard, writer: Writer) -> dict[str, Any]:
+    """Links of the records of one packed file; counts of what ranks read, exchange and would read alone."""
+    import pyarrow as pa
+
+    from stages.coop.artifact import link_batch, link_schema
+    from stages.coop.links import links
+    from stages.coop.piece import bounds, checksums, owned
+
+    read: Any = inputs["records"]  # the pipeline's reader of a packed split
+    records: Sequence[Record] = read.batches(layers=1, prefetch=0).store
+    ranks = params.ranks
+    rows, received = np.zeros(ranks, np.int64), 0
+    schema = link_schema(ranks, weighted=bool(inputs["records"].facts["weighted"]))
+    with (
+        pa.OSFile(str(writer.path(f"{shard.name}.arrow")), "wb") as sink,
+        pa.ipc.new_file(sink, schema) as file,
+    ):
+        for i in range(shard.start, shard.stop):
+            record = records[i]
+            hops = len(record.num_sampled_nodes)
+            mine = [owned(record.block_ptr, ranks, rank) for rank in range(ranks)]
+            found = links(record, ranks)
+            file.write_batch(link_batch(schema, found, [checksums(record, m, hops, hops) for m in mine]))
+            rows += np.diff(bounds(record.block_ptr, ranks)).sum(0)
+            received += sum(link.level.size for link in found)
+            writer.progress(i + 1 - shard.start, shard.stop - shard.start)
+    return {"records": shard.stop - shard.start, "rows": rows.tolist(), "received": received}
+
+
+def finish(params: Params, inputs: Inputs, outputs: Mapping[str, Reader], writer: Writer) -> dict[str, Any]:
+    """Facts: rows each rank owns, rows that cross for the deepest model, over all records."""
+    del writer
+    parts = [outputs[name].facts for name in sorted(outputs)]
+    return {
+        "ranks": params.ranks,
+        "split": inputs["records"].facts["split"],
+        "records_of_shards": [int(part["records"]) for part in parts],
+        "rows": np.sum([part["rows"] for part in parts], axis=0).tolist(),
+        "received": sum(int(part["received"]) for part in parts),
+    }
+
+
+def cost(params: Params, facts: Mapping[str, Facts]) -> Cost:
+    """A record and its links: 4 (ids), 1 (levels) and 8 (places) bytes a node for each rank; 10 bytes a row that crosses."""
+    packed = facts["records"]
+    rows, most = int(packed["rows"]), int(packed["max_rows"])
+    written = 10 * rows * min(params.ranks - 1, 4) // 2 + 4096
+    return Cost(read=int(packed["bytes"]), written=written, peak=(64 << 20) + most * (32 * params.ranks + 64))
+
+
+STAGE: Stage[Params] = Stage(
+    name="exchange",
+    version=1,
+    exact=True,
+    params=Params,
+    roles=("records",),
+    reads=("train.ranks",),
+    resolve=resolve,
+    shards=shards,
+    run=run,
+    finish=finish,
+    cost=cost,
+)

@@ -1,0 +1,134 @@
+"""One process of several that train together, for tests: runs every case of a file and writes what its rank found."""
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import distributed
+from torch.nn import functional
+
+from pipeline.cooperative import CooperativeSteps
+from pipeline.records import Records
+from stages.coop.artifact import LinkReader
+from stages.coop.exchange import forward
+from stages.train.model import build_model
+from stages.train.trainer import _adam
+
+MODELS = ("gcn", "sage", "gat")
+CONFIG = {"hidden": 8, "num_classes": 4, "layers": 3, "dropout": 0.0, "heads": 2}
+
+
+def model_of(name, features):
+    rules = {"normalization": "sym" if name == "gcn" else "none", "mass": "none", "self_loops": name != "sage"}
+    return build_model({"model": name, "num_features": features, **CONFIG, **rules}, seed=3).double()
+
+
+def options(model):
+    config = model.config
+    return {
+        "layers": 3,
+        "adj": model.adj,
+        "normalization": config["normalization"],
+        "mass": config["mass"],
+        "self_loops": config["self_loops"],
+        "transposes": model.transposes,
+        "dtype": torch.float64,
+        "shuffle": False,
+        "prefetch": 0,
+    }
+
+
+def loss_of(logits, y, labelled):
+    return functional.cross_entropy(logits, y, ignore_index=-1, reduction="sum") / max(1, labelled)
+
+
+def gradient(model):
+    return torch.cat([p.grad.flatten() if p.grad is not None else torch.zeros(p.numel()).double() for p in model.parameters()])
+
+
+def run_case(case, rank, group):
+    """Loss and gradient of the first step, exchanged rows, outputs and parameters after three Adam steps."""
+    ranks = case["ranks"]
+    records = Records(case["packed"])
+    links = LinkReader([Path(p) for p in case["links"]], np.array(case["first"]), ranks)
+    model = model_of(case["model"], records.codec.num_features)
+    steps = CooperativeSteps(
+        records,
+        store_key="0" * 32,
+        split="train",
+        per_step=case["per_step"],
+        links=links,
+        member=rank,
+        crossing=case["crossing"],
+        **options(model),
+    )
+    adam = _adam(model, argparse(lr=1e-2, weight_decay=1e-3))
+    found = {}
+    for i, step in enumerate(steps):
+        if i == 3:
+            break
+        logits = forward(model, step, group)
+        loss = loss_of(logits, step.y, step.num_labelled)
+        adam.zero_grad(set_to_none=True)
+        loss.backward()
+        flat = gradient(model)
+        total = loss.detach().reshape(1).clone()
+        distributed.all_reduce(total, group=group)
+        distributed.all_reduce(flat, group=group)
+        if i == 0:
+            found |= {"loss": total.numpy(), "grad": flat.numpy(), "ids": step.input_id.numpy(), "n_id": step.n_id.numpy()}
+            found |= {"logits": logits.detach().numpy(), "received": np.array([sum(layer.received) for layer in step.layers])}
+        at = 0
+        for p in model.parameters():
+            p.grad = flat[at : at + p.numel()].view_as(p).clone()
+            at += p.numel()
+        adam.step()
+    found["bytes"] = np.array(steps.bytes_read)
+    found["params"] = torch.cat([p.detach().flatten() for p in model.parameters()]).numpy()
+    return found
+
+
+def argparse(**values):
+    return type("Params", (), values)
+
+
+def adjoint(rank, ranks, group):
+    """<A x, y> and <x, A^T y> summed over ranks, for random uneven exchanges that leave ranks out."""
+    from stages.coop.exchange import exchange
+
+    rng = np.random.default_rng(7)
+    counts = rng.integers(0, 5, (ranks, ranks)) * (rng.random((ranks, ranks)) < 0.7)
+    np.fill_diagonal(counts, 0)
+    own = 6 * (rank != ranks - 1) + 1
+    mine = np.random.default_rng(100 + rank)
+    layer = type("Layer", (), {})()
+    layer.send = torch.from_numpy(mine.integers(0, own, int(counts[rank].sum())))
+    layer.sent, layer.received = counts[rank].tolist(), counts[:, rank].tolist()
+    x = torch.from_numpy(mine.normal(size=(own, 3))).requires_grad_()
+    y = torch.from_numpy(mine.normal(size=(sum(layer.received), 3)))
+    out = exchange(x, layer, group)
+    (out * y).sum().backward()
+    both = torch.stack([(out.detach() * y).sum(), (x.detach() * x.grad).sum()])
+    distributed.all_reduce(both, group=group)
+    return both.numpy()
+
+
+def main(folder, rank, world):
+    folder = Path(folder)
+    torch.set_num_threads(1)
+    distributed.init_process_group("gloo", store=distributed.FileStore(str(folder / "store"), world), rank=rank, world_size=world)
+    groups = {n: distributed.new_group(list(range(n))) for n in range(1, world + 1)}
+    for name, case in json.loads((folder / "cases.json").read_text()).items():
+        if rank < case["ranks"]:
+            np.savez(folder / f"{name}.{rank}.npz", **run_case(case, rank, groups[case["ranks"]]))
+    for n in range(2, world + 1):
+        if rank < n:
+            np.savez(folder / f"adjoint{n}.{rank}.npz", both=adjoint(rank, n, groups[n]))
+    distributed.barrier()
+    distributed.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]))

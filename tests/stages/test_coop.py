@@ -1,0 +1,193 @@
+"""Cooperative steps equal those of one process: losses, gradients, parameters after Adam, rows and bytes."""
+
+import json
+import os
+import subprocess
+import sys
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from pipeline.records import Records
+from pipeline.stream import Steps
+from stages.coop.links import links
+from stages.coop.piece import bounds, cut, owned
+from stages.coop.stage import STAGE, Params
+from stages.errors import BadInput
+from stages.pack.join import join
+from stages.train.trainer import _adam
+from tests.coop_ranks import MODELS, argparse, gradient, loss_of, model_of, options
+from tests.memory import run_stage
+from tests.packs import packed
+
+WORLD = 4
+ROOT = Path(__file__).resolve().parents[2]
+PARTITIONS = ("random", "skewed", "one")
+KINDS = {
+    "plain": {},
+    "directed": {"directed": True, "weighted": True},
+    "sparse": {"binary": True, "features": 40},
+    "empty": {"records": {"outputs": 7, "records": 3, "aux": 5}},
+}
+
+
+def partitioned(root, how, **kind):
+    """A pack whose blocks are random, of very different sizes, or all but one empty."""
+    import tests.packs as packs
+
+    plain = packs.partition_reader
+
+    def chosen(num_nodes, parts=8, seed=0):
+        reader = plain(num_nodes, parts, seed)
+        draw = np.random.default_rng(5).random(num_nodes)
+        if how == "skewed":
+            reader.arrays["part"] = np.where(draw < 0.9, 0, 7).astype(np.int32)
+        if how == "one":
+            reader.arrays["part"] = np.full(num_nodes, 5, np.int32)
+        return reader
+
+    packs.partition_reader = chosen
+    try:
+        reader, _ = packed(root, **kind)
+    finally:
+        packs.partition_reader = plain
+    reader.batches = partial(Steps.from_reader, reader)
+    return reader
+
+
+@pytest.fixture(scope="module")
+def ran(tmp_path_factory):
+    """(cases, folder of what every rank found)."""
+    folder = tmp_path_factory.mktemp("coop")
+    cases = {}
+    for how in PARTITIONS:
+        for kind, kwargs in KINDS.items():
+            if how != "random" and kind in ("sparse", "directed"):
+                continue
+            reader = partitioned(folder / f"{how}-{kind}", how, **kwargs)
+            for ranks in (1, 2, 3, 4):
+                linked = run_stage(STAGE, Params(ranks), {"records": reader}, folder / f"{how}-{kind}-{ranks}")
+                for model in MODELS:
+                    for per_step, crossing in ((1, 0), (2, 1 << 20)):
+                        cases[f"{how}-{kind}-{model}-{ranks}-{per_step}"] = {
+                            "packed": [str(p) for p in Records.from_reader(reader).paths],
+                            "links": [str(linked.path(n)) for n in linked.names()],
+                            "first": np.concatenate([[0], np.cumsum(linked.facts["records_of_shards"])]).tolist(),
+                            "ranks": ranks,
+                            "model": model,
+                            "per_step": per_step,
+                            "crossing": crossing,
+                        }
+    (folder / "cases.json").write_text(json.dumps(cases))
+    env = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "tests.coop_ranks", str(folder)]
+    ranks = [
+        subprocess.Popen([*command, str(r), str(WORLD)], env=env, cwd=ROOT, stderr=subprocess.PIPE) for r in range(WORLD)
+    ]
+    ends = [(rank.communicate(timeout=300)[1], rank.returncode) for rank in ranks]
+    first = [error.decode()[-3000:] for error, code in ends if code and b"closed by peer" not in error]
+    assert not first and not any(code for _, code in ends), "\n".join(first)
+    return cases, folder
+
+
+def alone(case):
+    """Loss, gradient and logits of the first step and parameters after three, by one process on whole steps."""
+    records = Records(case["packed"])
+    model = model_of(case["model"], records.codec.num_features)
+    steps = Steps(records, store_key="0" * 32, split="train", per_step=case["per_step"], **options(model))
+    adam = _adam(model, argparse(lr=1e-2, weight_decay=1e-3))
+    found = {}
+    for i, step in enumerate(steps):
+        if i == 3:
+            break
+        logits = model(step.x, step.adjs)
+        loss = loss_of(logits, step.y, int((step.y >= 0).sum()))
+        adam.zero_grad(set_to_none=True)
+        loss.backward()
+        if i == 0:
+            found |= {"loss": loss.detach().numpy(), "grad": gradient(model).numpy(), "ids": step.input_id.numpy()}
+            found |= {"logits": logits.detach().numpy(), "n_id": step.n_id.numpy()}
+        adam.step()
+    found["params"] = torch.cat([p.detach().flatten() for p in model.parameters()]).numpy()
+    return found
+
+
+def test_losses_gradients_and_parameters_equal_those_of_one_process(ran):
+    cases, folder = ran
+    assert len(cases) == 8 * 4 * 3 * 2
+    expected = {}
+    for name, case in cases.items():
+        same = (tuple(case["packed"]), case["model"], case["per_step"])
+        if same not in expected:
+            expected[same] = alone(case)
+        one = expected[same]
+        assert np.abs(one["grad"]).max() > 1e-3
+        ranks = [np.load(folder / f"{name}.{rank}.npz") for rank in range(case["ranks"])]
+        for found in ranks:
+            np.testing.assert_allclose(found["loss"][0], one["loss"], rtol=0, atol=1e-12, err_msg=name)
+            np.testing.assert_allclose(found["grad"], one["grad"], rtol=0, atol=1e-12, err_msg=name)
+            np.testing.assert_allclose(found["params"], one["params"], rtol=0, atol=1e-10, err_msg=name)
+            np.testing.assert_array_equal(found["params"], ranks[0]["params"])
+        assert sorted(np.concatenate([found["n_id"] for found in ranks])) == sorted(one["n_id"])
+        ids = np.concatenate([found["ids"] for found in ranks])
+        order = {int(i): k for k, i in enumerate(ids)}
+        logits = np.concatenate([found["logits"] for found in ranks])[[order[int(i)] for i in one["ids"]]]
+        np.testing.assert_allclose(logits, one["logits"], rtol=0, atol=1e-12, err_msg=name)
+
+
+@pytest.mark.parametrize("ranks", [2, 3, 4])
+def test_the_exchange_and_its_gradient_are_adjoint(ran, ranks):
+    for rank in range(ranks):
+        forth, back = np.load(ran[1] / f"adjoint{ranks}.{rank}.npz")["both"]
+        assert abs(forth - back) <= 1e-12 * max(1, abs(forth))
+        assert forth != 0
+
+
+def test_rows_that_cross_are_those_planned(ran):
+    cases, folder = ran
+    for name, case in cases.items():
+        records = Records(case["packed"])
+        deepest = 0
+        for i in range(case["per_step"]):
+            joined = join([records[i]], 3)
+            found = bounds(records[i].block_ptr, case["ranks"])
+            owner = np.concatenate([np.repeat(np.arange(case["ranks"]), np.diff(hop)) for hop in found])
+            row = np.repeat(np.arange(joined.indptr.size - 1), np.diff(joined.indptr))
+            pairs = np.unique(np.stack([owner[row], joined.indices]), axis=1)
+            deepest += int((owner[pairs[1]] != pairs[0]).sum())
+        received = sum(np.load(folder / f"{name}.{rank}.npz")["received"][0] for rank in range(case["ranks"]))
+        assert received == deepest, name
+
+
+@pytest.mark.parametrize("ranks", [1, 2, 3, 4])
+def test_pieces_are_a_partition_and_links_their_two_sides(tmp_path, ranks):
+    reader = partitioned(tmp_path, "random", directed=True, weighted=True)
+    for record in Records.from_reader(reader):
+        pieces, sides = [cut(record, ranks, r) for r in range(ranks)], links(record, ranks)
+        mine = [owned(record.block_ptr, ranks, r).rows for r in range(ranks)]
+        np.testing.assert_array_equal(np.sort(np.concatenate(mine)), np.arange(record.num_nodes))
+        assert sum(piece.indices.size for piece in pieces) == record.num_edges
+        for r, (piece, side) in enumerate(zip(pieces, sides, strict=True)):
+            rows = np.concatenate([mine[r], piece.remote])
+            for i, row in enumerate(mine[r]):
+                span = slice(*piece.indptr[i : i + 2])
+                whole = slice(*record.indptr[row : row + 2])
+                np.testing.assert_array_equal(rows[piece.indices[span]], record.indices[whole])
+                np.testing.assert_array_equal(piece.weight[span], record.weight[whole])
+            np.testing.assert_array_equal(side.deg, record.deg[piece.remote])
+            for p in range(ranks):
+                sent = mine[p][sides[p].send[slice(*sides[p].send_ptr[r : r + 2])]]
+                np.testing.assert_array_equal(sent, piece.remote[slice(*piece.remote_ptr[p : p + 2])])
+                np.testing.assert_array_equal(
+                    sides[p].send_level[slice(*sides[p].send_ptr[r : r + 2])],
+                    side.level[slice(*piece.remote_ptr[p : p + 2])],
+                )
+
+
+def test_more_ranks_than_blocks_are_refused(tmp_path):
+    record = Records.from_reader(partitioned(tmp_path, "random"))[0]
+    with pytest.raises(BadInput, match="expected at most 4, one a block of the packed records, found 5"):
+        bounds(record.block_ptr, 5)
