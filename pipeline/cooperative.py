@@ -12,10 +12,11 @@ import numpy as np
 import torch
 
 from pipeline.stream import Steps
-from stages.coop.piece import cut, own_codes, owned
-from stages.coop.share import share
-from stages.coop.step import CoopLayer, CoopStep
-from stages.errors import Corrupt
+from stages.exchange.piece import cut, own_codes, owned
+from stages.exchange.share import share
+from stages.exchange.step import CoopLayer, CoopStep
+from stages.errors import BadInput, Corrupt
+from stages.exchange.artifact import LinkReader
 from stages.quantize.codec import decode
 
 if TYPE_CHECKING:
@@ -23,9 +24,9 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from stages.coop.artifact import LinkReader
-    from stages.coop.share import Layer, Share
+    from stages.exchange.share import Layer, Share
     from stages.pack.record import Record
+    from stages.stage import Reader
 
 __all__ = ["CooperativeSteps"]
 
@@ -35,7 +36,7 @@ class CooperativeSteps(Steps):
 
     Parameters
     ----------
-    links : of the split, for a number of ranks; see `stages.coop.artifact`.
+    links : of the split, for a number of ranks; see `stages.exchange.artifact`.
     member : this rank. `rank` and `world_size` of `Steps` stay 0 and 1: all ranks take all steps.
     crossing : most bytes of a stored feature row that cross at the first layer as they are; of longer ones the decoded
         or projected row does.
@@ -50,6 +51,21 @@ class CooperativeSteps(Steps):
         self.links, self.member, self.crossing = links, member, crossing
         self.bytes_read = 0
         self._checked: set[int] = set()
+
+    @classmethod
+    def of_rank(cls, reader: Reader, exchange: Reader, order: Reader | None, *, rank: int, **options: Any) -> Any:
+        """One rank's steps of a `pack` artifact, by the `exchange` artifact made for it.
+
+        Raises
+        ------
+        BadInput
+            There is no such rank.
+        """
+        links = LinkReader.from_reader(exchange)
+        if not 0 <= rank < links.ranks:
+            raise BadInput(f"rank: expected 0 <= rank < {links.ranks}, found {rank}")
+        options = {name: value for name, value in options.items() if name not in ("hag", "coded")}
+        return cls.from_reader(reader, order, links=links, member=rank, **options)
 
     def assemble(self, records: Sequence[int], num_outputs: int) -> CoopStep:
         """This rank's part of the step of these records."""

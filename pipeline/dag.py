@@ -32,6 +32,7 @@ STAGES: dict[str, Stage[Any]] = {
         "quantize",
         "hag",
         "pack",
+        "exchange",
         "warmup",
         "train",
         "soup",
@@ -110,6 +111,9 @@ def build(recipe: Recipe) -> list[Node]:
         advice = {} if sharing == "never" else {"hag": "hag"}
         nodes.append(replace(_node(f"pack:{split}", "pack", packed, split=split), advice=MappingProxyType(advice)))
     read = {"train": "pack:train", "valid": "pack:valid", "order": "order"}
+    if recipe.train.ranks > 1:
+        nodes.append(_node("exchange", "exchange", {"records": "pack:train"}))
+        read["exchange"] = "exchange"
     if recipe.train.warmup > 0:
         nodes.append(_node("warmup", "warmup", read))
         read = {**read, "start": "warmup"}

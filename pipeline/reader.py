@@ -162,8 +162,17 @@ class ArtifactReader(PayloadReader):
             )
         return found
 
-    def batches(self, order: ArtifactReader | None = None, **options: Any) -> Any:
-        """Training steps of this packed split; see `pipeline.stream.Steps`."""
+    def batches(
+        self, order: ArtifactReader | None = None, *, exchange: ArtifactReader | None = None, **options: Any
+    ) -> Any:
+        """Training steps of this packed split; see `pipeline.stream.Steps`.
+
+        With an artifact of stage `exchange` made for it: one rank's part of each; see `pipeline.cooperative`.
+        """
+        if exchange is not None:
+            from pipeline.cooperative import CooperativeSteps
+
+            return CooperativeSteps.of_rank(self, exchange, order, **options)
         from pipeline.stream import Steps
 
         return Steps.from_reader(self, order=order, **options)

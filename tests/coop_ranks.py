@@ -11,8 +11,8 @@ from torch.nn import functional
 
 from pipeline.cooperative import CooperativeSteps
 from pipeline.records import Records
-from stages.coop.artifact import LinkReader
-from stages.coop.exchange import forward
+from stages.exchange.artifact import LinkReader
+from stages.exchange.forward import forward
 from stages.train.model import build_model
 from stages.train.trainer import _adam
 
@@ -96,7 +96,7 @@ def argparse(**values):
 
 def adjoint(rank, ranks, group):
     """<A x, y> and <x, A^T y> summed over ranks, for random uneven exchanges that leave ranks out."""
-    from stages.coop.exchange import exchange
+    from stages.exchange.forward import exchange
 
     rng = np.random.default_rng(7)
     counts = rng.integers(0, 5, (ranks, ranks)) * (rng.random((ranks, ranks)) < 0.7)

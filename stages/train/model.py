@@ -86,6 +86,10 @@ class Model(nn.Module):
         assert isinstance(x, Tensor)  # there is a layer at least
         return x
 
+    def crossing(self, num_features: int) -> int:
+        """Values of a row that ranks exchange at the first layer: what `project` makes of it."""
+        return num_features
+
     def project(self, i: int, x: Tensor | Coded) -> Tensor | Coded:
         """What layer `i` computes of each node alone, before any edge."""
         return cast("Conv", self.convs[i]).project(x)
@@ -139,6 +143,10 @@ class GAT(Model):
         super().__init__(config)
         self.adj = "plain+loops" if config.get("self_loops", True) else "plain"
         self.transposes = "places"
+
+    def crossing(self, num_features: int) -> int:
+        del num_features
+        return int(cast("GATConv", self.convs[0]).lin.weight.shape[0])
 
     def conv(self, in_dim: int, out_dim: int, *, last: bool) -> Conv:
         return GATConv(in_dim, out_dim, self.heads, concat=not last)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
@@ -13,8 +13,11 @@ from stages.train.factory import source_digest
 from stages.train.ranges import factor, varied_odds
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
+
+    from stages.exchange.team import Team
+    from stages.train.trainer import Result
 
 __all__ = [
     "NAMES",
@@ -35,9 +38,12 @@ __all__ = [
 NAMES = ("gcn", "sage", "gat", "gin")
 """Models of stockpot, `stages.train.model.MODELS`; any other name is package.module:factory."""
 
+SHARED = ("gcn", "sage", "gat")
+"""Models that several ranks train together."""
+
 TORCH_BYTES = 320 << 20  # torch, numba and their libraries in one process
 _PREFETCH = 2
-_NOT_MODEL = ("index", "warmup", "ema", "norm", "precision", "holdout")
+_NOT_MODEL = ("index", "warmup", "ema", "norm", "precision", "holdout", "ranks")
 """Of `Params`, what no factory is told: it is the same for the models of one soup, or of the training alone."""
 
 
@@ -58,6 +64,7 @@ class Params:
     norm : inside gin's convolutions: "batch"; nothing for other models.
     precision : of a training step's dense products: "fp32" or "bf16".
     holdout : share of the validation outputs that early stop does not look at: they are for souping.
+    ranks : processes that train the model together, each reading and computing the rows it owns of every step.
     """
 
     model: str
@@ -83,6 +90,7 @@ class Params:
     norm: str = added("")
     precision: str = added("fp32")
     holdout: float = added(0.0)
+    ranks: int = added(1)
 
 
 def resolve(recipe: Mapping[str, Any], facts: Mapping[str, Facts]) -> Params:
@@ -95,9 +103,10 @@ def resolve(recipe: Mapping[str, Any], facts: Mapping[str, Facts]) -> Params:
             f"train.model: expected {', '.join(NAMES)} or package.module:factory, found {model!r}",
             fix="--set train.model=gcn",
         )
-    if ranks != 1:
+    if ranks > 1 and model not in SHARED:
+        why = "its batch norm needs all rows of a step" if model == "gin" else "what it computes of a row is not known"
         raise BadInput(
-            f"train.ranks: several ranks for one model are not available in this version; expected 1, found {ranks}",
+            f"train.ranks: {ranks} ranks train {', '.join(SHARED)} together, found {model}: {why}",
             fix="--set train.ranks=1",
         )
     for name, least in (
@@ -109,6 +118,7 @@ def resolve(recipe: Mapping[str, Any], facts: Mapping[str, Facts]) -> Params:
         ("seed", 0),
         ("heads", 1),
         ("warmup", 0),
+        ("ranks", 1),
     ):
         if int(get[name]) < least:
             raise BadInput(f"train.{name}: expected at least {least}, found {get[name]}")
@@ -162,6 +172,7 @@ def resolve(recipe: Mapping[str, Any], facts: Mapping[str, Facts]) -> Params:
         norm="batch" if model == "gin" else "",
         precision=str(get["precision"]),
         holdout=checked_holdout(float(recipe["soup.holdout"])),
+        ranks=ranks,
     )
 
 
@@ -230,41 +241,19 @@ def trained(
     params: Params, inputs: Inputs, writer: Writer, *, start: Path | None = None, warmup: Path | None = None
 ) -> dict[str, Any]:
     """Train on packed records, write `model.safetensors` and `history.json`, return the facts; see `trainer.train`."""
-    from stages.train.evaluate import open_steps
-    from stages.train.holdout import Outputs
-    from stages.train.model import build_model, save_model
-    from stages.train.trainer import train
+    from stages.train.model import save_model
 
     packed = inputs["train"].facts
-    config = model_config(params, packed)
-    model = build_model(config, params.seed)
-    train_steps = open_steps(
-        inputs["train"],
-        model,
-        training=True,
-        per_step=params.per_step,
-        order=inputs.get("order"),
-        shuffle=True,
-        seed=params.seed + params.index,
-        prefetch=_PREFETCH,
-        device=params.device,
-    )
-    valid_steps = open_steps(inputs["valid"], model, shuffle=False, prefetch=_PREFETCH, device=params.device)
-    if params.holdout:
-        valid_steps = Outputs(valid_steps, params.holdout, held=False)
+    folder, threads = writer.scratch(), max(1, writer.threads // params.ranks)
+    options = {"params": params, "folder": folder, "threads": threads, "start": start, "warmup": warmup}
+    if params.ranks == 1:
+        result = fitted(None, inputs, writer.progress, **options)
+    else:
+        from stages.exchange.team import led
+
+        with led(params.ranks, fitted, inputs, device=params.device, **options) as team:
+            result = fitted(team, inputs, writer.progress, **options)
     identity = {role: inputs[role].digest for role in sorted(inputs)}
-    result = train(
-        params,
-        config,
-        train_steps,
-        valid_steps,
-        writer.scratch(),
-        writer.threads,
-        writer.progress,
-        identity,
-        start=start,
-        warmup=warmup,
-    )
     facts = {
         "seed": params.seed + params.index,
         "index": params.index,
@@ -285,6 +274,63 @@ def trained(
     writer.note("seconds_per_epoch", result.seconds / max(1, len(result.history)))
     writer.note("remarks", result.words)
     return facts
+
+
+def fitted(
+    team: Team | None,
+    inputs: Inputs,
+    report: Callable[[int, int, str], None] | None = None,
+    *,
+    params: Params,
+    folder: Path,
+    threads: int,
+    start: Path | None,
+    warmup: Path | None,
+) -> Result:
+    """Train on packed records, alone or as one rank of a team; see `trainer.train`."""
+    from stages.train.evaluate import open_steps
+    from stages.train.holdout import Outputs
+    from stages.train.model import build_model
+    from stages.train.trainer import train
+
+    config = model_config(params, inputs["train"].facts)
+    model = build_model(config, params.seed)
+    if team is not None and params.device != "cpu":
+        params = replace(params, device=f"cuda:{team.rank}")
+    share = {} if team is None else {"exchange": inputs["exchange"], "rank": team.rank}
+    train_steps = open_steps(
+        inputs["train"],
+        model,
+        training=True,
+        per_step=params.per_step,
+        order=inputs.get("order"),
+        shuffle=True,
+        seed=params.seed + params.index,
+        prefetch=_PREFETCH,
+        device=params.device,
+        **share,
+    )
+    part = {} if team is None else {"rank": team.rank, "world_size": team.size}
+    valid_steps = open_steps(inputs["valid"], model, shuffle=False, prefetch=_PREFETCH, device=params.device, **part)
+    if params.holdout:
+        valid_steps = Outputs(valid_steps, params.holdout, held=False)
+    return train(
+        params,
+        config,
+        train_steps,
+        valid_steps,
+        folder,
+        threads,
+        report or _unheard,
+        {role: inputs[role].digest for role in sorted(inputs)},
+        start=start,
+        warmup=warmup,
+        team=team,
+    )
+
+
+def _unheard(done: int, total: int, text: str) -> None:
+    """Progress of a rank that nobody listens to."""
 
 
 def model_config(params: Params, packed: Facts) -> dict[str, Any]:
@@ -356,6 +402,9 @@ def cost(params: Params, facts: Mapping[str, Facts]) -> Cost:
     weights = parameter_bytes(params, train)
     # Weights, gradients, two moments, the best weights, and one copy of all in a checkpoint being written; the average.
     peak = TORCH_BYTES + step + (12 + 4 * bool(params.ema)) * weights
+    if params.ranks > 1:
+        # A process for every rank; what they receive comes on top of what they own, at worst every row for every rank.
+        peak = params.ranks * (TORCH_BYTES + step + (12 + 4 * bool(params.ema)) * weights)
     read = sum(int(split["bytes"]) + int(split.get("gather_bytes", 0)) for split in (train, valid))
     return Cost((params.epochs - params.warmup) * read, weights, peak)
 
@@ -365,7 +414,7 @@ STAGE = Stage(
     version=1,
     exact=False,
     params=Params,
-    roles=("train", "valid", "order", "start"),
+    roles=("train", "valid", "order", "start", "exchange"),
     reads=(
         "train.model",
         "train.per_step",

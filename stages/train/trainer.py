@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
+    from stages.exchange.step import CoopStep
+    from stages.exchange.team import Team
     from stages.step import Step
     from stages.train.model import Network
     from stages.train.stage import Params
@@ -69,6 +71,7 @@ def train(
     *,
     start: Path | None = None,
     warmup: Path | None = None,
+    team: Team | None = None,
 ) -> Result:
     """Train one ingredient, or the epochs that all ingredients share.
 
@@ -84,6 +87,7 @@ def train(
     identity : what the training is made from (digests of its inputs), so that no other checkpoint is taken up.
     start : file of a warm-up: the training goes on after its epochs, with its weights and moments.
     warmup : train only the first `params.warmup` epochs, and write to this file what ingredients start from.
+    team : ranks that train the model together, of which this is one; the steps are its part of theirs.
 
     Raises
     ------
@@ -109,12 +113,14 @@ def train(
     words += checked(params.precision, params.device)
     with settings(progress.threads):
         until = params.epochs if warmup is None else params.warmup
-        best = _epochs(params, until, model, adam, progress, kept, train_steps, valid_steps, folder, report, identity)
+        best = _epochs(
+            params, until, model, adam, progress, kept, train_steps, valid_steps, folder, report, identity, team
+        )
     assert progress.best is not None
     last = {"epoch": progress.epoch, "rate": progress.rate / params.lr}
     if warmup is None:
         model.load_state_dict(best)
-    else:
+    elif team is None or team.rank == 0:
         checkpoint.save_start(warmup, last, model, adam)
     return Result(model.eval(), init_digest, progress.best, progress.history, progress.seconds, words)
 
@@ -145,6 +151,7 @@ def _epochs(
     folder: Path,
     report: Callable[[int, int, str], None],
     identity: Mapping[str, Any],
+    team: Team | None,
 ) -> dict[str, Tensor]:
     plateau = torch.optim.lr_scheduler.ReduceLROnPlateau(adam, min_lr=PLATEAU_FLOOR * params.lr, **PLATEAU)  # type: ignore[arg-type]
     if progress.plateau is not None:
@@ -159,6 +166,8 @@ def _epochs(
     text = ""
 
     def save() -> None:
+        if team is not None and team.rank > 0:
+            return
         progress.seconds = before + time.perf_counter() - started
         progress.rate = _rate(adam)
         weights = {"best": best} if ema is None else {"best": best, "ema": ema.state}
@@ -175,15 +184,19 @@ def _epochs(
             done = int(progress.loader["step"])
         model.train()
         for step in train_steps:
-            found = _step(model, adam, step, epoch, done, params.precision)
+            now = time.perf_counter()
+            due = now - last_saved > CHECKPOINT_EVERY_S and done + 1 < per_epoch
+            if team is None:
+                found = _step(model, adam, step, epoch, done, params.precision)
+            else:
+                found, due = _team_step(team, params, model, adam, step, epoch, done, due=due)
             done += 1
             if ema is not None:
                 ema.update(model)
             progress.loss_sum += found.loss_sum
             progress.correct += found.correct
             progress.labelled += found.labelled
-            now = time.perf_counter()
-            if now - last_saved > CHECKPOINT_EVERY_S and done < per_epoch:
+            if due:
                 progress.loader = train_steps.state_dict()
                 save()
                 last_saved = now
@@ -192,6 +205,8 @@ def _epochs(
                 last_report = now
         with nullcontext() if ema is None else ema.used_by(model):
             valid = evaluate(model, valid_steps)
+        if team is not None:
+            valid, _ = team.total(valid)
         _check_labels(progress, valid)
         row = _row(epoch, _rate(adam), Score(progress.correct, progress.labelled, progress.loss_sum), valid)
         progress.history.append(row)
@@ -219,16 +234,50 @@ def _step(model: Network, adam: torch.optim.Adam, step: Step, epoch: int, index:
         logits = model(step.x, step.adjs).float()
     loss = functional.cross_entropy(logits, step.y, ignore_index=-1, reduction="sum")
     found = count(logits.detach(), step.y, float(loss.detach()))
+    _check_loss(found, adam, epoch, index)
+    adam.zero_grad(set_to_none=True)
+    (loss / max(1, found.labelled)).backward()
+    adam.step()
+    return found
+
+
+def _team_step(
+    team: Team,
+    params: Params,
+    model: Network,
+    adam: torch.optim.Adam,
+    step: CoopStep,
+    epoch: int,
+    index: int,
+    *,
+    due: bool,
+) -> tuple[Score, bool]:
+    """One step of all ranks: (score of all of it, whether rank 0 wants a checkpoint after it).
+
+    The loss of a rank is the sum over its outputs over the number of all; gradients are added (arXiv 2310.12403).
+    """
+    assert model.generator is not None
+    # Of its own on every rank, and of the step alone: a resumed training draws what it would have drawn.
+    model.generator.manual_seed(hash((params.seed + params.index, epoch, index, team.rank)) & (2**63 - 1))
+    with products(params.precision, step.y.device):
+        logits = team.forward(model, step).float()
+    loss = functional.cross_entropy(logits, step.y, ignore_index=-1, reduction="sum")
+    found, due = team.total(count(logits.detach(), step.y, float(loss.detach())), flag=due)
+    _check_loss(found, adam, epoch, index)
+    adam.zero_grad(set_to_none=True)
+    (loss / max(1, step.num_labelled)).backward()
+    team.add_gradients(model)
+    adam.step()
+    return found, due
+
+
+def _check_loss(found: Score, adam: torch.optim.Adam, epoch: int, index: int) -> None:
     if not math.isfinite(found.loss_sum):
         rate = _rate(adam)
         raise StockpotError(
             f"train: epoch {epoch}, step {index}: expected a finite loss, found {found.loss_sum} at lr {rate:g}",
             fix=f"--set train.lr={rate / 10:g}",
         )
-    adam.zero_grad(set_to_none=True)
-    (loss / max(1, found.labelled)).backward()
-    adam.step()
-    return found
 
 
 def _adam(model: Network, params: Params) -> torch.optim.Adam:

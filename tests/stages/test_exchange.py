@@ -13,9 +13,9 @@ import torch
 
 from pipeline.records import Records
 from pipeline.stream import Steps
-from stages.coop.links import links
-from stages.coop.piece import bounds, cut, owned
-from stages.coop.stage import STAGE, Params
+from stages.exchange.links import links
+from stages.exchange.piece import bounds, cut, owned
+from stages.exchange.stage import STAGE, Params
 from stages.errors import BadInput
 from stages.pack.join import join
 from stages.train.trainer import _adam

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from stages.coop.piece import needs, owned
+from stages.exchange.piece import needs, owned
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

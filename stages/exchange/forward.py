@@ -13,7 +13,7 @@ from torch import Tensor, distributed
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from stages.coop.step import CoopLayer, CoopStep
+    from stages.exchange.step import CoopLayer, CoopStep
     from stages.train.model import Model
 
 __all__ = ["exchange", "forward"]

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
-from stages.coop.links import Links
-from stages.coop.piece import checksums, owned, read_by
+from stages.exchange.links import Links
+from stages.exchange.piece import checksums, owned, read_by
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from stages.coop.links import Links
-    from stages.coop.piece import Piece
+    from stages.exchange.links import Links
+    from stages.exchange.piece import Piece
     from stages.pack.layers import Weights
 
 __all__ = ["Layer", "Share", "share"]

@@ -61,9 +61,9 @@ def run(params: Params, inputs: Inputs, shard: Shard, writer: Writer) -> dict[st
     """Links of the records of one packed file; counts of what ranks read, exchange and would read alone."""
     import pyarrow as pa
 
-    from stages.coop.artifact import link_batch, link_schema
-    from stages.coop.links import links
-    from stages.coop.piece import bounds, checksums, owned
+    from stages.exchange.artifact import link_batch, link_schema
+    from stages.exchange.links import links
+    from stages.exchange.piece import bounds, checksums, owned
 
     read: Any = inputs["records"]  # the pipeline's reader of a packed split
     records: Sequence[Record] = read.batches(layers=1, prefetch=0).store

@@ -1,0 +1,41 @@
+"""`python -m stages.exchange.member RANK`: one rank of a training, told its job on standard input by who started it."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import sys
+import threading
+from typing import Any
+
+
+def main() -> None:
+    """Read the job, join the others, work; end at once when standard input does."""
+    rank, source = int(sys.argv[1]), sys.stdin.buffer
+    size = int.from_bytes(source.read(8), "little")
+    job = pickle.loads(source.read(size))  # noqa: S301 - from the process that started this one
+    threading.Thread(target=_with_parent, args=(source,), daemon=True).start()
+    from torch import distributed
+
+    from stages.exchange.team import TIMEOUT, joined
+
+    store = distributed.TCPStore(job["host"], job["port"], job["size"], is_master=False, timeout=TIMEOUT)
+    inputs = {role: reopened(reader) for role, reader in job["inputs"].items()}
+    with joined(rank, job["size"], store, inputs, job["device"]) as team:
+        job["work"](team, inputs=inputs, **job["arguments"])
+
+
+def reopened(reader: Any) -> Any:
+    """The artifact that stands under the same path where this rank runs."""
+    manifest = reader.root / "manifest.json"
+    return type(reader)(reader.root, json.loads(manifest.read_bytes())) if manifest.exists() else reader
+
+
+def _with_parent(source: object) -> None:
+    source.read()  # type: ignore[attr-defined]
+    os._exit(1)
+
+
+if __name__ == "__main__":
+    main()
