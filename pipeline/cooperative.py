@@ -6,6 +6,7 @@ hand out the same steps; none of them talks to another before the model does.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,7 +18,7 @@ from stages.exchange.share import share
 from stages.exchange.step import CoopLayer, CoopStep
 from stages.errors import BadInput, Corrupt
 from stages.exchange.artifact import LinkReader
-from stages.quantize.codec import decode
+from stages.quantize.codec import add_further, decode
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -118,18 +119,25 @@ class CooperativeSteps(Steps):
         """(feature rows f[n, D], their codes u1[n, row_bytes] where those cross) of the own nodes of a share."""
         codec, n = self.store.codec, found.n_id.size
         x = torch.empty((n, codec.num_features), dtype=torch.float32, pin_memory=self.transfer.pin)
-        crosses = codec.row_bytes is not None and codec.row_bytes <= self.crossing and self.transfer.device.type == "cpu"
+        crosses = (
+            codec.row_bytes is not None
+            and codec.row_bytes <= self.crossing
+            and codec.further is None
+            and self.transfer.device.type == "cpu"
+        )
         codes: NDArray[np.uint8] | None = np.empty((n, codec.row_bytes), np.uint8) if crosses else None  # type: ignore[arg-type]
         for record, rows in zip(whole, found.rows, strict=True):
+            part: Any
             if self.store.gathers:
-                pointer, part = self.store.codes_of(found.n_id[rows])
+                part = self.store.gathered(replace(record, n_id=found.n_id[rows]))
             else:
                 hops = min(len(record.num_sampled_nodes), self.num_layers + 1)
-                mine = owned(record.block_ptr, self.links.ranks, self.member).head(hops)
-                part, pointer = own_codes(record, mine)
-            decode(codec, part, pointer, out=x.numpy(), rows=rows.astype(np.int32))
+                part = own_codes(record, owned(record.block_ptr, self.links.ranks, self.member).head(hops))
+            decode(codec, part.codes, part.code_indptr, out=x.numpy(), rows=rows.astype(np.int32))
+            if codec.further is not None:
+                add_further(codec, part.codes_1, rows[part.codes_1_rows], x.numpy())
             if codes is not None:
-                codes[rows] = part
+                codes[rows] = part.codes
         return self.transfer.moved(x).to(self.dtype), None if codes is None else torch.from_numpy(codes)
 
     def _decoded(self, codes: torch.Tensor) -> torch.Tensor:

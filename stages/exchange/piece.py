@@ -224,15 +224,32 @@ def cut(record: Record, ranks: int, rank: int, layers: int | None = None) -> Pie
     )
 
 
-def own_codes(record: Record, mine: Owned) -> tuple[NDArray[np.uint8], NDArray[np.int32] | None]:
-    """Codes of the own rows, as `stages.quantize.codec.decode` takes them: u1[n, row_bytes], or u1[total] with i4[n + 1]."""
+@dataclass(frozen=True)
+class OwnCodes:
+    """Codes of the own rows, as a `Record` of them would hold them."""
+
+    codes: NDArray[np.uint8]
+    code_indptr: NDArray[np.int32] | None = None
+    codes_1: NDArray[np.uint8] | None = None
+    codes_1_rows: NDArray[np.int32] | None = None
+
+
+def own_codes(record: Record, mine: Owned) -> OwnCodes:
+    """Codes of the own rows of a record that holds codes: those of each hop are contiguous."""
     spans = [slice(int(a), int(b)) for a, b in zip(mine.start, mine.stop, strict=True)]
+    codes_1, rows = None, None
+    if record.codes_1 is not None and record.codes_1_rows is not None:
+        further = [slice(*map(int, np.searchsorted(record.codes_1_rows, (s.start, s.stop)))) for s in spans]
+        base = np.cumsum([0, *mine.sizes])
+        codes_1 = np.concatenate([record.codes_1[f] for f in further])
+        moved = [record.codes_1_rows[f] - s.start + b for f, s, b in zip(further, spans, base, strict=False)]
+        rows = np.concatenate(moved).astype(np.int32)
     pointer = record.code_indptr
     if pointer is None:
-        return np.concatenate([record.codes[span] for span in spans]), None
+        return OwnCodes(np.concatenate([record.codes[span] for span in spans]), None, codes_1, rows)
     codes = np.concatenate([record.codes[int(pointer[s.start]) : int(pointer[s.stop])] for s in spans])
     lengths = np.concatenate([np.diff(pointer[s.start : s.stop + 1]) for s in spans])
-    return codes, np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
+    return OwnCodes(codes, np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32), codes_1, rows)
 
 
 def read_by(record: Record, mine: Owned, hop: int) -> tuple[list[NDArray[Any]], list[NDArray[Any]]]:
@@ -248,6 +265,9 @@ def read_by(record: Record, mine: Owned, hop: int) -> tuple[list[NDArray[Any]], 
         nodes += [pointer[a : b + 1], record.codes[int(pointer[a]) : int(pointer[b])]]
     elif len(record.codes) == record.num_nodes:  # else they are gathered
         nodes.append(record.codes[a:b])
+    if record.codes_1 is not None and record.codes_1_rows is not None:
+        further = slice(*map(int, np.searchsorted(record.codes_1_rows, (a, b))))
+        nodes += [record.codes_1[further], record.codes_1_rows[further]]
     if hop == 0:
         nodes += [record.y[a:b], record.input_id[a:b]]
     first, last = int(record.indptr[a]), int(record.indptr[b])

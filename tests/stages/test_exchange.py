@@ -30,6 +30,7 @@ KINDS = {
     "plain": {},
     "directed": {"directed": True, "weighted": True},
     "sparse": {"binary": True, "features": 40},
+    "tiers": {"codec": "pq2", "tier": (0.3, 2), "features": 8, "nodes": 600},
     "empty": {"records": {"outputs": 7, "records": 3, "aux": 5}},
 }
 
@@ -65,7 +66,7 @@ def ran(tmp_path_factory):
     cases = {}
     for how in PARTITIONS:
         for kind, kwargs in KINDS.items():
-            if how != "random" and kind in ("sparse", "directed"):
+            if how != "random" and kind in ("sparse", "directed", "tiers"):
                 continue
             reader = partitioned(folder / f"{how}-{kind}", how, **kwargs)
             for ranks in (1, 2, 3, 4):
@@ -117,7 +118,7 @@ def alone(case):
 
 def test_losses_gradients_and_parameters_equal_those_of_one_process(ran):
     cases, folder = ran
-    assert len(cases) == 8 * 4 * 3 * 2
+    assert len(cases) == 9 * 4 * 3 * 2
     expected = {}
     for name, case in cases.items():
         same = (tuple(case["packed"]), case["model"], case["per_step"])
