@@ -80,9 +80,12 @@ def parser() -> argparse.ArgumentParser:
         help="keep Dask's performance report in RUNS/NAME/dask-report.html; on a cluster it always is",
     )
 
+    _ranks(run)
+
     plan = _verb(verbs, "plan", _plan, "what run would do: states, bytes, projected memory; builds nothing")
     _recipe(plan)
     plan.add_argument("stages", nargs="*", metavar="STAGE", help="stages or artifacts; default: all")
+    _ranks(plan)
     plan.add_argument("--force", action="append", default=[], metavar="STAGE", help="as if run were given it")
 
     status = _verb(verbs, "status", _status, "which artifacts of a recipe are built, and how far others are")
@@ -145,6 +148,11 @@ def _recipe(
 ) -> None:
     verb.add_argument("recipe", nargs="?" if optional else None, metavar="RECIPE", help=about)
     _overrides(verb, "batches.top_k=32")
+
+
+def _ranks(verb: argparse.ArgumentParser) -> None:
+    about = "processes that train one model together, as train.ranks; under torchrun, its own number"
+    verb.add_argument("--ranks", type=int, metavar="N", help=about)
 
 
 def _overrides(verb: argparse.ArgumentParser, example: str) -> None:
@@ -217,7 +225,7 @@ class _Session:
     """What most verbs need: the recipe, the store, and a planner with its caches."""
 
     def __init__(self, args: argparse.Namespace) -> None:
-        from pipeline import dag
+        from pipeline import dag, ranks
         from pipeline.digests import StatCache
         from pipeline.plan import Planner
         from pipeline.recipe import load
@@ -228,6 +236,7 @@ class _Session:
         overrides = list(args.set)
         if getattr(args, "scheduler", None):
             overrides.append(f"resources.scheduler={json.dumps(args.scheduler)}")
+        overrides += ranks.overrides(getattr(args, "ranks", None))
         self.recipe: Recipe = load(args.recipe, overrides)
         self.store: Store = Store(args.store)
         self.runs: Path = args.runs
@@ -247,6 +256,16 @@ def _print(args: argparse.Namespace, document: Any, text: str) -> None:
 
 
 def _run(args: argparse.Namespace) -> int:
+    from pipeline import ranks
+
+    rank, _ = ranks.place()
+    if rank > 0:
+        return ranks.served(rank)
+    with ranks.serving():
+        return _built(args)
+
+
+def _built(args: argparse.Namespace) -> int:
     session = _Session(args)
     from pipeline.errors import CorruptArtifact
     from pipeline.outputs import built_of, check_writable, result_text, write_outputs

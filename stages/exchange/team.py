@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from stages.stage import Inputs
     from stages.train.model import Model, Network
 
-__all__ = ["JOBS", "Team", "joined", "launched", "led", "launcher_store"]
+__all__ = ["JOBS", "Member", "Team", "joined", "launched", "led", "launcher_store"]
 
 TIMEOUT = timedelta(minutes=10)  # longest that a rank waits for another: kernels are compiled, records first read
 LEAVE_S = 20.0  # for the others to end once rank 0 has
@@ -98,7 +98,7 @@ class Team:
 
 
 @dataclass
-class _Member:
+class Member:
     """One started process, its rank and what it says."""
 
     rank: int
@@ -112,11 +112,22 @@ class _Member:
             return ""
         self.said.seek(0)
         lines = [line for line in self.said.read().decode(errors="replace").splitlines() if line.strip()]
+        lines = [line for line in lines if not line.startswith("[rank")] or lines
         how = f"exit status {code}" if code > 0 else f"killed by {signal.Signals(-code).name}"
         return how + (f" ({lines[-1].strip()[:300]})" if lines else "")
 
 
-def launched(rank: int, job: bytes) -> _Member:
+    def close(self) -> None:
+        """End it where it still runs, and let go of its pipes."""
+        self.process.kill()
+        self.process.wait()
+        if self.process.stdin is not None:
+            with suppress(BrokenPipeError):
+                self.process.stdin.close()
+        self.said.close()
+
+
+def launched(rank: int, job: bytes) -> Member:
     """Start one rank of a job; it ends when this process does."""
     paths = [str(_ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
     said = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the member
@@ -131,7 +142,7 @@ def launched(rank: int, job: bytes) -> _Member:
     with suppress(BrokenPipeError):  # it ended at once: `ending` says how
         process.stdin.write(len(job).to_bytes(8, "little") + job)
         process.stdin.flush()  # and stays open: its end tells the rank that this process is gone
-    return _Member(rank, process, said)
+    return Member(rank, process, said)
 
 
 def launcher_store() -> Any:
@@ -170,7 +181,7 @@ def led(size: int, work: Callable[..., Any], inputs: Inputs, *, device: str, **a
             "arguments": arguments,
         }
     )
-    members: list[_Member] = []
+    members: list[Member] = []
     if outside is None:
         members = [launched(rank, job) for rank in range(1, size)]
     else:
@@ -186,15 +197,10 @@ def led(size: int, work: Callable[..., Any], inputs: Inputs, *, device: str, **a
         raise _lost(members, error) from error
     finally:
         for member in members:
-            member.process.kill()
-            member.process.wait()
-            if member.process.stdin is not None:
-                with suppress(BrokenPipeError):
-                    member.process.stdin.close()
-            member.said.close()
+            member.close()
 
 
-def _lost(members: list[_Member], error: BaseException) -> StockpotError:
+def _lost(members: list[Member], error: BaseException) -> StockpotError:
     """The error of a training whose ranks lost each other."""
     until = time.monotonic() + 2.0
     while time.monotonic() < until and not any(member.ending() for member in members):
