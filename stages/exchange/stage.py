@@ -13,7 +13,6 @@ from stages.stage import Cost, Shard, Stage
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from stages.pack.record import Record
     from stages.stage import Facts, Inputs, Reader, Writer
 
 __all__ = ["STAGE", "Params"]
@@ -66,7 +65,7 @@ def run(params: Params, inputs: Inputs, shard: Shard, writer: Writer) -> dict[st
     from stages.exchange.piece import bounds, checksums, owned
 
     read: Any = inputs["records"]  # the pipeline's reader of a packed split
-    records: Sequence[Record] = read.batches(layers=1, prefetch=0).store
+    records = read.batches(layers=1, prefetch=0).store
     ranks = params.ranks
     rows, received = np.zeros(ranks, np.int64), 0
     schema = link_schema(ranks, weighted=bool(inputs["records"].facts["weighted"]))
@@ -75,7 +74,8 @@ def run(params: Params, inputs: Inputs, shard: Shard, writer: Writer) -> dict[st
         pa.ipc.new_file(sink, schema) as file,
     ):
         for i in range(shard.start, shard.stop):
-            record = records[i]
+            checked, record = records[i], records.unchecked(i)  # features that are gathered are no part of it
+            assert checked.num_nodes == record.num_nodes
             hops = len(record.num_sampled_nodes)
             mine = [owned(record.block_ptr, ranks, rank) for rank in range(ranks)]
             found = links(record, ranks)

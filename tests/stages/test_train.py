@@ -272,7 +272,7 @@ def test_resolve():
         ("model", "no_such_pkg.mod:make", "'no_such_pkg.mod:make': expected a module no_such_pkg.mod with a source"),
         ("model", "pkg/mod:make", "train.model: expected package.module:factory, found 'pkg/mod:make'"),
         ("heads", 0, "train.heads: expected at least 1"),
-        ("ranks", 2, "train.ranks: several ranks for one model are not available"),
+        ("ranks", 0, "train.ranks: expected at least 1, found 0"),
         ("layers", 0, "train.layers: expected at least 1, found 0"),
         ("epochs", 0, "train.epochs: expected at least 1"),
         ("per_step", 0, "train.per_step: expected at least 1"),
