@@ -286,6 +286,20 @@ def _pack(known: _Known) -> Guess | None:
     )
 
 
+def _exchange(known: _Known) -> Guess | None:
+    packed, ranks = known.facts["records"], int(known.values["train.ranks"])
+    rows = packed["rows"]
+    return Guess(
+        {
+            "ranks": ranks,
+            "split": packed["split"],
+            "records_of_shards": [packed["records"]],
+            "rows": [rows // ranks] * ranks,
+            "received": rows * (ranks - 1) // 2,
+        }
+    )
+
+
 def _rounds(known: _Known) -> dict[str, Any]:
     """Rounds of the records, where there are several."""
     records = known.facts["records"]
@@ -329,6 +343,7 @@ _RULES: dict[str, Callable[[_Known], Guess | None]] = {
     "quantize": _quantize,
     "hag": _hag,
     "pack": _pack,
+    "exchange": _exchange,
     "train": _train,
     "warmup": _train,
     "soup": _soup,

@@ -7,6 +7,7 @@ import os
 import pickle
 import sys
 import threading
+import traceback
 from typing import Any
 
 
@@ -22,8 +23,13 @@ def main() -> None:
 
     store = distributed.TCPStore(job["host"], job["port"], job["size"], is_master=False, timeout=TIMEOUT)
     inputs = {role: reopened(reader) for role, reader in job["inputs"].items()}
-    with joined(rank, job["size"], store, inputs, job["device"]) as team:
-        job["work"](team, inputs=inputs, **job["arguments"])
+    try:
+        with joined(rank, job["size"], store, inputs, job["device"]) as team:
+            job["work"](team, inputs=inputs, **job["arguments"])
+    except BaseException:  # noqa: BLE001 - said to who started it; the others must not wait for a clean end
+        traceback.print_exc()
+        sys.stderr.flush()
+        os._exit(1)
 
 
 def reopened(reader: Any) -> Any:

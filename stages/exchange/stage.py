@@ -32,10 +32,12 @@ class Params:
 
 def resolve(values: Mapping[str, Any], facts: Mapping[str, Facts]) -> Params:
     """Check the number of ranks."""
-    del facts
-    ranks = int(values["train.ranks"])
-    if ranks < 1:
-        raise BadInput(f"train.ranks: expected at least 1, found {ranks}", fix="--set train.ranks=1")
+    ranks, blocks = int(values["train.ranks"]), int(facts["records"]["K"])
+    if not 1 <= ranks <= blocks:
+        raise BadInput(
+            f"train.ranks: expected 1 to {blocks}, one a block of the packed records, found {ranks}",
+            fix=f"--set train.ranks={min(max(ranks, 1), blocks)}",
+        )
     return Params(ranks)
 
 

@@ -202,7 +202,7 @@ def led(size: int, work: Callable[..., Any], inputs: Inputs, *, device: str, **a
 
 def _lost(members: list[Member], error: BaseException) -> StockpotError:
     """The error of a training whose ranks lost each other."""
-    until = time.monotonic() + 2.0
+    until = time.monotonic() + 5.0
     while time.monotonic() < until and not any(member.ending() for member in members):
         time.sleep(0.05)  # a connection breaks before its process is gone
     found = [f"rank {member.rank}: {member.ending()}" for member in members if member.ending()]
@@ -222,5 +222,8 @@ def joined(rank: int, size: int, store: Any, inputs: Inputs, device: str) -> Ite
         team = Team(rank, size)
         team.agree({role: f"{reader.key} of digest {reader.digest}" for role, reader in sorted(inputs.items())})
         yield team
-    finally:
-        distributed.destroy_process_group()
+    except BaseException:
+        if rank == 0:
+            distributed.destroy_process_group()  # other ranks end with their process
+        raise
+    distributed.destroy_process_group()

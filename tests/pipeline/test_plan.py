@@ -292,6 +292,7 @@ CHANGES = {
     "train.vary": 2.0,
     "train.ema": 0.9,
     "train.precision": "bf16",
+    "train.ranks": 2,
     "train.seed": 7,
     "soup.method": "uniform",
     "soup.holdout": 0.5,

@@ -195,6 +195,12 @@ def test_more_ranks_than_blocks_are_refused(tmp_path):
         bounds(record.block_ptr, 5)
 
 
+@pytest.mark.parametrize("ranks", [0, 65])
+def test_a_number_of_ranks_that_cannot_be_is_refused_by_the_stage(ranks):
+    with pytest.raises(BadInput, match=f"train.ranks: expected 1 to 64, one a block of the packed records, found {ranks}"):
+        STAGE.resolve({"train.ranks": ranks}, {"records": {"K": 64}})
+
+
 def steps_of(reader, linked, rank, **options):
     return CooperativeSteps.of_rank(
         reader, linked, None, rank=rank, layers=2, shuffle=False, prefetch=0, crossing=0, **options
