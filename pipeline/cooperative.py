@@ -13,11 +13,11 @@ import numpy as np
 import torch
 
 from pipeline.stream import Steps
+from stages.errors import BadInput, Corrupt
+from stages.exchange.artifact import LinkReader
 from stages.exchange.piece import cut, own_codes, owned
 from stages.exchange.share import share
 from stages.exchange.step import CoopLayer, CoopStep
-from stages.errors import BadInput, Corrupt
-from stages.exchange.artifact import LinkReader
 from stages.quantize.codec import add_further, decode
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ class CooperativeSteps(Steps):
         return cls.from_reader(reader, order, links=links, member=rank, **options)
 
     def assemble(self, records: Sequence[int], num_outputs: int) -> CoopStep:
-        """This rank's part of the step of these records."""
+        """The own part of the step of these records."""
         del num_outputs
         L, ranks = self.num_layers, self.links.ranks
         whole = [self._views(i) for i in records]

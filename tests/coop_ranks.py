@@ -48,7 +48,9 @@ def loss_of(logits, y, labelled):
 
 
 def gradient(model):
-    return torch.cat([p.grad.flatten() if p.grad is not None else torch.zeros(p.numel()).double() for p in model.parameters()])
+    return torch.cat(
+        [p.grad.flatten() if p.grad is not None else torch.zeros(p.numel()).double() for p in model.parameters()]
+    )
 
 
 def run_case(case, rank, group):
@@ -81,8 +83,16 @@ def run_case(case, rank, group):
         distributed.all_reduce(total, group=group)
         distributed.all_reduce(flat, group=group)
         if i == 0:
-            found |= {"loss": total.numpy(), "grad": flat.numpy(), "ids": step.input_id.numpy(), "n_id": step.n_id.numpy()}
-            found |= {"logits": logits.detach().numpy(), "received": np.array([sum(layer.received) for layer in step.layers])}
+            found |= {
+                "loss": total.numpy(),
+                "grad": flat.numpy(),
+                "ids": step.input_id.numpy(),
+                "n_id": step.n_id.numpy(),
+            }
+            found |= {
+                "logits": logits.detach().numpy(),
+                "received": np.array([sum(layer.received) for layer in step.layers]),
+            }
         at = 0
         for p in model.parameters():
             p.grad = flat[at : at + p.numel()].view_as(p).clone()
@@ -144,7 +154,9 @@ def leaves(team, *, inputs, how):
 def main(folder, rank, world):
     folder = Path(folder)
     torch.set_num_threads(1)
-    distributed.init_process_group("gloo", store=distributed.FileStore(str(folder / "store"), world), rank=rank, world_size=world)
+    distributed.init_process_group(
+        "gloo", store=distributed.FileStore(str(folder / "store"), world), rank=rank, world_size=world
+    )
     groups = {n: distributed.new_group(list(range(n))) for n in range(1, world + 1)}
     for name, case in json.loads((folder / "cases.json").read_text()).items():
         if rank < case["ranks"]:

@@ -48,7 +48,10 @@ def link_batch(schema: pa.Schema, found: Sequence[Links], crc: Sequence[NDArray[
     """A row a rank."""
     columns = []
     for field in schema:
-        parts = [np.asarray(crc[r]).reshape(-1) if field.name == "crc32c" else getattr(found[r], field.name) for r in range(len(found))]
+        parts = [
+            np.asarray(crc[r]).reshape(-1) if field.name == "crc32c" else getattr(found[r], field.name)
+            for r in range(len(found))
+        ]
         offsets = np.concatenate([[0], np.cumsum([part.size for part in parts])]).astype(np.int32)
         values = pa.array(np.concatenate(parts), field.type.value_type)
         columns.append(pa.ListArray.from_arrays(pa.array(offsets), values, type=field.type))

@@ -17,11 +17,11 @@ def main() -> None:
     size = int.from_bytes(source.read(8), "little")
     job = pickle.loads(source.read(size))  # noqa: S301 - from the process that started this one
     threading.Thread(target=_with_parent, args=(source,), daemon=True).start()
-    from torch import distributed
+    from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
     from stages.exchange.team import TIMEOUT, joined
 
-    store = distributed.TCPStore(job["host"], job["port"], job["size"], is_master=False, timeout=TIMEOUT)
+    store = TCPStore(job["host"], job["port"], job["size"], is_master=False, timeout=TIMEOUT)
     inputs = {role: reopened(reader) for role, reader in job["inputs"].items()}
     try:
         with joined(rank, job["size"], store, inputs, job["device"]) as team:

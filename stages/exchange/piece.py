@@ -278,7 +278,7 @@ def read_by(record: Record, mine: Owned, hop: int) -> tuple[list[NDArray[Any]], 
 
 
 def checksums(record: Record, mine: Owned, kept: int, whole: int) -> NDArray[np.uint32]:
-    """u4[kept, 2], crc32c of the node columns of `kept` hops and the edge columns of `whole` that a rank reads; else 0."""
+    """u4[kept, 2], crc32c of what a rank reads: node columns of `kept` hops, edge columns of the first `whole`."""
     out = np.zeros((kept, 2), np.uint32)
     for hop in range(kept):
         for k, columns in enumerate(read_by(record, mine, hop)[: 1 + (hop < whole)]):

@@ -102,7 +102,7 @@ def finish(params: Params, inputs: Inputs, outputs: Mapping[str, Reader], writer
 
 
 def cost(params: Params, facts: Mapping[str, Facts]) -> Cost:
-    """A record and its links: 4 (ids), 1 (levels) and 8 (places) bytes a node for each rank; 10 bytes a row that crosses."""
+    """A record and its links: 13 bytes a node for each rank (ids, levels, places), 10 a row that crosses."""
     packed = facts["records"]
     rows, most = int(packed["rows"]), int(packed["max_rows"])
     written = 10 * rows * min(params.ranks - 1, 4) // 2 + 4096

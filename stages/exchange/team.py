@@ -21,6 +21,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 import torch
 from torch import distributed
+from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
 from stages.errors import Conflict, StockpotError
 from stages.exchange import forward as rows
@@ -33,9 +34,9 @@ if TYPE_CHECKING:
 
     from stages.exchange.step import CoopStep
     from stages.stage import Inputs
-    from stages.train.model import Model, Network
+    from stages.train.model import Network
 
-__all__ = ["JOBS", "Member", "Team", "joined", "launched", "led", "launcher_store"]
+__all__ = ["JOBS", "Member", "Team", "joined", "launched", "launcher_store", "led"]
 
 TIMEOUT = timedelta(minutes=10)  # longest that a rank waits for another: kernels are compiled, records first read
 LEAVE_S = 20.0  # for the others to end once rank 0 has
@@ -116,7 +117,6 @@ class Member:
         how = f"exit status {code}" if code > 0 else f"killed by {signal.Signals(-code).name}"
         return how + (f" ({lines[-1].strip()[:300]})" if lines else "")
 
-
     def close(self) -> None:
         """End it where it still runs, and let go of its pipes."""
         self.process.kill()
@@ -153,7 +153,7 @@ def launcher_store() -> Any:
     if int(os.environ.get("WORLD_SIZE", "1")) < 2 or "MASTER_ADDR" not in os.environ:
         return None
     host, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
-    return distributed.TCPStore(host, port, is_master=False, timeout=TIMEOUT)
+    return TCPStore(host, port, is_master=False, timeout=TIMEOUT)
 
 
 @contextmanager
@@ -169,7 +169,7 @@ def led(size: int, work: Callable[..., Any], inputs: Inputs, *, device: str, **a
     """
     outside = launcher_store()
     host = "127.0.0.1" if outside is None else os.environ["MASTER_ADDR"]
-    store = distributed.TCPStore(host, 0, size, is_master=True, wait_for_workers=False, timeout=TIMEOUT)
+    store = TCPStore(host, 0, size, is_master=True, wait_for_workers=False, timeout=TIMEOUT)
     job = pickle.dumps(
         {
             "host": host,

@@ -78,7 +78,8 @@ def open_steps(reader: Reader, model: Network, *, training: bool = False, **opti
     read: Any = reader  # the pipeline's reader of a packed split; its loader is not part of the stages
     config = model.config
     if options.get("exchange") is not None:
-        options["crossing"] = 4 * model.crossing(int(config["num_features"]))
+        network: Any = model  # one of `stages.train.stage.SHARED`
+        options["crossing"] = 4 * network.crossing(int(config["num_features"]))
     return read.batches(
         layers=int(config["layers"]),
         adj=model.adj,

@@ -245,7 +245,7 @@ def trained(
 
     packed = inputs["train"].facts
     folder, threads = writer.scratch(), max(1, writer.threads // params.ranks)
-    options = {"params": params, "folder": folder, "threads": threads, "start": start, "warmup": warmup}
+    options: dict[str, Any] = {"params": params, "folder": folder, "threads": threads, "start": start, "warmup": warmup}
     if params.ranks == 1:
         result = fitted(None, inputs, writer.progress, **options)
     else:
@@ -297,7 +297,7 @@ def fitted(
     model = build_model(config, params.seed)
     if team is not None and params.device != "cpu":
         params = replace(params, device=f"cuda:{team.rank}")
-    share = {} if team is None else {"exchange": inputs["exchange"], "rank": team.rank}
+    share: dict[str, Any] = {} if team is None else {"exchange": inputs["exchange"], "rank": team.rank}
     train_steps = open_steps(
         inputs["train"],
         model,
@@ -310,7 +310,7 @@ def fitted(
         device=params.device,
         **share,
     )
-    part = {} if team is None else {"rank": team.rank, "world_size": team.size}
+    part: dict[str, Any] = {} if team is None else {"rank": team.rank, "world_size": team.size}
     valid_steps = open_steps(inputs["valid"], model, shuffle=False, prefetch=_PREFETCH, device=params.device, **part)
     if params.holdout:
         valid_steps = Outputs(valid_steps, params.holdout, held=False)

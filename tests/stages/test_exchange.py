@@ -14,10 +14,10 @@ import torch
 from pipeline.cooperative import CooperativeSteps
 from pipeline.records import Records
 from pipeline.stream import Steps
+from stages.errors import BadInput, Corrupt
 from stages.exchange.links import links
 from stages.exchange.piece import bounds, cut, owned
 from stages.exchange.stage import STAGE, Params
-from stages.errors import BadInput, Corrupt
 from stages.pack.join import join
 from stages.train.trainer import _adam
 from tests.coop_ranks import MODELS, argparse, gradient, loss_of, model_of, options
@@ -87,11 +87,13 @@ def ran(tmp_path_factory):
     env = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-m", "tests.coop_ranks", str(folder)]
     ranks = [
-        subprocess.Popen([*command, str(r), str(WORLD)], env=env, cwd=ROOT, stderr=subprocess.PIPE) for r in range(WORLD)
+        subprocess.Popen([*command, str(r), str(WORLD)], env=env, cwd=ROOT, stderr=subprocess.PIPE)
+        for r in range(WORLD)
     ]
     ends = [(rank.communicate(timeout=300)[1], rank.returncode) for rank in ranks]
     first = [error.decode()[-3000:] for error, code in ends if code and b"closed by peer" not in error]
-    assert not first and not any(code for _, code in ends), "\n".join(first)
+    assert not first, "\n".join(first)
+    assert not any(code for _, code in ends)
     return cases, folder
 
 
@@ -197,7 +199,9 @@ def test_more_ranks_than_blocks_are_refused(tmp_path):
 
 @pytest.mark.parametrize("ranks", [0, 65])
 def test_a_number_of_ranks_that_cannot_be_is_refused_by_the_stage(ranks):
-    with pytest.raises(BadInput, match=f"train.ranks: expected 1 to 64, one a block of the packed records, found {ranks}"):
+    with pytest.raises(
+        BadInput, match=f"train.ranks: expected 1 to 64, one a block of the packed records, found {ranks}"
+    ):
         STAGE.resolve({"train.ranks": ranks}, {"records": {"K": 64}})
 
 

@@ -16,7 +16,8 @@ def test_ranks_add_up():
 
 
 @pytest.mark.parametrize(
-    ("how", "said"), [("signal", "rank 1: killed by SIGKILL"), ("error", "rank 1: exit status 1 (RuntimeError: no room left)")]
+    ("how", "said"),
+    [("signal", "rank 1: killed by SIGKILL"), ("error", "rank 1: exit status 1 (RuntimeError: no room left)")],
 )
 def test_a_rank_that_ends_ends_all_and_says_why(how, said):
     with pytest.raises(StockpotError) as caught, led(2, leaves, {}, device="cpu", how=how) as team:
@@ -28,6 +29,8 @@ def test_a_rank_that_ends_ends_all_and_says_why(how, said):
 def test_ranks_that_opened_another_store_are_refused(tmp_path):
     mine = Opened(tmp_path, {"key": "a" * 32, "digest": "b" * 32})
     (tmp_path / "manifest.json").write_text(json.dumps({"key": "c" * 32, "digest": "d" * 32}))
-    with pytest.raises(Conflict, match=f"rank 1 opened as train {'c' * 32} of digest {'d' * 32}, but rank 0 {'a' * 32}"):
-        with led(2, sums, {"train": mine}, device="cpu", start=0):
-            pass
+    with (
+        pytest.raises(Conflict, match=f"rank 1 opened as train {'c' * 32} of digest {'d' * 32}, but rank 0 {'a' * 32}"),
+        led(2, sums, {"train": mine}, device="cpu", start=0),
+    ):
+        pass
