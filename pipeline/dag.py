@@ -148,6 +148,12 @@ def _supported(recipe: Recipe) -> None:
             "hag.enabled = true with sampled batches, whose rows are weighted one by one: expected auto or false",
             fix="--set hag.enabled=auto",
         )
+    if recipe.train.ranks > 1 and recipe.batches.method in ("neighbor", "labor"):
+        raise BadInput(
+            f"train.ranks: several ranks do not share sampled batches in this version, found {recipe.train.ranks} and "
+            f"batches.method = {recipe.batches.method!r}",
+            fix="--set train.ranks=1",
+        )
     if recipe.infer.top_k < 0:
         raise BadInput(f"infer.top_k: expected 0 (as in batches) or more, found {recipe.infer.top_k}")
 

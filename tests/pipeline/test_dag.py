@@ -110,6 +110,15 @@ def test_shared_sums_advise_the_packs_and_serve_the_whole_graph_only_where_asked
         nodes(train={"model": model})
 
 
+def test_ranks_that_train_together_know_who_sends_what():
+    together = nodes(train={"ranks": 2, "warmup": 1})
+    assert together["exchange"].inputs == {"records": "pack:train"}
+    assert {together[name].inputs["exchange"] for name in ("warmup", "train:0")} == {"exchange"}
+    assert "exchange" not in nodes()
+    with pytest.raises(BadInput, match="several ranks do not share sampled batches"):
+        nodes(train={"ranks": 2}, batches={"method": "labor"})
+
+
 @pytest.mark.parametrize("tables", [{"train": {"ingredients": 0}}, {"infer": {"top_k": -1}}])
 def test_refused(tables):
     with pytest.raises(BadInput, match="expected"):
