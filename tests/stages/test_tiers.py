@@ -208,3 +208,23 @@ def test_the_split_is_read_where_nodes_are_exposed(share):
     recipe = from_tables("r", {"features": {"codec": "rq4", "tier_share": share}})
     book = next(node for node in build(recipe) if node.id == "codebook")
     assert ("split" in book.inputs) == (share > 0)
+
+
+@pytest.mark.parametrize("allowed", [0.0, 1.0])
+def test_what_auto_chooses_has_a_tier_where_it_loses_something(tmp_path, allowed):
+    g, split = graph_reader(900, features=12), split_reader(900)
+    asked = {
+        "features.codec": "auto", "features.max_accuracy_drop": allowed,
+        "features.tier_share": 0.3, "features.tier_bytes": 2,
+    }  # fmt: skip
+    inputs = {"graph": g, "split": split}
+    book = run_stage(CODEBOOK, CODEBOOK.resolve(asked, {"graph": g.facts}), inputs, tmp_path / "book")
+    inputs["codebook"] = book
+    params = STAGE.resolve(asked, {"graph": g.facts, "codebook": book.facts})
+    codes = run_stage(STAGE, params, inputs, tmp_path / "codes")
+    lossy = params.codec not in ("fp32", "fp16")
+    assert lossy == (allowed == 1)
+    assert ("tier" in codes.facts) == ("tier" in book.facts) == codes.has("codes_1") == lossy
+    if lossy:
+        error = ((features(g) - oracle(codes)) ** 2).sum(1)
+        assert error[codes.array("codes_1_rows")].mean() < 0.9 * np.delete(error, codes.array("codes_1_rows")).mean()
