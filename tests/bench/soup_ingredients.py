@@ -116,7 +116,7 @@ def _run(case: Case) -> Path:
     recipe, run = FOLDER / f"{case.packs}.toml", FOLDER / case.packs
     recipe.write_text(
         f'[dataset]\nsource = "{source}"\nsplit = {{ train = {case.train}, valid = {case.valid} }}\n'
-        f"[features]\nreduce = {reduce}\n[batches]\ntop_k = {case.top_k}\n"
+        f'[features]\nreduce = {reduce}\ncodec = "fp32"\n[batches]\ntop_k = {case.top_k}\n'
     )
     if not (run / "run.json").exists() or "pack:test" not in (run / "run.json").read_text():
         command = [sys.executable, "-m", "pipeline.cli", "run", str(recipe), *NODES]
