@@ -43,7 +43,8 @@ def code_section(summary: Mapping[str, Any]) -> str:
         about = (
             "Candidates of features.codec = auto, each family from its most bytes until one fails. NMSE: error energy "
             "over centred energy, of rows and after 1, 2 and 3 mean aggregations. Points of validation accuracy that "
-            "ridge regression on aggregated features loses, with standard errors, and what a network may lose by that."
+            "ridge regression on aggregated features loses, its standard error; may cost: two errors more, or twice "
+            "that, whichever is more."
         )
         marked = [c["codec"] == book["codec"] for c in book["rate"]]
         found.append(table(("codec", *RATE_HEAD), rows, about=about, marked=marked))

@@ -22,7 +22,7 @@ RIDGE = 1e-3
 Z = 2.0
 """Standard errors beyond the drop that was seen: a confidence of 97.7 %, one-sided."""
 NETWORK = 2.0
-"""What a network loses where ridge regression loses 1: measured, see "Rate control" in stages/README.md."""
+"""What a network loses at most where ridge regression loses 1: measured, see "Rate control" in stages/README.md."""
 _ROWS = 8192
 
 
@@ -33,7 +33,7 @@ class Drop:
     Attributes
     ----------
     mean, error : of the paired difference, and its standard error.
-    bound : what a network loses is below this: `NETWORK` times what the proxy loses, with `Z` standard errors.
+    bound : no less than what the proxy lost with `Z` standard errors, and `NETWORK` times what it lost.
     """
 
     mean: float
@@ -41,7 +41,7 @@ class Drop:
 
     @property
     def bound(self) -> float:
-        return NETWORK * (self.mean + Z * self.error)
+        return max(self.mean + Z * self.error, NETWORK * self.mean)
 
 
 def drop_of(exact: NDArray[np.bool_], decoded: NDArray[np.bool_]) -> Drop:

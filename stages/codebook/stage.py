@@ -217,7 +217,7 @@ def _cost(params: Params, facts: Mapping[str, Facts]) -> Cost:
 
 STAGE = Stage(
     name="codebook",
-    version=1,
+    version=2,
     exact=False,
     params=Params,
     roles=("graph", "split"),
