@@ -80,8 +80,9 @@ bench-pipeline: $(READY)  ## every stage on real graphs, memory against projecti
 bench-coded: $(READY)  ## first layer on codes against decode + GEMM (ARGS=--epochs: epochs on packed codes, too)
 	$(BIN)/python -m tests.bench.coded $(ARGS)
 
-bench-hag: $(READY)  ## shared partial sums: additions and reads saved, seconds and memory of the search, what a no costs
+bench-hag: $(READY)  ## shared partial sums: what the search finds and costs; products, training and packed records by it
 	$(BIN)/python -m tests.bench.hag $(ARGS)
+	$(BIN)/python -W ignore -m tests.bench.hag_products
 
 bench-soup: $(READY)  ## souping on validation records against GIS on the full graph: seconds, memory (ARGS='--cases --accuracy': gains)
 	$(BIN)/python -m tests.bench.soup $(ARGS)

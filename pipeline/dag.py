@@ -41,6 +41,7 @@ STAGES: dict[str, Stage[Any]] = {
 }
 """Every stage by name. A new stage is a new folder and one line here."""
 
+SAMPLED = ("neighbor", "labor")
 SPLITS = ("train", "valid", "test")
 SOURCE, NODES = "source", "nodes"
 """Inputs that are files of the user, not artifacts: the data set, and the node ids of `infer.split = FILE`."""
@@ -92,9 +93,9 @@ def build(recipe: Recipe) -> list[Node]:
         nodes.append(_node("codebook", "codebook", {"graph": "ingest", **judged}))
         codes["codebook"] = "codebook"
     nodes.append(_node("quantize", "quantize", codes))
-    sampled = recipe.batches.method in ("neighbor", "labor")
+    sampled = recipe.batches.method in SAMPLED
     made_by = "sample" if sampled else "influence"
-    sharing = "never" if sampled else enabled(recipe.hag.enabled)
+    sharing = "never" if unshared(recipe) else enabled(recipe.hag.enabled)
     own_outputs = recipe.infer.split != "test" or recipe.infer.top_k not in (0, recipe.batches.top_k)
     for split in (*SPLITS, "infer") if own_outputs else SPLITS:
         records: dict[str, str] = {"graph": "ingest", "split": "split"}
@@ -137,18 +138,9 @@ def _node(name: str, stage: str, inputs: Mapping[str, str], **instance: Any) -> 
 def _supported(recipe: Recipe) -> None:
     if recipe.train.ingredients < 1:
         raise BadInput(f"train.ingredients: expected at least 1, found {recipe.train.ingredients}")
-    if enabled(recipe.hag.enabled) == "always" and (recipe.train.model == "gat" or ":" in recipe.train.model):
-        reads = "its weights differ by edge" if recipe.train.model == "gat" else "it is called with the edges"
-        raise BadInput(
-            f"hag.enabled: shared partial sums cannot serve train.model {recipe.train.model!r}: {reads}",
-            fix="--set hag.enabled=auto",
-        )
-    if recipe.hag.enabled is True and recipe.batches.method in ("neighbor", "labor"):
-        raise BadInput(
-            "hag.enabled = true with sampled batches, whose rows are weighted one by one: expected auto or false",
-            fix="--set hag.enabled=auto",
-        )
-    if recipe.train.ranks > 1 and recipe.batches.method in ("neighbor", "labor"):
+    if enabled(recipe.hag.enabled) == "always" and (why := unshared(recipe)):
+        raise BadInput(f"hag.enabled: shared partial sums cannot serve {why}", fix="--set hag.enabled=auto")
+    if recipe.train.ranks > 1 and recipe.batches.method in SAMPLED:
         raise BadInput(
             f"train.ranks: several ranks do not share sampled batches in this version, found {recipe.train.ranks} and "
             f"batches.method = {recipe.batches.method!r}",
@@ -156,6 +148,19 @@ def _supported(recipe: Recipe) -> None:
         )
     if recipe.infer.top_k < 0:
         raise BadInput(f"infer.top_k: expected 0 (as in batches) or more, found {recipe.infer.top_k}")
+
+
+def unshared(recipe: Recipe) -> str:
+    """Why no product of the recipe can be shared by a HAG; empty where it can."""
+    if recipe.batches.method in SAMPLED:
+        return f"batches.method {recipe.batches.method!r}: sampled rows are weighted one by one"
+    model = recipe.train.model
+    reasons = {
+        "gat": "its weights differ by edge",
+        "sage-lstm": "it reads neighbours in order, and steps through prefixes that rows share in any case",
+    }
+    why = "it is called with the edges, which it may weigh or drop" if ":" in model else reasons.get(model)
+    return f"train.model {model!r}: {why}" if why else ""
 
 
 def select(nodes: Sequence[Node], names: Iterable[str]) -> list[str]:

@@ -323,6 +323,7 @@ def _train(known: _Known) -> Guess | None:
             "num_parameters": weights,
             "init_digest": "",
             "edge_floats": edge_floats(known.params, packed) if isinstance(known.params, TrainParams) else 0,
+            "sequential": isinstance(known.params, TrainParams) and known.params.model == "sage-lstm",
         }
     )
 

@@ -11,6 +11,7 @@ from pipeline.budget import human_bytes
 from pipeline.records import Records
 from pipeline.status import table
 from stages.errors import BadInput
+from stages.hag.columns import hag_of
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -76,9 +77,19 @@ def record_document(target: Target, again: str) -> dict[str, Any]:
         "held": _share(record.num_edges, int(np.asarray(record.deg, np.int64).sum())),
         "labels": {str(c): int(n) for c, n in zip(classes, counts, strict=True)},
         "unlabelled": int((y < 0).sum()),
+        "hag": _hag(record),
         "blocks": _blocks(record.block_ptr),
         "outputs": _outputs(record),
     }
+
+
+def _hag(record: Record) -> dict[str, Any] | None:
+    """Sums the record shares: its HAG against its CSR; None where it has none."""
+    found = hag_of(record)
+    if found is None:
+        return None
+    sizes = {"nodes": found.num_aggregations, "levels": found.depth, "reads": found.reads, "adds": found.adds}
+    return {**sizes, "reads_ratio": found.reads_ratio, "adds_ratio": found.adds_ratio}
 
 
 def _share(part: int, whole: int) -> float | None:
@@ -158,6 +169,7 @@ def record_text(document: dict[str, Any]) -> str:
         ["codec", f"{codec['name']}, {codec['num_features']:,} features, {width}, {human_bytes(d['code_bytes'])}"],
         ["columns", columns],
         *([["graph", kind]] if kind else []),
+        *([["hag", _hag_text(d["hag"])]] if d["hag"] else []),
     ]
     blocks = d["blocks"]
     held = (
@@ -172,6 +184,13 @@ def record_text(document: dict[str, Any]) -> str:
         _output_table(d),
     ]
     return "\n\n".join(parts)
+
+
+def _hag_text(hag: dict[str, Any]) -> str:
+    return (
+        f"{hag['nodes']:,} partial sums in {hag['levels']} levels: {hag['reads_ratio']:.2f} x fewer reads, "
+        f"{hag['adds_ratio']:.2f} x fewer additions"
+    )
 
 
 def _percent(share: float | None) -> str:

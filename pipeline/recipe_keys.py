@@ -113,7 +113,7 @@ class Hag:
 
 @dataclass(frozen=True)
 class Train:
-    model: str = key("gcn", "gcn | sage | gat | gin | package.module:factory, a model of your own")
+    model: str = key("gcn", "gcn | sage | gat | gin | sage-lstm | package.module:factory, a model of your own")
     per_step: int = key(1, "records joined per training step: fewer, larger steps")
     layers: int = key(3, "message passing layers; records hold every hop they reach, whatever this is")
     hidden: int = key(256, "width of the hidden layers; of gat, all its heads together")

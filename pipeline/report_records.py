@@ -134,4 +134,13 @@ def _sentences(stages: Mapping[str, Any]) -> str:
             f"Order of the training records: {text(order['method'])}; the label distances along it sum to "
             f"{number(order['tour_length'])}, in a random order to {number(order['random_length'])}."
         )
+    if (hag := stages.get("hag")) is not None and hag.get("why"):
+        used = hag.get("records_used")
+        saved = (
+            f"{count(used)} records read {number(hag['reads_ratio'])} x fewer rows and add "
+            f"{number(hag['adds_ratio'])} x fewer; "
+            if used
+            else "none; "
+        )
+        said.append(f"Shared partial sums: {saved}{text(hag['why'])}.")
     return "".join(f"<p>{sentence}</p>" for sentence in said)

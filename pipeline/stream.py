@@ -17,9 +17,11 @@ from pipeline.prefetch import Prefetch
 from pipeline.records import Records
 from pipeline.transfer import Transfer, checked_device
 from stages.errors import BadInput, Conflict
-from stages.hag.step import hag_adjs, step_hag
+from stages.hag.params import KEPT_BYTES
+from stages.hag.sequence import Sequences, read_order
+from stages.hag.step import hag_adjs, hag_matrices, step_hag
 from stages.pack.join import join
-from stages.pack.layers import Weights, transposes, trimmed
+from stages.pack.layers import SEQUENCE, Weights, transposes, trimmed
 from stages.pack.sampled import sampled_matrices
 from stages.quantize.codec import EXACT, add_further, decode
 from stages.step import Adj, Step
@@ -148,6 +150,8 @@ class Steps:
         self.dtype, self.transform, self.hag, self.coded = dtype, transform, hag, coded
         self.transfer = Transfer(checked_device(device, pin=pin_memory), pin=pin_memory)
         self.epoch, self.first, self._handed = 0, 0, 0
+        self._kept: dict[int, tuple[Adj, ...]] = {}
+        self._kept_bytes = 0
         quiet_csr()
 
     @classmethod
@@ -307,8 +311,10 @@ class Steps:
         parts = [self.store[i] for i in records]
         joined = join(parts, layers=L)
         nodes = joined.num_sampled_nodes.tolist()
-        adjs = self.shared(parts, joined) if self.hag else None
-        if adjs is None:
+        adjs = self.shared_once(tuple(records), parts, joined) if self.hag else None
+        if self.weights.adj == SEQUENCE:
+            adjs = self.sequences(joined)
+        elif adjs is None:
             adjs = self.adjs(self.matrices(joined), symmetric=self.weights.symmetric and joined.symmetric)
         return Step(
             x=self.features(parts, joined),
@@ -349,6 +355,22 @@ class Steps:
             return joined.deg, None
         return joined.deg_w, joined.weight
 
+    def shared_once(self, records: tuple[int, ...], parts: Sequence[Record], joined: Joined) -> tuple[Adj, ...] | None:
+        """`shared`, kept for the next epoch where the step is one record: what is laid out then is always the same.
+
+        On the CPU, up to `KEPT_BYTES`: laying out a HAG costs about as much as a few narrow products by it.
+        """
+        if len(records) > 1 or self.transfer.device.type != "cpu":
+            return self.shared(parts, joined)
+        if records[0] in self._kept:
+            return self._kept[records[0]]
+        made = self.shared(parts, joined)
+        size = sum(m.plan_bytes + sum(t.nbytes for t in m.tensors()) for m in hag_matrices(made or ()))
+        if made is not None and self._kept_bytes + size <= KEPT_BYTES:
+            self._kept[records[0]] = made
+            self._kept_bytes += size
+        return made
+
     def shared(self, parts: Sequence[Record], joined: Joined) -> tuple[Adj, ...] | None:
         """The same matrices by the records' HAGs, each with the transpose asked for; None where no record has one."""
         found = step_hag(parts, joined)
@@ -360,6 +382,18 @@ class Steps:
         return hag_adjs(
             found, self.weights, self.num_layers, *sizes, deg, weight, transposes=self.read_back, moved=moved
         )
+
+    def sequences(self, joined: Joined) -> tuple[Adj, ...]:
+        """Rows of the matrices as sequences, in the order of the whole graph; equal ones share their tensors."""
+        moved = None if self.transfer.device.type == "cpu" else self.transfer.moved
+        made: dict[int, Adj] = {}
+        matrices = self.matrices(joined)
+        for m in matrices:
+            if id(m) not in made:
+                cols = m.shape[1]
+                rank = read_order(joined.deg[:cols], joined.n_id[:cols])
+                made[id(m)] = Adj(Sequences(m.indptr, m.indices, cols, rank, moved))
+        return tuple(made[id(m)] for m in matrices)
 
     def adjs(self, matrices: Sequence[Matrix], *, symmetric: bool) -> tuple[Adj, ...]:
         """Matrices of a step with the transposes asked for; equal ones share their tensors."""

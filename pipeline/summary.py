@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from pipeline import dag
+from stages.hag.stage import enabled
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
@@ -65,6 +68,8 @@ def summarise(recipe: Recipe, built: Sequence[Built]) -> dict[str, Any]:
         stages["partition"] |= _pick(partition.facts, "parts", "edge_cut", "balance", "method")
     if (order := by_id.get("order")) is not None:
         stages["order"] |= _pick(order.facts, "method", "tour_length", "random_length")
+    if enabled(recipe.hag.enabled) != "never" and (why := dag.unshared(recipe)) and "pack:train" in by_id:
+        stages["hag"] = {"use": False, "why": f"no product to share: {why}"}
     if (hag := by_id.get("hag")) is not None:
         stages["hag"] |= _hag(hag.facts, [b.facts for b in built if b.node.stage == "pack"])
     if (codes := by_id.get("quantize")) is not None:

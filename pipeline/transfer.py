@@ -16,6 +16,7 @@ from torch import Tensor
 
 from stages.errors import BadInput
 from stages.hag.matrix import HagMatrix
+from stages.hag.sequence import Sequences
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -131,7 +132,7 @@ def tensors_of(value: Any) -> Iterator[Tensor]:
     elif isinstance(value, (list, tuple)):
         for item in value:
             yield from tensors_of(item)
-    elif isinstance(value, HagMatrix):
+    elif isinstance(value, HagMatrix | Sequences):
         yield from value.tensors()
     elif hasattr(value, "to_dict"):  # torch_geometric's Data
         yield from tensors_of(value.to_dict())

@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 __all__ = ["Adj", "Sparse", "Step"]
 
 Sparse = Any
-"""A sparse CSR tensor, or a `stages.hag.matrix.HagMatrix`, which has its shape and its product with a dense matrix."""
+"""A sparse CSR tensor, or what has its shape: a `stages.hag.matrix.HagMatrix`, which multiplies a dense matrix, or
+`stages.hag.sequence.Sequences`, whose rows are read in order."""
 
 
 @dataclass(frozen=True)

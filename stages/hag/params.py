@@ -8,7 +8,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from stages.stage import Facts
 
-__all__ = ["Sharing", "sharing_of"]
+__all__ = ["KEPT_BYTES", "Sharing", "kept_bytes", "sharing_of"]
+
+KEPT_BYTES = 256 << 20
+"""Most bytes of laid-out HAGs that a loader keeps from epoch to epoch."""
 
 
 @dataclass(frozen=True)
@@ -31,6 +34,14 @@ class Sharing:
     least: float = 0.0
     rates: tuple[float, ...] = ()
     row_bytes: tuple[int, ...] = ()
+
+
+def kept_bytes(packed: Facts, layers: int) -> int:
+    """Most bytes of laid-out HAGs kept of a packed split: pointers of every row, entries, and transposes."""
+    found = packed.get("hag")
+    if not found:
+        return 0
+    return min(KEPT_BYTES, 2 * layers * (24 * int(packed["rows"]) + 20 * int(found["reads"])))
 
 
 def sharing_of(facts: Facts | None) -> Sharing:

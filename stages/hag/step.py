@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from stages.pack.layers import Weights
     from stages.pack.record import Record
 
-__all__ = ["StepHag", "hag_adjs", "step_hag"]
+__all__ = ["StepHag", "hag_adjs", "hag_matrices", "step_hag"]
 
 
 class StepHag:
@@ -78,6 +78,12 @@ def _scales(parts: Sequence[Record], step: Joined) -> tuple[NDArray[np.float32],
         places = slice(0, cols) if step.rows is None else step.rows[r]
         both[0, places], both[1, places] = found[0][:cols], found[1][:cols]
     return both[0], both[1]
+
+
+def hag_matrices(adjs: Sequence[Adj]) -> list[HagMatrix]:
+    """The different HAGs among the matrices of a step and their transposes."""
+    every = [m for adj in adjs for m in (adj.csr, adj.t_csr) if isinstance(m, HagMatrix)]
+    return list({id(m): m for m in every}.values())
 
 
 def hag_adjs(

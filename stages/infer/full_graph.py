@@ -5,14 +5,18 @@ from __future__ import annotations
 import warnings
 from typing import TYPE_CHECKING, Any, cast
 
+import numpy as np
 import torch
 
+from stages.hag.sequence import Sequences, read_order
+from stages.pack.layers import SEQUENCE
 from stages.step import Adj
 from stages.train.foreign import Foreign
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from numpy.typing import NDArray
     from torch import Tensor
 
     from stages.pack.layers import Matrix
@@ -21,10 +25,15 @@ if TYPE_CHECKING:
 __all__ = ["full_graph_logits"]
 
 BLOCK_ROWS = 32_768
+SEQUENCE_ROWS = 4096  # a state of several numbers for every entry of a block's rows
 
 
-def _block(matrix: Matrix, start: int, stop: int, device: torch.device) -> Adj:
+def _block(matrix: Matrix, start: int, stop: int, device: torch.device, rank: NDArray[np.int64] | None = None) -> Adj:
+    """Some rows of the matrix; with `rank`, the order their columns are read in, as sequences."""
     first, last = int(matrix.indptr[start]), int(matrix.indptr[stop])
+    if rank is not None:
+        ptr, columns = matrix.indptr[start : stop + 1] - first, matrix.indices[first:last]
+        return Adj(Sequences(ptr, columns, matrix.shape[1], rank, lambda tensor: tensor.to(device)))
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta state")
         csr = torch.sparse_csr_tensor(
@@ -68,7 +77,9 @@ def full_graph_logits(
             progress(1, 1, "full graph")
         return logits
     depth = len(model.convs)
-    starts = range(0, nodes, BLOCK_ROWS)
+    rank = read_order(np.diff(matrix.indptr)) if model.adj == SEQUENCE else None
+    rows = BLOCK_ROWS if rank is None else SEQUENCE_ROWS
+    starts = range(0, nodes, rows)
     for layer in range(depth):
         x = cast("Tensor", model.project(layer, x))
         if shared is not None:
@@ -78,8 +89,8 @@ def full_graph_logits(
             continue
         out: Tensor | None = None
         for i, start in enumerate(starts):
-            stop = min(start + BLOCK_ROWS, nodes)
-            part = model.layer(layer, x, _block(matrix, start, stop, x.device), x[start:stop])
+            stop = min(start + rows, nodes)
+            part = model.layer(layer, x, _block(matrix, start, stop, x.device, rank), x[start:stop])
             if out is None:
                 out = torch.empty((nodes, part.shape[1]), dtype=part.dtype, device=part.device)
             out[start:stop] = part

@@ -183,7 +183,10 @@ def _cost(params: Params, facts: Mapping[str, Facts]) -> Cost:
         whole = nodes * (4 * (max(columns, hidden) + hidden) + 32) + 8 * nnz + (4 * max(columns, hidden) << 17)
         if floats:
             # Attention projects all nodes before the first edge; a model without layers sees all edges at once.
-            whole += 4 * nodes * (2 * hidden + floats * classes) + 4 * (nnz + nodes) * (2 * floats + 4)
+            # Where neighbours are read in order, a block of a few thousand rows, some of them long, is held.
+            sequential = any(facts[role].get("sequential") for role in roles)
+            edges = min(nnz, (nnz << 14) // max(1, nodes)) if sequential else nnz + nodes
+            whole += 4 * nodes * (2 * hidden + (0 if sequential else floats) * classes) + 4 * edges * (2 * floats + 4)
         peak = max(peak, written + whole)
     return Cost(read, written, TORCH_BYTES + models + peak)
 

@@ -20,8 +20,20 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-__all__ = ["ADJ", "MASS", "NORMALIZATION", "Matrix", "Weights", "adjacency", "scales", "transposes", "trimmed"]
+__all__ = [
+    "ADJ",
+    "MASS",
+    "NORMALIZATION",
+    "SEQUENCE",
+    "Matrix",
+    "Weights",
+    "adjacency",
+    "scales",
+    "transposes",
+    "trimmed",
+]
 
+SEQUENCE = "sequence"
 ADJ = ("plain", "plain+loops", "norm", "mean")
 NORMALIZATION = ("sym", "rw", "none")
 MASS = ("none", "row")
@@ -34,7 +46,8 @@ class Weights:
 
     Attributes
     ----------
-    adj : "plain", 0/1 pattern; "plain+loops", with the diagonal; "norm", a_i b_j w_ij; "mean", row i over its
+    adj : "plain", 0/1 pattern; "sequence", the same, to be read in order (`stages.hag.sequence`);
+        "plain+loops", with the diagonal; "norm", a_i b_j w_ij; "mean", row i over its
         in-record neighbours, edge weights ignored as SAGE does, empty rows stay zero.
     normalization : of "norm". sym: s_i s_j with s = (deg + loop)^-1/2, in-degrees on both sides;
         rw: 1 / (deg_i + loop); none: 1.
@@ -48,7 +61,7 @@ class Weights:
     self_loops: bool = True
 
     def __post_init__(self) -> None:
-        for name, allowed in (("adj", ADJ), ("normalization", NORMALIZATION), ("mass", MASS)):
+        for name, allowed in (("adj", (*ADJ, SEQUENCE)), ("normalization", NORMALIZATION), ("mass", MASS)):
             if getattr(self, name) not in allowed:
                 raise BadInput(f"{name}: expected {' | '.join(allowed)}, found {getattr(self, name)}")
 

@@ -189,9 +189,11 @@ def _cost(params: Params, facts: Mapping[str, Facts]) -> Cost:
     held = min(written, params.shard_bytes + 2 * largest)
     nodes, nnz = int(graph["num_nodes"]), int(graph["nnz"])
     peak = 4 * nodes + held + 2 * largest + (64 << 20)
-    return Cost(
-        16 * nodes + 4 * nnz + written, written, peak, note=reason(params.gather, graph, records, facts["codes"])
-    )
+    note = reason(params.gather, graph, records, facts["codes"])
+    if params.sharing.on:
+        gain = f"where they are predicted to gain {params.sharing.least:g} x" if params.sharing.least else "always"
+        note += f"; partial sums are shared in records {gain}"
+    return Cost(16 * nodes + 4 * nnz + written, written, peak, note=note)
 
 
 STAGE = Stage(

@@ -10,6 +10,7 @@ import torch
 
 from stages.errors import BadInput
 from stages.hag.matrix import HagMatrix
+from stages.hag.sequence import Sequences
 from stages.influence.scramble import permutation
 from stages.step import Adj, Sparse, Step
 from stages.train.coded import dense, kept_tensors
@@ -118,6 +119,8 @@ def step_bytes(step: Step) -> int:
             if isinstance(csr, HagMatrix):
                 tensors += csr.tensors()
                 plans[id(csr)] = csr.plan_bytes
+            elif isinstance(csr, Sequences):
+                tensors += csr.tensors()
             elif csr is not None:
                 tensors += [csr.crow_indices(), csr.col_indices(), csr.values()]
         tensors += [] if adj.places is None else [adj.places]

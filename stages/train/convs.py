@@ -20,7 +20,7 @@ from stages.train.kernels import reads, spmm
 if TYPE_CHECKING:
     from stages.step import Adj
 
-__all__ = ["Conv", "GATConv", "GCNConv", "GINConv", "SAGEConv", "first_may_project"]
+__all__ = ["Conv", "GATConv", "GCNConv", "GINConv", "LSTMConv", "SAGEConv", "first_may_project"]
 
 _SPMM_COST = 6  # one element of a sparse product costs about as much as 6 multiply-adds of a dense one (measured)
 
@@ -101,6 +101,38 @@ class SAGEConv(Conv):
         if isinstance(mine, Coded):
             return out + linear(mine, self.lin_r.weight)
         return torch.addmm(out, mine, self.lin_r.weight.t())
+
+
+class LSTMConv(Conv):
+    """`lin_l(LSTM(neighbours)) + lin_r(x_self)`: torch_geometric's `SAGEConv(aggr="lstm")` given the rows as sequences.
+
+    The state after a row's last neighbour is taken; torch_geometric's reads on through the zeros that pad a row to the
+    longest. Prefixes that rows share are stepped through once.
+    """
+
+    def __init__(self, in_dim: int, out_dim: int) -> None:
+        super().__init__()
+        self.aggr_module = nn.ModuleDict({"lstm": nn.LSTM(in_dim, in_dim, batch_first=True)})
+        self.lin_l = nn.Linear(in_dim, out_dim, bias=True)
+        self.lin_r = nn.Linear(in_dim, out_dim, bias=False)
+
+    def reset_parameters(self) -> None:
+        cast("nn.LSTM", self.aggr_module["lstm"]).reset_parameters()
+        bound = 1 / math.sqrt(self.lin_l.in_features)  # as in SAGEConv
+        for parameter in (self.lin_l.weight, self.lin_l.bias, self.lin_r.weight):
+            nn.init.uniform_(parameter, -bound, bound)
+
+    def project(self, x: Tensor | Coded) -> Tensor:
+        """Features as they are, codes decoded."""
+        return dense(x)
+
+    def forward(self, x: Tensor | Coded, adj: Adj, own: Tensor | None = None) -> Tensor:
+        x = dense(x)
+        own = x[: adj.csr.shape[0]] if own is None else own
+        lstm = cast("nn.LSTM", self.aggr_module["lstm"])
+        weight_ih, weight_hh, bias_ih, bias_hh = lstm.all_weights[0]
+        read = adj.csr.lstm(functional.linear(x, weight_ih, bias_ih + bias_hh), weight_hh)
+        return functional.linear(read, self.lin_l.weight, self.lin_l.bias) + functional.linear(own, self.lin_r.weight)
 
 
 class GINConv(Conv):

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from stages.errors import BadInput
 from stages.step import Adj
-from stages.train.convs import GATConv, GCNConv, GINConv, SAGEConv, first_may_project
+from stages.train.convs import GATConv, GCNConv, GINConv, LSTMConv, SAGEConv, first_may_project
 from stages.train.factory import factory_of
 from stages.train.foreign import Foreign
 from stages.train.kernels import norm_relu_dropout
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from stages.train.coded import Coded
     from stages.train.convs import Conv
 
-__all__ = ["GAT", "GCN", "GIN", "MODELS", "SAGE", "Model", "Network", "build_model", "load_model", "save_model"]
+__all__ = ["GAT", "GCN", "GIN", "LSTM", "MODELS", "SAGE", "Model", "Network", "build_model", "load_model", "save_model"]
 
 
 class Model(nn.Module):
@@ -123,6 +123,20 @@ class SAGE(Model):
         return SAGEConv(in_dim, out_dim)
 
 
+class LSTM(Model):
+    """GraphSAGE with an LSTM over neighbours by falling degree (arXiv 1706.02216); reads `adj="sequence"`."""
+
+    adj = "sequence"
+    shares = False  # not sums: its rows share prefixes instead
+
+    def __init__(self, config: Mapping[str, Any]) -> None:
+        super().__init__(config)
+        self.transposes = "none"
+
+    def conv(self, in_dim: int, out_dim: int, *, last: bool) -> Conv:  # noqa: ARG002
+        return LSTMConv(in_dim, out_dim)
+
+
 class GIN(Model):
     """Graph isomorphism network (arXiv 1810.00826) with a trained eps; reads `adj="plain"`."""
 
@@ -153,7 +167,7 @@ class GAT(Model):
 
 
 Network = Model | Foreign
-MODELS: dict[str, type[Model]] = {"gcn": GCN, "sage": SAGE, "gat": GAT, "gin": GIN}
+MODELS: dict[str, type[Model]] = {"gcn": GCN, "sage": SAGE, "gat": GAT, "gin": GIN, "sage-lstm": LSTM}
 
 
 def build_model(config: Mapping[str, Any], seed: int | None = None) -> Network:

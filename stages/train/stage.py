@@ -8,6 +8,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from stages.errors import BadInput
+from stages.hag.params import kept_bytes
 from stages.stage import Cost, Facts, Inputs, Reader, Shard, Stage, Writer, added
 from stages.train.factory import source_digest
 from stages.train.ranges import factor, varied_odds
@@ -35,7 +36,7 @@ __all__ = [
     "trained",
 ]
 
-NAMES = ("gcn", "sage", "gat", "gin")
+NAMES = ("gcn", "sage", "gat", "gin", "sage-lstm")
 """Models of stockpot, `stages.train.model.MODELS`; any other name is package.module:factory."""
 
 SHARED = ("gcn", "sage", "gat")
@@ -268,6 +269,8 @@ def trained(
     }
     if params.model not in ("gcn", "sage"):
         facts["edge_floats"] = edge_floats(params, packed)
+    if params.model == "sage-lstm":
+        facts["sequential"] = True
     save_model(writer.path("model.safetensors"), result.model, {**facts, "inputs": identity})
     writer.path("history.json").write_text(json.dumps(result.history, indent=1, sort_keys=True) + "\n")
     writer.note("seconds", result.seconds)
@@ -359,6 +362,8 @@ def _finish(params: Params, inputs: Inputs, shards: Mapping[str, Reader], writer
 
 def edge_floats(params: Params, facts: Facts) -> int:
     """4-byte values a layer holds for every edge: attention by head; messages and ids for a factory's model."""
+    if params.model == "sage-lstm":  # gates, their sum with the state's, their values, cells and states
+        return 16 * max(int(facts["num_features"]), params.hidden)
     if params.model in NAMES:
         return params.heads
     return 3 * max(int(facts["num_features"]), params.hidden) // 2 + 8
@@ -386,7 +391,8 @@ def step_bytes(hidden: int, facts: Facts, *, per_step: int = 1, layers: int = 0,
 def parameter_bytes(params: Params, facts: Facts) -> int:
     features, classes = int(facts["num_features"]), int(facts["num_classes"])
     dims = [features, *[params.hidden] * (params.layers - 1), classes]
-    each = {"gcn": 1, "sage": 2, "gat": 1, "gin": 2}.get(params.model, 4)  # matrices of a layer; 4 is a guess
+    # Matrices of a layer; 4 is a guess.
+    each = {"gcn": 1, "sage": 2, "gat": 1, "gin": 2, "sage-lstm": 10}.get(params.model, 4)
     matrices = sum(each * max(a, b) * b + 6 * b for a, b in pairwise(dims))
     return 4 * (matrices + params.heads * (dims[-2] + 4) * classes)
 
@@ -405,6 +411,7 @@ def cost(params: Params, facts: Mapping[str, Facts]) -> Cost:
     if params.ranks > 1:
         # A process for every rank; what they receive comes on top of what they own, at worst every row for every rank.
         peak = params.ranks * (TORCH_BYTES + step + (12 + 4 * bool(params.ema)) * weights)
+    peak += params.ranks * sum(kept_bytes(split, params.layers) for split in (train, valid))
     read = sum(int(split["bytes"]) + int(split.get("gather_bytes", 0)) for split in (train, valid))
     return Cost((params.epochs - params.warmup) * read, weights, peak)
 

@@ -104,10 +104,13 @@ def test_shared_sums_advise_the_packs_and_serve_the_whole_graph_only_where_asked
     assert always["infer"].inputs["hag"] == "hag:graph"
     assert nodes(hag={"enabled": True})["infer"].inputs["hag"] == "hag:graph"
     assert "hag:graph" not in nodes(hag={"enabled": "always"}, infer={"full_graph": False})
-    for model, words in (("gat", "differ by edge"), ("my.nets:build", "called with the edges")):
+    refused = {"gat": "differ by edge", "my.nets:build": "called with the edges", "sage-lstm": "in order"}
+    for model, words in refused.items():
         with pytest.raises(BadInput, match=f"hag.enabled: .*{words}"):
             nodes(hag={"enabled": "always"}, train={"model": model})
-        nodes(train={"model": model})
+        without = nodes(train={"model": model})
+        assert "hag" not in without
+        assert without["pack:train"].advice == {}
 
 
 def test_ranks_that_train_together_know_who_sends_what():

@@ -22,8 +22,8 @@ CONTRACT = {
 }
 
 
-def built(*, cached=True, only=None, ingredients=2):
-    recipe = from_tables("toy", {"train": {"ingredients": ingredients}})
+def built(*, cached=True, only=None, ingredients=2, model="gcn"):
+    recipe = from_tables("toy", {"train": {"ingredients": ingredients, "model": model}})
     found = []
     for i, node in enumerate(build(recipe)):
         values = {"train.seed": 0, **node.instance}
@@ -99,6 +99,11 @@ def test_the_contract():
     }
     assert summary["infer"]["full_graph_test_accuracy"] == 0.745
     assert json.loads(dump(summary)) == summary
+
+
+def test_a_model_that_shares_nothing_says_why():
+    recipe, nodes = built(model="gat")
+    assert summarise(recipe, nodes)["stages"]["hag"]["why"].endswith("'gat': its weights differ by edge")
 
 
 def test_absent_stages_are_null():

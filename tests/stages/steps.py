@@ -9,6 +9,7 @@ import numpy as np
 import scipy.sparse as sp
 import torch
 
+from stages.hag.sequence import Sequences, read_order
 from stages.step import Adj, Step
 from tests.memory import MemoryReader
 
@@ -35,7 +36,7 @@ def community(nodes=240, classes=3, degree=5, features=8, seed=0, unlabelled=0.1
 
 def weighted(a, adj, degree, self_loops=True):
     """`norm`: D^-1/2 (A + I) D^-1/2 with the degrees given; `mean`: rows over their own count; `plain`, `+loops`."""
-    if adj == "plain":
+    if adj in ("plain", "sequence"):
         return a
     if adj == "plain+loops":
         return (a + sp.identity(a.shape[0])).tocsr()
@@ -88,7 +89,16 @@ class Pack(MemoryReader):
         ids = np.concatenate(hops)
         ends = np.cumsum([len(h) for h in hops])
         matrix = weighted(a[ids][:, ids], adj, degree[ids], self_loops)
-        adjs = [adj_of(matrix[: ends[layer - 1], : ends[layer]]) for layer in range(layers, 0, -1)]
+        trimmed = [matrix[: ends[layer - 1], : ends[layer]].tocsr() for layer in range(layers, 0, -1)]
+        if adj == "sequence":
+            adjs = [
+                Adj(
+                    Sequences(m.indptr, m.indices, m.shape[1], read_order(degree[ids[: m.shape[1]]], ids[: m.shape[1]]))
+                )
+                for m in trimmed
+            ]
+        else:
+            adjs = [adj_of(m) for m in trimmed]
         where = torch.from_numpy(np.searchsorted(self.outputs, group))
         sizes = tuple(len(h) for h in hops)
         n_id = torch.from_numpy(ids.astype(np.int64))

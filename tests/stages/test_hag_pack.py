@@ -7,13 +7,16 @@ import pytest
 import scipy.sparse as sp
 import torch
 
+from pipeline import stream
 from pipeline.records import Records
 from pipeline.stream import Steps
 from stages.errors import BadInput
 from stages.hag import STAGE
 from stages.hag.columns import columns_of, hag_of, mismatch
+from stages.hag.cost import Counts, Rates
 from stages.hag.hag import check, cover
 from stages.hag.matrix import HagMatrix
+from stages.hag.measure import measured_rates
 from stages.hag.params import Sharing, sharing_of
 from stages.hag.pattern import pattern
 from stages.hag.share import with_hag
@@ -89,6 +92,23 @@ def test_steps_are_those_of_the_csr(pack, options, per_step):
                 torch.testing.assert_close(dense_of(ours.t_csr), dense_of(theirs.t_csr), rtol=2e-5, atol=1e-6)
 
 
+def test_matrices_of_a_record_are_made_once(pack, monkeypatch):
+    for keep, made in ((0, 2), (1 << 30, 1)):
+        monkeypatch.setattr(stream, "KEPT_BYTES", keep)
+        steps = Steps.from_reader(pack, layers=3, hag=True, shuffle=True, prefetch=0)
+        seen = {}
+        for epoch in range(2):
+            steps.set_epoch(epoch)
+            for step in steps:
+                seen.setdefault(tuple(step.input_id.tolist()), set()).add(id(step.adjs[0].csr))
+                seen.setdefault("kept", []).append(step)  # so that no id is used twice
+        kept = seen.pop("kept")
+        assert len(kept) == 2 * len(seen)
+        assert {len(ids) for ids in seen.values()} == {made}
+    joined = Steps.from_reader(pack, layers=3, hag=True, per_step=2, shuffle=False, prefetch=0)
+    assert joined[0].adjs[0].csr is not joined[0].adjs[0].csr
+
+
 def test_inner_transposes_only_where_asked_for(pack):
     step = next(iter(Steps.from_reader(pack, layers=3, transposes="inner", hag=True, prefetch=0)))
     assert [adj.t_csr is None for adj in step.adjs] == [True, False, False]
@@ -159,7 +179,15 @@ def decided(inputs, root, **recipe):
     return run_stage(STAGE, STAGE.resolve(values, {}), graph, root / "decision")
 
 
-def test_auto_says_no_on_a_random_graph_and_yes_on_cliques(tmp_path):
+def test_rates_of_this_machine():
+    rates = measured_rates("cpu")
+    assert min(asdict(rates).values()) >= 0
+    assert 0 < rates.seconds(Counts(10**6, 10**5, 4), 512) < 10
+
+
+def test_auto_says_no_on_a_random_graph_and_yes_on_cliques(tmp_path, monkeypatch):
+    rates = Rates(6e-10, 4e-12, 3e-9, 2e-11, 0.0)
+    monkeypatch.setattr("stages.hag.measure.measured_rates", lambda device: rates)
     no = decided(inputs_of(tmp_path / "no"), tmp_path / "no").facts
     assert not no["use"]
     assert "none of 6 records" in no["why"]

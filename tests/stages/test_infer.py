@@ -4,11 +4,13 @@ import pytest
 import torch
 
 from stages.errors import Corrupt
+from stages.hag.sequence import Sequences, read_order
 from stages.infer import STAGE, full_graph
 from stages.infer.predict import predict
 from stages.infer.stage import Params
 from stages.soup import STAGE as SOUP
 from stages.soup.stage import Params as SoupParams
+from stages.step import Adj
 from stages.train.model import build_model, load_model
 from stages.train.stage import NAMES
 from tests.memory import MemoryReader, run_stage
@@ -76,13 +78,18 @@ def test_blocks_of_rows_give_the_whole_graph(kind, rows, monkeypatch):
     from stages.pack.layers import adjacency
 
     monkeypatch.setattr(full_graph, "BLOCK_ROWS", rows)
+    monkeypatch.setattr(full_graph, "SEQUENCE_ROWS", rows)
     a, x, _ = community(seed=3)
     model = build_model({**CONFIG, "model": kind}, seed=1).eval()
     matrix = adjacency(a.indptr.astype(np.int64), a.indices, adj=model.adj)
     calls = []
     found = full_graph.full_graph_logits(model, matrix, torch.from_numpy(x), lambda *at: calls.append(at))
     with torch.no_grad():
-        whole = model(torch.from_numpy(x), adj_of(weighted(a, model.adj, np.asarray(a.sum(1)).ravel())))
+        degree = np.asarray(a.sum(1)).ravel()
+        adj = adj_of(weighted(a, model.adj, degree))
+        if kind == "sage-lstm":
+            adj = Adj(Sequences(a.indptr, a.indices, len(degree), read_order(degree)))
+        whole = model(torch.from_numpy(x), adj)
     torch.testing.assert_close(found, whole, rtol=1e-4, atol=1e-5)
     assert calls[-1][0] == calls[-1][1] == len(calls)
 

@@ -268,7 +268,7 @@ def test_resolve():
 @pytest.mark.parametrize(
     ("key", "value", "words"),
     [
-        ("model", "mlp", "train.model: expected gcn, sage, gat, gin or package.module:factory, found 'mlp'"),
+        ("model", "mlp", "train.model: expected gcn, sage, gat, gin, sage-lstm or package.module:factory, found 'mlp'"),
         ("model", "no_such_pkg.mod:make", "'no_such_pkg.mod:make': expected a module no_such_pkg.mod with a source"),
         ("model", "pkg/mod:make", "train.model: expected package.module:factory, found 'pkg/mod:make'"),
         ("heads", 0, "train.heads: expected at least 1"),
