@@ -9,8 +9,10 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import psutil
 import pytest
+from safetensors.numpy import load_file
 
 from tests.graphs import write_recipe
 
@@ -99,3 +101,35 @@ def test_twenty_kills(tmp_path):
     assert seen
     # A shard that was published or committed before a kill was not computed again after it.
     assert {shard: stand.get(shard) for shard in seen} == seen
+
+
+def test_a_rank_killed_twice_leaves_the_weights_as_they_would_have_been(tmp_path):
+    options = {"features": 32, "hidden": 32, "epochs": 150, "ingredients": 1, "outputs": 256}
+    recipe = write_recipe(tmp_path, nodes=4_000, degree=12, **options)
+
+    def ranks(store):
+        return [*command(recipe, tmp_path / store, tmp_path / f"runs_{store}"), "train", "--ranks", "2"]
+
+    def checkpoints():
+        return {p.stat().st_mtime_ns for p in (tmp_path / "store").glob("work/*/scratch/**/checkpoint.safetensors")}
+
+    subprocess.run(ranks("calm"), check=True, capture_output=True, timeout=600)
+    for _turn in range(2):
+        before, log = checkpoints(), tmp_path / "log"
+        with open(log, "w") as said, subprocess.Popen(ranks("store"), stderr=said, stdout=said) as driver:
+            deadline = time.monotonic() + 300
+            while checkpoints() <= before:
+                assert driver.poll() is None, log.read_text()
+                assert time.monotonic() < deadline
+                time.sleep(0.1)
+            family = psutil.Process(driver.pid).children(recursive=True)
+            (member,) = [p for p in family if "stages.exchange.member" in p.cmdline()]
+            member.kill()
+            assert driver.wait(120) == 1
+        assert "rank 1: killed by SIGKILL; fix: run the same command again" in log.read_text()
+    subprocess.run(ranks("store"), check=True, capture_output=True, timeout=600)
+    histories = [next((tmp_path / s).glob("objects/train/*/history.json")).read_text() for s in ("calm", "store")]
+    assert histories[0] == histories[1]
+    weights = [load_file(next((tmp_path / s).glob("objects/train/*/model.safetensors"))) for s in ("calm", "store")]
+    assert weights[0].keys() == weights[1].keys()
+    assert all(np.array_equal(weights[0][name], weights[1][name]) for name in weights[0])
