@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
-__all__ = ["Adam", "convex_start", "learn", "learn_signed", "portions", "softmax", "to_raw"]
+__all__ = ["Adam", "convex_start", "lean", "learn", "learn_signed", "portions", "softmax", "to_raw"]
 
 RATE, STEPS = 0.1, 40
 SIGNED_RATE = 0.02
@@ -56,7 +56,13 @@ def to_raw(weights: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.log(np.maximum(weights, FLOOR / weights.shape[-1]))
 
 
-def convex_start(logits: Tensor, y: Tensor) -> NDArray[np.float64]:
+def lean(weights: NDArray[np.float64], prior: float) -> NDArray[np.float64]:
+    """Gradient of `prior` times the mean over rows of KL(row, even weights), up to what a softmax drops: f8[G, N]."""
+    count, n = weights.shape
+    return np.asarray(prior / count * np.log(np.maximum(weights * n, 1e-9)))
+
+
+def convex_start(logits: Tensor, y: Tensor, prior: float = 0.0) -> NDArray[np.float64]:
     """Weights on the simplex that minimise the cross-entropy of `sum_i w_i Z_i`: a convex problem, no model is run.
 
     To first order `f(sum w_i W_i) = sum w_i f(W_i)`, so they are where a soup's weights begin.
@@ -65,6 +71,7 @@ def convex_start(logits: Tensor, y: Tensor) -> NDArray[np.float64]:
     ----------
     logits : f2|f4[N, v, C] of every ingredient, cached.
     y : i8[v], no -1.
+    prior : times the weights' divergence from even ones is added.
 
     Returns
     -------
@@ -78,7 +85,7 @@ def convex_start(logits: Tensor, y: Tensor) -> NDArray[np.float64]:
         w = softmax(raw)
         mixed = (torch.from_numpy(w[0]).to(z) @ z).view(shape)
         wrong = (mixed.softmax(1) - classes) / len(y)
-        d = (z @ wrong.flatten()).double().cpu().numpy()[None]
+        d = (z @ wrong.flatten()).double().cpu().numpy()[None] + lean(w, prior)
         raw = adam.move(raw, w * (d - (w * d).sum(1, keepdims=True)))
     return np.asarray(softmax(raw)[0])
 
@@ -103,6 +110,7 @@ def learn(
     gradient: Callable[[NDArray[np.float64], Sequence[int]], NDArray[np.float64]],
     draws: Iterator[Sequence[int]],
     *,
+    prior: float = 0.0,
     steps: int = STEPS,
     rate: float = RATE,
 ) -> NDArray[np.float64]:
@@ -114,6 +122,8 @@ def learn(
     of : i8[T], group of each tensor; a group has one row of weights.
     gradient : of the mean cross-entropy by a table, on some records: f8[T, N].
     draws : records of each step.
+    prior : times the weights' mean divergence from even ones is added: what keeps many ingredients from being fitted to
+        few outputs.
 
     Returns
     -------
@@ -124,7 +134,7 @@ def learn(
     adam = Adam(raw.shape, rate, steps)
     for _ in range(steps):
         alpha = softmax(raw)
-        d = np.zeros_like(raw)
+        d = lean(alpha, prior)
         np.add.at(d, of, gradient(alpha[of], next(draws)))
         raw = adam.move(raw, alpha * (d - (alpha * d).sum(1, keepdims=True)))
     return np.asarray(softmax(raw)[of])

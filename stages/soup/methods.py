@@ -126,12 +126,17 @@ class Methods:
             best[self.members[0]] = 1.0
             convex = np.zeros(self.n)
             logits = self.ranking.logits(self.members, self.parts.fit)
-            convex[self.members] = convex_start(logits, torch.cat([self.ranking.labels[r] for r in self.parts.fit]))
+            y = torch.cat([self.ranking.labels[r] for r in self.parts.fit])
+            convex[self.members] = convex_start(logits, y, self._prior())
             proposed = [self._whole(w) for w in (even, convex, 0.9 * best + 0.1 * even)]
             if "greedy" in self.made and set(np.flatnonzero(self.made["greedy"].alpha[0])) <= set(self.members):
                 proposed.append(self.made["greedy"].alpha)
             self._start = min(proposed, key=lambda a: self.scorer.outcome(a, self.race).loss)
         return self._start
+
+    def _prior(self) -> float:
+        """One free weight an ingredient, for as many outputs as there are to fit it to."""
+        return len(self.members) / max(1, sum(self.labelled[r] for r in self.parts.fit))
 
     def _gradient(self) -> Callable[[NDArray[np.float64], Sequence[int]], NDArray[np.float64]]:
         """By the members' columns alone, f8[T, M]; batch norms are measured anew now and then."""
@@ -163,7 +168,7 @@ class Methods:
         draws = self._draws()
         for granularity in GRANULARITIES:
             of = groups(self.stack.names, granularity)[1]
-            found = self._wide(learn(alpha[:, self.members], of, self._gradient(), draws))
+            found = self._wide(learn(alpha[:, self.members], of, self._gradient(), draws, prior=self._prior()))
             now = self.scorer.outcome(found, self.parts.select).loss
             if not now < loss:
                 break

@@ -153,7 +153,7 @@ def _cost(params: Params, facts: Mapping[str, Facts]) -> Cost:
 
 STAGE = Stage(
     name="soup",
-    version=4,
+    version=5,
     exact=False,
     params=Params,
     roles=("train", "valid", "ingredient*"),

@@ -40,7 +40,7 @@ PLS = {"epochs": 50, "rate": 1.0, "period": 4, "parts": 32, "drawn": 4}
 LIMIT_S = 90.0
 MODELS = ("gcn", "sage", "gat")
 
-SPARSE = Case("wordnet", 50, valid=0.02, train=0.02, hidden=128, warmup=20)
+SPARSE = Case("wordnet", 50, valid=0.02, train=0.1, hidden=128, warmup=8, epochs=2, lr=2e-2)
 DENSE = Case("wordnet", hidden=128)
 THIRTY = Case("wordnet", 30, hidden=256, warmup=1, epochs=1, noisy=True)
 TARGETS = {SPARSE: (24.5, 0.24), DENSE: (5.0, None)}

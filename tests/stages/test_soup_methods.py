@@ -162,6 +162,36 @@ def test_logits_of_linear_models_tell_the_best_soup():
     assert loss(w) <= best.fun + 2e-3
 
 
+@given(st.integers(1, 4), st.integers(2, 6), st.floats(0.01, 3), st.integers(0, 1000))
+@settings(max_examples=25)
+def test_the_lean_to_even_weights_is_the_gradient_of_a_divergence(rows, n, prior, seed):
+    weights = np.random.default_rng(seed).dirichlet(np.ones(n), rows) * 0.98 + 0.02 / n
+
+    def penalty(w):
+        return prior * (w * np.log(w * n)).sum(1).mean()
+
+    found, step = learned.lean(weights, prior), 1e-6
+    for g in range(rows):
+        for i in range(n):
+            moved = weights.copy()
+            moved[g, i] += step
+            back = weights.copy()
+            back[g, i] -= step
+            # A softmax drops what is the same for all of a row.
+            assert (penalty(moved) - penalty(back)) / (2 * step) - prior / rows == pytest.approx(
+                found[g, i], abs=1e-4 * prior
+            )
+
+
+def test_a_strong_prior_keeps_weights_even_and_a_weak_one_does_not():
+    rng = np.random.default_rng(0)
+    y = torch.from_numpy(rng.integers(0, 3, 60))
+    logits = torch.from_numpy(rng.normal(size=(4, 60, 3)).astype(np.float32))
+    logits[1] += 2 * functional.one_hot(y, 3)
+    assert learned.convex_start(logits, y)[1] > 0.9
+    assert learned.convex_start(logits, y, 100.0) == pytest.approx([0.25] * 4, abs=0.02)
+
+
 @given(st.integers(0, 50))
 @settings(max_examples=20)
 def test_a_finer_table_with_equal_rows_is_the_coarser_one(seed):
