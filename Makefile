@@ -14,7 +14,7 @@ STAGES := ingest split partition influence sample order codebook quantize pack w
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: data/wordnet.npz help setup run plan status verify report inspect test test-long lint format bench bench-influence bench-partition bench-pipeline bench-hag bench-soup bench-coded bench-quantize accuracy clean $(STAGES)
+.PHONY: data/wordnet.npz help setup run plan status verify report inspect test test-long lint format bench bench-coop bench-influence bench-partition bench-pipeline bench-hag bench-soup bench-coded bench-quantize accuracy clean $(STAGES)
 
 help:  ## list every target
 	@grep -hE '^[a-z][a-zA-Z./_ -]*:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | awk -F'\t' '{printf "  make %-18s %s\n", $$1, $$2}'
@@ -66,7 +66,7 @@ format: $(READY)  ## rewrite the code in the house layout
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: bench-influence bench-partition bench-pipeline bench-hag bench-soup bench-quantize  ## every benchmark; results in runs/bench/NAME.json
+bench: bench-coop bench-influence bench-partition bench-pipeline bench-hag bench-soup bench-quantize  ## every benchmark; results in runs/bench/NAME.json
 
 bench-influence: $(READY)  ## PPR + top-k against torch_geometric get_ppr, alternating runs
 	$(BIN)/python -m tests.bench.influence $(ARGS)
@@ -79,6 +79,9 @@ bench-pipeline: $(READY)  ## every stage on real graphs, memory against projecti
 
 bench-coded: $(READY)  ## first layer on codes against decode + GEMM (ARGS=--epochs: epochs on packed codes, too)
 	$(BIN)/python -m tests.bench.coded $(ARGS)
+
+bench-coop: $(READY)  ## sampled batches: speed against DGL (ARGS='--dgl DIR/bin/python'), vertices a layer, rows read again by kappa
+	$(BIN)/python -m tests.bench.coop $(ARGS)
 
 bench-hag: $(READY)  ## shared partial sums: what the search finds and costs; products, training and packed records by it
 	$(BIN)/python -m tests.bench.hag $(ARGS)

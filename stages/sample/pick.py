@@ -8,7 +8,7 @@ import numpy as np
 from numba import njit
 
 from stages.sample.importance import row_scale
-from stages.sample.variates import edge_key, variate
+from stages.sample.variates import edge_key, uniforms, variate
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -18,6 +18,7 @@ __all__ = ["ALMOST_ONE", "poisson", "smallest"]
 ALMOST_ONE = 1.0 - 1e-12
 """Probabilities from here on are 1: c = 1 / min pi times that minimum need not round to 1."""
 _UNKNOWN = -1.0
+_SHORT = 32
 
 
 @njit(cache=True, nogil=True)
@@ -58,12 +59,15 @@ def poisson(
     first, second = keys
     even = weight.size == 0 and pi.size == 0
     room = 16
+    most = 0
     for i in range(rows.size):
         degree = indptr[rows[i] + 1] - indptr[rows[i]]
+        most = max(most, degree)
         room += degree if k < 0 else min(degree, k + k // 4 + 1)
     edge = np.empty(room, np.int64)
     scale = np.empty(0 if even else room, np.float32)
     out_ptr = np.zeros(rows.size + 1, np.int64)
+    drawn = np.empty(most if even and sin == 0.0 else 0, np.float64)
     at = 0
     end = 0
     for i in range(rows.size):
@@ -79,9 +83,10 @@ def poisson(
                 edge[end] = e
                 end += 1
         elif even and sin == 0.0:
-            for e in range(start, stop):
-                edge[end] = e
-                end += variate(first, second, cos, 0.0, indices[e]) <= chance
+            uniforms(first, indices[start:stop], drawn)
+            for j in range(d):
+                edge[end] = start + j
+                end += drawn[j] <= chance
         else:
             for e in range(start, stop):
                 t = indices[e]
@@ -152,6 +157,7 @@ def smallest(
     edge = np.empty(room, np.int64)
     scale = np.empty(room if weighted else 0, np.float32)
     out_ptr = np.zeros(rows.size + 1, np.int64)
+    drawn = np.empty(most, np.float64)
     value = np.empty(size, np.float64)
     place = np.empty(size, np.int64)
     end = 0
@@ -170,12 +176,28 @@ def smallest(
             continue
         held = 0
         tau = np.inf  # the smallest value left out
+        if sin == 0.0:
+            uniforms(one, indices[start:stop], drawn)
+        else:
+            for e in range(start, stop):
+                drawn[e - start] = variate(one, two, cos, sin, indices[e])
+        if not weighted:
+            for e in range(start, start + wanted):
+                _push(value, place, held, drawn[e - start], e)
+                held += 1
+            for e in range(start + wanted, stop):
+                if drawn[e - start] < value[0]:
+                    _replace(value, place, held, drawn[e - start], e)
+            _ascending(place)
+            edge[end : end + held] = place
+            end += held
+            out_ptr[i + 1] = end
+            continue
         for e in range(start, stop):
-            q = variate(one, two, cos, sin, indices[e])
-            if weighted:
-                if weight[e] <= 0.0:
-                    continue
-                q /= weight[e]
+            q = drawn[e - start]
+            if weight[e] <= 0.0:
+                continue
+            q /= weight[e]
             if held < wanted:
                 _push(value, place, held, q, e)
                 held += 1
@@ -184,15 +206,29 @@ def smallest(
                 _replace(value, place, held, q, e)
             elif q < tau:
                 tau = q
-        kept = place[:held].copy()
-        kept.sort()
+        kept = place[:held]
+        _ascending(kept)
         for j in range(held):
             edge[end] = kept[j]
-            if weighted:
-                scale[end] = 1.0 / min(1.0, weight[kept[j]] * tau)
+            scale[end] = 1.0 / min(1.0, weight[kept[j]] * tau)
             end += 1
         out_ptr[i + 1] = end
     return out_ptr, edge[:end].copy(), scale[: end if weighted else 0].copy()
+
+
+@njit(cache=True, nogil=True)
+def _ascending(values: NDArray[np.int64]) -> None:
+    """Sort a few integers by insertion, many as numpy does."""
+    if values.size > _SHORT:
+        values.sort()
+        return
+    for j in range(1, values.size):
+        value = values[j]
+        b = j - 1
+        while b >= 0 and values[b] > value:
+            values[b + 1] = values[b]
+            b -= 1
+        values[b + 1] = value
 
 
 @njit(cache=True, nogil=True)

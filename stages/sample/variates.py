@@ -9,10 +9,15 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
+import numpy as np
 from numba import njit, uint64
 
-__all__ = ["Drift", "drift", "edge_key", "inverse_normal", "key", "uniform", "variate"]
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+__all__ = ["Drift", "drift", "edge_key", "inverse_normal", "key", "uniform", "uniforms", "variate"]
 
 _MASK = (1 << 64) - 1
 _GOLDEN = 0x9E3779B97F4A7C15
@@ -101,6 +106,15 @@ def uniform(key: int, vertex: int) -> float:
     """
     bits = _mix(uint64(key) + uint64(vertex + 1) * uint64(0x9E3779B97F4A7C15))
     return ((bits >> uint64(12)) * 2.0 + 1.0) * 1.1102230246251565e-16
+
+
+@njit(cache=True, nogil=True)
+def uniforms(key: int, vertices: NDArray[np.int32], out: NDArray[np.float64]) -> None:
+    """`uniform` of vertices i4[n] into the first n entries of `out`: a loop the compiler takes eight at a time."""
+    start = uint64(key) + uint64(0x9E3779B97F4A7C15)
+    for j in range(vertices.size):
+        bits = _mix(start + uint64(vertices[j]) * uint64(0x9E3779B97F4A7C15))
+        out[j] = (np.int64(bits >> uint64(12)) * 2.0 + 1.0) * 1.1102230246251565e-16
 
 
 @njit(cache=True, nogil=True)

@@ -391,8 +391,8 @@ def test_layers_that_depend_share_their_choice():
         ),
         ({"fanouts": ()}, r"batches\.fanouts: .* found \[\]"),
         ({"importance_sampling": -2}, r"batches\.importance_sampling: expected 0"),
-        ({"method": "neighbor", "importance_sampling": 1}, r"expected 0 without Poisson LABOR, found 1"),
-        ({"method": "ladies"}, "expected method neighbor or labor"),
+        ({"method": "neighbor", "importance_sampling": 1}, r"expected 0 with method 'neighbor', found 1"),
+        ({"method": "ladies"}, "expected neighbor or labor to sample, found 'ladies'"),
     ],
 )
 def test_what_cannot_be_sampled_is_refused(values, says):
