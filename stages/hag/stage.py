@@ -61,7 +61,7 @@ def _resolve(recipe: Mapping[str, Any], facts: Mapping[str, Facts]) -> Params:
         mode=enabled(recipe["hag.enabled"]),
         loops=bool(recipe["graph.self_loops"]),
         capacity=capacity,
-        device=resolved_device("auto").partition(":")[0],
+        device=resolved_device(str(recipe["train.device"])).partition(":")[0],
     )
 
 
@@ -220,7 +220,7 @@ STAGE = Stage(
     exact=False,
     params=Params,
     roles=("graph", "records"),
-    reads=("hag.enabled", "hag.capacity", "graph.self_loops"),
+    reads=("hag.enabled", "hag.capacity", "graph.self_loops", "train.device"),
     resolve=_resolve,
     shards=_shards,
     run=_run,

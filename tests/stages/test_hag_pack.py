@@ -175,7 +175,14 @@ def test_a_hag_of_another_csr_is_found(pack):
 
 def decided(inputs, root, **recipe):
     graph = {"graph": inputs["graph"], "records": inputs["records"]}
-    values = {"hag.enabled": "auto", "hag.capacity": "auto", "graph.self_loops": True, "of": "records", **recipe}
+    values = {
+        "hag.enabled": "auto",
+        "hag.capacity": "auto",
+        "graph.self_loops": True,
+        "train.device": "cpu",
+        "of": "records",
+        **recipe,
+    }
     return run_stage(STAGE, STAGE.resolve(values, {}), graph, root / "decision")
 
 
@@ -238,7 +245,16 @@ def test_weights_that_do_not_factor_are_refused_by_edge(tmp_path):
 
 def test_capacity_below_zero():
     with pytest.raises(BadInput, match=r"hag.capacity: expected auto or a share.*found -1"):
-        STAGE.resolve({"hag.enabled": "auto", "hag.capacity": -1, "graph.self_loops": True, "of": "records"}, {})
+        STAGE.resolve(
+            {
+                "hag.enabled": "auto",
+                "hag.capacity": -1,
+                "graph.self_loops": True,
+                "train.device": "cpu",
+                "of": "records",
+            },
+            {},
+        )
     assert asdict(Sharing())["on"] is False
 
 
