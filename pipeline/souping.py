@@ -144,7 +144,7 @@ def _as_ours(
         from stages.train.stage import STAGE, model_config
 
         values = {**recipe.values(), "train.model": asked.factory, "train.warmup": 0, "train.vary": 1.0, "index": 0}
-        params = STAGE.resolve({name: values[name] for name in (*STAGE.reads, "index")}, {})
+        params = STAGE.resolve({name: values[name] for name in (*STAGE.reads, "index")}, {"train": valid.facts})
         config = model_config(params, valid.facts)
         model = build_model(config, params.seed)
         folder.mkdir(parents=True)

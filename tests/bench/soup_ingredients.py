@@ -87,11 +87,12 @@ def prepared(case: Case) -> tuple[Path, list[Path]]:
         role: artifact_of(run, node)
         for role, node in (("train", "pack:train"), ("valid", "pack:valid"), ("order", "order"))
     }
+    facts = {role: reader.facts for role, reader in inputs.items()}
     values = {**{key: found.default for key, found in KEYS.items()}, **case.settings()}
     torch.set_num_threads(1)
     root = FOLDER / "models" / case.trained
     if case.warmup and not (root / "start" / "start.safetensors").exists():
-        params = WARMUP.resolve({k: values[k] for k in WARMUP.reads} | {"index": 0}, {})
+        params = WARMUP.resolve({k: values[k] for k in WARMUP.reads} | {"index": 0}, facts)
         run_stage(WARMUP, params, inputs, root / "start")
     if case.warmup:
         inputs["start"] = MemoryReader(root=root / "start")
@@ -101,7 +102,7 @@ def prepared(case: Case) -> tuple[Path, list[Path]]:
         if case.noisy and not path.exists():
             _with_noise(root / "start" / "model.safetensors", path, i)
         if not path.exists():
-            params = STAGE.resolve({k: values[k] for k in STAGE.reads} | {"index": i}, {})
+            params = STAGE.resolve({k: values[k] for k in STAGE.reads} | {"index": i}, facts)
             run_stage(STAGE, params, inputs, root / f"{i}")
         paths.append(path)
     return run, paths
