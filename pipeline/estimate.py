@@ -295,7 +295,9 @@ def _exchange(known: _Known) -> Guess | None:
             "split": packed["split"],
             "records_of_shards": [packed["records"]],
             "rows": [rows // ranks] * ranks,
-            "received": rows * (ranks - 1) // 2,
+            "received": [rows * (ranks - 1) // 2],
+            "together": [rows],
+            "alone": [rows * ranks],
         }
     )
 

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 
 __all__ = ["STAGE", "Params"]
 
+MOST = 8
+"""Deepest model that is counted for."""
+
 
 @dataclass(frozen=True)
 class Params:
@@ -63,13 +66,15 @@ def run(params: Params, inputs: Inputs, shard: Shard, writer: Writer) -> dict[st
     import pyarrow as pa
 
     from stages.exchange.artifact import link_batch, link_schema
+    from stages.exchange.counts import depths, received_by_level
     from stages.exchange.links import links
     from stages.exchange.piece import bounds, checksums, owned
 
     read: Any = inputs["records"]  # the pipeline's reader of a packed split
     records = read.batches(layers=1, prefetch=0).store
     ranks = params.ranks
-    rows, received = np.zeros(ranks, np.int64), 0
+    rows, received = np.zeros(ranks, np.int64), np.zeros(MOST, np.int64)
+    together, alone = np.zeros(MOST + 1, np.int64), np.zeros(MOST + 1, np.int64)
     schema = link_schema(ranks, weighted=bool(inputs["records"].facts["weighted"]))
     with (
         pa.OSFile(str(writer.path(f"{shard.name}.arrow")), "wb") as sink,
@@ -83,13 +88,25 @@ def run(params: Params, inputs: Inputs, shard: Shard, writer: Writer) -> dict[st
             found = links(record, ranks)
             file.write_batch(link_batch(schema, found, [checksums(record, m, hops, hops) for m in mine]))
             rows += np.diff(bounds(record.block_ptr, ranks)).sum(0)
-            received += sum(link.level.size for link in found)
+            received += received_by_level(found, MOST)
+            read_together, read_alone = depths(record, ranks, MOST)
+            together += read_together
+            alone += read_alone.sum(0)
             writer.progress(i + 1 - shard.start, shard.stop - shard.start)
-    return {"records": shard.stop - shard.start, "rows": rows.tolist(), "received": received}
+    return {
+        "records": shard.stop - shard.start,
+        "rows": rows.tolist(),
+        "received": received.tolist(),
+        "together": together.tolist(),
+        "alone": alone.tolist(),
+    }
 
 
 def finish(params: Params, inputs: Inputs, outputs: Mapping[str, Reader], writer: Writer) -> dict[str, Any]:
-    """Facts: rows each rank owns, rows that cross for the deepest model, over all records."""
+    """Facts over all records: rows each rank owns; by depth, rows that cross, are read together and would be alone.
+
+    `received[h]`: for the layer that computes hops <= h; `together[d]`, `alone[d]`: by a model of d layers.
+    """
     del writer
     parts = [outputs[name].facts for name in sorted(outputs)]
     return {
@@ -97,7 +114,7 @@ def finish(params: Params, inputs: Inputs, outputs: Mapping[str, Reader], writer
         "split": inputs["records"].facts["split"],
         "records_of_shards": [int(part["records"]) for part in parts],
         "rows": np.sum([part["rows"] for part in parts], axis=0).tolist(),
-        "received": sum(int(part["received"]) for part in parts),
+        **{name: np.sum([part[name] for part in parts], axis=0).tolist() for name in ("received", "together", "alone")},
     }
 
 

@@ -9,12 +9,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import scipy.sparse as sp
 import torch
 
 from pipeline.cooperative import CooperativeSteps
 from pipeline.records import Records
 from pipeline.stream import Steps
 from stages.errors import BadInput, Corrupt
+from stages.exchange.counts import crossing_bytes
 from stages.exchange.links import links
 from stages.exchange.piece import bounds, cut, owned
 from stages.exchange.stage import STAGE, Params
@@ -189,6 +191,40 @@ def test_pieces_are_a_partition_and_links_their_two_sides(tmp_path, ranks):
                     sides[p].send_level[slice(*sides[p].send_ptr[r : r + 2])],
                     side.level[slice(*piece.remote_ptr[p : p + 2])],
                 )
+
+
+@pytest.mark.parametrize("ranks", [1, 2, 4])
+def test_rows_read_together_and_alone_are_those_of_a_search(tmp_path, ranks):
+    reader = partitioned(tmp_path, "random")
+    facts = run_stage(STAGE, Params(ranks), {"records": reader}, tmp_path / "links").facts
+    together, alone, received = np.zeros(9, int), np.zeros(9, int), np.zeros(8, int)
+    for record in Records.from_reader(reader):
+        n = record.num_nodes
+        a = sp.csr_matrix((np.ones(record.num_edges), record.indices, record.indptr), (n, n))
+        ends = np.cumsum(record.num_sampled_nodes)
+        together += [ends[min(d, ends.size - 1)] for d in range(9)]
+        owner, hop = np.empty(n, int), np.searchsorted(ends, np.arange(n), side="right")
+        for rank in range(ranks):
+            owner[owned(record.block_ptr, ranks, rank).rows] = rank
+        for rank in range(ranks):
+            reached = (owner == rank) & (hop == 0)
+            for d in range(9):
+                alone[d] += reached.sum()
+                reached = reached | (a.T @ reached > 0)
+            for h in range(8):
+                reads = a.T @ ((owner == rank) & (hop <= h)) > 0
+                received[h] += (reads & (owner != rank)).sum()
+    assert facts["together"] == together.tolist()
+    assert facts["alone"] == alone.tolist()
+    assert facts["received"] == received.tolist()
+    assert sum(facts["rows"]) == together[-1]
+    if ranks == 1:
+        assert facts["alone"] == facts["together"]
+
+
+def test_bytes_that_cross_are_those_of_features_and_of_hidden_rows_both_ways():
+    assert crossing_bytes([10, 30, 70], 3, 128, 64) == 70 * 128 + 2 * 4 * 64 * (10 + 30)
+    assert crossing_bytes([10], 1, 512, 64) == 10 * 512
 
 
 def test_more_ranks_than_blocks_are_refused(tmp_path):
