@@ -110,7 +110,8 @@ def test_inspect_a_record(place):
     assert bad.returncode == 2
     fix = f"fix: stockpot inspect tiny.toml --split valid --record {last}"
     assert bad.stderr == f"stockpot: error: inspect: pack:valid: expected --record in 0..{last}, found 99; {fix}\n"
-    assert not imported(place, "inspect", "tiny.toml") & set(HEAVY)
+    gathers = {"numba", "scipy"}  # codes of varying width that the record reads by node are gathered by a kernel
+    assert not imported(place, "inspect", "tiny.toml") & (set(HEAVY) - gathers)
 
 
 def test_other_nodes_to_infer(place):
