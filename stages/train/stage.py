@@ -135,7 +135,8 @@ def resolve(recipe: Mapping[str, Any], facts: Mapping[str, Facts]) -> Params:
     ):
         if not ok:
             raise BadInput(f"train.{name}: expected {expected}, found {get[name]}")
-    if "sampling" in facts["train"] and len(fanouts := facts["train"]["sampling"]["fanouts"]) < int(get["layers"]):
+    sampling = facts.get("train", {}).get("sampling")
+    if sampling is not None and len(fanouts := sampling["fanouts"]) < int(get["layers"]):
         raise BadInput(
             f"batches.fanouts: expected {get['layers']}, one for each layer of the model, found {list(fanouts)}",
             fix=f"--set train.layers={len(fanouts)}",
