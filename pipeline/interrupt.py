@@ -83,11 +83,11 @@ def while_wanted(wanted: Callable[[], bool], call: Callable[[], T]) -> T:
             time.sleep(0.0005)
         raise_in(thread, None)
 
-    watcher.start()
     try:
-        return call()
-    finally:
         try:
+            watcher.start()
+            return call()
+        finally:
             settle()
-        except Unwanted:  # the next one would be sent only AGAIN_S later
-            settle()
+    finally:
+        settle()  # again: it may have been sent on the way into the first; the next one comes only AGAIN_S later
