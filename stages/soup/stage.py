@@ -153,7 +153,7 @@ def _cost(params: Params, facts: Mapping[str, Facts]) -> Cost:
 
 STAGE = Stage(
     name="soup",
-    version=5,
+    version=6,
     exact=False,
     params=Params,
     roles=("train", "valid", "ingredient*"),

@@ -181,7 +181,9 @@ def test_it_is_souped_and_asked_like_the_others(here, tmp_path):
     every = [params_of("mymodels.nets:build", epochs=12, index=i) for i in range(2)]
     singles = {f"ingredient:{i}": run_stage(STAGE, p, given, tmp_path / f"{i}") for i, p in enumerate(every)}
     assert singles["ingredient:0"].facts["valid_accuracy"] > 0.6
-    soup = run_stage(SOUP, SoupParams("auto"), {"valid": data["valid"], **singles}, tmp_path / "soup")
+    soup = run_stage(
+        SOUP, SoupParams("auto"), {"train": data["train"], "valid": data["valid"], **singles}, tmp_path / "soup"
+    )
     chosen = load_model(soup.path("chosen.safetensors"))
     assert chosen.state_dict()["module.norms.0.module.num_batches_tracked"].dtype == torch.int64
     graph = graph_readers(data["test"].graph)
