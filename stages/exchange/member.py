@@ -8,7 +8,11 @@ import pickle
 import sys
 import threading
 import traceback
-from typing import Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 def main() -> None:
@@ -22,8 +26,8 @@ def main() -> None:
     from stages.exchange.team import TIMEOUT, joined
 
     store = TCPStore(job["host"], job["port"], job["size"], is_master=False, timeout=TIMEOUT)
-    inputs = {role: reopened(reader) for role, reader in job["inputs"].items()}
     try:
+        inputs = {role: reopened(reader) for role, reader in job["inputs"].items()}
         with joined(rank, job["size"], store, inputs, job["device"]) as team:
             job["work"](team, inputs=inputs, **job["arguments"])
     except BaseException:  # noqa: BLE001 - said to who started it; the others must not wait for a clean end
@@ -32,10 +36,21 @@ def main() -> None:
         os._exit(1)
 
 
+@dataclass(frozen=True)
+class Absent:
+    """What stands for an artifact where there is none: the ranks' agreement refuses it."""
+
+    root: Path
+    key: str = "nothing"
+    digest: str = "none"
+
+
 def reopened(reader: Any) -> Any:
     """The artifact that stands under the same path where this rank runs."""
-    manifest = reader.root / "manifest.json"
-    return type(reader)(reader.root, json.loads(manifest.read_bytes())) if manifest.exists() else reader
+    try:
+        return type(reader)(reader.root, json.loads((reader.root / "manifest.json").read_bytes()))
+    except FileNotFoundError:
+        return Absent(reader.root)
 
 
 def _with_parent(source: object) -> None:

@@ -85,7 +85,7 @@ class Piece:
     Attributes
     ----------
     sizes : i8[hops], own nodes of each hop; own nodes are numbered from 0 in their order in the record.
-    n_id, deg, deg_w, out_deg : of the own nodes, as in `Record`.
+    n_id, deg, deg_w : of the own nodes, as in `Record`.
     indptr, indices, weight : CSR of the own nodes of all hops but, where trimmed, the last; columns below
         n = sizes.sum() are own nodes, n + k is `remote[k]`.
     y, input_id : own outputs.
@@ -220,7 +220,6 @@ def cut(record: Record, ranks: int, rank: int, layers: int | None = None) -> Pie
         level=level,
         weight=weight,
         deg_w=None if record.deg_w is None else record.deg_w[rows],
-        out_deg=None if record.out_deg is None else record.out_deg[rows],
     )
 
 
@@ -259,7 +258,8 @@ def read_by(record: Record, mine: Owned, hop: int) -> tuple[list[NDArray[Any]], 
     """
     a, b = int(mine.start[hop]), int(mine.stop[hop])
     nodes: list[NDArray[Any]] = [record.n_id[a:b], record.deg[a:b]]
-    nodes += [column[a:b] for column in (record.deg_w, record.out_deg) if column is not None]
+    if record.deg_w is not None:
+        nodes.append(record.deg_w[a:b])
     pointer = record.code_indptr
     if pointer is not None:
         nodes += [pointer[a : b + 1], record.codes[int(pointer[a]) : int(pointer[b])]]

@@ -34,3 +34,12 @@ def test_ranks_that_opened_another_store_are_refused(tmp_path):
         led(2, sums, {"train": mine}, device="cpu", start=0),
     ):
         pass
+
+
+def test_a_rank_that_does_not_see_the_store_is_refused(tmp_path):
+    mine = Opened(tmp_path, {"key": "a" * 32, "digest": "b" * 32})
+    with (
+        pytest.raises(Conflict, match=f"rank 1 opened as train nothing of digest none, but rank 0 {'a' * 32}"),
+        led(2, sums, {"train": mine}, device="cpu", start=0),
+    ):
+        pass
