@@ -7,6 +7,7 @@ Control files stand in the folder FAKE_STAGES names: `die-NAME`, `fail-NAME`, `c
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import sys
@@ -65,11 +66,18 @@ def control() -> Path:
 
 
 def ordered(name: str, kind: str) -> int:
-    """How often `kind` is still to be done to `name`; counts it down."""
+    """How often `kind` is still to be done to `name`; counts it down, once for each of several processes that ask."""
     path = control() / f"{kind}-{name}"
-    left = int(path.read_text()) if path.exists() else 0
-    if left:
-        path.write_text(str(left - 1))
+    if not path.exists():
+        return 0
+    with open(path, "r+") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        left = int(file.read())
+        if left:
+            file.seek(0)
+            file.truncate()
+            file.write(str(left - 1))
+            file.flush()
     return left
 
 
