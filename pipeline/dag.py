@@ -99,7 +99,7 @@ def build(recipe: Recipe) -> list[Node]:
     own_outputs = recipe.infer.split != "test" or recipe.infer.top_k not in (0, recipe.batches.top_k)
     for split in (*SPLITS, "infer") if own_outputs else SPLITS:
         records: dict[str, str] = {"graph": "ingest", "split": "split"}
-        if recipe.batches.method in ("batch", "cluster"):
+        if recipe.batches.method in ("batch", "cluster") or (sampled and recipe.batches.seeds == "community"):
             records["partition"] = "partition"
         if split == "infer" and recipe.infer.split not in ("test", "all"):
             records["nodes"] = NODES

@@ -12,9 +12,9 @@ import numpy as np
 
 from pipeline.records import Records
 from stages.errors import BadInput
-from stages.influence.grouping import at_random, grouped
 from stages.pack.shard import Builder
 from stages.quantize.codec import Codec
+from stages.sample.seeds import dealt
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -63,6 +63,8 @@ class FreshRecords(Records):
         end = int(records.array("out_ptr")[self._in_round])
         outputs, at = np.asarray(records.array("outputs")[:end]), np.asarray(records.array("input_id")[:end])
         self._outputs = outputs[np.argsort(at)]  # sorted as the split is
+        clustered = records.facts.get("seeds") == "community"
+        self._part = np.asarray(inputs["partition"].array("part"))[self._outputs] if clustered else None
         self._round: tuple[int, NDArray[np.int64], NDArray[np.int64]] = (-1, at, at)
         self._lock = threading.Lock()
 
@@ -93,8 +95,7 @@ class FreshRecords(Records):
         epoch, record = divmod(i, self._in_round)
         with self._lock:
             if self._round[0] != epoch:
-                dealt = grouped(at_random(len(self._outputs), self._in_round, epoch), self._in_round)
-                self._round = (epoch, *dealt)
+                self._round = (epoch, *dealt(len(self._outputs), self._in_round, epoch, self._part))
             _, members, ptr = self._round
             mine = members[ptr[record] : ptr[record + 1]]
             return self._builder.drawn(i, self._outputs[mine], mine)

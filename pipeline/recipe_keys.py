@@ -93,6 +93,9 @@ class Batches:
     )
     importance_sampling: int = key(0, "labor: updates of the importances, fewer nodes each; -1: until it pays no more")
     layer_dependency: bool = key(default=False, about="sampled: all layers share their random numbers: fewer nodes")
+    seeds: Literal["random", "community"] = key(
+        "random", "sampled: outputs of a record drawn evenly | community: neighbours in the partition, far fewer rows"
+    )
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from stages.errors import BadInput
 from stages.influence.params import count_of, most_outputs
 from stages.sample.limits import check
+from stages.stage import added
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -24,6 +25,7 @@ READS = (
     "batches.kappa",
     "batches.importance_sampling",
     "batches.layer_dependency",
+    "batches.seeds",
     "infer.split",
     "infer.top_k",
 )
@@ -43,6 +45,7 @@ class Params:
     rounds : sets of records, each holding every output once, with neighbours of its own.
     method, fanouts, importance_sampling, layer_dependency, kappa, seed : as of `stages.sample.batch.Sampling`. Splits
         that are evaluated have kappa 1: where they drifted, what is measured would depend on kappa too.
+    seeds : which outputs go together: "random", or "community", neighbours in the partition.
     """
 
     split: str
@@ -55,6 +58,7 @@ class Params:
     layer_dependency: bool
     kappa: int | None
     seed: int
+    seeds: str = added("random")
 
 
 def resolve(values: Mapping[str, Any], facts: Mapping[str, Facts]) -> Params:
@@ -93,4 +97,5 @@ def resolve(values: Mapping[str, Any], facts: Mapping[str, Facts]) -> Params:
         layer_dependency=bool(values["batches.layer_dependency"]),
         kappa=kappa if split == "train" else 1,
         seed=SEEDS[split],
+        seeds=str(values["batches.seeds"]),
     )

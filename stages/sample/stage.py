@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from stages.influence.given import outputs_of
-from stages.influence.grouping import at_random, grouped
 from stages.influence.mix import balanced
 from stages.sample.params import READS, Params, resolve
+from stages.sample.seeds import dealt
 from stages.stage import Cost, Shard, Stage
 
 if TYPE_CHECKING:
@@ -45,17 +45,25 @@ def _sampling(params: Params) -> Sampling:
     )
 
 
-def members_of(count: int, outputs: int, rounds: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Positions of the outputs, record by record, and where each begins: new random records in every round.
+def members_of(
+    count: int, outputs: int, rounds: int, part: NDArray[np.integer] | None = None
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Positions of the outputs, record by record, and where each begins: new records in every round.
 
     Parameters
     ----------
-    count : outputs of the split. outputs : most in a record.
+    count : outputs of the split. outputs : most in a record. part : of `stages.sample.seeds.dealt`.
     """
     records = balanced(count, outputs)[0]
-    found = [grouped(at_random(count, records, seed), records) for seed in range(rounds)]
+    found = [dealt(count, records, seed, part) for seed in range(rounds)]
     sizes = np.concatenate([np.diff(ptr) for _, ptr in found])
     return np.concatenate([members for members, _ in found]), np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
+
+
+def _members(params: Params, inputs: Inputs, ids: NDArray[np.integer]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """`members_of` the outputs `ids`."""
+    part = np.asarray(inputs["partition"].array("part"))[ids] if params.seeds == "community" else None
+    return members_of(len(ids), params.outputs, params.rounds, part)
 
 
 def shards(params: Params, inputs: Inputs) -> Sequence[Shard]:
@@ -72,7 +80,7 @@ def run(params: Params, inputs: Inputs, shard: Shard, writer: Writer) -> dict[st
     from stages.sample.given import graph_of
 
     graph, how, ids = graph_of(inputs["graph"]), _sampling(params), outputs_of(params, inputs)
-    members, ptr = members_of(len(ids), params.outputs, params.rounds)
+    members, ptr = _members(params, inputs, ids)
     total = shard.stop - shard.start
     n_id: list[NDArray[np.int32]] = [ids[:0]] * total
     hops = np.zeros((total, len(how.fanouts) + 1), np.int64)
@@ -103,7 +111,7 @@ def finish(params: Params, inputs: Inputs, outputs: Mapping[str, Reader], writer
     from stages.sample.reuse import lru_misses, overlap
 
     ids = outputs_of(params, inputs)
-    members, ptr = members_of(len(ids), params.outputs, params.rounds)
+    members, ptr = _members(params, inputs, ids)
     n_id, hops, edges = (
         np.concatenate([outputs[shard].array(f"part-{shard}-{name}") for shard in sorted(outputs)])
         for name in ("n_id", "hops", "edges")
@@ -135,6 +143,8 @@ def finish(params: Params, inputs: Inputs, outputs: Mapping[str, Reader], writer
         "overlap": None if shared is None else round(shared, 6),
         "lru_misses": {str(share): round(lru_misses(n_id, n_ptr, nodes, int(share * nodes)), 6) for share in CACHES},
     }
+    if params.seeds != "random":
+        facts["seeds"] = params.seeds
     return facts if params.rounds == 1 else {**facts, "rounds": params.rounds}
 
 
@@ -152,7 +162,7 @@ def cost(params: Params, facts: Mapping[str, Facts]) -> Cost:
     batch = 48 * edges + (4 * nnz + 16 * nodes if params.importance_sampling else 0)
     compiling = 96 << 20  # numba, the first time on a machine
     return Cost(
-        read=graph + 4 * count,
+        read=graph + 4 * count + (4 * nodes if params.seeds == "community" else 0),
         written=written,
         peak=compiling + graph + THREADS * (13 * nodes + batch) + 3 * written + 16 * nodes,
     )
@@ -173,7 +183,7 @@ STAGE: Stage[Params] = Stage(
     version=1,
     exact=True,
     params=Params,
-    roles=("graph", "split", "nodes"),
+    roles=("graph", "split", "nodes", "partition"),
     reads=READS,
     resolve=resolve,
     shards=shards,

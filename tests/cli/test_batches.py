@@ -92,7 +92,7 @@ def test_batches_of_whole_parts_in_two_rounds_are_trained_on(tmp_path):
     ("sampling", "model", "form"),
     [
         ('method = "labor"\nkappa = 4\nrounds = 2\nimportance_sampling = 1', "sage", "layers"),
-        ('method = "neighbor"\nkappa = inf\nlayer_dependency = true', "gat", "nodes"),
+        ('method = "neighbor"\nkappa = inf\nseeds = "community"\nlayer_dependency = true', "gat", "nodes"),
     ],
 )
 def test_sampled_batches_are_trained_on(tmp_path, sampling, model, form):

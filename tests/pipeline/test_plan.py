@@ -273,6 +273,7 @@ CHANGES = {
     "batches.kappa": 2,
     "batches.importance_sampling": -1,
     "batches.layer_dependency": True,
+    "batches.seeds": "community",
     "order.method": "shuffle",
     "hag.enabled": False,
     "hag.capacity": 0.5,
@@ -305,7 +306,7 @@ CHANGES = {
 BASE = {"batches": {"outputs": 64, "mix": 4}, "features": {"layout": "packed"}, "train": {"ingredients": 2}}
 """What the keys are changed in; sizes are set, or `auto` would follow the sizes of the splits."""
 WITHIN = {name: {"method": "batch"} for name in ("batches.aux_ratio", "batches.aux_mass", "batches.orientation")}
-SAMPLED = ("fanouts", "kappa", "importance_sampling", "layer_dependency")
+SAMPLED = ("fanouts", "kappa", "importance_sampling", "layer_dependency", "seeds")
 WITHIN |= {f"batches.{name}": {"method": "labor", "fanouts": [9, 9, 9]} for name in SAMPLED}
 WITHIN |= {"features.tier_share": {"codec": "sq2"}, "features.tier_bytes": {"codec": "sq2", "tier_share": 0.5}}
 """What else stands in the key's section, before and after, where the key is looked at only then."""

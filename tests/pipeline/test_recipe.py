@@ -78,6 +78,7 @@ LATER = {
         "orientation": "transpose",
         "importance_sampling": 0,
         "layer_dependency": False,
+        "seeds": "random",
     },
 }
 """Keys that came after the contract, with their defaults."""

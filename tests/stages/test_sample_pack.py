@@ -1,9 +1,13 @@
 """Sampled batches as records: the stage, the packed columns, and the matrices a model reads of them."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 import scipy.sparse as sp
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from pipeline.batches import Batches
 from pipeline.fresh import FreshRecords
@@ -18,6 +22,7 @@ from stages.pack.stage import Params as PackParams
 from stages.sample import STAGE
 from stages.sample.batch import Sampler
 from stages.sample.given import graph_of, sampling_of
+from stages.sample.seeds import dealt
 from stages.sample.stage import members_of
 from tests.memory import MemoryReader, run_stage
 from tests.packs import inputs_of
@@ -30,6 +35,7 @@ VALUES = {
     "batches.kappa": 1,
     "batches.importance_sampling": 0,
     "batches.layer_dependency": False,
+    "batches.seeds": "random",
     "infer.split": "test",
     "infer.top_k": 0,
     "split": "train",
@@ -58,6 +64,7 @@ CHANGES = [
     {},
     {"method": "neighbor", "layer_dependency": True, "kappa": "inf"},
     {"importance_sampling": -1, "fanouts": [3, 2, 4], "kappa": 4},
+    {"seeds": "community", "kappa": 3},
 ]
 
 
@@ -217,6 +224,29 @@ def test_every_output_stands_in_one_record_of_a_round():
     for half in range(3):
         assert sorted(members[half * 101 : (half + 1) * 101].tolist()) == list(range(101))
     assert members[:101].tolist() != members[101:202].tolist()
+
+
+@settings(deadline=None)
+@given(st.lists(st.integers(0, 6), min_size=1, max_size=60), st.integers(1, 9), st.integers(0, 5))
+def test_outputs_of_one_community_go_together(part, outputs, seed):
+    count, records = len(part), -(-len(part) // outputs)
+    members, ptr = dealt(count, records, seed, np.array(part))
+    assert sorted(members.tolist()) == list(range(count))
+    assert np.ptp(np.diff(ptr)) <= 1
+    # Walked in the order of the records, a round enters each community once; the first one, where it begins, twice.
+    walk = [sorted(part[i] for i in members[a:b]) for a, b in pairwise(ptr)]
+    spans = sum(len(set(inside)) for inside in walk)
+    assert spans <= len(set(part)) + records + (seed > 0)
+    again = dealt(count, records, seed, np.array(part))
+    assert np.array_equal(again[0], members)
+    if seed == 0:
+        assert [one for inside in walk for one in inside] == sorted(part)
+
+
+def test_rounds_of_community_seeds_differ():
+    part = np.repeat(np.arange(10), 30)
+    rounds = [dealt(300, 25, seed, part)[0].tolist() for seed in range(4)]
+    assert len({tuple(one) for one in rounds}) == 4
 
 
 def test_evaluated_splits_do_not_drift():
