@@ -14,6 +14,7 @@ WHOLE = 1 << 25
 _FLOATS = 1 << 25  # of one matrix
 _ROWS = 1 << 18
 _MOST_COLUMNS = 1024
+_MOST_ROTATED = 256  # columns: a rotation takes the cube of them, twenty times
 _LEAST_ROWS = 4096
 
 
@@ -39,11 +40,13 @@ def rate_bytes(num_nodes: int, num_features: int, nnz: int) -> int:
 def ladder(num_nodes: int, num_features: int) -> tuple[str, ...]:
     """Candidates of `codec = "auto"`, each family from its most bytes to its fewest.
 
-    Product codes of 2, 4, ... columns a byte; residual codes of at most 8 bytes and a byte for 8 columns:
-    with more they are slow to train and encode. Both need rows to train 256 entries on.
+    Product codes of 2, 4, ... columns a byte, and of rotated columns as far as a rotation is found in seconds; residual
+    codes of at most 8 bytes and a byte for 8 columns: with more they are slow to train and encode. All need rows to
+    train 256 entries on.
 
     >>> ladder(10**6, 128)  # doctest: +NORMALIZE_WHITESPACE
-    ('fp32', 'fp16', 'sq8', 'sq4', 'sq2', 'sq1', 'pq64', 'pq32', 'pq16', 'pq8', 'pq4', 'rq8', 'rq4', 'rq2')
+    ('fp32', 'fp16', 'sq8', 'sq4', 'sq2', 'sq1', 'pq64', 'pq32', 'pq16', 'pq8', 'pq4',
+     'opq64', 'opq32', 'opq16', 'opq8', 'opq4', 'rq8', 'rq4', 'rq2')
     >>> ladder(10**6, 8415)  # counts, most likely: rows so wide are reduced first
     ('fp32', 'fp16')
     """
@@ -51,7 +54,8 @@ def ladder(num_nodes: int, num_features: int) -> tuple[str, ...]:
     if num_features <= _MOST_COLUMNS:
         names += ["sq8", "sq4", "sq2", "sq1"]
     if num_features <= _MOST_COLUMNS and num_nodes >= _LEAST_ROWS:
-        parts = {num_features // columns for columns in (2, 4, 8, 16, 32)}
-        names += [f"pq{units}" for units in sorted(parts - {0}, reverse=True)]
+        parts = sorted({num_features // columns for columns in (2, 4, 8, 16, 32)} - {0}, reverse=True)
+        names += [f"pq{units}" for units in parts]
+        names += [f"opq{units}" for units in parts if units > 1 and num_features <= _MOST_ROTATED]
         names += [f"rq{stages}" for stages in (8, 4, 2) if 8 * stages <= num_features]
     return tuple(names)

@@ -2,11 +2,15 @@
 
     python -m tests.bench.quantize_accuracy                          # Physics, 128 SVD columns; about twenty minutes
     python -m tests.bench.quantize_accuracy --data wordnet debian --epochs 12
+    python -m tests.bench.quantize_accuracy --data wordnet --models gcn --codecs opq16 sq4
+    python -m tests.bench.quantize_accuracy --data physics --models gcn --tier 0.05
 
 Every model is trained on packed records of the same batches, in the same order, from the same start, with the same
-dropout; only the features are decoded. The residual code of the most stages that is 30, or 60, times smaller than fp32
-with all its tables counted. Points of test accuracy lost, mean over seeds with its standard error. Rows go to
-runs/bench/quantize_accuracy.json as they are measured, so a stopped run loses nothing.
+dropout; only the features are decoded. Codecs: the residual code of the most stages that is 30, or 60, times smaller
+than fp32 with all its tables counted, or those of --codecs. --tier gives further stages to that share of the nodes, and
+compares the same code without them too. "synthetic": 100,000 nodes, 64 correlated columns of unequal scales with heavy
+tails (`tests.bench.quantize.synthetic`). Points of test accuracy lost, mean over seeds with its standard error. Rows go
+to runs/bench/quantize_accuracy.json as they are measured, so a stopped run loses nothing.
 """
 
 from __future__ import annotations
@@ -21,28 +25,49 @@ import subprocess
 import sys
 from pathlib import Path
 
-COLUMNS = 128
 DATA = {
-    "wordnet": ("data/wordnet.toml", 117_659, []),
-    "physics": ("data/physics.toml", 34_493, ["dataset.source=npz:{shared}/coauthor_physics.npz"]),
-    "debian": ("data/physics.toml", 63_436, ["dataset.source=npz:{shared}/debian12_packages.npz"]),
+    "wordnet": ("data/wordnet.toml", 117_659, 128, []),
+    "physics": ("data/physics.toml", 34_493, 128, ["dataset.source=npz:{shared}/coauthor_physics.npz"]),
+    "debian": ("data/physics.toml", 63_436, 128, ["dataset.source=npz:{shared}/debian12_packages.npz"]),
+    "synthetic": ("data/physics.toml", 100_000, 64, ["dataset.source=npz:{made}", "features.reduce=0"]),
 }
+"""Recipe, nodes, columns, and what the recipe's own settings are replaced by."""
 TARGETS = ((30, 0.2), (60, 0.5))
 """Times smaller, and points that may be lost."""
 
 
-def stages_of(rows: int, smaller: int) -> int:
+def stages_of(rows: int, columns: int, smaller: int) -> int:
     """Most stages of a residual code, 256 half-float rows each, beside its shift."""
-    return (4 * COLUMNS * rows // smaller - 4 * COLUMNS) // (rows + 256 * COLUMNS * 2)
+    return (4 * columns * rows // smaller - 4 * columns) // (rows + 256 * columns * 2)
 
 
-def trained(data: str, model: str, codec: str, args: argparse.Namespace) -> dict:
+def made(folder: Path, nodes: int) -> Path:
+    """The synthetic graph as a file: half of the nodes to train on, a quarter to validate, the rest to test."""
+    path = folder / f"synthetic-{nodes}.npz"
+    if not path.exists():
+        import numpy as np
+
+        from tests.bench.quantize import synthetic
+
+        graph, train, valid = synthetic(nodes)
+        indptr, indices = graph.array("indptr"), graph.array("indices")
+        edges = np.stack([indices, np.repeat(np.arange(nodes, dtype=np.int32), np.diff(indptr))])
+        test = np.setdiff1d(np.arange(nodes), np.r_[train, valid])
+        folder.mkdir(parents=True, exist_ok=True)
+        parts = {"train_idx": train, "valid_idx": valid, "test_idx": test}
+        np.savez(path, edge_index=edges, num_nodes=nodes, x=graph.array("x"), y=graph.array("y"), **parts)
+    return path
+
+
+def trained(data: str, model: str, codec: str, args: argparse.Namespace, tier: float = 0.0) -> dict:
     """The run's summary."""
-    recipe, _, own = DATA[data]
+    recipe, nodes, _, own = DATA[data]
     sets = [f"features.codec={codec}", f"train.model={model}", f"train.epochs={args.epochs}"]
     sets += [f"train.ingredients={args.seeds}", "train.vary=1.0", "soup.method=best", "infer.full_graph=false"]
-    sets += [pair.format(shared=args.shared) for pair in own] + args.extra
-    runs = Path(args.runs) / f"{data}-{model}-{codec}"
+    graph = made(Path(args.runs), nodes) if data == "synthetic" else None
+    sets += [pair.format(shared=args.shared, made=graph) for pair in own] + args.extra
+    sets += [f"features.tier_share={tier}", f"features.tier_bytes={args.tier_bytes}"] if tier else []
+    runs = Path(args.runs) / (f"{data}-{model}-{codec}" + f"-tier{tier:g}" * bool(tier))
     command = [sys.executable, "-m", "pipeline.cli", "run", recipe, "--store", args.store, "--runs", str(runs)]
     for pair in sets:
         command += ["--set", pair]
@@ -55,23 +80,30 @@ def points(summary: dict) -> list[float]:
 
 
 def compared(data: str, model: str, args: argparse.Namespace) -> list[dict]:
+    _, nodes, columns, _ = DATA[data]
     exact = points(trained(data, model, "fp32", args))
+    sides = [(f"rq{stages_of(nodes, columns, smaller)}", smaller, allowed, 0.0) for smaller, allowed in TARGETS]
+    if args.codecs:
+        sides = [(codec, *TARGETS[0], 0.0) for codec in args.codecs]
+    if args.tier:
+        sides += [(*side, args.tier) for *side, _ in sides]
     rows = []
-    for smaller, allowed in TARGETS:
-        codec = f"rq{stages_of(DATA[data][1], smaller)}"
-        summary = trained(data, model, codec, args)
+    for codec, least, most, tier in sides:
+        summary = trained(data, model, codec, args, tier)
         coded, facts = points(summary), summary["stages"]["quantize"]
         lost = [a - b for a, b in zip(exact, coded, strict=True)]
         error = statistics.stdev(lost) / math.sqrt(len(lost)) if len(lost) > 1 else float("nan")
         ratio = facts["compression_ratio"]
+        smaller, allowed = next(((s, a) for s, a in reversed(TARGETS) if ratio >= s), (least, most))
+        title = f"{codec} + rq{args.tier_bytes} of {100 * tier:g} %" if tier else codec
         print(
-            f"| {data} | {model} | {codec} | {ratio:.1f} | {statistics.mean(exact):.2f} | {statistics.mean(coded):.2f} "
+            f"| {data} | {model} | {title} | {ratio:.1f} | {statistics.mean(exact):.2f} | {statistics.mean(coded):.2f} "
             f"| {statistics.mean(lost):+.2f} ± {error:.2f} | {allowed} |",
             flush=True,
         )
         rows.append(
             {
-                "what": f"test accuracy lost by {model}, {codec}, {ratio:.1f} times smaller, {args.epochs} epochs",
+                "what": f"test accuracy lost by {model}, {title}, {ratio:.1f} times smaller, {args.epochs} epochs",
                 "dataset": data,
                 "ours": statistics.mean(lost),
                 "error": error,
@@ -95,6 +127,9 @@ def main() -> None:
     parser.add_argument("--models", nargs="+", default=["gcn", "sage"])
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--epochs", type=int, default=12)
+    parser.add_argument("--codecs", nargs="+", help="these instead of residual codes 30 and 60 times smaller")
+    parser.add_argument("--tier", type=float, default=0.0, help="features.tier_share to compare with none")
+    parser.add_argument("--tier-bytes", type=int, default=8)
     parser.add_argument("--set", action="append", default=[], dest="extra", help="recipe override, of both sides")
     parser.add_argument("--shared", default="../shared/data", help="folder of graphs not in here")
     parser.add_argument("--store", default="runs/store")

@@ -71,11 +71,23 @@ def test_a_family_is_measured_up_to_its_first_failure(tmp_path):
 def test_product_and_residual_codes_are_candidates_of_larger_graphs(tmp_path):
     g = graph(nodes=4500, columns=16)
     book = chosen(tmp_path / "b", g, 1.0)
-    assert [row["codec"] for row in book.facts["rate"]][6:] == ["pq8", "pq4", "pq2", "pq1", "rq2"]
+    rotated = ["opq8", "opq4", "opq2"]  # one part is all columns: nothing to rotate
+    assert [row["codec"] for row in book.facts["rate"]][6:] == ["pq8", "pq4", "pq2", "pq1", *rotated, "rq2"]
     codes = coded(tmp_path / "c", g, book)
     row = next(r for r in book.facts["rate"] if r["codec"] == codes.facts["codec"])
     assert codes.facts["table_bytes"] == row["table_bytes"]
     assert codes.facts["nmse"] == pytest.approx(row["nmse"], rel=0.1)
+
+
+def test_rotated_codes_are_taken_where_columns_are_correlated(tmp_path):
+    g = graph(nodes=4500, columns=16)
+    x = g.array("x")
+    rng = np.random.default_rng(1)
+    mixed = np.linalg.qr(rng.normal(size=(16, 16)))[0] * 10.0 ** -np.arange(16)[:, None]
+    turned = np.linalg.qr(rng.normal(size=(16, 16)))[0]
+    book = chosen(tmp_path, MemoryReader({**g.arrays, "x": (x @ mixed @ turned).astype(np.float32)}, g.facts), 0.05)
+    error = {row["codec"]: row["nmse_aggregated"] for row in book.facts["rate"]}
+    assert error["opq4"] < 0.5 * error["pq4"]
 
 
 def test_few_validation_nodes_prove_nothing(tmp_path):
