@@ -140,6 +140,8 @@ def _supported(recipe: Recipe) -> None:
         raise BadInput(f"train.ingredients: expected at least 1, found {recipe.train.ingredients}")
     if enabled(recipe.hag.enabled) == "always" and (why := unshared(recipe)):
         raise BadInput(f"hag.enabled: shared partial sums cannot serve {why}", fix="--set hag.enabled=auto")
+    if recipe.order.cache != 0:
+        raise BadInput(f"order.cache = {recipe.order.cache} is not available in this version; expected 0")
     if recipe.train.ranks > 1 and recipe.batches.method in SAMPLED:
         raise BadInput(
             f"train.ranks: several ranks do not share sampled batches in this version, found {recipe.train.ranks} and "

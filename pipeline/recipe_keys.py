@@ -101,8 +101,10 @@ class Batches:
 @dataclass(frozen=True)
 class Order:
     method: Literal["label", "sample", "overlap", "shuffle"] = key(
-        "label", "label: consecutive steps differ most in labels | sample: drawn by distance | shuffle"
+        "label",
+        "label: consecutive steps differ most in labels | sample: drawn by distance | overlap: share rows | shuffle",
     )
+    window: int = key(0, "overlap: records that stay together where an epoch shuffles; 0: all, no shuffling")
     cache: float = key(0.0, "load plan: rows cached, as a share of all nodes")
 
 

@@ -22,6 +22,7 @@ def epoch_order(
     seed: int,
     epoch: int,
     rounds: int = 1,
+    window: int = 0,
 ) -> NDArray[np.int32]:
     """Every record once; of the epoch's round, where there are several.
 
@@ -32,17 +33,21 @@ def epoch_order(
       needs no earlier one, and a run resumes anywhere. With several rounds the epoch before had other records, so
       the first is drawn evenly.
     - "shuffle": a permutation of its own for each epoch.
+    - "overlap": the tour as it is, or, for a window of w, cut into runs of w records, begun at another record in every
+      epoch; the runs are shuffled, and walked forwards or backwards: neighbours in the tour mostly stay neighbours.
+      A window of 1 is a shuffle, one of R or more a tour entered anywhere.
 
     O(R) ("sample": O(R^2)).
 
     Parameters
     ----------
-    method : label | sample | shuffle
-    tour : i4[R] for "label", else not looked at
+    method : label | sample | shuffle | overlap
+    tour : i4[R] for "label" and "overlap", else not looked at
     distance : f8[R, R] for "sample", else not looked at
     num_records : R, in a round
     seed, epoch : not negative
     rounds : sets of records used in turn
+    window : records in a run of "overlap", 0 for all
 
     Returns
     -------
@@ -61,13 +66,25 @@ def epoch_order(
         entry = _draw(seed, 0)
         walked = np.asarray(tour) if entry & 1 else np.asarray(tour)[::-1]
         return np.roll(walked, -((entry >> 1) % num_records)).astype(np.int32)
+    if method == "overlap" and tour is not None:
+        return np.asarray(tour) if window == 0 else _windows(np.asarray(tour), window, _draw(seed, epoch))
     if method == "sample" and distance is not None:
         from stages.order.draw import draw_chain
 
         uniform = (scramble(np.arange(num_records), _draw(seed, epoch)) >> np.uint64(11)) * 2.0**-53
         before = _last(seed, epoch - 1, num_records) if epoch > 0 and rounds == 1 else -1
         return draw_chain(np.asarray(distance), uniform, before, _last(seed, epoch, num_records))
-    raise ValueError(f"order method {method!r} is unknown or lacks its array; expected label, sample or shuffle")
+    raise ValueError(
+        f"order method {method!r} is unknown or lacks its array; label, sample, overlap, shuffle are known"
+    )
+
+
+def _windows(tour: NDArray[np.int32], window: int, seed: int) -> NDArray[np.int32]:
+    count = -(-len(tour) // window)
+    entered = np.roll(tour, -(seed % len(tour)))
+    turned = scramble(np.arange(count), seed) & np.uint64(1)
+    runs = [entered[w * window : (w + 1) * window] for w in range(count)]
+    return np.concatenate([runs[w][::-1] if turned[w] else runs[w] for w in permutation(count, seed)]).astype(np.int32)
 
 
 def _draw(seed: int, epoch: int) -> int:

@@ -1,4 +1,4 @@
-"""Order as a stage: label histograms of the training records, their distances, and a tour; never rewrites records."""
+"""Order as a stage: how the training records differ in labels, or share rows, and a tour; never rewrites records."""
 
 from __future__ import annotations
 
@@ -8,24 +8,34 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from stages.errors import BadInput
-from stages.stage import Cost, Shard, Stage
+from stages.stage import Cost, Shard, Stage, added
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+
+    from numpy.typing import NDArray
 
     from stages.stage import Facts, Inputs, Reader, Writer
 
 __all__ = ["STAGE"]
 
-METHODS = ("label", "sample", "shuffle")
-LATER = ("overlap",)
+METHODS = ("label", "sample", "overlap", "shuffle")
+DISTANCES = ("label", "sample")
+ENTRIES = 1 << 24
+"""Most rows in which overlap is counted at once."""
 
 
 @dataclass(frozen=True)
 class Params:
-    """Resolved parameters."""
+    """Resolved parameters.
+
+    Attributes
+    ----------
+    method : as of `stages.order.epoch.epoch_order`. window : of "overlap", records that stay together.
+    """
 
     method: str
+    window: int = added(0)
 
 
 def resolve(values: Mapping[str, Any], facts: Mapping[str, Facts]) -> Params:
@@ -33,11 +43,11 @@ def resolve(values: Mapping[str, Any], facts: Mapping[str, Facts]) -> Params:
     del facts
     method = values["order.method"]
     if method not in METHODS:
-        what = "is not available in this version" if method in LATER else "is not known"
-        raise BadInput(f"order.method = {method!r} {what}; expected one of {', '.join(METHODS)}")
-    if values["order.cache"] != 0:
-        raise BadInput(f"order.cache = {values['order.cache']} is not available in this version; expected 0")
-    return Params(method=method)
+        raise BadInput(f"order.method = {method!r} is not known; expected one of {', '.join(METHODS)}")
+    window = int(values["order.window"])
+    if window < 0:
+        raise BadInput(f"order.window: expected 0 (all records) or more, found {window}", fix="--set order.window=0")
+    return Params(method=method, window=window if method == "overlap" else 0)
 
 
 def shards(params: Params, inputs: Inputs) -> Sequence[Shard]:
@@ -47,7 +57,7 @@ def shards(params: Params, inputs: Inputs) -> Sequence[Shard]:
 
 
 def run(params: Params, inputs: Inputs, shard: Shard, writer: Writer) -> dict[str, Any]:
-    """Histograms; distances unless shuffled; the tour where the order is fixed. Both for each round by itself."""
+    """Histograms; distances where labels count; the tour where there is one. Each round by itself."""
     del shard
     from stages.order.distance import distances, histograms
     from stages.order.tour import longest_tour, random_length, tour_length
@@ -61,7 +71,9 @@ def run(params: Params, inputs: Inputs, shard: Shard, writer: Writer) -> dict[st
     facts |= {"tour_length": None, "random_length": None}
     if rounds > 1:
         facts["rounds"] = rounds
-    if params.method == "shuffle":
+    if params.method == "overlap":
+        writer.array("tour", _overlapping(params, records, rounds, facts))
+    if params.method not in DISTANCES:
         return facts
     distance = np.stack([distances(part) for part in np.split(shares, rounds)])
     writer.array("distance", distance if rounds > 1 else distance[0])
@@ -71,6 +83,27 @@ def run(params: Params, inputs: Inputs, shard: Shard, writer: Writer) -> dict[st
         writer.array("tour", tour if rounds > 1 else tour[0])
         facts["tour_length"] = _mean([tour_length(*pair) for pair in zip(tour, distance, strict=True)])
     return facts
+
+
+def _overlapping(params: Params, records: Reader, rounds: int, facts: dict[str, Any]) -> NDArray[np.int32]:
+    """The chain of each round, i4[R] or i4[rounds, R]; facts on it are added."""
+    from stages.order.overlap import overlap_chain
+    from stages.sample.reuse import overlap
+
+    n_id, n_ptr = np.asarray(records.array("n_id")), np.asarray(records.array("n_ptr"))
+    count = (len(n_ptr) - 1) // rounds
+    chains, names, shared = [], [], []
+    for r in range(rounds):
+        ptr = n_ptr[r * count : (r + 1) * count + 1]
+        chain, name = overlap_chain(n_id, ptr)
+        chains.append(chain)
+        names.append(name)
+        shared.append(overlap(n_id, ptr, int(records.facts["num_nodes"]), chain))
+    facts["chain"] = ", ".join(dict.fromkeys(names))
+    facts["overlap"] = None if None in shared else _mean([one for one in shared if one is not None])
+    if params.window:
+        facts["window"] = params.window
+    return np.stack(chains) if rounds > 1 else chains[0]
 
 
 def _mean(lengths: Sequence[float]) -> float:
@@ -87,17 +120,22 @@ def finish(params: Params, inputs: Inputs, outputs: Mapping[str, Reader], writer
 def cost(params: Params, facts: Mapping[str, Facts]) -> Cost:
     """Bytes: 16 a pair of records of a round and 16 a record and class; 16 an output and 4 a node are read.
 
-    32 MiB to compile.
+    Overlap instead of pairs: a row is read, and costs 56 where it is counted; 20 a node. 32 MiB to compile.
     """
     records, classes = int(facts["records"]["records"]), int(facts["graph"]["num_classes"])
     rounds = int(facts["records"].get("rounds", 1))
     read = 12 * rounds * int(facts["records"]["outputs"]) + 4 * int(facts["graph"]["num_nodes"])
     written = (
         8 * records * classes
-        + (0 if params.method == "shuffle" else 8 * records**2 // rounds)
-        + (4 * records if params.method == "label" else 0)
+        + (8 * records**2 // rounds if params.method in DISTANCES else 0)
+        + (4 * records if params.method in ("label", "overlap") else 0)
     )
-    return Cost(read=read, written=written, peak=(32 << 20) + read + 3 * written)
+    peak = (32 << 20) + read + 3 * written
+    if params.method == "overlap":
+        rows = int(facts["records"]["rows"])
+        read += 4 * rows
+        peak += 56 * min(ENTRIES, rows // rounds) + 20 * int(facts["graph"]["num_nodes"]) + 8 * records
+    return Cost(read=read, written=written, peak=peak)
 
 
 STAGE: Stage[Params] = Stage(
@@ -106,7 +144,7 @@ STAGE: Stage[Params] = Stage(
     exact=True,
     params=Params,
     roles=("records", "graph"),
-    reads=("order.method", "order.cache"),
+    reads=("order.method", "order.window"),
     resolve=resolve,
     shards=shards,
     run=run,

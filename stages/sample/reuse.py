@@ -13,16 +13,20 @@ if TYPE_CHECKING:
 __all__ = ["lru_misses", "overlap"]
 
 
-def overlap(n_id: NDArray[np.int32], n_ptr: NDArray[np.int64], num_nodes: int) -> float | None:
+def overlap(
+    n_id: NDArray[np.int32], n_ptr: NDArray[np.int64], num_nodes: int, order: NDArray[np.integer] | None = None
+) -> float | None:
     """Mean share of a batch's rows that were in the batch before: O(rows). None where there is one batch.
 
     Parameters
     ----------
     n_id, n_ptr : i4[rows], i8[batches + 1], distinct vertices of each batch.
+    order : int[batches], in which the batches follow each other; as they stand where None.
     """
     if len(n_ptr) < 3:
         return None
-    return float(_shares(n_id, n_ptr, num_nodes).mean())
+    order = np.arange(len(n_ptr) - 1) if order is None else order.astype(np.int64)
+    return float(_shares(n_id, n_ptr, num_nodes, order).mean())
 
 
 def lru_misses(n_id: NDArray[np.int32], n_ptr: NDArray[np.int64], num_nodes: int, capacity: int) -> float:
@@ -31,16 +35,19 @@ def lru_misses(n_id: NDArray[np.int32], n_ptr: NDArray[np.int64], num_nodes: int
 
 
 @njit(cache=True, nogil=True)
-def _shares(n_id: NDArray[np.int32], n_ptr: NDArray[np.int64], num_nodes: int) -> NDArray[np.float64]:
+def _shares(
+    n_id: NDArray[np.int32], n_ptr: NDArray[np.int64], num_nodes: int, order: NDArray[np.int64]
+) -> NDArray[np.float64]:
     last = np.full(num_nodes, -1, np.int32)
     out = np.zeros(n_ptr.size - 2)
-    for b in range(n_ptr.size - 1):
+    for b in range(order.size):
+        begin, end = n_ptr[order[b]], n_ptr[order[b] + 1]
         again = 0
-        for k in range(n_ptr[b], n_ptr[b + 1]):
+        for k in range(begin, end):
             again += b > 0 and last[n_id[k]] == b - 1
             last[n_id[k]] = b
-        if b > 0 and n_ptr[b + 1] > n_ptr[b]:
-            out[b - 1] = again / (n_ptr[b + 1] - n_ptr[b])
+        if b > 0 and end > begin:
+            out[b - 1] = again / (end - begin)
     return out
 
 

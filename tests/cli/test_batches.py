@@ -98,6 +98,7 @@ def test_batches_of_whole_parts_in_two_rounds_are_trained_on(tmp_path):
 def test_sampled_batches_are_trained_on(tmp_path, sampling, model, form):
     write_recipe(tmp_path, ingredients=1, epochs=3, nodes=2000, model=model)
     text = (tmp_path / "tiny.toml").read_text().replace("[batches]", f"[batches]\n{sampling}\nfanouts = [4, 4]")
+    text += '[order]\nmethod = "overlap"\nwindow = 2\n'
     (tmp_path / "tiny.toml").write_text(text)
     done = stockpot(tmp_path, "run", "tiny.toml")
     assert done.returncode == 0, done.stderr

@@ -232,7 +232,7 @@ def test_edge_weights_are_projected(tmp_path):
         ("train.dropout=1.0", "train.dropout"),
         ("train.layers=0", "train.layers"),
         ("soup.holdout=1.5", "soup.holdout"),
-        ("order.method=overlap", "overlap"),
+        ("order.window=-1", "order.window"),
     ],
 )
 def test_unsupported_values_are_refused_by_the_plan(tmp_path, override, word):
@@ -275,6 +275,7 @@ CHANGES = {
     "batches.layer_dependency": True,
     "batches.seeds": "community",
     "order.method": "shuffle",
+    "order.window": 4,
     "hag.enabled": False,
     "hag.capacity": 0.5,
     "train.model": "sage",
@@ -308,6 +309,7 @@ BASE = {"batches": {"outputs": 64, "mix": 4}, "features": {"layout": "packed"}, 
 WITHIN = {name: {"method": "batch"} for name in ("batches.aux_ratio", "batches.aux_mass", "batches.orientation")}
 SAMPLED = ("fanouts", "kappa", "importance_sampling", "layer_dependency", "seeds")
 WITHIN |= {f"batches.{name}": {"method": "labor", "fanouts": [9, 9, 9]} for name in SAMPLED}
+WITHIN["order.window"] = {"method": "overlap"}
 WITHIN |= {"features.tier_share": {"codec": "sq2"}, "features.tier_bytes": {"codec": "sq2", "tier_share": 0.5}}
 """What else stands in the key's section, before and after, where the key is looked at only then."""
 FIXED = {

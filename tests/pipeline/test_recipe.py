@@ -70,6 +70,7 @@ scheduler = "local"
 
 
 LATER = {
+    "order": {"window": 0},
     "features": {"layout": "auto", "tier_share": 0.0, "tier_bytes": 8},
     "train": {"heads": 4, "warmup": 0, "vary": 1.0, "ema": 0.0, "precision": "fp32"},
     "batches": {

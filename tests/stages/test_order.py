@@ -12,7 +12,7 @@ from stages.order.epoch import epoch_order
 from stages.order.tour import longest_tour, random_length, tour_length
 from tests.memory import MemoryReader, run_stage
 
-VALUES = {"order.method": "label", "order.cache": 0.0}
+VALUES = {"order.method": "label", "order.window": 0}
 
 
 def skewed(records, classes, seed=0):
@@ -144,9 +144,12 @@ def test_the_artifact_holds_what_its_method_needs(tmp_path, method):
     assert sum(a.nbytes for a in out.arrays.values()) == cost.written
 
 
-@pytest.mark.parametrize(("key", "value"), [("order.method", "overlap"), ("order.cache", 0.1)])
-def test_what_is_not_built_yet_is_refused_by_name(key, value):
-    with pytest.raises(BadInput, match=f"{key} = .*not available in this version"):
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [("order.method", "best", "'best' is not known"), ("order.window", -1, r"expected 0 \(all records\) or more")],
+)
+def test_unknown_values_are_refused_by_name(key, value, message):
+    with pytest.raises(BadInput, match=f"{key}.*{message}"):
         STAGE.resolve({**VALUES, key: value}, {})
 
 

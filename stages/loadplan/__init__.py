@@ -1,0 +1,1 @@
+"""Which rows of the features to read for each record of an epoch, and where in a cache of fixed size they go."""
