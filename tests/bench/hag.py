@@ -1,6 +1,6 @@
 """What the search for shared partial sums finds, what it costs, and how cheaply it says no.
 
-    python -m tests.bench.hag                        # whole graphs, and WordNet's packed records
+    python -m tests.bench.hag                        # whole graphs, and packed records of WordNet and arXiv
     python -m tests.bench.hag --graphs collab        # some of them
     python -m tests.bench.hag --only batches --full  # packed records of Physics and Computers too
 
@@ -10,8 +10,8 @@ nodes for 1/4, 1/2 and 1 of the nodes, counted as they are found (`Merges.curve`
 dissolved and the rest filtered. Each search runs in a process of its own, two threads; compilation is excluded, the
 load of the machine is not: CPU seconds stand beside the wall clock. Peak memory is that of the whole process.
 
-For packed records the peer is push PPR of the record's outputs, a part of what `influence` does for them, in turns, CPU
-seconds. Rows go to runs/bench/hag.json.
+For packed records the peers are push PPR of the record's outputs, in turns, and all that `influence` does for the
+outputs of the split: that, grouping and writing; CPU seconds of one thread. Rows go to runs/bench/hag.json.
 """
 
 from __future__ import annotations
@@ -41,9 +41,10 @@ GRAPHS = {
     "computers": "amazon_computers",
     "physics": "coauthor_physics",
 }
-RECORDS = {"wordnet": 0, "physics": 32, "computers": 32}
-"""Graphs whose packed records are searched, and `features.reduce` of each."""
+RECORDS = {"wordnet": 0, "arxiv": 0, "physics": 32, "computers": 32}
+"""Graphs whose packed records are searched, and `features.reduce` of each; those without features get random ones."""
 
+SPARSE = ("wordnet", "arxiv")
 SHARES = (0.25, 0.5, 1.0)
 FULL_GRAPHS = ("collab",)  # five searches only with --full
 KEEPS = (0, 4, 16)
@@ -161,30 +162,49 @@ def graphs(names: list[str], threads: int, runs: int, full: bool) -> list[dict]:
 
 
 def batches(names: list[str], runs: int) -> list[dict]:
-    from tests.bench.pipeline import stockpot
+    from tests.bench.pipeline import stockpot, with_features
 
     rows = []
     print(
         "\n| packed records | rows, entries | possible gain | predicted | searched "
-        "| us an output: HAG | push PPR | HAG / PPR |"
+        "| us an output: HAG | push PPR | HAG / PPR | influence | HAG / influence |"
     )
-    print("|---|---|---|---|---|---|---|---|")
+    print("|---|---|---|---|---|---|---|---|---|---|")
     for name in names:
         with tempfile.TemporaryDirectory() as kept:
             folder = Path(kept)
             recipe = folder / "bench.toml"
-            source = (SHARED / f"{GRAPHS[name]}.npz").resolve() if RECORDS[name] else "wordnet"
-            text = f"npz:{source}" if RECORDS[name] else source
-            recipe.write_text(f'[dataset]\nsource = "{text}"\n\n[features]\nreduce = {RECORDS[name]}\n')
+            file = with_features(SHARED / f"{GRAPHS[name]}.npz", folder).resolve()
+            source = "wordnet" if name == "wordnet" else f"npz:{file}"
+            text = f'[dataset]\nsource = "{source}"\n\n[features]\nreduce = {RECORDS[name]}\n'
+            recipe.write_text(text + ('codec = "fp32"\n' if name == "arxiv" else ""))
             where = ["--store", str(folder / "store"), "--runs", str(folder / "runs")]
             stockpot("run", str(recipe), "pack", *where)
             key = json.loads((folder / "runs/bench/run.json").read_text())["artifacts"]["pack:train"]["key"]
             shards = sorted(p for p in (folder / "store/objects/pack" / key).glob("*.arrow") if ".index." not in p.name)
-            rows += records(name, shards, runs)
+            rows += records(name, shards, influence_us(folder / "runs/bench", runs), runs)
     return rows
 
 
-def records(name: str, shards: list[Path], runs: int) -> list[dict]:
+def influence_us(run: Path, runs: int) -> float:
+    """CPU microseconds an output of the whole stage `influence` of split train, in this process."""
+    from pipeline.opening import artifact_of
+    from stages.influence.params import Params
+    from stages.influence.stage import STAGE
+    from tests.memory import run_stage
+
+    made = artifact_of(run, "influence:train")
+    inputs = {"graph": artifact_of(run, "ingest"), "split": artifact_of(run, "split")}
+    taken = []
+    for _ in range(runs + 1):
+        with tempfile.TemporaryDirectory() as folder:
+            started = time.process_time()
+            run_stage(STAGE, Params(**made.manifest["params"]), inputs, folder)
+            taken.append(time.process_time() - started)
+    return statistics.median(taken[1:]) / made.facts["outputs"] * 1e6
+
+
+def records(name: str, shards: list[Path], influence: float, runs: int) -> list[dict]:
     """`find` on packed records, without and with the diagonal, beside push PPR of their outputs."""
     from pipeline.records import Records
     from stages.hag.choice import find
@@ -227,22 +247,15 @@ def records(name: str, shards: list[Path], runs: int) -> list[dict]:
         mine, theirs, ratio = statistics.median(ours), statistics.median(peer), statistics.median(ratios)
         title = f"{name}{' + I' if loops else ''}, packed records"
         print(f"| {title} | {size:.0f}, {entries:.0f} | {possible:.2f} | {predicted:.2f} | {searched:.0%} | {mine:.2f} "
-              f"| {theirs:.2f} | {1 / ratio:.0%} |", flush=True)  # fmt: skip
-        target = 1 / SHARE_OF_INFLUENCE if name == "wordnet" else None
-        out.append(
-            row(
-                "HAG or none for a record",
-                title,
-                mine,
-                "push PPR of its outputs",
-                theirs,
-                "us/output",
-                1,
-                len(ours),
-                ratio,
-                target,
+              f"| {theirs:.2f} | {1 / ratio:.0%} | {influence:.2f} | {mine / influence:.0%} |", flush=True)  # fmt: skip
+        target = 1 / SHARE_OF_INFLUENCE if name in SPARSE else None
+        for other, value, times in (
+            ("push PPR of its outputs", theirs, ratio),
+            ("influence of its outputs", influence, influence / mine),
+        ):
+            out.append(
+                row("HAG or none for a record", title, mine, other, value, "us/output", 1, len(ours), times, target)
             )
-        )
     return out
 
 
@@ -267,9 +280,7 @@ def main() -> None:
         return
     rows = [] if args.only == "batches" else graphs(args.graphs, args.threads, args.runs, args.full)
     if args.only != "graphs":
-        rows += batches(
-            [name for name in RECORDS if name in args.graphs and (args.full or name == "wordnet")], args.runs
-        )
+        rows += batches([name for name in RECORDS if name in args.graphs and (args.full or name in SPARSE)], args.runs)
     commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False).stdout.strip()
     machine = {"cpu": platform.processor() or platform.machine(), "cores": os.cpu_count()}
     out = Path("runs/bench/hag.json")

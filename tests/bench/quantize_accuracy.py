@@ -9,13 +9,15 @@ Every model is trained on packed records of the same batches, in the same order,
 dropout; only the features are decoded. Codecs: the residual code of the most stages that is 30, or 60, times smaller
 than fp32 with all its tables counted, or those of --codecs. --tier gives further stages to that share of the nodes, and
 compares the same code without them too. "synthetic": 100,000 nodes, 64 correlated columns of unequal scales with heavy
-tails (`tests.bench.quantize.synthetic`). Points of test accuracy lost, mean over seeds with its standard error. Rows go
-to runs/bench/quantize_accuracy.json as they are measured, so a stopped run loses nothing.
+tails (`tests.bench.quantize.synthetic`); "wordnet-few": WordNet, 3 % of its nodes to train on, 1 % to validate, 4 % to
+test. Points of test accuracy lost, mean over seeds with its standard error. Rows go to
+runs/bench/quantize_accuracy.json as they are measured, so a stopped run loses nothing.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import math
 import os
@@ -30,6 +32,7 @@ DATA = {
     "physics": ("data/physics.toml", 34_493, 128, ["dataset.source=npz:{shared}/coauthor_physics.npz"]),
     "debian": ("data/physics.toml", 63_436, 128, ["dataset.source=npz:{shared}/debian12_packages.npz"]),
     "synthetic": ("data/physics.toml", 100_000, 64, ["dataset.source=npz:{made}", "features.reduce=0"]),
+    "wordnet-few": ("data/wordnet.toml", 117_659, 128, ["dataset.source=npz:{made}"]),
 }
 """Recipe, nodes, columns, and what the recipe's own settings are replaced by."""
 TARGETS = ((30, 0.2), (60, 0.5))
@@ -41,31 +44,40 @@ def stages_of(rows: int, columns: int, smaller: int) -> int:
     return (4 * columns * rows // smaller - 4 * columns) // (rows + 256 * columns * 2)
 
 
-def made(folder: Path, nodes: int) -> Path:
-    """The synthetic graph as a file: half of the nodes to train on, a quarter to validate, the rest to test."""
-    path = folder / f"synthetic-{nodes}.npz"
-    if not path.exists():
-        import numpy as np
+def made(folder: Path, data: str) -> Path:
+    """A graph that is in no file, as one: "synthetic" (2 : 1 : 1 split), or WordNet with few outputs."""
+    path = folder / f"{data}.npz"
+    if data not in ("synthetic", "wordnet-few") or path.exists():
+        return path
+    import numpy as np
 
+    folder.mkdir(parents=True, exist_ok=True)
+    nodes = DATA[data][1]
+    if data == "wordnet-few":
+        order = np.random.default_rng(0).permutation(nodes)
+        ends = [0, 3 * nodes // 100, 4 * nodes // 100, 8 * nodes // 100]
+        parts = [np.sort(order[a:b]) for a, b in itertools.pairwise(ends)]
+        with np.load("data/wordnet.npz") as z:
+            members = {name: z[name] for name in z if name in ("edge_index", "num_nodes", "y") or name[:2] == "x_"}
+    else:
         from tests.bench.quantize import synthetic
 
         graph, train, valid = synthetic(nodes)
+        parts = [train, valid, np.setdiff1d(np.arange(nodes), np.r_[train, valid])]
         indptr, indices = graph.array("indptr"), graph.array("indices")
         edges = np.stack([indices, np.repeat(np.arange(nodes, dtype=np.int32), np.diff(indptr))])
-        test = np.setdiff1d(np.arange(nodes), np.r_[train, valid])
-        folder.mkdir(parents=True, exist_ok=True)
-        parts = {"train_idx": train, "valid_idx": valid, "test_idx": test}
-        np.savez(path, edge_index=edges, num_nodes=nodes, x=graph.array("x"), y=graph.array("y"), **parts)
+        members = {"edge_index": edges, "num_nodes": nodes, "x": graph.array("x"), "y": graph.array("y")}
+    members |= dict(zip(("train_idx", "valid_idx", "test_idx"), parts, strict=True))
+    np.savez(path, **members)
     return path
 
 
 def trained(data: str, model: str, codec: str, args: argparse.Namespace, tier: float = 0.0) -> dict:
     """The run's summary."""
-    recipe, nodes, _, own = DATA[data]
+    recipe, _, _, own = DATA[data]
     sets = [f"features.codec={codec}", f"train.model={model}", f"train.epochs={args.epochs}"]
     sets += [f"train.ingredients={args.seeds}", "train.vary=1.0", "soup.method=best", "infer.full_graph=false"]
-    graph = made(Path(args.runs), nodes) if data == "synthetic" else None
-    sets += [pair.format(shared=args.shared, made=graph) for pair in own] + args.extra
+    sets += [pair.format(shared=args.shared, made=made(Path(args.runs), data)) for pair in own] + args.extra
     sets += [f"features.tier_share={tier}", f"features.tier_bytes={args.tier_bytes}"] if tier else []
     runs = Path(args.runs) / (f"{data}-{model}-{codec}" + f"-tier{tier:g}" * bool(tier))
     command = [sys.executable, "-m", "pipeline.cli", "run", recipe, "--store", args.store, "--runs", str(runs)]

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, fields
+from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +21,8 @@ SOURCES = {
     "physics": (f"npz:{SHARED / 'coauthor_physics.npz'}", 128),
 }
 FOLDER = Path("runs/bench/soup")
+JOBS = 2
+"""Ingredients trained at a time."""
 NODES = ("pack:train", "pack:valid", "pack:test", "order")
 _NOT_TRAINING = ("data", "count", "valid", "train", "top_k", "noisy")
 
@@ -73,7 +78,24 @@ class Case:
 
 
 def prepared(case: Case) -> tuple[Path, list[Path]]:
-    """(run folder with the packed splits, model files); what is not there is built."""
+    """(run folder with the packed splits, model files); what is not there is built, `JOBS` ingredients at a time."""
+    run = _run(case)
+    root = FOLDER / "models" / case.trained
+    if case.warmup and not (root / "start" / "start.safetensors").exists():
+        _stage(case, run, root, None)
+    paths = [root / f"{i}" / "model.safetensors" for i in range(case.count)]
+    missing = [i for i, path in enumerate(paths) if not path.exists()]
+    if case.noisy:
+        for i in missing:
+            _with_noise(root / "start" / "model.safetensors", paths[i], i)
+    elif missing:
+        with ProcessPoolExecutor(min(JOBS, len(missing)), get_context("spawn")) as pool:
+            list(pool.map(partial(_stage, case, run, root), missing))
+    return run, paths
+
+
+def _stage(case: Case, run: Path, root: Path, index: int | None) -> None:
+    """Train the ingredient of that number, or where None the warm-up, on one thread."""
     import torch
 
     from pipeline.opening import artifact_of
@@ -82,7 +104,6 @@ def prepared(case: Case) -> tuple[Path, list[Path]]:
     from stages.warmup import STAGE as WARMUP
     from tests.memory import MemoryReader, run_stage
 
-    run = _run(case)
     inputs = {
         role: artifact_of(run, node)
         for role, node in (("train", "pack:train"), ("valid", "pack:valid"), ("order", "order"))
@@ -90,22 +111,11 @@ def prepared(case: Case) -> tuple[Path, list[Path]]:
     facts = {role: reader.facts for role, reader in inputs.items()}
     values = {**{key: found.default for key, found in KEYS.items()}, **case.settings()}
     torch.set_num_threads(1)
-    root = FOLDER / "models" / case.trained
-    if case.warmup and not (root / "start" / "start.safetensors").exists():
-        params = WARMUP.resolve({k: values[k] for k in WARMUP.reads} | {"index": 0}, facts)
-        run_stage(WARMUP, params, inputs, root / "start")
-    if case.warmup:
+    stage = WARMUP if index is None else STAGE
+    params = stage.resolve({k: values[k] for k in stage.reads} | {"index": index or 0}, facts)
+    if index is not None and case.warmup:
         inputs["start"] = MemoryReader(root=root / "start")
-    paths = []
-    for i in range(case.count):
-        path = root / f"{i}" / "model.safetensors"
-        if case.noisy and not path.exists():
-            _with_noise(root / "start" / "model.safetensors", path, i)
-        if not path.exists():
-            params = STAGE.resolve({k: values[k] for k in STAGE.reads} | {"index": i}, facts)
-            run_stage(STAGE, params, inputs, root / f"{i}")
-        paths.append(path)
-    return run, paths
+    run_stage(stage, params, inputs, root / ("start" if index is None else f"{index}"))
 
 
 def _run(case: Case) -> Path:
