@@ -17,8 +17,10 @@ from torch.utils.data import IterableDataset, get_worker_info
 from pipeline.fresh import FreshRecords
 from pipeline.opening import opened
 from pipeline.records import Records
-from pipeline.stream import Order, Steps, csr_tensor
+from pipeline.stream import Steps, csr_tensor
 from stages.errors import BadInput
+from stages.loadplan.artifact import LoadPlan
+from stages.order.artifact import Order
 from stages.pack.join import join
 from stages.pack.record import Layer
 from stages.pack.sampled import sampled_matrix
@@ -68,7 +70,7 @@ class Batches(Steps):
 
     def assemble(self, records: Sequence[int], num_outputs: int) -> Any:
         """The batch of these records."""
-        parts = [self.store[i] for i in records]
+        parts = [self.record(i) for i in records]
         joined = join(parts, layers=self.depth)
         hops = joined.num_sampled_nodes.tolist()
         if joined.layered and (self.depth is None or self.as_ != "csr"):
@@ -234,6 +236,7 @@ def open_batches(
         store_key=found.pack.key,
         split=split,
         order=Order.from_reader(found.order) if shuffle else None,
+        loads=LoadPlan.from_reader(found.loads) if shuffle and found.loads is not None else None,
         adj=adj,
         normalization=graph.get("normalization", "sym") if normalization is None else normalization,
         mass=graph.get("mass", "none") if mass is None else mass,

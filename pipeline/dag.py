@@ -32,6 +32,7 @@ STAGES: dict[str, Stage[Any]] = {
         "quantize",
         "hag",
         "pack",
+        "loadplan",
         "exchange",
         "warmup",
         "train",
@@ -112,6 +113,10 @@ def build(recipe: Recipe) -> list[Node]:
         advice = {} if sharing == "never" else {"hag": "hag"}
         nodes.append(replace(_node(f"pack:{split}", "pack", packed, split=split), advice=MappingProxyType(advice)))
     read = {"train": "pack:train", "valid": "pack:valid", "order": "order"}
+    if recipe.order.cache != 0:
+        planned = {"records": "pack:train", "order": "order", "graph": "ingest"}
+        nodes.append(_node("loadplan", "loadplan", planned))
+        read["loads"] = "loadplan"
     if recipe.train.ranks > 1:
         nodes.append(_node("exchange", "exchange", {"records": "pack:train"}))
         read["exchange"] = "exchange"
@@ -140,8 +145,11 @@ def _supported(recipe: Recipe) -> None:
         raise BadInput(f"train.ingredients: expected at least 1, found {recipe.train.ingredients}")
     if enabled(recipe.hag.enabled) == "always" and (why := unshared(recipe)):
         raise BadInput(f"hag.enabled: shared partial sums cannot serve {why}", fix="--set hag.enabled=auto")
-    if recipe.order.cache != 0:
-        raise BadInput(f"order.cache = {recipe.order.cache} is not available in this version; expected 0")
+    if recipe.train.ranks > 1 and recipe.order.cache != 0:
+        raise BadInput(
+            f"order.cache: one process follows a load plan, found train.ranks = {recipe.train.ranks}",
+            fix="--set order.cache=0",
+        )
     if recipe.train.ranks > 1 and recipe.batches.method in SAMPLED:
         raise BadInput(
             f"train.ranks: several ranks do not share sampled batches in this version, found {recipe.train.ranks} and "

@@ -202,7 +202,8 @@ def _sample(known: _Known) -> Guess | None:
 def _order(known: _Known) -> Guess | None:
     records = known.facts["records"]["records"]
     lengths = {"tour_length": None, "random_length": None}
-    return Guess({"method": known.values["order.method"], "records": records, **lengths, **_rounds(known)})
+    window = {"window": known.param("window", 0)} if known.param("window", 0) else {}
+    return Guess({"method": known.values["order.method"], "records": records, **lengths, **window, **_rounds(known)})
 
 
 def _codebook(known: _Known) -> Guess | None:
@@ -286,6 +287,23 @@ def _pack(known: _Known) -> Guess | None:
     )
 
 
+def _loadplan(known: _Known) -> Guess | None:
+    packed, epochs = known.facts["records"], known.param("epochs", 1)
+    rows, cache = packed["rows"] // packed.get("rounds", 1), known.param("cache", 0)
+    return Guess(
+        {
+            "split": packed["split"],
+            "order": known.facts["order"]["method"],
+            "cache": cache,
+            "cache_bytes": 4 * cache * packed["num_features"],
+            "rounds": packed.get("rounds", 1),
+            "epochs": epochs,
+            "rows": [rows] * epochs,
+            "read": [rows] * epochs,
+        }
+    )
+
+
 def _exchange(known: _Known) -> Guess | None:
     packed, ranks = known.facts["records"], int(known.values["train.ranks"])
     rows = packed["rows"]
@@ -346,6 +364,7 @@ _RULES: dict[str, Callable[[_Known], Guess | None]] = {
     "quantize": _quantize,
     "hag": _hag,
     "pack": _pack,
+    "loadplan": _loadplan,
     "exchange": _exchange,
     "train": _train,
     "warmup": _train,

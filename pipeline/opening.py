@@ -23,11 +23,12 @@ BUILD = "stockpot run RECIPE builds it"
 
 @dataclass(frozen=True)
 class Opened:
-    """A pack artifact, the order that goes with it (train of a run) and the recipe's tables where it is of a run."""
+    """A pack artifact, the order and load plan that go with it (train of a run) and the recipe's tables of a run."""
 
     pack: Reader
     order: Reader | None = None
     recipe: Mapping[str, Any] = field(default_factory=dict)
+    loads: Reader | None = None
 
 
 def _run(folder: Path) -> dict[str, Any]:
@@ -82,8 +83,11 @@ def opened(where: str | Path | Reader, split: str) -> Opened:
     folder = Path(where)
     if (folder / "run.json").exists():
         run = _run(folder)
-        order = _artifact(run, folder, "order") if split == "train" and "order" in run["artifacts"] else None
-        return Opened(_artifact(run, folder, f"pack:{split}"), order, run.get("recipe", {}))
+        order, loads = (
+            _artifact(run, folder, name) if split == "train" and name in run["artifacts"] else None
+            for name in ("order", "loadplan")
+        )
+        return Opened(_artifact(run, folder, f"pack:{split}"), order, run.get("recipe", {}), loads)
     if (folder / "manifest.json").exists():
         folder = folder.absolute()
         if folder.parent.name != "pack":

@@ -16,13 +16,12 @@ from typing import Any, Literal
 
 from pipeline import recipe_keys as k
 from stages.errors import BadInput
+from stages.units import bytes_of
 
 __all__ = ["KEYS", "Recipe", "defaults_text", "from_tables", "load", "parse_bytes", "to_toml"]
 
 KEYS = k.keys()
-_UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
 _ADDRESS = re.compile(r"tcp://(\[[0-9a-fA-F:.]+\]|[^\s:/@]+):[0-9]{1,5}")
-_UNITS |= {"KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "TIB": 2**40}
 
 
 @dataclass(frozen=True)
@@ -222,13 +221,13 @@ def parse_bytes(value: int | str) -> int | None:
     """
     if value == "auto":
         return None
-    match = re.fullmatch(r"\s*([0-9]*\.?[0-9]+)\s*([A-Za-z]*)\s*", str(value))
-    if match is None or match[2].upper() not in _UNITS or float(match[1]) <= 0:
+    found = bytes_of(str(value))
+    if found is None:
         raise BadInput(
             f'resources.memory: expected "auto", bytes or a size such as "2GB", found {json.dumps(value)}',
             fix="--set resources.memory=2GB",
         )
-    return int(float(match[1]) * _UNITS[match[2].upper()])
+    return found
 
 
 def _literal(value: Any) -> str:

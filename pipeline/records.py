@@ -292,16 +292,17 @@ class Records:
         Corrupt
             Its bytes do not match the index.
         """
+        record = self.stored(i)
+        return self.gathered(record) if self.gathers else record
+
+    def stored(self, i: int) -> Record:
+        """Record `i` as it is stored: its codes are not gathered where they are no part of it; errors as above."""
         file, k = self._find(i)
         data = file.data.slice(int(file.index.offset[k]), int(file.index.length[k]))
         if file.checked[k]:
-            record = file.parsed(data)
-        else:
-            with self._damage():
-                record = self._first_read(file, k, data)
-        if not file.meta.get("gather"):
-            return record
-        return self._gather_from()(record)
+            return file.parsed(data)
+        with self._damage():
+            return self._first_read(file, k, data)
 
     def unchecked(self, i: int) -> Record:
         """Views on record `i` whose bytes are not read yet, for who reads some of them and checks those.

@@ -6,13 +6,14 @@
 from __future__ import annotations
 
 import warnings
-from dataclasses import dataclass
+from copy import copy
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
+from pipeline.held import HeldRecords
 from pipeline.prefetch import Prefetch
 from pipeline.records import Records
 from pipeline.transfer import Transfer, checked_device
@@ -20,6 +21,8 @@ from stages.errors import BadInput, Conflict
 from stages.hag.params import KEPT_BYTES
 from stages.hag.sequence import Sequences, read_order
 from stages.hag.step import hag_adjs, hag_matrices, step_hag
+from stages.loadplan.artifact import LoadPlan
+from stages.order.artifact import Order
 from stages.pack.join import join
 from stages.pack.layers import SEQUENCE, Weights, transposes, trimmed
 from stages.pack.sampled import sampled_matrices
@@ -44,38 +47,6 @@ STATE_FORMAT = 1
 TRANSPOSES = ("none", "inner", "all", "places")
 
 
-@dataclass(frozen=True)
-class Order:
-    """What an order artifact says: its key, method and the arrays of that method, stacked where there are rounds."""
-
-    key: str | None = None
-    method: str = "shuffle"
-    tour: NDArray[np.int32] | None = None
-    distance: NDArray[np.float64] | None = None
-    rounds: int = 1
-    window: int = 0
-
-    @classmethod
-    def from_reader(cls, reader: Reader | None, key: str | None = None) -> Order | None:
-        """The order of an artifact of stage `order`, under its own key where none is given; None stays None."""
-        if reader is None:
-            return None
-        arrays = {name: reader.array(name) if reader.has(name) else None for name in ("tour", "distance")}
-        rounds = int(reader.facts.get("rounds", 1))
-        key = reader.key if key is None else key
-        method, window = str(reader.facts["method"]), int(reader.facts.get("window", 0))
-        return cls(key, method, arrays["tour"], arrays["distance"], rounds, window)
-
-    def records(self, num_records: int, seed: int, epoch: int) -> NDArray[np.integer[Any]]:
-        """All records of the epoch's round once, counted from its first, as the method orders them in this epoch."""
-        from stages.order.epoch import epoch_order
-
-        tour, distance = self.tour, self.distance
-        if self.rounds > 1:
-            tour, distance = (None if a is None else a[epoch % self.rounds] for a in (tour, distance))
-        return epoch_order(self.method, tour, distance, num_records, seed, epoch, self.rounds, self.window)
-
-
 class Steps:
     """Steps of one packed split. Iterating walks the epoch last set; `set_epoch` chooses it, 0 at first.
 
@@ -84,6 +55,8 @@ class Steps:
     records : the records of the split.
     store_key, split : of the artifact they come from, kept in the state.
     order : order artifact; where None, `shuffle` draws a permutation from (seed, epoch).
+    loads : load plan artifact, whose order then counts: where one process walks the steps of an epoch, features come
+        from the rows that are held as planned. Ranks, and steps asked for one by one, gather the same features.
     layers : depth of the model: a step is trimmed to it.
     adj, normalization, mass, self_loops : values of the matrices, see `stages.pack.layers.Weights`.
     transposes : what a backward pass will read of them. none | inner: but of the first matrix, where the features get
@@ -102,6 +75,8 @@ class Steps:
     Attributes
     ----------
     epoch, first : epoch of the next iteration, and the step of it to begin with (0 unless a state was loaded).
+    held : in the steps of an iteration that follows a load plan: its records.
+    rows_read : of features, by iterations that follow a load plan.
     """
 
     def __init__(
@@ -112,6 +87,7 @@ class Steps:
         split: str,
         layers: int,
         order: Order | None = None,
+        loads: LoadPlan | None = None,
         adj: str = "plain",
         normalization: str = "sym",
         mass: str = "none",
@@ -144,7 +120,9 @@ class Steps:
         if transposes not in TRANSPOSES:
             raise BadInput(f"transposes: expected {' | '.join(TRANSPOSES)}, found {transposes}")
         self.store = records
-        self.store_key, self.split, self.order = store_key, split, order
+        self.store_key, self.split, self.order, self.loads = store_key, split, order, loads
+        self.held: HeldRecords | None = None
+        self.rows_read = 0
         self.num_layers, self.per_step, self.seed = layers, per_step, seed
         self.weights, self.transposes = Weights(adj, normalization, mass, self_loops), transposes
         self.shuffle, self.drop_last, self.prefetch = shuffle, drop_last, prefetch
@@ -157,15 +135,19 @@ class Steps:
         quiet_csr()
 
     @classmethod
-    def from_reader(cls, reader: Reader, order: Reader | None = None, *, layers: int, **options: Any) -> Steps:
-        """Steps of a `pack` artifact, in the order of an `order` artifact where one is given.
+    def from_reader(
+        cls, reader: Reader, order: Reader | None = None, *, layers: int, loads: Reader | None = None, **options: Any
+    ) -> Steps:
+        """Steps of a `pack` artifact, in the order of an `order` artifact, by a `loadplan` where they are given.
 
         Their state names both by digest: a training goes on where they were rebuilt, under whatever key, byte by byte.
         """
         records = Records.from_reader(reader)
         split = str(reader.facts["split"])
         found = None if order is None else Order.from_reader(order, order.digest)
-        return cls(records, store_key=reader.digest, split=split, order=found, layers=layers, **options)
+        planned = None if loads is None else LoadPlan.from_reader(loads, loads.digest)
+        given: dict[str, Any] = {"order": found, "loads": planned, "layers": layers}
+        return cls(records, store_key=reader.digest, split=split, **given, **options)
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the epoch. The one a state was loaded for keeps its position, any other begins at its first step."""
@@ -184,16 +166,16 @@ class Steps:
         num_records = len(self.store) // rounds
         if not self.shuffle:
             order: NDArray[np.integer[Any]] = np.arange(num_records)
-        elif self.order is not None:
-            if self.order.rounds != rounds:
+        elif (given := self.order if self.loads is None else self.loads) is not None:
+            if given.rounds != rounds:
                 raise Conflict(
-                    f"order {self.order.key}: it has {self.order.rounds} rounds, but {self.store_key} has {rounds}",
+                    f"order {given.key}: it has {given.rounds} rounds, but {self.store_key} has {rounds}",
                     fix="use the order built for this split",
                 )
-            order = self.order.records(num_records, self.seed, epoch)
+            order = given.records(num_records, self.seed, epoch)
             if len(order) != num_records:
                 raise Conflict(
-                    f"order {self.order.key}: it orders {len(order)} records, but {self.store_key} has {num_records}",
+                    f"order {given.key}: it orders {len(order)} records, but {self.store_key} has {num_records}",
                     fix="use the order built for this split",
                 )
         else:
@@ -235,7 +217,8 @@ class Steps:
         # Without an order artifact the two other orders must not be taken for each other either.
         if not self.shuffle:
             return "file"
-        return "shuffle" if self.order is None else self.order.key
+        given = self.order if self.loads is None else self.loads
+        return "shuffle" if given is None else given.key
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue where a state was taken: the next iteration hands out exactly the step that would have come next.
@@ -281,12 +264,13 @@ class Steps:
         first, self.first = self.first, 0
         self._handed = first
         plan = self.plan(self.epoch)[first:]
+        maker = self._holding(first) if plan else self
         if self.prefetch == 0:
-            for step in map(self.make, plan):
+            for step in map(maker.make, plan):
                 self._handed += 1
                 yield step
             return
-        ahead = Prefetch(self._sent, plan, self.prefetch)
+        ahead = Prefetch(maker._sent, plan, self.prefetch)  # noqa: SLF001 - these steps, holding rows
         try:
             for sent in ahead:
                 self._handed += 1
@@ -294,6 +278,22 @@ class Steps:
                 del sent
         finally:
             ahead.close()
+
+    def _holding(self, first: int) -> Steps:
+        """These steps with the rows held that the load plan of the epoch holds before its step `first`."""
+        if self.loads is None or not self.shuffle or self.world_size > 1:
+            return self
+        plan = self.loads.epoch(self.seed, self.epoch)
+        running = copy(self)
+        running.coded, running.held = False, HeldRecords(self.store, plan, first * self.per_step, self._count)
+        return running
+
+    def _count(self, rows: int) -> None:
+        self.rows_read += rows
+
+    def record(self, i: int) -> Record:
+        """Record `i` of the split; without features where these are held."""
+        return self.store[i] if self.held is None else self.held[i]
 
     def make(self, planned: tuple[tuple[int, ...], int]) -> Any:
         """One entry of `plan` as the step handed out."""
@@ -310,7 +310,7 @@ class Steps:
         """The step of these records."""
         del num_outputs
         L = self.num_layers
-        parts = [self.store[i] for i in records]
+        parts = [self.record(i) for i in records]
         joined = join(parts, layers=L)
         nodes = joined.num_sampled_nodes.tolist()
         adjs = self.shared_once(tuple(records), parts, joined) if self.hag else None
@@ -420,11 +420,15 @@ class Steps:
         back, places = matrix.turned()
         return Adj(self.csr(matrix), self.csr(back), self.tensor(places) if transposes == "places" else None)
 
-    @cached_property
+    @property
     def tables(self) -> tuple[Tables, ...] | None:
         """Tables of the codes on this device, and of their further stages; None where the loader decodes the rows."""
+        return self._tables if self.coded else None
+
+    @cached_property
+    def _tables(self) -> tuple[Tables, ...] | None:
         codec = self.store.codec
-        if not self.coded or codec.name in EXACT or not worth(codec.lookup, self.transfer.device):
+        if codec.name in EXACT or not worth(codec.lookup, self.transfer.device):
             return None
         stages = [codec] if codec.further is None else [codec, codec.further]
         return tuple(Tables.of(stage.lookup, self.dtype, self.transfer.device) for stage in stages)
@@ -454,11 +458,13 @@ class Steps:
         for r, part in enumerate(parts):
             n = joined.kept[r]
             rows = None if joined.rows is None else joined.rows[r]
-            if part.code_indptr is None:
+            if self.held is not None:
+                self.held.fill(n, out, rows)
+            elif part.code_indptr is None:
                 decode(codec, part.codes[:n], out=out, rows=rows)
             else:
                 decode(codec, part.codes, part.code_indptr[: n + 1], out=out, rows=rows)
-        if codec.further is not None:
+        if codec.further is not None and self.held is None:
             add_further(codec, *further_stages(parts, joined), out)
         return self.transfer.moved(x).to(self.dtype)
 

@@ -308,6 +308,7 @@ def fitted(
         training=True,
         per_step=params.per_step,
         order=inputs.get("order"),
+        **({"loads": inputs["loads"]} if "loads" in inputs else {}),
         shuffle=True,
         seed=params.seed + params.index,
         prefetch=_PREFETCH,
@@ -413,6 +414,7 @@ def cost(params: Params, facts: Mapping[str, Facts]) -> Cost:
         # A process for every rank; what they receive comes on top of what they own, at worst every row for every rank.
         peak = params.ranks * (TORCH_BYTES + step + (12 + 4 * bool(params.ema)) * weights)
     peak += params.ranks * sum(kept_bytes(split, params.layers) for split in (train, valid))
+    peak += int(facts["loads"]["cache_bytes"]) if "loads" in facts else 0
     read = sum(int(split["bytes"]) + int(split.get("gather_bytes", 0)) for split in (train, valid))
     return Cost((params.epochs - params.warmup) * read, weights, peak)
 
@@ -422,7 +424,7 @@ STAGE = Stage(
     version=1,
     exact=False,
     params=Params,
-    roles=("train", "valid", "order", "start", "exchange"),
+    roles=("train", "valid", "order", "start", "exchange", "loads"),
     reads=(
         "train.model",
         "train.per_step",

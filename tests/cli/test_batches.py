@@ -1,10 +1,12 @@
 """Batches of the recipe through the command line: values out of range, and whole parts in several rounds."""
 
 import json
+import re
 
 import numpy as np
 import pytest
 
+from pipeline import open_batches
 from pipeline.cli import main
 from pipeline.records import Records
 from pipeline.store import Store
@@ -98,8 +100,12 @@ def test_batches_of_whole_parts_in_two_rounds_are_trained_on(tmp_path):
 def test_sampled_batches_are_trained_on(tmp_path, sampling, model, form):
     write_recipe(tmp_path, ingredients=1, epochs=3, nodes=2000, model=model)
     text = (tmp_path / "tiny.toml").read_text().replace("[batches]", f"[batches]\n{sampling}\nfanouts = [4, 4]")
-    text += '[order]\nmethod = "overlap"\nwindow = 2\n'
+    text += '[order]\nmethod = "overlap"\nwindow = 2\ncache = 5\n[features]\nlayout = "gather"\n'
     (tmp_path / "tiny.toml").write_text(text)
+    refused = stockpot(tmp_path, "run", "tiny.toml")
+    assert refused.returncode == 2, refused.stderr
+    size = re.search(r"the smallest useful size is (\d+); fix: --set order.cache=\1,", refused.stderr)
+    (tmp_path / "tiny.toml").write_text(text.replace("cache = 5", f"cache = {size[1]}"))
     done = stockpot(tmp_path, "run", "tiny.toml")
     assert done.returncode == 0, done.stderr
     again = json.loads(stockpot(tmp_path, "plan", "tiny.toml", "--json").stdout)
@@ -118,6 +124,12 @@ def test_sampled_batches_are_trained_on(tmp_path, sampling, model, form):
     assert 0 < train["overlap"] <= 1
     assert set(train["lru_misses"]) == {"0.05", "0.1", "0.2"}
     assert train["nodes_by_layer"] == sorted(train["nodes_by_layer"])
+    loads = summary["stages"]["loadplan"]
+    assert loads["cache"] == loads["largest_record"] == int(size[1])
+    assert all(read < rows for read, rows in zip(loads["read"], loads["rows"], strict=True))
+    batches = open_batches(tmp_path / "runs/tiny", layers=2)
+    assert sum(batch.batch_size for batch in batches) == 1000
+    assert batches.rows_read == loads["read"][0]
     assert summary["infer"]["test_accuracy"] > 0.4
     assert summary["infer"]["full_graph_test_accuracy"] > 0.4
     shown = stockpot(tmp_path, "inspect", "runs/tiny", "pack:train", "--record", "0")

@@ -122,6 +122,15 @@ def test_ranks_that_train_together_know_who_sends_what():
         nodes(train={"ranks": 2}, batches={"method": "labor"})
 
 
+def test_a_cache_is_planned_for_all_who_train():
+    planned = nodes(order={"cache": "10%"}, train={"warmup": 1})
+    assert planned["loadplan"].inputs == {"records": "pack:train", "order": "order", "graph": "ingest"}
+    assert {planned[name].inputs["loads"] for name in ("warmup", "train:0")} == {"loadplan"}
+    assert "loadplan" not in nodes()
+    with pytest.raises(BadInput, match=r"one process follows a load plan, found train\.ranks = 2"):
+        nodes(order={"cache": 0.1}, train={"ranks": 2})
+
+
 @pytest.mark.parametrize("tables", [{"train": {"ingredients": 0}}, {"infer": {"top_k": -1}}])
 def test_refused(tables):
     with pytest.raises(BadInput, match="expected"):

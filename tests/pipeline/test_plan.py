@@ -256,7 +256,7 @@ CHANGES = {
     "features.max_accuracy_drop": 0.1,
     "features.tier_share": 0.1,
     "features.tier_bytes": 4,
-    "features.layout": "gather",
+    "features.layout": "packed",
     "partition.method": "kaminpar",
     "partition.parts": 9,
     "batches.method": "random",
@@ -276,6 +276,7 @@ CHANGES = {
     "batches.seeds": "community",
     "order.method": "shuffle",
     "order.window": 4,
+    "order.cache": 1.0,
     "hag.enabled": False,
     "hag.capacity": 0.5,
     "train.model": "sage",
@@ -304,7 +305,7 @@ CHANGES = {
     "resources.memory": "64GB",
     "resources.workers": 1,
 }
-BASE = {"batches": {"outputs": 64, "mix": 4}, "features": {"layout": "packed"}, "train": {"ingredients": 2}}
+BASE = {"batches": {"outputs": 64, "mix": 4}, "features": {"layout": "gather"}, "train": {"ingredients": 2}}
 """What the keys are changed in; sizes are set, or `auto` would follow the sizes of the splits."""
 WITHIN = {name: {"method": "batch"} for name in ("batches.aux_ratio", "batches.aux_mass", "batches.orientation")}
 SAMPLED = ("fanouts", "kappa", "importance_sampling", "layer_dependency", "seeds")
@@ -314,7 +315,6 @@ WITHIN |= {"features.tier_share": {"codec": "sq2"}, "features.tier_bytes": {"cod
 """What else stands in the key's section, before and after, where the key is looked at only then."""
 FIXED = {
     "dataset.source": "enters by content",
-    "order.cache": "only 0 in this version",
     "train.device": "auto is what this machine has",
     "resources.scheduler": "only local in this version",
 }

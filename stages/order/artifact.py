@@ -1,0 +1,46 @@
+"""What an order artifact says, read back: the records of any epoch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from stages.stage import Reader
+
+__all__ = ["Order"]
+
+
+@dataclass(frozen=True)
+class Order:
+    """What an order artifact says: its key, method and the arrays of that method, stacked where there are rounds."""
+
+    key: str | None = None
+    method: str = "shuffle"
+    tour: NDArray[np.int32] | None = None
+    distance: NDArray[np.float64] | None = None
+    rounds: int = 1
+    window: int = 0
+
+    @classmethod
+    def from_reader(cls, reader: Reader | None, key: str | None = None) -> Order | None:
+        """The order of an artifact of stage `order`, under its own key where none is given; None stays None."""
+        if reader is None:
+            return None
+        arrays = {name: reader.array(name) if reader.has(name) else None for name in ("tour", "distance")}
+        rounds = int(reader.facts.get("rounds", 1))
+        key = reader.key if key is None else key
+        method, window = str(reader.facts["method"]), int(reader.facts.get("window", 0))
+        return cls(key, method, arrays["tour"], arrays["distance"], rounds, window)
+
+    def records(self, num_records: int, seed: int, epoch: int) -> NDArray[np.integer[Any]]:
+        """All records of the epoch's round once, counted from its first, as the method orders them in this epoch."""
+        from stages.order.epoch import epoch_order
+
+        tour, distance = self.tour, self.distance
+        if self.rounds > 1:
+            tour, distance = (None if a is None else a[epoch % self.rounds] for a in (tour, distance))
+        return epoch_order(self.method, tour, distance, num_records, seed, epoch, self.rounds, self.window)
