@@ -132,6 +132,9 @@ def build(recipe: Recipe) -> list[Node]:
         # Where it is not asked for in any case, one pass over the graph does not repay the search.
         nodes.append(_node("hag:graph", "hag", {"graph": "ingest"}, of="graph"))
         predict["hag"] = "hag:graph"
+    if recipe.train.ranks > 1 and recipe.train.exchange == "cooperative":
+        nodes.append(_node("exchange:outputs", "exchange", {"records": outputs}))
+        predict["exchange"] = "exchange:outputs"
     nodes.append(_node("infer", "infer", predict))
     return nodes
 
@@ -149,12 +152,6 @@ def _supported(recipe: Recipe) -> None:
         raise BadInput(
             f"order.cache: one process follows a load plan, found train.ranks = {recipe.train.ranks}",
             fix="--set order.cache=0",
-        )
-    if recipe.train.ranks > 1 and recipe.batches.method in SAMPLED:
-        raise BadInput(
-            f"train.ranks: several ranks do not share sampled batches in this version, found {recipe.train.ranks} and "
-            f"batches.method = {recipe.batches.method!r}",
-            fix="--set train.ranks=1",
         )
     if recipe.infer.top_k < 0:
         raise BadInput(f"infer.top_k: expected 0 (as in batches) or more, found {recipe.infer.top_k}")

@@ -313,9 +313,14 @@ def _exchange(known: _Known) -> Guess | None:
             "split": packed["split"],
             "records_of_shards": [packed["records"]],
             "rows": [rows // ranks] * ranks,
+            "row_bytes": None,
             "received": [rows * (ranks - 1) // 2],
-            "together": [rows],
-            "alone": [rows * ranks],
+            "together": {"rows": [rows], "edges": [packed["edges"]], "features": [packed["bytes"]]},
+            "alone": {
+                "rows": [rows * ranks],
+                "edges": [packed["edges"] * ranks],
+                "features": [packed["bytes"] * ranks],
+            },
         }
     )
 

@@ -163,16 +163,26 @@ class ArtifactReader(PayloadReader):
         return found
 
     def batches(
-        self, order: ArtifactReader | None = None, *, exchange: ArtifactReader | None = None, **options: Any
+        self,
+        order: ArtifactReader | None = None,
+        *,
+        exchange: ArtifactReader | None = None,
+        ranks: int | None = None,
+        **options: Any,
     ) -> Any:
         """Training steps of this packed split; see `pipeline.stream.Steps`.
 
-        With an artifact of stage `exchange` made for it: one rank's part of each; see `pipeline.cooperative`.
+        With an artifact of stage `exchange` made for it: one rank's part of each, which others complete; see
+        `pipeline.cooperative`. With a number of ranks: one that is complete; see `pipeline.independent`.
         """
         if exchange is not None:
             from pipeline.cooperative import CooperativeSteps
 
             return CooperativeSteps.of_rank(self, exchange, order, **options)
+        if ranks is not None:
+            from pipeline.independent import IndependentSteps
+
+            return IndependentSteps.of_rank(self, order, ranks=ranks, **options)
         from pipeline.stream import Steps
 
         return Steps.from_reader(self, order=order, **options)

@@ -143,6 +143,11 @@ class Train:
     seed: int = key(0, "seed of the shared start; ingredient i draws its batches and dropout from seed + i")
     device: str = key("auto", "auto | cpu | cuda | cuda:N; auto is cuda where there is one")
     ranks: int = key(1, "processes that train one model together")
+    exchange: Literal["auto", "cooperative", "independent"] = key(
+        "auto", "cooperative: ranks send each other rows | independent: read all they need | auto: what takes less time"
+    )
+    storage_gbs: float = key(1.0, "GB/s that a rank reads from the store, for auto")
+    interconnect_gbs: float = key(0.0, "GB/s that a rank sends to others, for auto; 0: 1 on CPUs, 50 on GPUs")
 
 
 @dataclass(frozen=True)

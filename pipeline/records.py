@@ -311,7 +311,7 @@ class Records:
         """
         file, k = self._find(i)
         data = file.data.slice(int(file.index.offset[k]), int(file.index.length[k]))
-        return packed.parse(pa.ipc.read_record_batch(pa.ipc.read_message(data), file.schema), file.layout)
+        return file.parsed(data)
 
     @property
     def gathers(self) -> bool:

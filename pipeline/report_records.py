@@ -134,6 +134,9 @@ def _sentences(stages: Mapping[str, Any]) -> str:
             f"Order of the training records: {text(order['method'])}; the label distances along it sum to "
             f"{number(order['tour_length'])}, in a random order to {number(order['random_length'])}."
         )
+    if (shared := stages.get("exchange")) is not None and shared.get("why"):
+        why = shared["why"][0].upper() + shared["why"][1:]
+        said.append(f"{count(shared['ranks'])} ranks train each model together. {text(why)}.")
     if (hag := stages.get("hag")) is not None and hag.get("why"):
         used = hag.get("records_used")
         saved = (

@@ -310,7 +310,7 @@ class Steps:
         """The step of these records."""
         del num_outputs
         L = self.num_layers
-        parts = [self.record(i) for i in records]
+        parts = self.parts(records)
         joined = join(parts, layers=L)
         nodes = joined.num_sampled_nodes.tolist()
         adjs = self.shared_once(tuple(records), parts, joined) if self.hag else None
@@ -327,6 +327,10 @@ class Steps:
             num_sampled_nodes=tuple(nodes + [0] * (L + 1 - len(nodes))),
             batch_size=joined.y.size,
         )
+
+    def parts(self, records: Sequence[int]) -> Sequence[Record]:
+        """What a step is joined of."""
+        return [self.record(i) for i in records]
 
     def matrices(self, joined: Joined, layers: int | None = None) -> list[Matrix]:
         """Matrices of a joined step, the first applied first.

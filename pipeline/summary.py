@@ -73,6 +73,8 @@ def summarise(recipe: Recipe, built: Sequence[Built]) -> dict[str, Any]:
         stages["loadplan"] |= _pick(loads.facts, "cache", "cache_bytes", "largest_record", "epochs", "rows", "read")
     if enabled(recipe.hag.enabled) != "never" and (why := dag.unshared(recipe)) and "pack:train" in by_id:
         stages["hag"] = {"use": False, "why": f"no product to share: {why}"}
+    if "exchange" in stages and (trained := by_id.get("train:0")) is not None:
+        stages["exchange"] |= _pick(trained.facts["shared"], "ranks", "mode", "why", "predicted")
     if (hag := by_id.get("hag")) is not None:
         stages["hag"] |= _hag(hag.facts, [b.facts for b in built if b.node.stage == "pack"])
     if (codes := by_id.get("quantize")) is not None:

@@ -12,9 +12,10 @@ from torch import distributed
 from torch.nn import functional
 
 from pipeline.cooperative import CooperativeSteps
+from pipeline.independent import IndependentSteps
 from pipeline.records import Records
 from stages.exchange.artifact import LinkReader
-from stages.exchange.forward import forward
+from stages.exchange.team import Team
 from stages.train.evaluate import Score
 from stages.train.model import build_model
 from stages.train.trainer import _adam
@@ -59,22 +60,18 @@ def run_case(case, rank, group):
     records = Records(case["packed"])
     links = LinkReader([Path(p) for p in case["links"]], np.array(case["first"]), ranks)
     model = model_of(case["model"], records.codec.num_features)
-    steps = CooperativeSteps(
-        records,
-        store_key="0" * 32,
-        split="train",
-        per_step=case["per_step"],
-        links=links,
-        member=rank,
-        crossing=case["crossing"],
-        **options(model),
-    )
+    shared = {"store_key": "0" * 32, "split": "train", "per_step": case["per_step"], **options(model)}
+    if case["crossing"] is None:
+        steps = IndependentSteps(records, ranks=ranks, member=rank, **shared)
+    else:
+        steps = CooperativeSteps(records, links=links, member=rank, crossing=case["crossing"], **shared)
+    team = Team(rank, ranks, group)
     adam = _adam(model, argparse(lr=1e-2, weight_decay=1e-3))
     found = {}
     for i, step in enumerate(steps):
         if i == 3:
             break
-        logits = forward(model, step, group)
+        logits = team.forward(model, step)
         loss = loss_of(logits, step.y, step.num_labelled)
         adam.zero_grad(set_to_none=True)
         loss.backward()
@@ -91,14 +88,14 @@ def run_case(case, rank, group):
             }
             found |= {
                 "logits": logits.detach().numpy(),
-                "received": np.array([sum(layer.received) for layer in step.layers]),
+                "received": np.array([sum(layer.received) for layer in getattr(step, "layers", ())]),
             }
         at = 0
         for p in model.parameters():
             p.grad = flat[at : at + p.numel()].view_as(p).clone()
             at += p.numel()
         adam.step()
-    found["bytes"] = np.array(steps.bytes_read)
+    found["feature_bytes"] = np.array(steps.feature_bytes)
     found["params"] = torch.cat([p.detach().flatten() for p in model.parameters()]).numpy()
     return found
 

@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 
 from stages.exchange.links import Links
-from stages.exchange.piece import checksums, owned, read_by
+from stages.exchange.piece import checksums, owned, parts_read, read_by
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -26,12 +26,12 @@ if TYPE_CHECKING:
 
 __all__ = ["LinkReader", "link_batch", "link_schema"]
 
-FORMAT = 1
+FORMAT = 2
 COLUMNS = {
     "send": pa.int32(),
     "send_ptr": pa.int64(),
-    "send_level": pa.uint8(),
-    "level": pa.uint8(),
+    "send_used": pa.uint16(),
+    "used": pa.uint16(),
     "deg": pa.int32(),
     "crc32c": pa.uint32(),
 }
@@ -97,17 +97,17 @@ class LinkReader:
         names = [name for name in self._files[at].schema.names if name != "crc32c"]
         return Links(**{name: self._column(i, rank, name) for name in names})
 
-    def checksums(self, i: int, rank: int) -> NDArray[np.uint32]:
-        """u4[hops, 2], crc32c of what that rank reads of record `i`."""
-        return self._column(i, rank, "crc32c").reshape(-1, 2)
+    def read(self, i: int, record: Record, rank: int, layers: int, *, check: bool) -> tuple[int, bool]:
+        """What a model of `layers` layers reads of record `i` on this rank: (its bytes, whether they are as written).
 
-    def read(self, record: Record, rank: int, layers: int, *, check: bool) -> tuple[int, NDArray[np.uint32]]:
-        """(bytes that a model of `layers` layers reads of a record on this rank, u4[hops, 2] their crc32c or none)."""
-        mine = owned(record.block_ptr, self.ranks, rank)
-        hops = len(record.num_sampled_nodes)
-        kept, whole = min(hops, layers + 1), min(hops, layers)
+        Unless `check`, they are not looked at.
+        """
+        mine, read = owned(record.block_ptr, self.ranks, rank), parts_read(record, layers)
         size = 0
-        for hop in range(kept):
-            nodes, edges = read_by(record, mine, hop)
-            size += sum(a.nbytes for a in nodes) + (sum(a.nbytes for a in edges) if hop < whole else 0)
-        return size, checksums(record, mine, kept, whole) if check else np.zeros((0, 2), np.uint32)
+        for hop in np.flatnonzero(read[:, 0]):
+            parts = read_by(record, mine, int(hop))
+            size += sum(column.nbytes for k, part in enumerate(parts) if read[hop, k] for column in part)
+        if not check:
+            return size, True
+        stored = self._column(i, rank, "crc32c").reshape(read.shape)
+        return size, np.array_equal(checksums(record, mine, layers), np.where(read, stored, 0))

@@ -7,12 +7,15 @@ outputs).
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from functools import reduce
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numba import njit
 
-from stages.exchange.piece import owned
+from stages.exchange.piece import edges_of, owned
 from stages.ingest.csr import frozen
 
 if TYPE_CHECKING:
@@ -23,71 +26,125 @@ if TYPE_CHECKING:
     from stages.exchange.links import Links
     from stages.pack.record import Record
 
-__all__ = ["crossing_bytes", "depths", "received_by_level"]
+__all__ = ["Reads", "feature_bytes", "reached", "reads", "received_by_level"]
 
 
 @njit(cache=True, nogil=True)
-def _reached(
-    first: int,
-    last: int,
+def _step(
+    rows: NDArray[np.int32],
     indptr: NDArray[np.int32],
     indices: NDArray[np.int32],
-    queue: NDArray[np.int32],
     seen: NDArray[np.bool_],
-    out: NDArray[np.int64],
-) -> None:
-    """Breadth-first from rows first:last; out[d] = rows within d edges, for every d it has; `seen` comes False."""
-    start, end = 0, 0
-    for i in range(first, last):
-        queue[end] = i
-        seen[i] = True
-        end += 1
-    for d in range(out.size):
-        out[d] = end
-        level = end
-        for k in range(start, level):
-            i = queue[k]
-            for e in range(indptr[i], indptr[i + 1]):
-                j = indices[e]
-                if not seen[j]:
-                    seen[j] = True
-                    queue[end] = j
-                    end += 1
-        start = level
+    out: NDArray[np.int32],
+) -> int:
+    """Append what `rows` read and was not seen to `out`, and mark it; how many."""
+    end = 0
+    for i in rows:
+        for e in range(indptr[i], indptr[i + 1]):
+            j = indices[e]
+            if not seen[j]:
+                seen[j] = True
+                out[end] = j
+                end += 1
+    return end
 
 
-def depths(record: Record, ranks: int, most: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """(rows together i8[most + 1], rows alone i8[ranks, most + 1]) that a model of d layers reads of one record.
+def reached(record: Record, ranks: int, rank: int, most: int) -> list[NDArray[np.int32]]:
+    """Rows of a record that the outputs of one rank reach by d edges and not by fewer, for d = 0 .. `most`.
+
+    Each layer by its own edges where it has some. O(nodes + edges).
+    """
+    mine = owned(record.block_ptr, ranks, rank)
+    found = [np.arange(int(mine.start[0]), int(mine.stop[0]), dtype=np.int32)]
+    seen = np.zeros(record.num_nodes, np.bool_)
+    seen[found[0]] = True
+    queue = np.empty(record.num_nodes, np.int32)
+    edges = edges_of(record)
+    for depth in range(most):
+        rows = np.concatenate(found) if record.layered else found[-1]
+        size = 0
+        if not record.layered or depth < len(edges):
+            at = edges[min(depth, len(edges) - 1)]
+            size = _step(rows, frozen(at.indptr), frozen(at.indices), seen, queue)
+        found.append(np.sort(queue[:size]))
+    return found
+
+
+@dataclass(frozen=True)
+class Reads:
+    """What a model of d layers reads, for d = 0 .. most: i8[most + 1] each.
+
+    Attributes
+    ----------
+    rows : whose node columns are read; those within d edges, so layer l computes the rows of depth l.
+    edges : of the rows that are computed, by all layers once; of form "layers" those of each.
+    features : bytes of the codes of the rows.
+    """
+
+    rows: NDArray[np.int64]
+    edges: NDArray[np.int64]
+    features: NDArray[np.int64]
+
+    def __add__(self, other: Reads) -> Reads:
+        return Reads(self.rows + other.rows, self.edges + other.edges, self.features + other.features)
+
+
+def reads(record: Record, ranks: int, most: int) -> tuple[Reads, Reads]:
+    """What all ranks read of one record: (together, alone), each summed over the ranks.
 
     Together: rows of hops <= d, each read by its owner. Alone: what the outputs of each rank reach in d edges, which
-    `ranks` processes read that share no row. O(ranks * (nodes + edges)).
+    processes read that share no row. O(ranks * (nodes + edges)).
     """
-    ends = np.cumsum(record.num_sampled_nodes, dtype=np.int64)
-    together = ends[np.minimum(np.arange(most + 1), ends.size - 1)]
-    alone = np.zeros((ranks, most + 1), np.int64)
-    queue = np.empty(record.num_nodes, np.int32)
-    for rank in range(ranks):
-        mine = owned(record.block_ptr, ranks, rank)
-        seen = np.zeros(record.num_nodes, np.bool_)
-        first, last = int(mine.start[0]), int(mine.stop[0])
-        _reached(first, last, frozen(record.indptr), frozen(record.indices), queue, seen, alone[rank])
-    return together, alone
+    ends = np.concatenate([[0], np.cumsum(record.num_sampled_nodes, dtype=np.int64)])
+    hops = [np.arange(a, b) for a, b in pairwise(ends)]
+    hops = (hops + [hops[0][:0]] * most)[: most + 1]
+    alone = [_read(record, reached(record, ranks, rank, most)) for rank in range(ranks)]
+    return _read(record, hops), reduce(Reads.__add__, alone)
+
+
+def _read(record: Record, levels: Sequence[NDArray[Any]]) -> Reads:
+    """Of the rows of each level and those of all before."""
+    lengths = _code_bytes(record)
+    sizes = [np.diff(edges.indptr).astype(np.int64) for edges in edges_of(record)]
+    edges = [0]
+    for depth in range(len(levels) - 1):
+        if not record.layered:
+            mine = levels[depth]
+            edges.append(edges[-1] + int(sizes[0][mine].sum()))
+        elif depth < len(sizes):
+            mine = np.concatenate(levels[: depth + 1])
+            edges.append(edges[-1] + int(sizes[depth][mine].sum()))
+        else:
+            edges.append(edges[-1])
+    return Reads(
+        rows=np.cumsum([level.size for level in levels]),
+        edges=np.array(edges, np.int64),
+        features=np.cumsum([int(lengths[level].sum()) for level in levels]),
+    )
+
+
+def _code_bytes(record: Record) -> NDArray[np.int64]:
+    """i8[n], bytes of the codes of each row."""
+    if record.code_indptr is not None:
+        lengths = np.diff(record.code_indptr).astype(np.int64)
+    else:
+        lengths = np.full(record.num_nodes, record.codes.shape[1] if record.codes.ndim > 1 else 0, np.int64)
+    if record.codes_1 is not None and record.codes_1_rows is not None:
+        lengths[record.codes_1_rows] += record.codes_1.shape[1]
+    return lengths
 
 
 def received_by_level(found: Sequence[Links], most: int) -> NDArray[np.int64]:
     """i8[most]: rows that cross for the layer that computes hops <= h, over all ranks."""
-    level = np.concatenate([link.level for link in found])
-    return np.array([int((level <= h).sum()) for h in range(most)], np.int64)
+    used = np.concatenate([link.used for link in found])
+    return np.array([int((used >> h & 1).sum()) for h in range(most)], np.int64)
 
 
-def crossing_bytes(received: Sequence[int], layers: int, row_bytes: int, hidden: int) -> int:
-    """Bytes that cross the interconnect in one training epoch.
-
-    Parameters
-    ----------
-    received : of `received_by_level`, over the records of the epoch.
-    row_bytes : of a row at the first layer, which has no gradient. hidden : f4 values of a row at the others, which
-        cross forward and, as gradients, backward.
-    """
-    at = [int(received[min(h, len(received) - 1)]) for h in range(layers)]
-    return at[layers - 1] * row_bytes + sum(2 * 4 * hidden * rows for rows in at[: layers - 1])
+def feature_bytes(record: Record, layers: int) -> int:
+    """Bytes of the codes of a record that a model of `layers` layers reads."""
+    ends = np.cumsum(record.num_sampled_nodes)
+    n = int(ends[min(layers, ends.size - 1)])
+    size = int(record.code_indptr[n]) if record.code_indptr is not None else int(record.codes[:n].nbytes)
+    if record.codes_1 is not None and record.codes_1_rows is not None:
+        size += int(record.codes_1[: np.searchsorted(record.codes_1_rows, n)].nbytes)
+    return size

@@ -5,6 +5,7 @@ Every rank enters every collective, with no rows where it has none; the order of
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
@@ -16,29 +17,40 @@ if TYPE_CHECKING:
     from stages.exchange.step import CoopLayer, CoopStep
     from stages.train.model import Model
 
-__all__ = ["exchange", "forward"]
+__all__ = ["Sent", "exchange", "forward", "sent"]
+
+
+@dataclass
+class Sent:
+    """Bytes of rows and gradients that this process has sent to other ranks."""
+
+    bytes: int = 0
+
+
+sent = Sent()
 
 
 class _Exchange(torch.autograd.Function):
     """y = (received rows) of x, whose adjoint sends them back and adds each to the row it came from."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, send: Tensor, sent: list[int], received: list[int], group: Any) -> Tensor:
+    def forward(ctx: Any, x: Tensor, send: Tensor, to: list[int], received: list[int], group: Any) -> Tensor:
         ctx.save_for_backward(send)
-        ctx.sizes, ctx.rows, ctx.group = (sent, received), x.shape[0], group
-        return _moved(x.index_select(0, send), sent, received, group)
+        ctx.sizes, ctx.rows, ctx.group = (to, received), x.shape[0], group
+        return _moved(x.index_select(0, send), to, received, group)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         (grad,), (send,) = grads, ctx.saved_tensors
-        sent, received = ctx.sizes
-        back = _moved(grad.contiguous(), received, sent, ctx.group)
+        to, received = ctx.sizes
+        back = _moved(grad.contiguous(), received, to, ctx.group)
         return grad.new_zeros((ctx.rows, *grad.shape[1:])).index_add_(0, send, back), None, None, None, None
 
 
-def _moved(rows: Tensor, sent: Sequence[int], received: Sequence[int], group: Any) -> Tensor:
+def _moved(rows: Tensor, to: Sequence[int], received: Sequence[int], group: Any) -> Tensor:
+    sent.bytes += rows.numel() * rows.element_size()
     out = rows.new_empty((sum(received), *rows.shape[1:]))
-    distributed.all_to_all_single(out, rows, list(received), list(sent), group=group)
+    distributed.all_to_all_single(out, rows, list(received), list(to), group=group)
     return out
 
 

@@ -15,16 +15,32 @@ from numba import njit
 
 from stages.errors import BadInput
 from stages.ingest.csr import frozen
+from stages.pack.record import Layer
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
 
     from stages.pack.record import Record
 
-__all__ = ["Owned", "Piece", "bounds", "checksums", "cut", "needs", "own_codes", "owned", "read_by"]
+__all__ = [
+    "DEEPEST",
+    "Owned",
+    "Piece",
+    "bounds",
+    "checksums",
+    "cut",
+    "edges_of",
+    "needs",
+    "own_codes",
+    "owned",
+    "parts_read",
+    "read_by",
+]
 
-FAR = 255
-"""Level of a node that no row of the rank reads."""
+DEEPEST = 16
+"""Layers of a model that several ranks train: a bit each in `Piece.used`."""
 
 
 def bounds(block_ptr: NDArray[np.int32], ranks: int) -> NDArray[np.int64]:
@@ -86,27 +102,26 @@ class Piece:
     ----------
     sizes : i8[hops], own nodes of each hop; own nodes are numbered from 0 in their order in the record.
     n_id, deg, deg_w : of the own nodes, as in `Record`.
-    indptr, indices, weight : CSR of the own nodes of all hops but, where trimmed, the last; columns below
-        n = sizes.sum() are own nodes, n + k is `remote[k]`.
+    layers : CSR of the own nodes of all hops but, where trimmed, the last; of form "layers" one for each layer, of its
+        rows. Columns below n = sizes.sum() are own nodes, n + k is `remote[k]`.
     y, input_id : own outputs.
     remote : i4[m], rows of the record owned by others, by (owner, row).
     remote_ptr : i8[ranks + 1], those of owner p: remote_ptr[p]:remote_ptr[p + 1].
-    level : u1[m], the lowest hop of an own row that reads it.
+    used : u2[m], bit h where the layer that computes own rows of hops <= h reads it.
+    sampled : whether the edges are a sample (`stages.pack.sampled`).
     """
 
     sizes: NDArray[np.int64]
     n_id: NDArray[np.integer[Any]]
     deg: NDArray[np.int32]
-    indptr: NDArray[np.int32]
-    indices: NDArray[np.int32]
+    layers: tuple[Layer, ...]
     y: NDArray[np.int32]
     input_id: NDArray[np.int64]
     remote: NDArray[np.int32]
     remote_ptr: NDArray[np.int64]
-    level: NDArray[np.uint8]
-    weight: NDArray[np.float32] | None = None
+    used: NDArray[np.uint16]
+    sampled: bool
     deg_w: NDArray[np.float32] | None = None
-    out_deg: NDArray[np.int32] | None = None
 
     @property
     def num_nodes(self) -> int:
@@ -115,19 +130,19 @@ class Piece:
 
 
 @njit(cache=True, nogil=True)
-def _levels(
+def _mark(
     start: NDArray[np.int64],
     stop: NDArray[np.int64],
+    bits: NDArray[np.uint16],
     indptr: NDArray[np.int32],
     indices: NDArray[np.int32],
-    level: NDArray[np.uint8],
+    used: NDArray[np.uint16],
 ) -> None:
-    """Mark what rows start[h]:stop[h] read with the lowest such h; `level` comes filled with FAR."""
+    """Set bits[h] at all that rows start[h]:stop[h] read."""
     for h in range(start.size):
         for i in range(start[h], stop[h]):
             for k in range(indptr[i], indptr[i + 1]):
-                if level[indices[k]] == FAR:
-                    level[indices[k]] = h
+                used[indices[k]] |= bits[h]
 
 
 @njit(cache=True, nogil=True)
@@ -151,26 +166,37 @@ def _renamed(
             out_indptr[row] = end
 
 
-def needs(record: Record, ranks: int, rank: int, hops: int) -> tuple[NDArray[np.int32], NDArray[np.int64], Any]:
-    """(remote, remote_ptr, level) of a `Piece`: what the own rows of the first `hops` hops read of other ranks.
+def edges_of(record: Record) -> Sequence[Layer]:
+    """The edges of each layer, or the one CSR that serves all."""
+    if record.layered and record.layers is not None:
+        return record.layers
+    return (Layer(record.indptr, record.indices, weight=record.weight),)
+
+
+def needs(record: Record, ranks: int, rank: int, layers: int) -> tuple[NDArray[np.int32], NDArray[np.int64], Any]:
+    """(remote, remote_ptr, used) of a `Piece`: what own rows read of other ranks in a model of `layers` layers.
 
     O(nodes of the record + own edges).
     """
     found = bounds(record.block_ptr, ranks)
-    reading = Owned(found[:hops, rank], found[:hops, rank + 1])
-    level = np.full(record.num_nodes, FAR, np.uint8)
-    if len(found) >= FAR:
-        raise BadInput(f"record: expected fewer than {FAR} hops, found {len(found)}", fix="lower batches.top_k")
-    _levels(reading.start, reading.stop, frozen(record.indptr), frozen(record.indices), level)
-    for a, b in zip(found[:, rank], found[:, rank + 1], strict=True):
-        level[a:b] = FAR
+    start, stop = found[:, rank].copy(), found[:, rank + 1].copy()
+    used = np.zeros(record.num_nodes, np.uint16)
+    hops = np.arange(min(layers, len(found)))
+    for depth, edges in enumerate(edges_of(record)[:layers]):
+        # Rows of hop h are computed by all layers from the h-th on, or have edges of their own in this one.
+        read, bits = (hops[: depth + 1], 1 << depth) if record.layered else (hops, 0xFFFF << np.minimum(hops, DEEPEST))
+        bits = np.broadcast_to(bits & 0xFFFF, read.shape).astype(np.uint16)
+        n = read.size
+        _mark(start[:n], stop[:n], bits, frozen(edges.indptr), frozen(edges.indices), used)
+    for a, b in zip(start, stop, strict=True):
+        used[a:b] = 0
     parts = []
     for p in range(ranks):
-        spans = [np.flatnonzero(level[a:b] != FAR) + a for a, b in zip(found[:, p], found[:, p + 1], strict=True)]
+        spans = [np.flatnonzero(used[a:b]) + a for a, b in zip(found[:, p], found[:, p + 1], strict=True)]
         parts.append(np.concatenate(spans))
     remote = np.concatenate(parts).astype(np.int32)
     pointer = np.concatenate([[0], np.cumsum([part.size for part in parts])]).astype(np.int64)
-    return remote, pointer, level[remote]
+    return remote, pointer, used[remote]
 
 
 def cut(record: Record, ranks: int, rank: int, layers: int | None = None) -> Piece:
@@ -193,34 +219,44 @@ def cut(record: Record, ranks: int, rank: int, layers: int | None = None) -> Pie
     hops = len(record.num_sampled_nodes)
     kept, whole = (hops, hops) if layers is None else (min(hops, layers + 1), min(hops, layers))
     mine = owned(record.block_ptr, ranks, rank).head(kept)
-    remote, pointer, level = needs(record, ranks, rank, whole)
+    remote, pointer, used = needs(record, ranks, rank, whole)
     rows = mine.rows
     name = np.empty(record.num_nodes, np.int32)
     name[rows] = np.arange(rows.size)
     name[remote] = rows.size + np.arange(remote.size)
-    reading = mine.head(whole)
-    spans = [(int(a), int(b)) for a, b in zip(reading.start, reading.stop, strict=True)]
-    edges = sum(int(record.indptr[b]) - int(record.indptr[a]) for a, b in spans)
-    indptr, indices = np.zeros(int(reading.sizes.sum()) + 1, np.int32), np.empty(edges, np.int32)
-    _renamed(reading.start, reading.stop, frozen(record.indptr), frozen(record.indices), name, indptr, indices)
     outputs = slice(int(mine.start[0]), int(mine.stop[0]))
-    weight = record.weight
-    if weight is not None:
-        weight = np.concatenate([weight[int(record.indptr[a]) : int(record.indptr[b])] for a, b in spans])
     return Piece(
         sizes=mine.sizes,
         n_id=record.n_id[rows],
         deg=record.deg[rows],
-        indptr=indptr,
-        indices=indices,
+        layers=tuple(
+            _own_edges(edges, mine.head(depth + 1 if record.layered else whole), name)
+            for depth, edges in enumerate(edges_of(record)[:whole])
+        ),
         y=record.y[outputs],
         input_id=record.input_id[outputs],
         remote=remote,
         remote_ptr=pointer,
-        level=level,
-        weight=weight,
+        used=used,
+        sampled=record.layers is not None,
         deg_w=None if record.deg_w is None else record.deg_w[rows],
     )
+
+
+def _own_edges(edges: Layer, reading: Owned, name: NDArray[np.int32]) -> Layer:
+    """The edges of some rows, their columns renamed."""
+    spans = [
+        slice(int(edges.indptr[a]), int(edges.indptr[b])) for a, b in zip(reading.start, reading.stop, strict=True)
+    ]
+    indptr = np.zeros(int(reading.sizes.sum()) + 1, np.int32)
+    indices = np.empty(sum(span.stop - span.start for span in spans), np.int32)
+    _renamed(reading.start, reading.stop, frozen(edges.indptr), frozen(edges.indices), name, indptr, indices)
+    values = {
+        kind: np.concatenate([found[span] for span in spans])
+        for kind in ("edge_w", "weight")
+        if (found := getattr(edges, kind)) is not None
+    }
+    return Layer(indptr, indices, **values)
 
 
 @dataclass(frozen=True)
@@ -251,10 +287,11 @@ def own_codes(record: Record, mine: Owned) -> OwnCodes:
     return OwnCodes(codes, np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32), codes_1, rows)
 
 
-def read_by(record: Record, mine: Owned, hop: int) -> tuple[list[NDArray[Any]], list[NDArray[Any]]]:
-    """(node columns, edge columns) of one hop that a rank reads, contiguous views.
+def read_by(record: Record, mine: Owned, hop: int) -> list[list[NDArray[Any]]]:
+    """What a rank reads of one hop, contiguous views: its node columns, then its edge columns of each CSR.
 
-    A model of L layers reads the node columns of hops <= L and the edge columns of hops <= L - 1.
+    A model of L layers reads of hop h the node columns where h <= L, and the edge columns where h <= L - 1: of form
+    "layers" those of layers h to L - 1, which have its rows.
     """
     a, b = int(mine.start[hop]), int(mine.stop[hop])
     nodes: list[NDArray[Any]] = [record.n_id[a:b], record.deg[a:b]]
@@ -270,20 +307,33 @@ def read_by(record: Record, mine: Owned, hop: int) -> tuple[list[NDArray[Any]], 
         nodes += [record.codes_1[further], record.codes_1_rows[further]]
     if hop == 0:
         nodes += [record.y[a:b], record.input_id[a:b]]
-    first, last = int(record.indptr[a]), int(record.indptr[b])
-    edges: list[NDArray[Any]] = [record.indptr[a : b + 1], record.indices[first:last]]
-    if record.weight is not None:
-        edges.append(record.weight[first:last])
-    return nodes, edges
+    found = [nodes]
+    for depth, edges in enumerate(edges_of(record)):
+        if record.layered and depth < hop:
+            found.append([])
+            continue
+        span = slice(int(edges.indptr[a]), int(edges.indptr[b]))
+        columns = [edges.indices, *(c for c in (edges.edge_w, edges.weight) if c is not None)]
+        found.append([edges.indptr[a : b + 1], *(column[span] for column in columns)])
+    return found
 
 
-def checksums(record: Record, mine: Owned, kept: int, whole: int) -> NDArray[np.uint32]:
-    """u4[kept, 2], crc32c of what a rank reads: node columns of `kept` hops, edge columns of the first `whole`."""
-    out = np.zeros((kept, 2), np.uint32)
-    for hop in range(kept):
-        for k, columns in enumerate(read_by(record, mine, hop)[: 1 + (hop < whole)]):
+def parts_read(record: Record, layers: int) -> NDArray[np.bool_]:
+    """bool[hops, 1 + CSRs]: which lists of `read_by` a model of `layers` layers reads."""
+    hop = np.arange(len(record.num_sampled_nodes))[:, None]
+    depth = np.arange(len(edges_of(record)))[None]
+    edges = (hop <= depth) & (depth < layers) if record.layered else np.broadcast_to(hop < layers, (hop.size, 1))
+    return np.concatenate([hop <= layers, edges], axis=1)
+
+
+def checksums(record: Record, mine: Owned, layers: int) -> NDArray[np.uint32]:
+    """u4[hops, 1 + CSRs], crc32c of each list of `read_by`, 0 of what a model of `layers` layers does not read."""
+    read = parts_read(record, layers)
+    out = np.zeros(read.shape, np.uint32)
+    for hop in np.flatnonzero(read[:, 0]):
+        for k, columns in enumerate(read_by(record, mine, int(hop))):
             crc = 0
-            for column in columns:
+            for column in columns if read[hop, k] else ():
                 crc = google_crc32c.extend(crc, column.tobytes())
             out[hop, k] = crc
     return out

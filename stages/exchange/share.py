@@ -12,7 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from stages.errors import BadInput
+from stages.exchange.piece import DEEPEST
 from stages.pack.layers import Matrix, trimmed
+from stages.pack.record import Layer as Edges
+from stages.pack.sampled import sampled_matrix
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -77,7 +81,14 @@ def share(pieces: Sequence[Piece], links: Sequence[Links], how: Weights, layers:
     -------
     Share
         Its values are those of one process on the whole step, bit by bit. O(own nodes + own edges) a layer.
+
+    Raises
+    ------
+    BadInput
+        The model is deeper than the records were sampled, or than any that ranks share.
     """
+    if layers > DEEPEST:
+        raise BadInput(f"train.layers: expected at most {DEEPEST} on several ranks, found {layers}")
     sizes = np.zeros((len(pieces), layers + 1), np.int64)
     for r, piece in enumerate(pieces):
         sizes[r, : piece.sizes.size] = piece.sizes
@@ -89,24 +100,29 @@ def share(pieces: Sequence[Piece], links: Sequence[Links], how: Weights, layers:
     order = np.argsort(np.concatenate(owner), kind="stable")  # by (owner, record, row)
     place = np.empty(order.size, np.int64)
     place[order] = np.arange(order.size)
-    owner_of, level = np.concatenate(owner)[order], np.concatenate([piece.level for piece in pieces])[order]
-    base = np.concatenate([[0], np.cumsum([piece.level.size for piece in pieces])])
+    owner_of, used = np.concatenate(owner)[order], np.concatenate([piece.used for piece in pieces])[order]
+    base = np.concatenate([[0], np.cumsum([piece.used.size for piece in pieces])])
 
     count = sizes.sum(0)
-    computed = int(count[:layers].sum())
     places = [place[a:b] for a, b in pairwise(base)]
-    first = _first(pieces, links, rows, places, total, computed, how, layers)
+    deg = _degrees(pieces, links, rows, places, how, layers)
+    names = [np.concatenate([where, total + far]) for where, far in zip(rows, places, strict=True)]
+    first: list[Matrix] = []
+    for depth in range(layers) if len(pieces[0].layers) > 1 else [layers - 1]:
+        computed = int(count[: depth + 1].sum())
+        edges = _joined([piece.layers[min(depth, len(piece.layers) - 1)] for piece in pieces], names, computed)
+        first.append(_valued(how, edges, deg, sampled=pieces[0].sampled))
     made = []
     for hop in range(layers - 1, -1, -1):  # rows of hops <= hop
         rows_here, own = int(count[: hop + 1].sum()), int(count[: hop + 2].sum())
-        read = level <= hop
+        read = used >> hop & 1 > 0
         name = np.empty(total + order.size, np.int64)
         name[:own] = np.arange(own)
         name[total:][read] = own + np.arange(int(read.sum()))
         send, sent = _send(links, rows, hop, ranks)
         made.append(
             Layer(
-                matrix=_narrowed(first, rows_here, own + int(read.sum()), name),
+                matrix=_narrowed(first[min(hop, len(first) - 1)], rows_here, own + int(read.sum()), name),
                 own=own,
                 send=send,
                 sent=sent,
@@ -139,36 +155,45 @@ def _placed(rows: Sequence[NDArray[np.int64]], parts: Sequence[NDArray[Any]]) ->
     return out
 
 
-def _first(
+def _degrees(
     pieces: Sequence[Piece],
     links: Sequence[Links],
     rows: Sequence[NDArray[np.int64]],
     places: Sequence[NDArray[np.int64]],
-    total: int,
-    computed: int,
     how: Weights,
     layers: int,
-) -> Matrix:
-    """The matrix of all rows this rank computes; columns = own nodes of all hops, then all rows it receives."""
-    weighted = pieces[0].weight is not None and how.adj == "norm"
+) -> NDArray[Any]:
+    """Of the own nodes of all hops, then of all rows that any layer receives."""
+    kind = "deg_w" if pieces[0].deg_w is not None and how.adj == "norm" else "deg"
+    mask = (1 << layers) - 1
+    far = _placed(places, [getattr(link, kind)[(link.used & mask) > 0] for link in links])
+    return np.concatenate([_placed(rows, [getattr(piece, kind) for piece in pieces]), far])
+
+
+def _joined(parts: Sequence[Edges], names: Sequence[NDArray[np.int64]], computed: int) -> Edges:
+    """One CSR of the first `computed` own nodes; columns = own nodes of all hops, then all rows received."""
     lengths = np.zeros(computed, np.int64)
-    for piece, where in zip(pieces, rows, strict=True):
-        lengths[where[: piece.indptr.size - 1]] = np.diff(piece.indptr)
+    for part, name in zip(parts, names, strict=True):
+        lengths[name[: part.indptr.size - 1]] = np.diff(part.indptr)
     indptr = np.concatenate([[0], np.cumsum(lengths)])
     indices = np.empty(int(indptr[-1]), np.int32)
-    weight = np.empty(indices.size, np.float32) if weighted else None
-    for piece, where, place in zip(pieces, rows, places, strict=True):
-        name = np.concatenate([where, total + place])
-        size = np.diff(piece.indptr)
-        shift = np.repeat(indptr[where[: size.size]] - piece.indptr[:-1], size)
-        entry = np.arange(piece.indices.size) + shift
-        indices[entry] = name[piece.indices]
-        if weight is not None and piece.weight is not None:
-            weight[entry] = piece.weight
-    kind = "deg_w" if weighted else "deg"
-    far = _placed(places, [getattr(link, kind)[link.level < layers] for link in links])
-    deg = np.concatenate([_placed(rows, [getattr(piece, kind) for piece in pieces]), far])
-    return trimmed(how, 1, (computed, deg.size - computed), indptr.astype(np.int32), indices, deg, weight)[0]
+    kinds = [kind for kind in ("edge_w", "weight") if getattr(parts[0], kind) is not None]
+    values = {kind: np.empty(indices.size, np.float32) for kind in kinds}
+    for part, name in zip(parts, names, strict=True):
+        size = np.diff(part.indptr)
+        entry = np.arange(part.indices.size) + np.repeat(indptr[name[: size.size]] - part.indptr[:-1], size)
+        indices[entry] = name[part.indices]
+        for kind, out in values.items():
+            out[entry] = getattr(part, kind)
+    return Edges(indptr.astype(np.int32), indices, **values)
+
+
+def _valued(how: Weights, edges: Edges, deg: NDArray[Any], *, sampled: bool) -> Matrix:
+    if sampled:
+        return sampled_matrix(how, edges, deg)
+    rows = edges.indptr.size - 1
+    weight = edges.weight if how.adj == "norm" else None
+    return trimmed(how, 1, (rows, deg.size - rows), edges.indptr, edges.indices, deg, weight)[0]
 
 
 def _narrowed(first: Matrix, rows: int, cols: int, name: NDArray[np.int64]) -> Matrix:
@@ -187,7 +212,7 @@ def _send(
     for p in range(ranks):
         for link, where in zip(links, rows, strict=True):
             span = slice(int(link.send_ptr[p]), int(link.send_ptr[p + 1]))
-            chosen = where[link.send[span][link.send_level[span] <= hop]]
+            chosen = where[link.send[span][link.send_used[span] >> hop & 1 > 0]]
             parts.append(chosen)
             sent[p] += chosen.size
     return np.concatenate(parts), sent

@@ -13,12 +13,14 @@ from stages.stage import Cost, Shard, Stage
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from stages.exchange.counts import Reads
     from stages.stage import Facts, Inputs, Reader, Writer
 
 __all__ = ["STAGE", "Params"]
 
 MOST = 8
 """Deepest model that is counted for."""
+KINDS = ("rows", "edges", "features")
 
 
 @dataclass(frozen=True)
@@ -66,69 +68,77 @@ def run(params: Params, inputs: Inputs, shard: Shard, writer: Writer) -> dict[st
     import pyarrow as pa
 
     from stages.exchange.artifact import link_batch, link_schema
-    from stages.exchange.counts import depths, received_by_level
+    from stages.exchange.counts import reads, received_by_level
     from stages.exchange.links import links
     from stages.exchange.piece import bounds, checksums, owned
 
     read: Any = inputs["records"]  # the pipeline's reader of a packed split
     records = read.batches(layers=1, prefetch=0).store
-    ranks = params.ranks
+    ranks, codec = params.ranks, records.codec
     rows, received = np.zeros(ranks, np.int64), np.zeros(MOST, np.int64)
-    together, alone = np.zeros(MOST + 1, np.int64), np.zeros(MOST + 1, np.int64)
+    together: list[Reads] = []
+    alone: list[Reads] = []
     schema = link_schema(ranks, weighted=bool(inputs["records"].facts["weighted"]))
     with (
         pa.OSFile(str(writer.path(f"{shard.name}.arrow")), "wb") as sink,
         pa.ipc.new_file(sink, schema) as file,
     ):
         for i in range(shard.start, shard.stop):
-            checked, record = records[i], records.unchecked(i)  # features that are gathered are no part of it
-            assert checked.num_nodes == record.num_nodes
+            whole, record = records[i], records.unchecked(i)  # features that are gathered are no part of it
             hops = len(record.num_sampled_nodes)
             mine = [owned(record.block_ptr, ranks, rank) for rank in range(ranks)]
             found = links(record, ranks)
-            file.write_batch(link_batch(schema, found, [checksums(record, m, hops, hops) for m in mine]))
+            file.write_batch(link_batch(schema, found, [checksums(record, m, hops) for m in mine]))
             rows += np.diff(bounds(record.block_ptr, ranks)).sum(0)
             received += received_by_level(found, MOST)
-            read_together, read_alone = depths(record, ranks, MOST)
-            together += read_together
-            alone += read_alone.sum(0)
+            for total, found_there in zip((together, alone), reads(whole, ranks, MOST), strict=True):
+                total.append(found_there)
             writer.progress(i + 1 - shard.start, shard.stop - shard.start)
     return {
         "records": shard.stop - shard.start,
+        "row_bytes": codec.row_bytes if codec.further is None else None,
         "rows": rows.tolist(),
         "received": received.tolist(),
-        "together": together.tolist(),
-        "alone": alone.tolist(),
+        **{
+            name: {kind: np.sum([getattr(one, kind) for one in found], axis=0).tolist() for kind in KINDS}
+            for name, found in (("together", together), ("alone", alone))
+        },
     }
 
 
 def finish(params: Params, inputs: Inputs, outputs: Mapping[str, Reader], writer: Writer) -> dict[str, Any]:
     """Facts over all records: rows each rank owns; by depth, rows that cross, are read together and would be alone.
 
-    `received[h]`: for the layer that computes hops <= h; `together[d]`, `alone[d]`: by a model of d layers.
+    `received[h]`: for the layer that computes hops <= h; of `together` and `alone`, see `stages.exchange.counts.Reads`.
+    `row_bytes`: of a stored feature row, None where rows differ.
     """
     del writer
     parts = [outputs[name].facts for name in sorted(outputs)]
     return {
         "ranks": params.ranks,
         "split": inputs["records"].facts["split"],
+        "row_bytes": parts[0]["row_bytes"],
         "records_of_shards": [int(part["records"]) for part in parts],
         "rows": np.sum([part["rows"] for part in parts], axis=0).tolist(),
-        **{name: np.sum([part[name] for part in parts], axis=0).tolist() for name in ("received", "together", "alone")},
+        "received": np.sum([part["received"] for part in parts], axis=0).tolist(),
+        **{
+            name: {kind: np.sum([part[name][kind] for part in parts], axis=0).tolist() for kind in KINDS}
+            for name in ("together", "alone")
+        },
     }
 
 
 def cost(params: Params, facts: Mapping[str, Facts]) -> Cost:
-    """A record and its links: 13 bytes a node for each rank (ids, levels, places), 10 a row that crosses."""
+    """A record and its links: 13 bytes a node for each rank (ids, uses, places), 12 a row that crosses."""
     packed = facts["records"]
     rows, most = int(packed["rows"]), int(packed["max_rows"])
-    written = 10 * rows * min(params.ranks - 1, 4) // 2 + 4096
+    written = 12 * rows * min(params.ranks - 1, 4) // 2 + 4096
     return Cost(read=int(packed["bytes"]), written=written, peak=(64 << 20) + most * (32 * params.ranks + 64))
 
 
 STAGE: Stage[Params] = Stage(
     name="exchange",
-    version=1,
+    version=2,
     exact=True,
     params=Params,
     roles=("records",),

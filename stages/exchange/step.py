@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from stages.step import Step
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
@@ -12,7 +14,14 @@ if TYPE_CHECKING:
 
     from stages.step import Adj
 
-__all__ = ["CoopLayer", "CoopStep"]
+__all__ = ["CoopLayer", "CoopStep", "ShareStep"]
+
+
+@dataclass(frozen=True)
+class ShareStep(Step):
+    """One rank's part of a training step that it computes by itself; `num_labelled`: labelled outputs of all ranks."""
+
+    num_labelled: int
 
 
 @dataclass(frozen=True)

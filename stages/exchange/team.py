@@ -25,6 +25,7 @@ from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
 from stages.errors import Conflict, StockpotError
 from stages.exchange import forward as rows
+from stages.exchange.step import CoopStep
 from stages.train.evaluate import Score
 
 if TYPE_CHECKING:
@@ -32,8 +33,8 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from stages.exchange.step import CoopStep
     from stages.stage import Inputs
+    from stages.step import Step
     from stages.train.model import Network
 
 __all__ = ["JOBS", "Member", "Team", "joined", "launched", "launcher_store", "led"]
@@ -53,10 +54,15 @@ class Team:
     size: int
     group: Any = None
 
-    def forward(self, model: Network, step: CoopStep) -> Tensor:
-        """Logits of the rank's own outputs; a collective."""
+    def forward(self, model: Network, step: CoopStep | Step) -> Tensor:
+        """Logits of the rank's own outputs; a collective where the rows of the step are shared among the ranks."""
         found: Any = model
-        return rows.forward(found, step, self.group)
+        if isinstance(step, CoopStep):
+            return rows.forward(found, step, self.group)
+        if step.batch_size == 0:  # logits that have a gradient, of no output
+            return step.y.new_zeros((0, int(model.config["num_classes"]))) + 0 * next(model.parameters()).sum()
+        logits: Tensor = found(step.x, step.adjs)
+        return logits
 
     def total(self, score: Score, *, flag: bool = False) -> tuple[Score, bool]:
         """(sum of the ranks' scores, rank 0's flag), the same on every rank: summed in the order of ranks."""
@@ -78,6 +84,10 @@ class Team:
         for p in parameters:
             p.grad = flat[at : at + p.numel()].view_as(p)
             at += p.numel()
+
+    def add(self, values: Tensor) -> None:
+        """Replace values by their sum over the ranks, in place."""
+        distributed.all_reduce(values, group=self.group)
 
     def agree(self, identity: Mapping[str, str]) -> None:
         """Refuse ranks that opened different artifacts.

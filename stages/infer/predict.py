@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from stages.exchange.team import Team
     from stages.train.model import Network
 
 __all__ = ["Predictions", "predict", "write_predictions"]
@@ -38,6 +39,7 @@ def predict(
     outputs: int,
     classes: int,
     progress: Callable[[int, int, str], Any],
+    team: Team | None = None,
 ) -> tuple[Predictions, dict[str, Score]]:
     """Probabilities by the chosen model and the score of every model.
 
@@ -47,6 +49,7 @@ def predict(
     chosen : name of the one whose probabilities are returned.
     steps : `stages.step.Step`s of the split, each output in exactly one.
     outputs, classes : sizes of the result.
+    team : ranks that predict together, whose steps these are a part of; each gets the whole result.
 
     Raises
     ------
@@ -58,7 +61,7 @@ def predict(
     total = len(steps)
     for i, step in enumerate(steps):
         for name, model in models.items():
-            logits = model(step.x, step.adjs)
+            logits = model(step.x, step.adjs) if team is None else team.forward(model, step)
             scores[name] += score(logits, step.y)
             if name == chosen:
                 at = step.input_id.cpu().numpy()
@@ -66,6 +69,14 @@ def predict(
                 found.y[at] = step.y.cpu().numpy()
                 found.probabilities[at] = torch.softmax(logits, 1).cpu().numpy()
         progress(i + 1, total, "records")
+    if team is not None:
+        found.n_id += 1  # 0 where another rank has it
+        found.y += 1
+        for values in (found.n_id, found.y, found.probabilities):
+            team.add(torch.from_numpy(values))
+        found.n_id -= 1
+        found.y -= 1
+        scores = {name: team.total(scores[name])[0] for name in sorted(scores)}
     if (missing := np.flatnonzero(found.n_id < 0)).size:
         raise Corrupt(
             f"outputs: expected each in one record, found {missing.size} in none (first: output {missing[0]})"

@@ -11,10 +11,11 @@ from stages.stage import Cost, Facts, Inputs, Reader, Shard, Stage, Writer, adde
 from stages.train.stage import TORCH_BYTES, resolved_device, step_bytes
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from numpy.typing import NDArray
 
+    from stages.exchange.team import Team
     from stages.infer.predict import Predictions
     from stages.step import Adj
     from stages.train.model import Network
@@ -27,14 +28,31 @@ _DECODE_ROWS = 65_536
 
 @dataclass(frozen=True)
 class Params:
-    """`full_graph`: also exact inference on the whole graph. `device`: where models are asked."""
+    """Resolved parameters.
+
+    Attributes
+    ----------
+    full_graph : also exact inference on the whole graph, by one process.
+    device : where models are asked.
+    ranks : processes that predict the split.
+    exchange : "cooperative": together, record by record; else each takes every `ranks`-th, so that no row crosses.
+    """
 
     full_graph: bool
     device: str = added("cpu")
+    ranks: int = added(1)
+    exchange: str = added("auto")
 
 
 def _resolve(recipe: Mapping[str, Any], facts: Mapping[str, Facts]) -> Params:
-    return Params(bool(recipe["infer.full_graph"]), resolved_device(str(recipe["train.device"])))
+    ranks = int(recipe["train.ranks"])
+    together = ranks > 1 and recipe["train.exchange"] == "cooperative"
+    return Params(
+        bool(recipe["infer.full_graph"]),
+        resolved_device(str(recipe["train.device"])),
+        ranks,
+        "cooperative" if together else "auto",
+    )
 
 
 def _shards(params: Params, inputs: Inputs) -> Sequence[Shard]:
@@ -42,44 +60,91 @@ def _shards(params: Params, inputs: Inputs) -> Sequence[Shard]:
 
 
 def _run(params: Params, inputs: Inputs, shard: Shard, writer: Writer) -> dict[str, Any]:
-    from stages.infer.predict import predict, write_predictions
+    from stages.infer.predict import write_predictions
+    from stages.train.evaluate import settings
+
+    started = time.perf_counter()
+    options: dict[str, Any] = {"params": params, "threads": max(1, writer.threads // params.ranks)}
+    if params.ranks == 1:
+        result = asked(None, inputs, writer.progress, **options)
+    else:
+        from stages.exchange.team import led
+
+        with led(params.ranks, asked, inputs, device=params.device, **options) as team:
+            result = asked(team, inputs, writer.progress, **options)
+    found = result.found
+    write_predictions(writer.path("predictions.arrow"), found)
+    writer.note("batched_seconds", time.perf_counter() - started)
+    exact = None
+    if params.full_graph:
+        started = time.perf_counter()
+        with settings(writer.threads):
+            exact = _full_graph_accuracy(result.model, inputs, found, writer, params.device)
+        writer.note("full_graph_seconds", time.perf_counter() - started)
+    return {
+        "num_outputs": int(inputs["outputs"].facts["outputs"]),
+        "labelled": result.labelled,
+        "chosen": result.chosen,
+        "test_accuracy": result.accuracies[result.chosen],
+        "full_graph_test_accuracy": exact,
+        "results": result.accuracies,
+    }
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What the models say: predictions of the chosen one, the accuracy of each, None where no output has a label."""
+
+    chosen: str
+    model: Network
+    found: Predictions
+    labelled: int
+    accuracies: dict[str, float | None]
+
+
+def asked(
+    team: Team | None,
+    inputs: Inputs,
+    report: Callable[[int, int, str], Any] | None = None,
+    *,
+    params: Params,
+    threads: int,
+) -> Asked:
+    """Predict the outputs with every model, alone or as one rank of a team."""
+    from stages.infer.predict import predict
     from stages.train.evaluate import open_steps, settings
     from stages.train.model import load_model
     from stages.train.state import state_digest
 
     soup, packed = inputs["soup"], inputs["outputs"].facts
+    device = params.device
+    share: dict[str, Any] = {}
+    if team is not None:
+        device = device if device == "cpu" else f"cuda:{team.rank}"
+        share = {"rank": team.rank, "world_size": team.size}
+        if params.exchange == "cooperative":
+            share = {"rank": team.rank, "exchange": inputs["exchange"]}
     paths = {role: inputs[role].path("model.safetensors") for role in ingredients(inputs)}
     paths |= {name: soup.path(f"soup-{name}.safetensors") for name in soup.facts["methods"]}
     chosen = str(soup.facts["chosen"])
     models: dict[str, tuple[str, Network]] = {}
     same: dict[str, str] = {}
     for name in sorted(paths, key=lambda name: name != chosen):  # the chosen one first: equal ones need no second pass
-        model = load_model(paths[name]).to(params.device)
+        model = load_model(paths[name]).to(device)
         digest = state_digest(model.state_dict())
         same[name] = models.setdefault(digest, (name, model))[0]
     distinct = dict(models.values())
-    started = time.perf_counter()
-    with settings(writer.threads):
-        steps = open_steps(inputs["outputs"], distinct[chosen], shuffle=False, device=params.device)
+    with settings(threads):
+        steps = open_steps(inputs["outputs"], distinct[chosen], shuffle=False, device=device, **share)
         outputs, classes = int(packed["outputs"]), int(packed["num_classes"])
-        found, scores = predict(distinct, chosen, steps, outputs, classes, writer.progress)
-        write_predictions(writer.path("predictions.arrow"), found)
-        writer.note("batched_seconds", time.perf_counter() - started)
-        exact = None
-        if params.full_graph:
-            started = time.perf_counter()
-            exact = _full_graph_accuracy(distinct[chosen], inputs, found, writer, params.device)
-            writer.note("full_graph_seconds", time.perf_counter() - started)
+        found, scores = predict(distinct, chosen, steps, outputs, classes, report or _unheard, team)
     labelled = scores[chosen].labelled
     accuracies = {name: scores[same[name]].accuracy if labelled else None for name in paths}
-    return {
-        "num_outputs": outputs,
-        "labelled": labelled,
-        "chosen": chosen,
-        "test_accuracy": accuracies[chosen],
-        "full_graph_test_accuracy": exact,
-        "results": accuracies,
-    }
+    return Asked(chosen, distinct[chosen], found, labelled, accuracies)
+
+
+def _unheard(done: int, total: int, text: str) -> None:
+    """Progress of a rank that nobody listens to."""
 
 
 def _full_graph_accuracy(
@@ -188,6 +253,8 @@ def _cost(params: Params, facts: Mapping[str, Facts]) -> Cost:
             edges = min(nnz, (nnz << 14) // max(1, nodes)) if sequential else nnz + nodes
             whole += 4 * nodes * (2 * hidden + (0 if sequential else floats) * classes) + 4 * edges * (2 * floats + 4)
         peak = max(peak, written + whole)
+    if params.ranks > 1:  # a process for every rank
+        peak += (params.ranks - 1) * (TORCH_BYTES + models + step_bytes(hidden, packed, edge_floats=floats) + written)
     return Cost(read, written, TORCH_BYTES + models + peak)
 
 
@@ -196,8 +263,8 @@ STAGE = Stage(
     version=1,
     exact=False,
     params=Params,
-    roles=("outputs", "soup", "ingredient*", "graph", "codes", "hag"),
-    reads=("infer.full_graph", "train.device"),
+    roles=("outputs", "soup", "ingredient*", "graph", "codes", "hag", "exchange"),
+    reads=("infer.full_graph", "train.device", "train.ranks", "train.exchange"),
     resolve=_resolve,
     shards=_shards,
     run=_run,

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from stages.pack.record import Layer
 
-__all__ = ["sampled_matrices", "sampled_matrix"]
+__all__ = ["deep_enough", "sampled_matrices", "sampled_matrix"]
 
 
 def sampled_matrices(
@@ -50,16 +50,21 @@ def sampled_matrices(
     BadInput
         The model is deeper than the sample.
     """
-    if depth > len(layers):
-        raise BadInput(
-            f"a model of {depth} layers on records sampled for {len(layers)}: expected at most {len(layers)}",
-            fix=f"--set train.layers={len(layers)}, or a fanout for every layer in batches.fanouts",
-        )
+    deep_enough(len(layers), depth)
     reach = np.cumsum(np.asarray(num_sampled_nodes, np.int64))
     if nested:
         outer = sampled_matrix(how, layers[depth - 1], deg[: reach[depth]])
         return [outer] + [outer.head(int(reach[h]), int(reach[h + 1])) for h in range(depth - 2, -1, -1)]
     return [sampled_matrix(how, layers[h], deg[: reach[h + 1]]) for h in range(depth - 1, -1, -1)]
+
+
+def deep_enough(sampled: int, depth: int) -> None:
+    """Refuse a model of more layers than were sampled."""
+    if depth > sampled:
+        raise BadInput(
+            f"a model of {depth} layers on records sampled for {sampled}: expected at most {sampled}",
+            fix=f"--set train.layers={sampled}, or a fanout for every layer in batches.fanouts",
+        )
 
 
 def sampled_matrix(how: Weights, layer: Layer, deg: NDArray[Any]) -> Matrix:

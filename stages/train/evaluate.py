@@ -79,7 +79,7 @@ def open_steps(reader: Reader, model: Network, *, training: bool = False, **opti
     config = model.config
     if options.get("exchange") is not None:
         network: Any = model  # one of `stages.train.stage.SHARED`
-        options["crossing"] = 4 * network.crossing(int(config["num_features"]))
+        options["crossing"] = 4 * network.crossing(0)
     return read.batches(
         layers=int(config["layers"]),
         adj=model.adj,

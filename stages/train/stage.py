@@ -8,6 +8,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from stages.errors import BadInput
+from stages.exchange.plan import MODES, Rates, choice, predicted
 from stages.hag.params import kept_bytes
 from stages.stage import Cost, Facts, Inputs, Reader, Shard, Stage, Writer, added
 from stages.train.factory import source_digest
@@ -44,7 +45,18 @@ SHARED = ("gcn", "sage", "gat")
 
 TORCH_BYTES = 320 << 20  # torch, numba and their libraries in one process
 _PREFETCH = 2
-_NOT_MODEL = ("index", "warmup", "ema", "norm", "precision", "holdout", "ranks")
+_NOT_MODEL = (
+    "index",
+    "warmup",
+    "ema",
+    "norm",
+    "precision",
+    "holdout",
+    "ranks",
+    "exchange",
+    "storage_gbs",
+    "interconnect_gbs",
+)
 """Of `Params`, what no factory is told: it is the same for the models of one soup, or of the training alone."""
 
 
@@ -65,7 +77,10 @@ class Params:
     norm : inside gin's convolutions: "batch"; nothing for other models.
     precision : of a training step's dense products: "fp32" or "bf16".
     holdout : share of the validation outputs that early stop does not look at: they are for souping.
-    ranks : processes that train the model together, each reading and computing the rows it owns of every step.
+    ranks : processes that train the model together.
+    exchange : how: "cooperative", each reads and computes the rows it owns of every step; "independent", all rows of
+        its own outputs; "auto", what `stages.exchange.plan` predicts to be faster.
+    storage_gbs, interconnect_gbs : GB/s of a rank, for that prediction; an interconnect of 0 is that of the device.
     """
 
     model: str
@@ -92,6 +107,9 @@ class Params:
     precision: str = added("fp32")
     holdout: float = added(0.0)
     ranks: int = added(1)
+    exchange: str = added("auto")
+    storage_gbs: float = added(1.0)
+    interconnect_gbs: float = added(0.0)
 
 
 def resolve(recipe: Mapping[str, Any], facts: Mapping[str, Facts]) -> Params:
@@ -132,6 +150,9 @@ def resolve(recipe: Mapping[str, Any], facts: Mapping[str, Facts]) -> Params:
         ("ema", 0 <= get["ema"] < 1, "at least 0 and below 1"),
         ("schedule", get["schedule"] in ("plateau", "cosine", "constant"), "plateau, cosine or constant"),
         ("precision", get["precision"] in ("fp32", "bf16"), "fp32 or bf16"),
+        ("exchange", get["exchange"] in MODES, ", ".join(MODES)),
+        ("storage_gbs", 0 < get["storage_gbs"] < float("inf"), "GB/s, a number above 0"),
+        ("interconnect_gbs", 0 <= get["interconnect_gbs"] < float("inf"), "GB/s, or 0: that of the device"),
     ):
         if not ok:
             raise BadInput(f"train.{name}: expected {expected}, found {get[name]}")
@@ -175,7 +196,19 @@ def resolve(recipe: Mapping[str, Any], facts: Mapping[str, Facts]) -> Params:
         precision=str(get["precision"]),
         holdout=checked_holdout(float(recipe["soup.holdout"])),
         ranks=ranks,
+        **_shared(get, ranks),
     )
+
+
+def _shared(get: Mapping[str, Any], ranks: int) -> dict[str, Any]:
+    """How several ranks train together; nothing of it is said of one."""
+    if ranks == 1:
+        return {}
+    return {
+        "exchange": str(get["exchange"]),
+        "storage_gbs": float(get["storage_gbs"]),
+        "interconnect_gbs": float(get["interconnect_gbs"]),
+    }
 
 
 def _rounded(asked: float, varied: float) -> float:
@@ -256,7 +289,7 @@ def trained(
         with led(params.ranks, fitted, inputs, device=params.device, **options) as team:
             result = fitted(team, inputs, writer.progress, **options)
     identity = {role: inputs[role].digest for role in sorted(inputs)}
-    facts = {
+    facts: dict[str, Any] = {
         "seed": params.seed + params.index,
         "index": params.index,
         "epochs": len(result.history),
@@ -272,6 +305,9 @@ def trained(
         facts["edge_floats"] = edge_floats(params, packed)
     if params.model == "sage-lstm":
         facts["sequential"] = True
+    if params.ranks > 1:
+        facts["shared"] = {"ranks": params.ranks, **shared_how(params, result.model, inputs)}
+        writer.note("exchange", facts["shared"]["why"])
     save_model(writer.path("model.safetensors"), result.model, {**facts, "inputs": identity})
     writer.path("history.json").write_text(json.dumps(result.history, indent=1, sort_keys=True) + "\n")
     writer.note("seconds", result.seconds)
@@ -301,7 +337,11 @@ def fitted(
     model = build_model(config, params.seed)
     if team is not None and params.device != "cpu":
         params = replace(params, device=f"cuda:{team.rank}")
-    share: dict[str, Any] = {} if team is None else {"exchange": inputs["exchange"], "rank": team.rank}
+    share: dict[str, Any] = {}
+    if team is not None and shared_how(params, model, inputs)["mode"] == "cooperative":
+        share = {"exchange": inputs["exchange"], "rank": team.rank}
+    elif team is not None:
+        share = {"ranks": team.size, "rank": team.rank}
     train_steps = open_steps(
         inputs["train"],
         model,
@@ -332,6 +372,13 @@ def fitted(
         warmup=warmup,
         team=team,
     )
+
+
+def shared_how(params: Params, model: Any, inputs: Inputs) -> dict[str, Any]:
+    """How ranks train together, why, and what was predicted; see `stages.exchange.plan.choice`."""
+    found = predicted(inputs["exchange"].facts, inputs["train"].facts, model, params.per_step, params.device)
+    rates = Rates.of(params.storage_gbs, params.interconnect_gbs, params.device)
+    return choice(params.exchange, found, rates, params.ranks, params.per_step)
 
 
 def _unheard(done: int, total: int, text: str) -> None:
@@ -444,6 +491,9 @@ STAGE = Stage(
         "train.seed",
         "train.device",
         "train.ranks",
+        "train.exchange",
+        "train.storage_gbs",
+        "train.interconnect_gbs",
         "graph.normalization",
         "graph.mass",
         "graph.self_loops",

@@ -296,6 +296,9 @@ CHANGES = {
     "train.ema": 0.9,
     "train.precision": "bf16",
     "train.ranks": 2,
+    "train.exchange": "independent",
+    "train.storage_gbs": 2.0,
+    "train.interconnect_gbs": 2.0,
     "train.seed": 7,
     "soup.method": "uniform",
     "soup.holdout": 0.5,
@@ -312,6 +315,7 @@ SAMPLED = ("fanouts", "kappa", "importance_sampling", "layer_dependency", "seeds
 WITHIN |= {f"batches.{name}": {"method": "labor", "fanouts": [9, 9, 9]} for name in SAMPLED}
 WITHIN["order.window"] = {"method": "overlap"}
 WITHIN |= {"features.tier_share": {"codec": "sq2"}, "features.tier_bytes": {"codec": "sq2", "tier_share": 0.5}}
+WITHIN |= {f"train.{name}": {"ranks": 2} for name in ("exchange", "storage_gbs", "interconnect_gbs")}
 """What else stands in the key's section, before and after, where the key is looked at only then."""
 FIXED = {
     "dataset.source": "enters by content",

@@ -72,7 +72,16 @@ scheduler = "local"
 LATER = {
     "order": {"window": 0},
     "features": {"layout": "auto", "tier_share": 0.0, "tier_bytes": 8},
-    "train": {"heads": 4, "warmup": 0, "vary": 1.0, "ema": 0.0, "precision": "fp32"},
+    "train": {
+        "heads": 4,
+        "warmup": 0,
+        "vary": 1.0,
+        "ema": 0.0,
+        "precision": "fp32",
+        "exchange": "auto",
+        "storage_gbs": 1.0,
+        "interconnect_gbs": 0.0,
+    },
     "batches": {
         "aux_ratio": 3.0,
         "aux_mass": 0.0,

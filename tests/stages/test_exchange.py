@@ -16,26 +16,33 @@ from pipeline.cooperative import CooperativeSteps
 from pipeline.records import Records
 from pipeline.stream import Steps
 from stages.errors import BadInput, Corrupt
-from stages.exchange.counts import crossing_bytes
 from stages.exchange.links import links
 from stages.exchange.piece import bounds, cut, owned
 from stages.exchange.stage import STAGE, Params
 from stages.pack.join import join
+from stages.partition import STAGE as PARTITION
 from stages.train.trainer import _adam
 from tests.coop_ranks import MODELS, argparse, gradient, loss_of, model_of, options
 from tests.memory import run_stage
 from tests.packs import features, packed
+from tests.stages.test_sample_pack import packed as sampled
 
 WORLD = 4
 ROOT = Path(__file__).resolve().parents[2]
-PARTITIONS = ("random", "skewed", "one")
+PARTITIONS = ("random", "skewed", "one", "metis")
 KINDS = {
     "plain": {},
     "directed": {"directed": True, "weighted": True},
     "sparse": {"binary": True, "features": 40},
     "tiers": {"codec": "pq2", "tier": (0.3, 2), "features": 8, "nodes": 600},
     "empty": {"records": {"outputs": 7, "records": 3, "aux": 5}},
+    "sampled": {"changes": {"fanouts": [3, 2, 4], "importance_sampling": -1}},
+    "sampled-weighted": {"changes": {"method": "neighbor", "fanouts": [3, 3, 2]}, "directed": True, "weighted": True},
+    "sampled-once": {"changes": {"method": "neighbor", "fanouts": [2, 3, 2], "layer_dependency": True}},
 }
+EVERYWHERE = ("plain", "empty")
+"""Kinds that are tried with every partition, the others with random blocks."""
+ALONE = ("plain", "directed", "tiers", "empty", "sampled", "sampled-weighted", "sampled-once")
 
 
 def partitioned(root, how, **kind):
@@ -51,11 +58,15 @@ def partitioned(root, how, **kind):
             reader.arrays["part"] = np.where(draw < 0.9, 0, 7).astype(np.int32)
         if how == "one":
             reader.arrays["part"] = np.full(num_nodes, 5, np.int32)
+        if how == "metis":
+            graph = packs.graph_reader(nodes=num_nodes)
+            params = PARTITION.resolve({"partition.method": "metis", "partition.parts": parts}, {"graph": graph.facts})
+            reader.arrays["part"] = run_stage(PARTITION, params, {"graph": graph}, root / "metis").array("part")
         return reader
 
     packs.partition_reader = chosen
     try:
-        reader, _ = packed(root, **kind)
+        reader = (sampled if "changes" in kind else packed)(root, **kind)[0]
     finally:
         packs.partition_reader = plain
     reader.batches = partial(Steps.from_reader, reader)
@@ -69,14 +80,18 @@ def ran(tmp_path_factory):
     cases = {}
     for how in PARTITIONS:
         for kind, kwargs in KINDS.items():
-            if how != "random" and kind in ("sparse", "directed", "tiers"):
+            if how != "random" and kind not in EVERYWHERE:
                 continue
             reader = partitioned(folder / f"{how}-{kind}", how, **kwargs)
             for ranks in (1, 2, 3, 4):
                 linked = run_stage(STAGE, Params(ranks), {"records": reader}, folder / f"{how}-{kind}-{ranks}")
                 for model in MODELS if ranks > 1 else MODELS[:1]:
-                    for per_step, crossing in ((1, 0), (2, 1 << 20)):
-                        cases[f"{how}-{kind}-{model}-{ranks}-{per_step}"] = {
+                    modes = [(1, 0), (2, 1 << 20)]
+                    if kind in ALONE and ranks > 1 and model != "sage":
+                        modes += [(1, None), (3, None)]
+                    for per_step, crossing in modes:
+                        mode = "alone" if crossing is None else "together"
+                        cases[f"{how}-{kind}-{model}-{ranks}-{per_step}-{mode}"] = {
                             "packed": [str(p) for p in Records.from_reader(reader).paths],
                             "links": [str(linked.path(n)) for n in linked.names()],
                             "first": np.concatenate([[0], np.cumsum(linked.facts["records_of_shards"])]).tolist(),
@@ -123,7 +138,7 @@ def alone(case):
 
 def test_losses_gradients_and_parameters_equal_those_of_one_process(ran):
     cases, folder = ran
-    assert len(cases) == 9 * (3 * 3 + 1) * 2
+    assert len(cases) == 14 * (3 * 3 + 1) * 2 + 13 * 3 * 2 * 2
     expected = {}
     for name, case in cases.items():
         same = (tuple(case["packed"]), case["model"], case["per_step"])
@@ -137,7 +152,11 @@ def test_losses_gradients_and_parameters_equal_those_of_one_process(ran):
             np.testing.assert_allclose(found["grad"], one["grad"], rtol=0, atol=1e-12, err_msg=name)
             np.testing.assert_allclose(found["params"], one["params"], rtol=0, atol=1e-10, err_msg=name)
             np.testing.assert_array_equal(found["params"], ranks[0]["params"])
-        assert sorted(np.concatenate([found["n_id"] for found in ranks])) == sorted(one["n_id"])
+        ids_read = sorted(np.concatenate([found["n_id"] for found in ranks]))
+        if case["crossing"] is not None:
+            assert ids_read == sorted(one["n_id"])
+        elif case["per_step"] < case["ranks"]:
+            assert set(ids_read) <= set(one["n_id"])  # what no output reaches within the layers is left out
         ids = np.concatenate([found["ids"] for found in ranks])
         order = {int(i): k for k, i in enumerate(ids)}
         logits = np.concatenate([found["logits"] for found in ranks])[[order[int(i)] for i in one["ids"]]]
@@ -155,14 +174,17 @@ def test_the_exchange_and_its_gradient_are_adjoint(ran, ranks):
 def test_rows_that_cross_are_those_planned(ran):
     cases, folder = ran
     for name, case in cases.items():
+        if case["crossing"] is None:
+            continue
         records = Records(case["packed"])
         deepest = 0
         for i in range(case["per_step"]):
             joined = join([records[i]], 3)
             found = bounds(records[i].block_ptr, case["ranks"])
             owner = np.concatenate([np.repeat(np.arange(case["ranks"]), np.diff(hop)) for hop in found])
-            row = np.repeat(np.arange(joined.indptr.size - 1), np.diff(joined.indptr))
-            pairs = np.unique(np.stack([owner[row], joined.indices]), axis=1)
+            edges = joined.layers[-1] if joined.layered else joined
+            row = np.repeat(np.arange(edges.indptr.size - 1), np.diff(edges.indptr))
+            pairs = np.unique(np.stack([owner[row], edges.indices]), axis=1)
             deepest += int((owner[pairs[1]] != pairs[0]).sum())
         received = sum(np.load(folder / f"{name}.{rank}.npz")["received"][0] for rank in range(case["ranks"]))
         assert received == deepest, name
@@ -175,33 +197,41 @@ def test_pieces_are_a_partition_and_links_their_two_sides(tmp_path, ranks):
         pieces, sides = [cut(record, ranks, r) for r in range(ranks)], links(record, ranks)
         mine = [owned(record.block_ptr, ranks, r).rows for r in range(ranks)]
         np.testing.assert_array_equal(np.sort(np.concatenate(mine)), np.arange(record.num_nodes))
-        assert sum(piece.indices.size for piece in pieces) == record.num_edges
+        assert sum(piece.layers[0].indices.size for piece in pieces) == record.num_edges
         for r, (piece, side) in enumerate(zip(pieces, sides, strict=True)):
             rows = np.concatenate([mine[r], piece.remote])
             for i, row in enumerate(mine[r]):
-                span = slice(*piece.indptr[i : i + 2])
+                edges = piece.layers[0]
+                span = slice(*edges.indptr[i : i + 2])
                 whole = slice(*record.indptr[row : row + 2])
-                np.testing.assert_array_equal(rows[piece.indices[span]], record.indices[whole])
-                np.testing.assert_array_equal(piece.weight[span], record.weight[whole])
+                np.testing.assert_array_equal(rows[edges.indices[span]], record.indices[whole])
+                np.testing.assert_array_equal(edges.weight[span], record.weight[whole])
             np.testing.assert_array_equal(side.deg, record.deg[piece.remote])
             for p in range(ranks):
                 sent = mine[p][sides[p].send[slice(*sides[p].send_ptr[r : r + 2])]]
                 np.testing.assert_array_equal(sent, piece.remote[slice(*piece.remote_ptr[p : p + 2])])
                 np.testing.assert_array_equal(
-                    sides[p].send_level[slice(*sides[p].send_ptr[r : r + 2])],
-                    side.level[slice(*piece.remote_ptr[p : p + 2])],
+                    sides[p].send_used[slice(*sides[p].send_ptr[r : r + 2])],
+                    side.used[slice(*piece.remote_ptr[p : p + 2])],
                 )
 
 
 @pytest.mark.parametrize("ranks", [1, 2, 4])
-def test_rows_read_together_and_alone_are_those_of_a_search(tmp_path, ranks):
-    reader = partitioned(tmp_path, "random")
+@pytest.mark.parametrize("kind", ["plain", "sampled", "sampled-once"])
+def test_rows_read_together_and_alone_are_those_of_a_search(tmp_path, ranks, kind):
+    reader = partitioned(tmp_path, "random", **KINDS[kind])
     facts = run_stage(STAGE, Params(ranks), {"records": reader}, tmp_path / "links").facts
     together, alone, received = np.zeros(9, int), np.zeros(9, int), np.zeros(8, int)
     for record in Records.from_reader(reader):
         n = record.num_nodes
-        a = sp.csr_matrix((np.ones(record.num_edges), record.indices, record.indptr), (n, n))
         ends = np.cumsum(record.num_sampled_nodes)
+        layers = record.layers or [record] * 8
+        a = [
+            sp.csr_matrix(
+                (np.ones(x.indices.size), x.indices, np.pad(x.indptr, (0, n + 1 - x.indptr.size), "edge")), (n, n)
+            )
+            for x in layers
+        ]
         together += [ends[min(d, ends.size - 1)] for d in range(9)]
         owner, hop = np.empty(n, int), np.searchsorted(ends, np.arange(n), side="right")
         for rank in range(ranks):
@@ -210,21 +240,18 @@ def test_rows_read_together_and_alone_are_those_of_a_search(tmp_path, ranks):
             reached = (owner == rank) & (hop == 0)
             for d in range(9):
                 alone[d] += reached.sum()
-                reached = reached | (a.T @ reached > 0)
+                if d < len(a):
+                    reached = reached | (a[d].T @ reached > 0)
             for h in range(8):
-                reads = a.T @ ((owner == rank) & (hop <= h)) > 0
-                received[h] += (reads & (owner != rank)).sum()
-    assert facts["together"] == together.tolist()
-    assert facts["alone"] == alone.tolist()
+                if not record.layered or h < len(a):
+                    reads = a[min(h, len(a) - 1)].T @ ((owner == rank) & (hop <= h)) > 0
+                    received[h] += (reads & (owner != rank)).sum()
+    assert facts["together"]["rows"] == together.tolist()
+    assert facts["alone"]["rows"] == alone.tolist()
     assert facts["received"] == received.tolist()
     assert sum(facts["rows"]) == together[-1]
     if ranks == 1:
         assert facts["alone"] == facts["together"]
-
-
-def test_bytes_that_cross_are_those_of_features_and_of_hidden_rows_both_ways():
-    assert crossing_bytes([10, 30, 70], 3, 128, 64) == 70 * 128 + 2 * 4 * 64 * (10 + 30)
-    assert crossing_bytes([10], 1, 512, 64) == 10 * 512
 
 
 def test_more_ranks_than_blocks_are_refused(tmp_path):

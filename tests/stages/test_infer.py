@@ -129,6 +129,9 @@ def test_an_output_in_no_record_is_corrupt():
         predict({"best": model}, "best", steps, len(data.outputs), 3, lambda *_: None)
 
 
+RECIPE = {"infer.full_graph": False, "train.device": "cpu", "train.ranks": 1, "train.exchange": "auto"}
+
+
 def test_projection_counts_the_whole_graph_only_where_it_is_used(tmp_path):
     data = packs()
     facts = {role: r.facts for role, r in graph_readers(data["test"].graph).items()}
@@ -136,4 +139,8 @@ def test_projection_counts_the_whole_graph_only_where_it_is_used(tmp_path):
     with_graph, without = STAGE.cost(Params(full_graph=True), facts), STAGE.cost(Params(full_graph=False), facts)
     assert with_graph.peak > without.peak
     assert with_graph.read > without.read
-    assert STAGE.resolve({"infer.full_graph": False, "train.device": "cpu"}, {}) == Params(full_graph=False)
+    assert STAGE.resolve(RECIPE, {}) == Params(full_graph=False)
+    shared = {**RECIPE, "train.ranks": 2, "train.exchange": "cooperative"}
+    together = STAGE.resolve(shared, {})
+    assert together == Params(full_graph=False, ranks=2, exchange="cooperative")
+    assert STAGE.cost(together, facts).peak > without.peak

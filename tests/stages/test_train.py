@@ -27,7 +27,9 @@ RECIPE = {
     "train.lr": 1e-3, "train.weight_decay": 0.0, "train.schedule": "plateau", "train.epochs": 9,
     "train.patience": 5, "train.seed": 1, "train.warmup": 0, "train.vary": 1.0, "train.ema": 0.0,
     "train.precision": "fp32",
-    "train.device": "cpu", "train.ranks": 1, "graph.normalization": "rw", "graph.mass": "row", "graph.self_loops": True,
+    "train.device": "cpu", "train.ranks": 1,
+    "train.exchange": "auto", "train.storage_gbs": 1.0, "train.interconnect_gbs": 0.0,
+    "graph.normalization": "rw", "graph.mass": "row", "graph.self_loops": True,
     "index": 2, "soup.holdout": 0.0,
 }  # fmt: skip
 CONFIG = {"num_features": 8, "num_classes": 3, "hidden": 16, "layers": 3, "dropout": 0.5, "model": "gcn", "heads": 4}
@@ -273,6 +275,9 @@ def test_resolve():
         ("model", "pkg/mod:make", "train.model: expected package.module:factory, found 'pkg/mod:make'"),
         ("heads", 0, "train.heads: expected at least 1"),
         ("ranks", 0, "train.ranks: expected at least 1, found 0"),
+        ("exchange", "both", "train.exchange: expected auto, cooperative, independent, found both"),
+        ("storage_gbs", 0.0, "train.storage_gbs: expected GB/s, a number above 0, found 0.0"),
+        ("interconnect_gbs", -1.0, "train.interconnect_gbs: expected GB/s, or 0: that of the device, found -1.0"),
         ("layers", 0, "train.layers: expected at least 1, found 0"),
         ("epochs", 0, "train.epochs: expected at least 1"),
         ("per_step", 0, "train.per_step: expected at least 1"),

@@ -1,0 +1,144 @@
+"""Cooperate or not: bytes over storage and interconnect and work of an epoch, predicted for both; the faster is chosen.
+
+Cooperating pays where what it saves on the slow link and in repeated work takes longer than what it sends (arXiv
+2310.12403, section 3; the interconnect may well be the slower link: gloo over Ethernet).
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
+
+from stages.errors import BadInput
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from stages.stage import Facts
+    from stages.train.model import Model
+
+__all__ = ["MODES", "Rates", "Traffic", "choice", "predicted"]
+
+MODES = ("auto", "cooperative", "independent")
+INTERCONNECT_GBS = {"cpu": 1.0, "cuda": 50.0}
+"""GB/s a rank sends where a recipe says nothing: gloo on one machine or 10 Gbit/s Ethernet; NVLink, with room below."""
+WORK_PER_S = {"cpu": 2e10, "cuda": 2e13}
+"""Multiply-adds a rank does in a second: a CPU core's in fp32, an accelerator's."""
+_PASSES = 3  # forward, and the gradients of weights and of rows
+
+
+@dataclass(frozen=True)
+class Traffic:
+    """Of one training epoch, over all ranks.
+
+    Attributes
+    ----------
+    storage : bytes of node, edge and feature columns read. features : those of features alone.
+    interconnect : bytes of rows and gradients sent. work : multiply-adds.
+    """
+
+    storage: int
+    features: int
+    interconnect: int
+    work: int
+
+
+@dataclass(frozen=True)
+class Rates:
+    """Bytes a second of a rank's storage and interconnect, and multiply-adds."""
+
+    storage: float
+    interconnect: float
+    work: float
+
+    @classmethod
+    def of(cls, storage_gbs: float, interconnect_gbs: float, device: str) -> Rates:
+        """Of a recipe; an interconnect of 0 is that of the device."""
+        kind = device.partition(":")[0]
+        return cls(1e9 * storage_gbs, 1e9 * (interconnect_gbs or INTERCONNECT_GBS[kind]), WORK_PER_S[kind])
+
+
+def predicted(exchange: Facts, packed: Facts, model: Model, per_step: int, device: str = "cpu") -> dict[str, Traffic]:
+    """What both modes take in one epoch, on average where there are rounds.
+
+    Parameters
+    ----------
+    exchange, packed : facts of the split's links and of its records.
+    per_step : records of a step.
+    """
+    config, ranks = model.config, int(exchange["ranks"])
+    layers, features = int(config["layers"]), int(config["num_features"])
+    dims = [features, *[int(config["hidden"])] * (layers - 1), int(config["num_classes"])]
+    # Forward, and backward where there is a gradient behind it: at the first layer of what was made of features.
+    sent = [4 * model.crossing(i) * (2 if i or model.projects else 1) for i in range(layers)]
+    row_bytes = exchange["row_bytes"]
+    if row_bytes is not None and row_bytes <= 4 * model.crossing(0) and device == "cpu":
+        sent[0] = int(row_bytes)  # as stored
+    crosses = [_at(exchange["received"], layers - 1 - i) for i in range(layers)]
+    rounds = int(packed.get("rounds", 1))
+    records = int(packed["records"]) // rounds
+    # A step of fewer records than ranks is shared out by outputs, the last one of an epoch perhaps.
+    shared = (records % per_step if records % per_step < ranks else 0) / records if per_step >= ranks else 1.0
+    traffic = {name: _traffic(exchange[name], packed, dims, rounds) for name in ("together", "alone")}
+    both = zip(traffic["together"], traffic["alone"], strict=True)
+    sums = sum(a * b for a, b in zip(sent, crosses, strict=True)) // rounds
+    storage, features, work = (round(a + shared * (b - a)) for a, b in both)
+    return {
+        "cooperative": Traffic(traffic["together"][0], traffic["together"][1], sums, traffic["together"][2]),
+        "independent": Traffic(storage, features, 0, work),
+    }
+
+
+def _traffic(reads: Facts, packed: Facts, dims: Sequence[int], rounds: int) -> tuple[int, int, int]:
+    """(bytes read, those of features, multiply-adds) of an epoch."""
+    layers, weighted = len(dims) - 1, bool(packed["weighted"])
+    rows, edges, features = (_at(reads[name], layers) for name in ("rows", "edges", "features"))
+    structure = rows * (8 + 4 * weighted) + 4 * _at(reads["rows"], layers - 1) + edges * (4 + 4 * weighted)
+    work = 0
+    for i, (a, b) in enumerate(pairwise(dims)):
+        depth = layers - i
+        work += _PASSES * (_at(reads["rows"], depth) * a * b + _at(reads["edges"], depth) * min(a, b))
+    return (structure + features) // rounds, features // rounds, work // rounds
+
+
+def _at(by_depth: Sequence[int], depth: int) -> int:
+    """A count by depth; of the deepest that was counted where a model is deeper."""
+    return int(by_depth[min(depth, len(by_depth) - 1)])
+
+
+def choice(asked: str, found: dict[str, Traffic], rates: Rates, ranks: int, per_step: int) -> dict[str, Any]:
+    """The mode, why, and what was predicted of both.
+
+    Raises
+    ------
+    BadInput
+        There is no such mode.
+    """
+    if asked not in MODES:
+        raise BadInput(f"train.exchange: expected {', '.join(MODES)}, found {asked!r}", fix="--set train.exchange=auto")
+    seconds = {}
+    for mode, traffic in found.items():
+        spread = float(ranks)
+        if mode == "independent" and per_step >= ranks:  # ranks wait for the one with most records
+            spread = per_step / -(-per_step // ranks)
+        parts = (
+            traffic.storage / rates.storage,
+            traffic.interconnect / rates.interconnect,
+            traffic.work / rates.work,
+        )
+        seconds[mode] = sum(parts) / spread
+    mode = asked if asked != "auto" else min(found, key=lambda name: (seconds[name], name))
+    other = next(name for name in found if name != mode)
+    why = "train.exchange says so" if asked != "auto" else "predicted to be faster"
+    mine, its = found[mode], found[other]
+    return {
+        "mode": mode,
+        "why": f"{mode}: {why}; {_said(mine, seconds[mode])}, {other} {_said(its, seconds[other])}",
+        "predicted": {name: {**asdict(traffic), "seconds": seconds[name]} for name, traffic in found.items()},
+    }
+
+
+def _said(traffic: Traffic, seconds: float) -> str:
+    storage, sent = traffic.storage / 1e6, traffic.interconnect / 1e6
+    return f"{storage:.3g} MB read and {sent:.3g} MB sent an epoch in {seconds:.3g} s"
