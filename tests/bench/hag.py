@@ -180,9 +180,7 @@ def batches(names: list[str], runs: int) -> list[dict]:
             recipe.write_text(text + ('codec = "fp32"\n' if name == "arxiv" else ""))
             where = ["--store", str(folder / "store"), "--runs", str(folder / "runs")]
             stockpot("run", str(recipe), "pack", *where)
-            key = json.loads((folder / "runs/bench/run.json").read_text())["artifacts"]["pack:train"]["key"]
-            shards = sorted(p for p in (folder / "store/objects/pack" / key).glob("*.arrow") if ".index." not in p.name)
-            rows += records(name, shards, influence_us(folder / "runs/bench", runs), runs)
+            rows += records(name, folder / "runs/bench", runs)
     return rows
 
 
@@ -204,9 +202,9 @@ def influence_us(run: Path, runs: int) -> float:
     return statistics.median(taken[1:]) / made.facts["outputs"] * 1e6
 
 
-def records(name: str, shards: list[Path], influence: float, runs: int) -> list[dict]:
+def records(name: str, run: Path, runs: int) -> list[dict]:
     """`find` on packed records, without and with the diagonal, beside push PPR of their outputs."""
-    from pipeline.records import Records
+    from pipeline import open_records
     from stages.hag.choice import find
     from stages.hag.cost import Rates
     from stages.influence.push import push_top, workspace
@@ -217,7 +215,7 @@ def records(name: str, shards: list[Path], influence: float, runs: int) -> list[
     constants = walk(indptr, None, self_loops=True, alpha=ALPHA, eps=EPS)
     space, none = workspace(constants.threshold), np.empty(0, np.float32)
     position = np.arange(len(indptr) - 1, dtype=np.int32)
-    packed = Records(shards)
+    packed, influence = open_records(run, "train"), influence_us(run, runs)
     picked = [packed[i] for i in range(0, len(packed), max(1, len(packed) // 8))]
     out = []
     for loops in (False, True):
