@@ -80,7 +80,7 @@ bench-pipeline: $(READY)  ## every stage on real graphs, memory against projecti
 bench-coded: $(READY)  ## first layer on codes against decode + GEMM (ARGS=--epochs: epochs on packed codes, too)
 	$(BIN)/python -m tests.bench.coded $(ARGS)
 
-bench-coop: $(READY)  ## sampled batches: speed against DGL (ARGS='--dgl DIR/bin/python'), vertices a layer, rows read again by kappa
+bench-coop: $(READY)  ## sampled batches: speed against DGL (ARGS='--dgl DIR/bin/python'), vertices a layer, rows read again by kappa and by load plans
 	$(BIN)/python -m tests.bench.coop $(ARGS)
 
 bench-hag: $(READY)  ## shared partial sums: what the search finds and costs; products, training and packed records by it

@@ -1,7 +1,8 @@
-"""Sampled and dependent batches: seconds a sampled edge against peers, vertices a layer, rows read again by kappa.
+"""Sampled and dependent batches: speed against peers, vertices a layer, rows read again by kappa and by load plans.
 
     python -m tests.bench.coop                        # graphs of ../shared/data that are there, and a dense one
     python -m tests.bench.coop --dgl DIR/bin/python   # with DGL's samplers as the peer
+    python -m tests.bench.coop --only loadplan        # LRU, static and planned caches
 
 DGL stands in an environment of its own: `python -m venv DIR`, then `DIR/bin/pip install` first torch, numpy, scipy,
 networkx, tqdm, psutil and requests, then `--no-deps dgl==1.1.3`. Both sides sample the same seeds of a graph with one
@@ -17,9 +18,10 @@ import platform
 import subprocess
 from pathlib import Path
 
+from tests.bench.loadplan import loadplan
 from tests.bench.sampling import graphs, kappas, speed, vertices
 
-SECTIONS = {"speed": speed, "vertices": vertices, "kappa": kappas}
+SECTIONS = {"speed": speed, "vertices": vertices, "kappa": kappas, "loadplan": loadplan}
 
 
 def main() -> None:
@@ -29,9 +31,11 @@ def main() -> None:
     parser.add_argument("--dgl", help="python of an environment with dgl 1.1.3")
     parser.add_argument("--pyg", help="python of an environment with torch_geometric and pyg-lib or torch-sparse")
     parser.add_argument("--runs", type=int, default=7)
-    parser.add_argument("--full", action="store_true", help="more batches for the table of kappa")
+    parser.add_argument(
+        "--full", action="store_true", help="more batches for the table of kappa, more settings for load plans"
+    )
     args = parser.parse_args()
-    found = graphs(args.data)
+    found = {} if args.only == ["loadplan"] else graphs(args.data)
     rows = [row for name in args.only for row in SECTIONS[name](found, args)]
     commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False).stdout.strip()
     machine = {"cpu": platform.processor() or platform.machine(), "cores": os.cpu_count()}
