@@ -134,6 +134,18 @@ def _sentences(stages: Mapping[str, Any]) -> str:
             f"Order of the training records: {text(order['method'])}; the label distances along it sum to "
             f"{number(order['tour_length'])}, in a random order to {number(order['random_length'])}."
         )
+    if order.get("overlap") is not None:
+        said.append(
+            f"Order of the training records: {text(order['method'])}; {percent(order['overlap'])} of a record's rows "
+            "stand in the one before."
+        )
+    if (loads := stages.get("loadplan")) is not None:
+        rows, read = sum(loads["rows"]), sum(loads["read"])
+        said.append(
+            f"Load plan: a cache of {count(loads['cache'])} rows ({human_bytes(loads['cache_bytes'])}); an epoch "
+            f"reads {count(read // loads['epochs'])} rows of features for the {count(rows // loads['epochs'])} in its "
+            f"records, {number(rows / max(1, read))} x fewer."
+        )
     if (shared := stages.get("exchange")) is not None and shared.get("why"):
         why = shared["why"][0].upper() + shared["why"][1:]
         said.append(f"{count(shared['ranks'])} ranks train each model together. {text(why)}.")

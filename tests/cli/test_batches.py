@@ -127,6 +127,7 @@ def test_sampled_batches_are_trained_on(tmp_path, sampling, model, form):
     loads = summary["stages"]["loadplan"]
     assert loads["cache"] == loads["largest_record"] == int(size[1])
     assert all(read < rows for read, rows in zip(loads["read"], loads["rows"], strict=True))
+    assert f"Load plan: a cache of {int(size[1]):,} rows" in (tmp_path / "runs/tiny/report.html").read_text()
     batches = open_batches(tmp_path / "runs/tiny", layers=2)
     assert sum(batch.batch_size for batch in batches) == 1000
     assert batches.rows_read == loads["read"][0]
