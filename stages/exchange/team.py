@@ -89,6 +89,12 @@ class Team:
         """Replace values by their sum over the ranks, in place."""
         distributed.all_reduce(values, group=self.group)
 
+    def gathered(self, value: Any) -> list[Any]:
+        """What every rank gives, in the order of ranks; small things."""
+        found: list[Any] = [None] * self.size
+        distributed.all_gather_object(found, value, group=self.group)
+        return found
+
     def agree(self, identity: Mapping[str, str]) -> None:
         """Refuse ranks that opened different artifacts.
 
@@ -97,8 +103,7 @@ class Team:
         Conflict
             Naming the role, and the keys and digests of both.
         """
-        found: list[Any] = [None] * self.size
-        distributed.all_gather_object(found, dict(identity), group=self.group)
+        found = self.gathered(dict(identity))
         for rank, other in enumerate(found):
             for role, artifact in found[0].items():
                 if other.get(role) != artifact:
