@@ -202,8 +202,8 @@ def _sample(known: _Known) -> Guess | None:
 def _order(known: _Known) -> Guess | None:
     records = known.facts["records"]["records"]
     lengths = {"tour_length": None, "random_length": None}
-    window = {"window": known.param("window", 0)} if known.param("window", 0) else {}
-    return Guess({"method": known.values["order.method"], "records": records, **lengths, **window, **_rounds(known)})
+    shape = {"window": known.param("window", 0), "mix": known.param("mix", 1)}
+    return Guess({"method": known.values["order.method"], "records": records, **lengths, **shape, **_rounds(known)})
 
 
 def _codebook(known: _Known) -> Guess | None:

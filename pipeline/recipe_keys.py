@@ -105,6 +105,9 @@ class Order:
         "label: consecutive steps differ most in labels | sample: drawn by distance | overlap: share rows | shuffle",
     )
     window: int = key(0, "overlap: records that stay together where an epoch shuffles; 0: all, no shuffling")
+    mix: int = key(
+        1, "overlap: windows walked side by side, a record of each in turn: steps of as many records are mixed"
+    )
     cache: float | str = key(
         0.0, 'load plan: rows cached, as a share of all nodes ("10%"), as rows (> 1) or bytes ("2GB")'
     )

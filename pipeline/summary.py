@@ -68,7 +68,9 @@ def summarise(recipe: Recipe, built: Sequence[Built]) -> dict[str, Any]:
         stages["partition"] |= _pick(partition.facts, "parts", "edge_cut", "balance", "method")
     if (order := by_id.get("order")) is not None:
         stages["order"] |= _pick(order.facts, "method", "tour_length", "random_length")
-        stages["order"] |= {name: order.facts[name] for name in ("chain", "overlap", "window") if name in order.facts}
+        stages["order"] |= {
+            name: order.facts[name] for name in ("chain", "overlap", "window", "mix") if name in order.facts
+        }
     if (loads := by_id.get("loadplan")) is not None:
         stages["loadplan"] |= _pick(loads.facts, "cache", "cache_bytes", "largest_record", "epochs", "rows", "read")
     if enabled(recipe.hag.enabled) != "never" and (why := dag.unshared(recipe)) and "pack:train" in by_id:

@@ -24,6 +24,7 @@ class Order:
     distance: NDArray[np.float64] | None = None
     rounds: int = 1
     window: int = 0
+    mix: int = 1
 
     @classmethod
     def from_reader(cls, reader: Reader | None, key: str | None = None) -> Order | None:
@@ -33,8 +34,8 @@ class Order:
         arrays = {name: reader.array(name) if reader.has(name) else None for name in ("tour", "distance")}
         rounds = int(reader.facts.get("rounds", 1))
         key = reader.key if key is None else key
-        method, window = str(reader.facts["method"]), int(reader.facts.get("window", 0))
-        return cls(key, method, arrays["tour"], arrays["distance"], rounds, window)
+        window, mix = int(reader.facts.get("window", 0)), int(reader.facts.get("mix", 1))
+        return cls(key, str(reader.facts["method"]), arrays["tour"], arrays["distance"], rounds, window, mix)
 
     def records(self, num_records: int, seed: int, epoch: int) -> NDArray[np.integer[Any]]:
         """All records of the epoch's round once, counted from its first, as the method orders them in this epoch."""
@@ -43,4 +44,5 @@ class Order:
         tour, distance = self.tour, self.distance
         if self.rounds > 1:
             tour, distance = (None if a is None else a[epoch % self.rounds] for a in (tour, distance))
-        return epoch_order(self.method, tour, distance, num_records, seed, epoch, self.rounds, self.window)
+        shape = self.rounds, self.window, self.mix
+        return epoch_order(self.method, tour, distance, num_records, seed, epoch, *shape)

@@ -9,6 +9,8 @@ import numpy as np
 from stages.influence.scramble import permutation, scramble
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
 
 __all__ = ["epoch_order"]
@@ -23,6 +25,7 @@ def epoch_order(
     epoch: int,
     rounds: int = 1,
     window: int = 0,
+    mix: int = 1,
 ) -> NDArray[np.int32]:
     """Every record once; of the epoch's round, where there are several.
 
@@ -35,7 +38,8 @@ def epoch_order(
     - "shuffle": a permutation of its own for each epoch.
     - "overlap": the tour as it is, or, for a window of w, cut into runs of w records, begun at another record in every
       epoch; the runs are shuffled, and walked forwards or backwards: neighbours in the tour mostly stay neighbours.
-      A window of 1 is a shuffle, one of R or more a tour entered anywhere.
+      A window of 1 is a shuffle, one of R or more a tour entered anywhere. `mix` runs (without a window: that many
+      parts of the tour) are walked side by side, a record of each in turn.
 
     O(R) ("sample": O(R^2)).
 
@@ -47,7 +51,7 @@ def epoch_order(
     num_records : R, in a round
     seed, epoch : not negative
     rounds : sets of records used in turn
-    window : records in a run of "overlap", 0 for all
+    window, mix : records in a run of "overlap", 0 for all; runs that are walked side by side
 
     Returns
     -------
@@ -67,7 +71,8 @@ def epoch_order(
         walked = np.asarray(tour) if entry & 1 else np.asarray(tour)[::-1]
         return np.roll(walked, -((entry >> 1) % num_records)).astype(np.int32)
     if method == "overlap" and tour is not None:
-        return np.asarray(tour) if window == 0 else _windows(np.asarray(tour), window, _draw(seed, epoch))
+        runs = _windows(np.asarray(tour), window, _draw(seed, epoch)) if window else np.array_split(tour, mix)
+        return _side_by_side(runs, mix)
     if method == "sample" and distance is not None:
         from stages.order.draw import draw_chain
 
@@ -79,12 +84,20 @@ def epoch_order(
     )
 
 
-def _windows(tour: NDArray[np.int32], window: int, seed: int) -> NDArray[np.int32]:
+def _windows(tour: NDArray[np.int32], window: int, seed: int) -> list[NDArray[np.int32]]:
     count = -(-len(tour) // window)
     entered = np.roll(tour, -(seed % len(tour)))
     turned = scramble(np.arange(count), seed) & np.uint64(1)
     runs = [entered[w * window : (w + 1) * window] for w in range(count)]
-    return np.concatenate([runs[w][::-1] if turned[w] else runs[w] for w in permutation(count, seed)]).astype(np.int32)
+    return [runs[w][::-1] if turned[w] else runs[w] for w in permutation(count, seed)]
+
+
+def _side_by_side(runs: Sequence[NDArray[np.int32]], mix: int) -> NDArray[np.int32]:
+    """All runs, `mix` of them at a time: their first records, then their second ones, and so on."""
+    sizes = [len(run) for run in runs]
+    run = np.repeat(np.arange(len(runs)), sizes)
+    place = np.concatenate([np.arange(size) for size in sizes])
+    return np.concatenate(runs)[np.lexsort((run, place, run // mix))].astype(np.int32)
 
 
 def _draw(seed: int, epoch: int) -> int:

@@ -31,11 +31,13 @@ class Params:
 
     Attributes
     ----------
-    method : as of `stages.order.epoch.epoch_order`. window : of "overlap", records that stay together.
+    method : as of `stages.order.epoch.epoch_order`.
+    window, mix : of "overlap": records that stay together, and how many such runs are walked side by side.
     """
 
     method: str
     window: int = added(0)
+    mix: int = added(1)
 
 
 def resolve(values: Mapping[str, Any], facts: Mapping[str, Facts]) -> Params:
@@ -47,7 +49,9 @@ def resolve(values: Mapping[str, Any], facts: Mapping[str, Facts]) -> Params:
     window = int(values["order.window"])
     if window < 0:
         raise BadInput(f"order.window: expected 0 (all records) or more, found {window}", fix="--set order.window=0")
-    return Params(method=method, window=window if method == "overlap" else 0)
+    if (mix := int(values["order.mix"])) < 1:
+        raise BadInput(f"order.mix: expected at least 1, found {mix}", fix="--set order.mix=1")
+    return Params(method, window, mix) if method == "overlap" else Params(method)
 
 
 def shards(params: Params, inputs: Inputs) -> Sequence[Shard]:
@@ -101,8 +105,7 @@ def _overlapping(params: Params, records: Reader, rounds: int, facts: dict[str, 
         shared.append(overlap(n_id, ptr, int(records.facts["num_nodes"]), chain))
     facts["chain"] = ", ".join(dict.fromkeys(names))
     facts["overlap"] = None if None in shared else _mean([one for one in shared if one is not None])
-    if params.window:
-        facts["window"] = params.window
+    facts |= {"window": params.window, "mix": params.mix}
     return np.stack(chains) if rounds > 1 else chains[0]
 
 
@@ -144,7 +147,7 @@ STAGE: Stage[Params] = Stage(
     exact=True,
     params=Params,
     roles=("records", "graph"),
-    reads=("order.method", "order.window"),
+    reads=("order.method", "order.window", "order.mix"),
     resolve=resolve,
     shards=shards,
     run=run,

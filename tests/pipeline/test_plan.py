@@ -233,6 +233,7 @@ def test_edge_weights_are_projected(tmp_path):
         ("train.layers=0", "train.layers"),
         ("soup.holdout=1.5", "soup.holdout"),
         ("order.window=-1", "order.window"),
+        ("order.mix=0", "order.mix"),
     ],
 )
 def test_unsupported_values_are_refused_by_the_plan(tmp_path, override, word):
@@ -276,6 +277,7 @@ CHANGES = {
     "batches.seeds": "community",
     "order.method": "shuffle",
     "order.window": 4,
+    "order.mix": 2,
     "order.cache": 1.0,
     "hag.enabled": False,
     "hag.capacity": 0.5,
@@ -313,7 +315,7 @@ BASE = {"batches": {"outputs": 64, "mix": 4}, "features": {"layout": "gather"}, 
 WITHIN = {name: {"method": "batch"} for name in ("batches.aux_ratio", "batches.aux_mass", "batches.orientation")}
 SAMPLED = ("fanouts", "kappa", "importance_sampling", "layer_dependency", "seeds")
 WITHIN |= {f"batches.{name}": {"method": "labor", "fanouts": [9, 9, 9]} for name in SAMPLED}
-WITHIN["order.window"] = {"method": "overlap"}
+WITHIN |= {name: {"method": "overlap"} for name in ("order.window", "order.mix")}
 WITHIN |= {"features.tier_share": {"codec": "sq2"}, "features.tier_bytes": {"codec": "sq2", "tier_share": 0.5}}
 WITHIN |= {f"train.{name}": {"ranks": 2} for name in ("exchange", "storage_gbs", "interconnect_gbs")}
 """What else stands in the key's section, before and after, where the key is looked at only then."""

@@ -339,7 +339,7 @@ def turns(tmp_path_factory):
     pack, inputs = packed(tmp_path_factory.mktemp("turns"), records=records, shard_bytes=20000)
     assert pack.facts["shards"] > 1
     assert (pack.facts["rounds"], pack.facts["records"], pack.facts["outputs"]) == (3, 21, 126)
-    values = {"order.method": "label", "order.window": 0}
+    values = {"order.method": "label", "order.window": 0, "order.mix": 1}
     given = {"records": inputs["records"], "graph": inputs["graph"]}
     orders = {}
     for method in ("label", "sample", "shuffle"):

@@ -45,7 +45,12 @@ def planned(root, *, method="overlap", window=0, cache=0.5, rounds=1, **options)
     """(pack, order, plan) of a small graph, features gathered."""
     pack, inputs = packed(root, gather=True, records={"records": 9, "outputs": 60, "rounds": rounds}, **options)
     given = {"records": inputs["records"], "graph": inputs["graph"]}
-    order = run_stage(ORDER, ORDER.resolve({"order.method": method, "order.window": window}, {}), given, root / "order")
+    order = run_stage(
+        ORDER,
+        ORDER.resolve({"order.method": method, "order.window": window, "order.mix": 1}, {}),
+        given,
+        root / "order",
+    )
     inputs = {"records": reader_of(pack), "order": order, "graph": inputs["graph"]}
     params = STAGE.resolve({"order.cache": cache}, {role: one.facts for role, one in inputs.items()})
     plan = run_stage(STAGE, params, inputs, root / "plan")

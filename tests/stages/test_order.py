@@ -12,7 +12,7 @@ from stages.order.epoch import epoch_order
 from stages.order.tour import longest_tour, random_length, tour_length
 from tests.memory import MemoryReader, run_stage
 
-VALUES = {"order.method": "label", "order.window": 0}
+VALUES = {"order.method": "label", "order.window": 0, "order.mix": 1}
 
 
 def skewed(records, classes, seed=0):
@@ -146,7 +146,11 @@ def test_the_artifact_holds_what_its_method_needs(tmp_path, method):
 
 @pytest.mark.parametrize(
     ("key", "value", "message"),
-    [("order.method", "best", "'best' is not known"), ("order.window", -1, r"expected 0 \(all records\) or more")],
+    [
+        ("order.mix", 0, "expected at least 1"),
+        ("order.method", "best", "'best' is not known"),
+        ("order.window", -1, r"expected 0 \(all records\) or more"),
+    ],
 )
 def test_unknown_values_are_refused_by_name(key, value, message):
     with pytest.raises(BadInput, match=f"{key}.*{message}"):

@@ -104,6 +104,28 @@ def test_the_extremes_of_a_window_are_a_shuffle_and_the_tour_entered_anywhere():
     assert len({order.tobytes() for order in whole}) > 10
 
 
+@settings(deadline=None)
+@given(st.integers(1, 40), st.integers(0, 12), st.integers(1, 6), st.integers(0, 9))
+def test_runs_side_by_side_give_a_record_each_in_turn(records, window, mix, seed):
+    tour = np.random.default_rng(2).permutation(records).astype(np.int32)
+    order = epoch_order("overlap", tour, None, records, seed, 0, window=window, mix=mix)
+    assert order.dtype == np.int32
+    assert sorted(order.tolist()) == list(range(records))
+    one = epoch_order("overlap", tour, None, records, seed, 0, window=window).tolist()
+    if window == 0:
+        runs = [part.tolist() for part in np.array_split(tour, mix)]
+    elif records % window:
+        return  # where the short run of the walk stands is not known here
+    else:
+        runs = [one[k : k + window] for k in range(0, records, window)]
+    left, expected = list(runs), []
+    while left:
+        group, left = [list(run) for run in left[:mix]], left[mix:]
+        while any(group):
+            expected += [run.pop(0) for run in group if run]
+    assert order.tolist() == expected
+
+
 @pytest.mark.parametrize("rounds", [1, 2])
 def test_the_stage_chains_each_round(tmp_path, rounds):
     found = [regions(seed=r)[0] for r in range(rounds)]
@@ -116,9 +138,9 @@ def test_the_stage_chains_each_round(tmp_path, rounds):
         "records": MemoryReader({"n_id": n_id, "n_ptr": n_ptr, **outputs}, facts),
         "graph": MemoryReader({"y": np.zeros(500, np.int32)}, {"num_classes": 3, "num_nodes": 500}),
     }
-    params = STAGE.resolve({"order.method": "overlap", "order.window": 4}, {})
+    params = STAGE.resolve({"order.method": "overlap", "order.window": 4, "order.mix": 2}, {})
     out = run_stage(STAGE, params, inputs, tmp_path)
-    assert (out.facts["method"], out.facts["window"], out.facts["chain"]) == ("overlap", 4, "greedy")
+    assert [out.facts[name] for name in ("method", "window", "mix", "chain")] == ["overlap", 4, 2, "greedy"]
     assert out.facts["overlap"] > 0.6
     assert not out.has("distance")
     tours = out.array("tour").reshape(rounds, 40)
