@@ -14,8 +14,8 @@ from stages.quantize.codec import EXACT, describe
 from stages.quantize.names import parse
 from stages.sample.params import Params as SampleParams
 from stages.sample.stage import reach
-from stages.train.stage import Params as TrainParams
-from stages.train.stage import edge_floats
+from stages.train.cost import edge_floats
+from stages.train.params import Params as TrainParams
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping

@@ -141,7 +141,8 @@ def _as_ours(
         )
     if strange:
         from stages.train.model import build_model
-        from stages.train.stage import STAGE, model_config
+        from stages.train.params import model_config
+        from stages.train.stage import STAGE
 
         values = {**recipe.values(), "train.model": asked.factory, "train.warmup": 0, "train.vary": 1.0, "index": 0}
         params = STAGE.resolve({name: values[name] for name in (*STAGE.reads, "index")}, {"train": valid.facts})
@@ -206,7 +207,7 @@ def _tested(
         return {}
     from stages.train.evaluate import evaluate, open_steps, settings
     from stages.train.model import load_model
-    from stages.train.stage import resolved_device
+    from stages.train.params import resolved_device
     from stages.train.state import read_state
 
     device = resolved_device(recipe.train.device)

@@ -47,7 +47,7 @@ class Params:
 
 
 def _resolve(recipe: Mapping[str, Any], facts: Mapping[str, Facts]) -> Params:
-    from stages.train.stage import resolved_device
+    from stages.train.params import resolved_device
 
     asked = recipe["hag.capacity"]
     capacity = -1.0 if asked == "auto" else float(asked)

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 from stages.errors import BadInput
 from stages.soup.alike import check_alike
 from stages.stage import Cost, Facts, Inputs, Reader, Shard, Stage, Writer, added
-from stages.train.stage import TORCH_BYTES, checked_holdout, resolved_device, step_bytes
+from stages.train.cost import TORCH_BYTES, step_bytes
+from stages.train.params import checked_holdout, resolved_device
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence

@@ -78,7 +78,7 @@ def open_steps(reader: Reader, model: Network, *, training: bool = False, **opti
     read: Any = reader  # the pipeline's reader of a packed split; its loader is not part of the stages
     config = model.config
     if options.get("exchange") is not None:
-        network: Any = model  # one of `stages.train.stage.SHARED`
+        network: Any = model  # one of `stages.train.params.SHARED`
         options["crossing"] = 4 * network.crossing(0)
     return read.batches(
         layers=int(config["layers"]),

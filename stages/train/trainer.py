@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from stages.exchange.team import Team
     from stages.step import Step
     from stages.train.model import Network
-    from stages.train.stage import Params
+    from stages.train.params import Params
 
 __all__ = ["Result", "train"]
 

@@ -10,8 +10,10 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from stages.stage import Cost, Facts, Inputs, Reader, Shard, Stage, Writer
+from stages.train.cost import cost
+from stages.train.params import Params, resolve
 from stages.train.stage import STAGE as TRAIN
-from stages.train.stage import Params, cost, resolve, trained
+from stages.train.stage import trained
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

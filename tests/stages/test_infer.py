@@ -12,7 +12,7 @@ from stages.soup import STAGE as SOUP
 from stages.soup.stage import Params as SoupParams
 from stages.step import Adj
 from stages.train.model import build_model, load_model
-from stages.train.stage import NAMES
+from stages.train.params import NAMES
 from tests.memory import MemoryReader, run_stage
 from tests.stages.steps import adj_of, community, packs, weighted
 from tests.stages.test_soup import trained

@@ -12,7 +12,7 @@ import torch
 from stages.errors import BadInput, StockpotError
 from stages.train import STAGE, checkpoint, trainer
 from stages.train.model import MODELS, build_model, load_model
-from stages.train.stage import NAMES, Params
+from stages.train.params import NAMES, Params
 from stages.train.state import state_digest
 from tests.memory import MemoryReader, run_stage
 from tests.stages.steps import Loader, packs
