@@ -11,7 +11,8 @@ dissolved and the rest filtered. Each search runs in a process of its own, two t
 load of the machine is not: CPU seconds stand beside the wall clock. Peak memory is that of the whole process.
 
 For packed records the peers are push PPR of the record's outputs, in turns, and all that `influence` does for the
-outputs of the split: that, grouping and writing; CPU seconds of one thread. Rows go to runs/bench/hag.json.
+outputs of the split: that, grouping and writing; CPU seconds of one thread. "stage hag": all that stage does, six
+records at most and the rates of this machine. Rows go to runs/bench/hag.json.
 """
 
 from __future__ import annotations
@@ -167,9 +168,9 @@ def batches(names: list[str], runs: int) -> list[dict]:
     rows = []
     print(
         "\n| packed records | rows, entries | possible gain | predicted | searched "
-        "| us an output: HAG | push PPR | HAG / PPR | influence | HAG / influence |"
+        "| us an output: HAG | push PPR | HAG / PPR | influence | HAG / influence | stage hag |"
     )
-    print("|---|---|---|---|---|---|---|---|---|---|")
+    print("|---|---|---|---|---|---|---|---|---|---|---|")
     for name in names:
         with tempfile.TemporaryDirectory() as kept:
             folder = Path(kept)
@@ -184,22 +185,27 @@ def batches(names: list[str], runs: int) -> list[dict]:
     return rows
 
 
-def influence_us(run: Path, runs: int) -> float:
-    """CPU microseconds an output of the whole stage `influence` of split train, in this process."""
+def stages_us(run: Path, runs: int) -> tuple[float, float]:
+    """CPU microseconds an output of split train of the whole stages `influence` and `hag`, in this process."""
     from pipeline.opening import artifact_of
-    from stages.influence.params import Params
-    from stages.influence.stage import STAGE
+    from stages.hag import stage as hag
+    from stages.influence import params, stage
     from tests.memory import run_stage
 
     made = artifact_of(run, "influence:train")
-    inputs = {"graph": artifact_of(run, "ingest"), "split": artifact_of(run, "split")}
-    taken = []
-    for _ in range(runs + 1):
-        with tempfile.TemporaryDirectory() as folder:
-            started = time.process_time()
-            run_stage(STAGE, Params(**made.manifest["params"]), inputs, folder)
-            taken.append(time.process_time() - started)
-    return statistics.median(taken[1:]) / made.facts["outputs"] * 1e6
+    graph, spent = artifact_of(run, "ingest"), []
+    for node, described, kind, inputs in (
+        ("influence:train", stage.STAGE, params.Params, {"graph": graph, "split": artifact_of(run, "split")}),
+        ("hag", hag.STAGE, hag.Params, {"graph": graph, "records": made}),
+    ):
+        taken = []
+        for _ in range(runs + 1):
+            with tempfile.TemporaryDirectory() as folder:
+                started = time.process_time()
+                run_stage(described, kind(**artifact_of(run, node).manifest["params"]), inputs, folder)
+                taken.append(time.process_time() - started)
+        spent.append(statistics.median(taken[1:]) / made.facts["outputs"] * 1e6)
+    return spent[0], spent[1]
 
 
 def records(name: str, run: Path, runs: int) -> list[dict]:
@@ -215,7 +221,7 @@ def records(name: str, run: Path, runs: int) -> list[dict]:
     constants = walk(indptr, None, self_loops=True, alpha=ALPHA, eps=EPS)
     space, none = workspace(constants.threshold), np.empty(0, np.float32)
     position = np.arange(len(indptr) - 1, dtype=np.int32)
-    packed, influence = open_records(run, "train"), influence_us(run, runs)
+    packed, (influence, whole) = open_records(run, "train"), stages_us(run, runs)
     picked = [packed[i] for i in range(0, len(packed), max(1, len(packed) // 8))]
     out = []
     for loops in (False, True):
@@ -245,7 +251,8 @@ def records(name: str, run: Path, runs: int) -> list[dict]:
         mine, theirs, ratio = statistics.median(ours), statistics.median(peer), statistics.median(ratios)
         title = f"{name}{' + I' if loops else ''}, packed records"
         print(f"| {title} | {size:.0f}, {entries:.0f} | {possible:.2f} | {predicted:.2f} | {searched:.0%} | {mine:.2f} "
-              f"| {theirs:.2f} | {1 / ratio:.0%} | {influence:.2f} | {mine / influence:.0%} |", flush=True)  # fmt: skip
+              f"| {theirs:.2f} | {1 / ratio:.0%} | {influence:.2f} | {mine / influence:.0%} "
+              f"| {whole:.2f} |", flush=True)  # fmt: skip
         target = 1 / SHARE_OF_INFLUENCE if name in SPARSE else None
         for other, value, times in (
             ("push PPR of its outputs", theirs, ratio),
@@ -254,6 +261,8 @@ def records(name: str, run: Path, runs: int) -> list[dict]:
             out.append(
                 row("HAG or none for a record", title, mine, other, value, "us/output", 1, len(ours), times, target)
             )
+        what = "stage hag: rates of this machine, some records"
+        out.append(row(what, title, whole, "influence", influence, "us/output", 1, runs, influence / whole, target))
     return out
 
 
