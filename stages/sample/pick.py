@@ -19,6 +19,8 @@ ALMOST_ONE = 1.0 - 1e-12
 """Probabilities from here on are 1: c = 1 / min pi times that minimum need not round to 1."""
 _UNKNOWN = -1.0
 _SHORT = 32
+_SEVERAL = 2  # entries of the rows a node of the graph
+_BLOCK = 1024
 
 
 @njit(cache=True, nogil=True)
@@ -55,15 +57,31 @@ def poisson(
     Notes
     -----
     p is the probability that an entry is kept; those of weight 0 never are. O(entries of the rows).
+
+    Where rows have several entries a node of the graph, all nodes are drawn first, to a byte: an entry is then looked
+    at by one load and one comparison, and those few that pass are compared exactly. The result is the same.
     """
     first, second = keys
     even = weight.size == 0 and pi.size == 0
     room = 16
     most = 0
+    looks = 0
     for i in range(rows.size):
         degree = indptr[rows[i] + 1] - indptr[rows[i]]
         most = max(most, degree)
+        looks += degree
         room += degree if k < 0 else min(degree, k + k // 4 + 1)
+    coarse = np.empty(0, np.uint8)
+    finer = 0.0
+    if even and k >= 0 and looks > _SEVERAL * (indptr.size - 1):
+        highest = 0.0
+        for i in range(rows.size):
+            chance = row_scale(indptr[rows[i]], indptr[rows[i] + 1], 0, weight, slot, pi, k)
+            if highest < chance < 1.0:
+                highest = chance
+        if highest > 0.0:
+            finer = 254.0 / highest
+            coarse = _coarse(indptr.size - 1, keys, cos, sin, finer, memo)
     edge = np.empty(room, np.int64)
     scale = np.empty(0 if even else room, np.float32)
     out_ptr = np.zeros(rows.size + 1, np.int64)
@@ -82,6 +100,13 @@ def poisson(
             for e in range(start, stop):
                 edge[end] = e
                 end += 1
+        elif coarse.size:
+            here = _passed(coarse, np.uint8(chance * finer), indices, start, stop, edge, end)
+            for j in range(end, here):
+                t = indices[edge[j]]
+                r = memo[t] if memo.size else variate(first, second, cos, sin, t)
+                edge[end] = edge[j]
+                end += r <= chance
         elif even and sin == 0.0:
             uniforms(first, indices[start:stop], drawn)
             for j in range(d):
@@ -113,11 +138,59 @@ def poisson(
                     end += 1
         at += d
         out_ptr[i + 1] = end
-    if memo.size:
+    if memo.size and coarse.size:
+        memo[:] = _UNKNOWN
+    elif memo.size:
         for i in range(rows.size):
             for e in range(indptr[rows[i]], indptr[rows[i] + 1]):
                 memo[indices[e]] = _UNKNOWN
     return out_ptr, edge[:end].copy(), scale[: 0 if even else end].copy()
+
+
+@njit(cache=True, nogil=True)
+def _passed(
+    coarse: NDArray[np.uint8],
+    level: int,
+    indices: NDArray[np.int32],
+    start: int,
+    stop: int,
+    edge: NDArray[np.int64],
+    end: int,
+) -> int:
+    """Append the entries start:stop whose source is at most `level` to edge[:end]; the new end. Unsigned: indices that
+    cannot be negative are not looked at twice.
+    """
+    here = np.uint64(end)
+    for e in range(np.uint64(start), np.uint64(stop)):
+        edge[here] = e
+        here += np.uint64(coarse[np.uint32(indices[e])] <= level)
+    return np.int64(here)
+
+
+@njit(cache=True, nogil=True)
+def _coarse(
+    nodes: int, keys: tuple[int, int], cos: float, sin: float, finer: float, memo: NDArray[np.float64]
+) -> NDArray[np.uint8]:
+    """u1[N], each node's variate times `finer`, rounded down, at most 255; `memo` is filled with the variates."""
+    out = np.empty(nodes, np.uint8)
+    first, second = keys
+    if sin != 0.0:
+        for t in range(nodes):
+            r = variate(first, second, cos, sin, t)
+            if memo.size:
+                memo[t] = r
+            out[t] = np.uint8(min(255.0, r * finer))
+        return out
+    some = np.empty(_BLOCK, np.int32)
+    drawn = np.empty(_BLOCK, np.float64)
+    for start in range(0, nodes, _BLOCK):
+        size = min(_BLOCK, nodes - start)
+        for j in range(size):
+            some[j] = start + j
+        uniforms(first, some[:size], drawn)
+        for j in range(size):
+            out[start + j] = np.uint8(np.int32(min(255.0, drawn[j] * finer)))
+    return out
 
 
 @njit(cache=True, nogil=True)

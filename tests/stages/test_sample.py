@@ -398,3 +398,18 @@ def test_layers_that_depend_share_their_choice():
 def test_what_cannot_be_sampled_is_refused(values, says):
     with pytest.raises(BadInput, match=says):
         Sampling(**{"method": "labor", "fanouts": (10,), **values})
+
+
+@pytest.mark.parametrize("kappa", [1, 8])
+def test_rows_of_a_dense_graph_choose_the_same_together_and_apart(kappa):
+    graph = random_graph(60, 2000, seed=3)  # together its rows have many entries a node, apart fewer than nodes
+    sampler = Sampler(graph, Sampling("labor", (4,), kappa=kappa, seed=5))
+    rows = np.arange(60, dtype=np.int32)
+    for batch in range(12):
+        turn = sampler.how.drift(batch)
+        together = sampler.pick(rows, 4, turn, 0)
+        apart = [sampler.pick(rows[i : i + 1], 4, turn, 0) for i in range(60)]
+        np.testing.assert_array_equal(together[1], np.concatenate([edge for _, edge, _ in apart]))
+        np.testing.assert_array_equal(np.diff(together[0]), [edge.size for _, edge, _ in apart])
+        assert 60 < together[1].size < 60 * 8
+        assert (sampler.memo == -1).all()
