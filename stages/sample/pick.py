@@ -164,7 +164,7 @@ def _passed(
     for e in range(np.uint64(start), np.uint64(stop)):
         edge[here] = e
         here += np.uint64(coarse[np.uint32(indices[e])] <= level)
-    return np.int64(here)
+    return int(here)
 
 
 @njit(cache=True, nogil=True)
