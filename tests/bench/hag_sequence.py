@@ -106,7 +106,7 @@ def measure(title: str, indptr, indices, cols: int, deg, width: int, runs: int, 
 
 def records(name: str, width: int, runs: int, *, peer: bool) -> list[dict]:
     """The first packed record of split train."""
-    from pipeline.records import Records
+    from pipeline import open_records
     from tests.bench.pipeline import stockpot
 
     with tempfile.TemporaryDirectory() as kept:
@@ -117,9 +117,7 @@ def records(name: str, width: int, runs: int, *, peer: bool) -> list[dict]:
         )
         where = ["--store", str(folder / "store"), "--runs", str(folder / "runs")]
         stockpot("run", str(folder / "bench.toml"), "pack:train", *where)
-        key = json.loads((folder / "runs/bench/run.json").read_text())["artifacts"]["pack:train"]["key"]
-        files = sorted(p for p in (folder / "store/objects/pack" / key).glob("*.arrow") if ".index." not in p.name)
-        record = Records(files)[0]
+        record = open_records(folder / "runs/bench", "train")[0]
         indptr, indices = np.array(record.indptr, np.int64), np.array(record.indices, np.int64)
         deg = np.array(record.deg, np.int64)
     return measure(f"{name}, a packed record", indptr, indices, len(deg), deg, width, runs, peer=peer)
