@@ -14,10 +14,11 @@ import numpy as np
 import torch
 from torch.utils.data import IterableDataset, get_worker_info
 
+from pipeline.assembly import csr_tensor
 from pipeline.fresh import FreshRecords
 from pipeline.opening import opened
 from pipeline.records import Records
-from pipeline.stream import Steps, csr_tensor
+from pipeline.stream import Steps
 from stages.errors import BadInput
 from stages.loadplan.artifact import LoadPlan
 from stages.order.artifact import Order
