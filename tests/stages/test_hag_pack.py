@@ -7,7 +7,7 @@ import pytest
 import scipy.sparse as sp
 import torch
 
-from pipeline import stream
+from pipeline import assembly
 from pipeline.records import Records
 from pipeline.stream import Steps
 from stages.errors import BadInput
@@ -94,7 +94,7 @@ def test_steps_are_those_of_the_csr(pack, options, per_step):
 
 def test_matrices_of_a_record_are_made_once(pack, monkeypatch):
     for keep, made in ((0, 2), (1 << 30, 1)):
-        monkeypatch.setattr(stream, "KEPT_BYTES", keep)
+        monkeypatch.setattr(assembly, "KEPT_BYTES", keep)
         steps = Steps.from_reader(pack, layers=3, hag=True, shuffle=True, prefetch=0)
         seen = {}
         for epoch in range(2):
