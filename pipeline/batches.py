@@ -203,7 +203,8 @@ def open_batches(
     ----------
     where : run folder (`runs/NAME`), store, folder of a pack artifact, or a reader of one.
     split : train | valid | test | infer.
-    shuffle : a new order each epoch, by the run's order artifact where there is one. None: only for train.
+    shuffle : a new order each epoch, by the run's order artifact where there is one, or the orders its load plan has.
+        None: only for train.
     adj : "plain", 0/1 pattern (SAGE, GIN, GAT); "plain+loops"; "norm", normalised values with the diagonal, for
         `GCNConv(normalize=False)`; "mean", rows divided by their in-record degree.
     as_ : "csr" for `adj_t` as torch CSR, "edge_index" for edges with `edge_weight`.

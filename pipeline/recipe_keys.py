@@ -104,7 +104,9 @@ class Order:
         "label",
         "label: consecutive steps differ most in labels | sample: drawn by distance | overlap: share rows | shuffle",
     )
-    window: int = key(0, "overlap: records that stay together where an epoch shuffles; 0: all, no shuffling")
+    window: int = key(
+        2, "overlap: records that stay together where an epoch shuffles; more learn worse; 0: all, no shuffling"
+    )
     mix: int = key(
         1, "overlap: windows walked side by side, a record of each in turn: steps of as many records are mixed"
     )

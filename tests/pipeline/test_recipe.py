@@ -70,7 +70,7 @@ scheduler = "local"
 
 
 LATER = {
-    "order": {"window": 0, "mix": 1},
+    "order": {"window": 2, "mix": 1},
     "features": {"layout": "auto", "tier_share": 0.0, "tier_bytes": 8},
     "train": {
         "heads": 4,
