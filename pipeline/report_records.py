@@ -137,7 +137,7 @@ def _sentences(stages: Mapping[str, Any]) -> str:
     if order.get("overlap") is not None:
         said.append(
             f"Order of the training records: {text(order['method'])}; {percent(order['overlap'])} of a record's rows "
-            "stand in the one before."
+            "stand in the one before it in the chain."
         )
     if (loads := stages.get("loadplan")) is not None:
         rows, read = sum(loads["rows"]), sum(loads["read"])
