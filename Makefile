@@ -86,6 +86,7 @@ bench-coop: $(READY)  ## sampled batches: speed against DGL (ARGS='--dgl DIR/bin
 bench-hag: $(READY)  ## shared partial sums: what the search finds and costs; products, training and packed records by it
 	$(BIN)/python -m tests.bench.hag $(ARGS)
 	$(BIN)/python -W ignore -m tests.bench.hag_products
+	$(BIN)/python -m tests.bench.hag_sequence
 
 bench-soup: $(READY)  ## souping on validation records against GIS on the full graph: seconds, memory (ARGS='--cases --accuracy': gains)
 	$(BIN)/python -m tests.bench.soup $(ARGS)
