@@ -1,7 +1,7 @@
 """What shared prefixes save an LSTM over neighbours: forward and backward with the prefix tree, without, and by torch.
 
-    python -m tests.bench.hag_sequence                       # PROTEINS, chameleon, WordNet, and packed records
-    python -m tests.bench.hag_sequence --graphs imdb-binary --width 64
+    python -m tests.bench.hag_sequence                       # PROTEINS, IMDB-BINARY, and packed records
+    python -m tests.bench.hag_sequence --graphs wordnet --no-torch --packed
     python -m tests.bench.hag_sequence --accuracy            # trains sage-lstm beside sage on Computers
 
 Every row is read by falling degree. "None shared": the same products, each row a chain of its own. torch: `nn.LSTM` on
@@ -151,7 +151,7 @@ def accuracy(args: argparse.Namespace) -> list[dict]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--graphs", nargs="*", choices=GRAPHS, default=["proteins", "imdb-binary", "wordnet"])
+    parser.add_argument("--graphs", nargs="*", choices=GRAPHS, default=["proteins", "imdb-binary"])
     parser.add_argument("--packed", nargs="*", choices=PACKED, default=list(PACKED))
     parser.add_argument("--width", type=int, default=32)
     parser.add_argument("--runs", type=int, default=5)
