@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from stages.errors import BadInput
 from stages.hag.stage import enabled
 from stages.quantize.names import is_lossy
+from stages.sample.limits import check
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -153,6 +154,8 @@ def _supported(recipe: Recipe) -> None:
             f"order.cache: one process follows a load plan, found train.ranks = {recipe.train.ranks}",
             fix="--set order.cache=0",
         )
+    kappa = recipe.batches.kappa
+    check(SAMPLED[0], [1], 0, None if kappa == "inf" else int(kappa))
     if recipe.infer.top_k < 0:
         raise BadInput(f"infer.top_k: expected 0 (as in batches) or more, found {recipe.infer.top_k}")
 

@@ -10,6 +10,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from stages.partition.blocks import num_blocks
 from stages.quantize.codec import EXACT, describe
 from stages.quantize.names import parse
 from stages.sample.params import Params as SampleParams
@@ -275,7 +276,7 @@ def _pack(known: _Known) -> Guess | None:
             "hops": 16,
             "shards": 1,
             "codec": codes["codec"],
-            "K": 64,
+            "K": num_blocks(int(known.facts["partition"]["parts"])),
             "directed": graph["directed"],
             "weighted": graph["weighted"],
             "task": "multiclass",

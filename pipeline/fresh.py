@@ -39,6 +39,8 @@ class FreshRecords(Records):
         The split was not sampled.
     """
 
+    fresh = True
+
     @classmethod
     def from_reader(cls, reader: Reader) -> FreshRecords:
         """Of a `pack` artifact, from the graph and the codes it was made of."""

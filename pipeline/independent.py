@@ -41,7 +41,6 @@ class IndependentSteps(Steps):
             raise BadInput(f"rank: expected 0 <= rank < {ranks}, found {member}")
         self.ranks, self.member = ranks, member
         self.feature_bytes = 0
-        self._checked: set[int] = set()
 
     @classmethod
     def of_rank(cls, reader: Reader, order: Reader | None, *, ranks: int, rank: int, **options: Any) -> Any:
@@ -62,9 +61,5 @@ class IndependentSteps(Steps):
         return found
 
     def _part(self, i: int) -> Record:
-        if not self.store.gathers:
-            return narrowed(self.store[i], self.ranks, self.member, self.num_layers)
-        if i not in self._checked:
-            _ = self.store[i]  # its bytes are checked once; features of all its rows are gathered for nothing
-            self._checked.add(i)
-        return self.store.gathered(narrowed(self.store.unchecked(i), self.ranks, self.member, self.num_layers))
+        part = narrowed(self.store.stored(i), self.ranks, self.member, self.num_layers)
+        return self.store.gathered(part) if self.store.gathers else part

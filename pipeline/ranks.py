@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 
 __all__ = ["overrides", "place", "served", "serving"]
 
-DONE = "stockpot/done"
 TURN_S = 0.1
 
 
@@ -58,13 +57,13 @@ def served(rank: int) -> int:
     -------
     0; the launcher ends this process where rank 0 fails.
     """
-    from stages.exchange.team import JOBS, launched, launcher_store
+    from stages.exchange.team import jobs_key, launched, launcher_store
 
     store, members, seen = launcher_store(), [], 0
-    while not store.check([DONE]):
-        while store.check([f"{JOBS}/{seen + 1}"]):
+    while not store.check([_done_key()]):
+        while store.check([f"{jobs_key()}/{seen + 1}"]):
             seen += 1
-            members.append(launched(rank, store.get(f"{JOBS}/{seen}")))
+            members.append(launched(rank, store.get(f"{jobs_key()}/{seen}")))
         _reap(members)
         time.sleep(TURN_S)
     for member in members:
@@ -89,4 +88,11 @@ def serving() -> Iterator[None]:
         if place()[1] > 1:
             from stages.exchange.team import launcher_store
 
-            launcher_store().set(DONE, b"1")
+            launcher_store().set(_done_key(), b"1")
+
+
+def _done_key() -> str:
+    """Key of a launcher's store that says the run of this attempt is over."""
+    from stages.exchange.team import jobs_key
+
+    return f"{jobs_key()}/done"

@@ -151,6 +151,9 @@ class Records:
         The files are not all of one artifact, or not all there.
     """
 
+    fresh = False
+    """Whether records are drawn anew in every epoch."""
+
     def __init__(
         self,
         paths: Sequence[Path | str],

@@ -195,6 +195,8 @@ class Steps(Assembly):
 
     def _order_key(self) -> str | None:
         # Without an order artifact the two other orders must not be taken for each other either.
+        if self.store.fresh:
+            return "fresh"  # other records in every epoch
         if not self.shuffle:
             return "file"
         given = self.order if self.loads is None else self.loads

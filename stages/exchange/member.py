@@ -23,14 +23,18 @@ def main() -> None:
     threading.Thread(target=_with_parent, args=(source,), daemon=True).start()
     from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
-    from stages.exchange.team import TIMEOUT, joined
+    from stages.errors import StockpotError
+    from stages.exchange.team import TIMEOUT, here, joined, raised
 
     store = TCPStore(job["host"], job["port"], job["size"], is_master=False, timeout=TIMEOUT)
     try:
         inputs = {role: reopened(reader) for role, reader in job["inputs"].items()}
+        here(store, rank)
         with joined(rank, job["size"], store, inputs, job["device"]) as team:
             job["work"](team, inputs=inputs, **job["arguments"])
-    except BaseException:  # noqa: BLE001 - said to who started it; the others must not wait for a clean end
+    except BaseException as error:  # noqa: BLE001 - said to who started it; the others must not wait for a clean end
+        if isinstance(error, StockpotError):
+            raised(store, rank, error)
         traceback.print_exc()
         sys.stderr.flush()
         os._exit(1)

@@ -59,19 +59,23 @@ class Rates:
         return cls(1e9 * storage_gbs, 1e9 * (interconnect_gbs or INTERCONNECT_GBS[kind]), WORK_PER_S[kind])
 
 
-def predicted(exchange: Facts, packed: Facts, model: Model, per_step: int, device: str = "cpu") -> dict[str, Traffic]:
+def predicted(
+    exchange: Facts, packed: Facts, model: Model, per_step: int, device: str = "cpu", *, bf16: bool = False
+) -> dict[str, Traffic]:
     """What both modes take in one epoch, on average where there are rounds.
 
     Parameters
     ----------
     exchange, packed : facts of the split's links and of its records.
     per_step : records of a step.
+    bf16 : whether dense products give two bytes a value.
     """
     config, ranks = model.config, int(exchange["ranks"])
     layers, features = int(config["layers"]), int(config["num_features"])
     dims = [features, *[int(config["hidden"])] * (layers - 1), int(config["num_classes"])]
     # Forward, and backward where there is a gradient behind it: at the first layer of what was made of features.
-    sent = [4 * model.crossing(i) * (2 if i or model.projects else 1) for i in range(layers)]
+    value = 2 if bf16 and model.projects else 4
+    sent = [value * model.crossing(i) * (2 if i or model.projects else 1) for i in range(layers)]
     row_bytes = exchange["row_bytes"]
     if row_bytes is not None and row_bytes <= 4 * model.crossing(0) and device == "cpu":
         sent[0] = int(row_bytes)  # as stored

@@ -37,12 +37,10 @@ if TYPE_CHECKING:
     from stages.step import Step
     from stages.train.model import Network
 
-__all__ = ["JOBS", "Member", "Team", "joined", "launched", "launcher_store", "led"]
+__all__ = ["Member", "Team", "here", "jobs_key", "joined", "launched", "launcher_store", "led", "raised"]
 
 TIMEOUT = timedelta(minutes=10)  # longest that a rank waits for another: kernels are compiled, records first read
 LEAVE_S = 20.0  # for the others to end once rank 0 has
-JOBS = "stockpot/jobs"
-"""Key of a launcher's store that counts the jobs, each under `JOBS`/number."""
 _ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -53,6 +51,12 @@ class Team:
     rank: int
     size: int
     group: Any = None
+    local: int = 0
+    """Among the ranks of its machine: it takes that GPU."""
+
+    def device(self, asked: str) -> str:
+        """The device of this rank, of `train.device`."""
+        return asked if asked == "cpu" else f"cuda:{self.local}"
 
     def forward(self, model: Network, step: CoopStep | Step) -> Tensor:
         """Logits of the rank's own outputs; a collective where the rows of the step are shared among the ranks."""
@@ -160,12 +164,25 @@ def launched(rank: int, job: bytes) -> Member:
     return Member(rank, process, said)
 
 
+def launcher_place() -> bool:
+    """Whether a launcher started this process as one of several ranks."""
+    return int(os.environ.get("WORLD_SIZE", "1")) > 1 and {"MASTER_ADDR", "LOCAL_RANK"} <= os.environ.keys()
+
+
+def jobs_key() -> str:
+    """Key of a launcher's store that counts the jobs of this attempt, each under it and its number.
+
+    Its store outlives a restart of the processes.
+    """
+    return f"stockpot/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}/jobs"
+
+
 def launcher_store() -> Any:
     """The store of the launcher that started this process as one of several ranks, None where none did.
 
     torchrun sets WORLD_SIZE, RANK, MASTER_ADDR and MASTER_PORT, and keeps a store there.
     """
-    if int(os.environ.get("WORLD_SIZE", "1")) < 2 or "MASTER_ADDR" not in os.environ:
+    if not launcher_place():
         return None
     host, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
     return TCPStore(host, port, is_master=False, timeout=TIMEOUT)
@@ -200,26 +217,66 @@ def led(size: int, work: Callable[..., Any], inputs: Inputs, *, device: str, **a
     if outside is None:
         members = [launched(rank, job) for rank in range(1, size)]
     else:
-        outside.set(f"{JOBS}/{outside.add(JOBS, 1)}", job)
+        outside.set(f"{jobs_key()}/{outside.add(jobs_key(), 1)}", job)
     try:
+        _await(store, size, members)
         with joined(0, size, store, inputs, device) as team:
             yield team
         for member in members:
             member.process.wait(LEAVE_S)
     except (RuntimeError, subprocess.TimeoutExpired) as error:
-        if isinstance(error, StockpotError):
+        if isinstance(error, StockpotError) or not _of_connection(error):
             raise
-        raise _lost(members, error) from error
+        raise _lost(store, size, members, error) from error
     finally:
         for member in members:
             member.close()
 
 
-def _lost(members: list[Member], error: BaseException) -> StockpotError:
-    """The error of a training whose ranks lost each other."""
+def here(store: Any, rank: int) -> None:
+    """Say that a rank has started and is about to join."""
+    store.set(f"here/{rank}", b"1")
+
+
+def raised(store: Any, rank: int, error: StockpotError) -> None:
+    """Leave the error that ended a rank for rank 0, whose error it becomes."""
+    store.set(f"raised/{rank}", pickle.dumps(error))
+
+
+def _raised(store: Any, size: int) -> StockpotError | None:
+    for rank in range(1, size):
+        if store.check([f"raised/{rank}"]):
+            found: StockpotError = pickle.loads(store.get(f"raised/{rank}"))  # noqa: S301 - of a rank of this job
+            return found
+    return None
+
+
+def _await(store: Any, size: int, members: list[Member]) -> None:
+    """Wait until all ranks are about to join: who waits inside torch does not see that one of them is gone."""
+    until = time.monotonic() + TIMEOUT.total_seconds()
+    for rank in range(1, size):
+        while not store.check([f"here/{rank}"]):
+            if any(member.process.poll() is not None for member in members) or _raised(store, size) is not None:
+                raise _lost(store, size, members, RuntimeError(f"rank {rank} did not join"))
+            if time.monotonic() > until:
+                raise _lost(store, size, members, RuntimeError(f"rank {rank} did not join within {TIMEOUT}"))
+            time.sleep(0.05)
+
+
+def _of_connection(error: BaseException) -> bool:
+    """Whether an error says that ranks lost each other; any other is rank 0's own."""
+    return isinstance(error, subprocess.TimeoutExpired | distributed.DistError) or any(
+        word in str(error).lower() for word in ("gloo", "nccl", "connection", "store", "timed out", "timeout")
+    )
+
+
+def _lost(store: Any, size: int, members: list[Member], error: BaseException) -> StockpotError:
+    """The error of a training whose ranks lost each other: that of the rank which ended first, where it is known."""
     until = time.monotonic() + 5.0
     while time.monotonic() < until and not any(member.ending() for member in members):
         time.sleep(0.05)  # a connection breaks before its process is gone
+    if (own := _raised(store, size)) is not None:
+        return own
     found = [f"rank {member.rank}: {member.ending()}" for member in members if member.ending()]
     what = "; ".join(found) or f"the connection broke: {str(error).splitlines()[0][:200]}"
     return StockpotError(
@@ -234,7 +291,7 @@ def joined(rank: int, size: int, store: Any, inputs: Inputs, device: str) -> Ite
     backend = "gloo" if device == "cpu" else "cpu:gloo,cuda:nccl"
     distributed.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=TIMEOUT)
     try:
-        team = Team(rank, size)
+        team = Team(rank, size, local=int(os.environ["LOCAL_RANK"]) if launcher_place() else rank)
         team.agree({role: f"{reader.key} of digest {reader.digest}" for role, reader in sorted(inputs.items())})
         yield team
     except BaseException:

@@ -50,7 +50,7 @@ def _resolve(recipe: Mapping[str, Any], facts: Mapping[str, Facts]) -> Params:
     together = ranks > 1 and recipe["train.exchange"] == "cooperative"
     return Params(
         bool(recipe["infer.full_graph"]),
-        resolved_device(str(recipe["train.device"])),
+        resolved_device(str(recipe["train.device"]), ranks),
         ranks,
         "cooperative" if together else "auto",
     )
@@ -80,7 +80,7 @@ def _run(params: Params, inputs: Inputs, shard: Shard, writer: Writer) -> dict[s
     if params.full_graph:
         started = time.perf_counter()
         with settings(writer.threads):
-            exact = _full_graph_accuracy(result.model, inputs, found, writer, params.device)
+            exact = _full_graph_accuracy(result.model, inputs, found, writer, result.device)
         writer.note("full_graph_seconds", time.perf_counter() - started)
     return {
         "num_outputs": int(inputs["outputs"].facts["outputs"]),
@@ -98,6 +98,7 @@ class Asked:
 
     chosen: str
     model: Network
+    device: str
     found: Predictions
     labelled: int
     accuracies: dict[str, float | None]
@@ -121,7 +122,7 @@ def asked(
     device = params.device
     share: dict[str, Any] = {}
     if team is not None:
-        device = device if device == "cpu" else f"cuda:{team.rank}"
+        device = team.device(device)
         share = {"rank": team.rank, "world_size": team.size}
         if params.exchange == "cooperative":
             share = {"rank": team.rank, "exchange": inputs["exchange"]}
@@ -141,7 +142,7 @@ def asked(
         found, scores = predict(distinct, chosen, steps, outputs, classes, report or _unheard, team)
     labelled = scores[chosen].labelled
     accuracies = {name: scores[same[name]].accuracy if labelled else None for name in paths}
-    return Asked(chosen, distinct[chosen], found, labelled, accuracies)
+    return Asked(chosen, distinct[chosen], device, found, labelled, accuracies)
 
 
 def _unheard(done: int, total: int, text: str) -> None:

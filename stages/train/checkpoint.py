@@ -113,9 +113,11 @@ def load_start(path: Path, model: Network, adam: torch.optim.Adam) -> dict[str, 
 
 
 def load(
-    folder: Path, identity: Mapping[str, Any], model: Network, adam: torch.optim.Adam
+    folder: Path, identity: Mapping[str, Any], model: Network, adam: torch.optim.Adam, *, mend: bool = True
 ) -> tuple[Progress | None, Kept, list[str]]:
     """Restore model, optimiser and dropout generator from the newest whole checkpoint.
+
+    `mend`: what is damaged is set aside; else only passed over.
 
     Returns
     -------
@@ -133,7 +135,8 @@ def load(
             _restore(tensors, model, adam)
         except (Corrupt, KeyError, TypeError, RuntimeError) as error:
             aside = path.with_suffix(".damaged")
-            path.replace(aside)
+            if mend:
+                path.replace(aside)
             words.append(f"checkpoint set aside as {aside.name}: {error}")
             continue
         kept: Kept = {group: {} for group in _KEPT}

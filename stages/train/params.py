@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stages.errors import BadInput
@@ -161,7 +163,7 @@ def resolve(recipe: Mapping[str, Any], facts: Mapping[str, Facts]) -> Params:
         patience=int(get["patience"]),
         seed=seed,
         index=index,
-        device=resolved_device(str(get["device"])),
+        device=resolved_device(str(get["device"]), ranks),
         normalization=str(recipe["graph.normalization"]) if normalised else "none",
         mass=str(recipe["graph.mass"]) if normalised else "none",
         self_loops=bool(recipe["graph.self_loops"]) if normalised or model == "gat" else False,
@@ -209,35 +211,45 @@ def checked_holdout(share: float) -> float:
     return share
 
 
-def resolved_device(asked: str) -> str:
-    """`train.device` as "cpu", "cuda" or "cuda:N".
+def resolved_device(asked: str, ranks: int = 1) -> str:
+    """`train.device` as "cpu", "cuda" or "cuda:N". Several ranks take a GPU each, of those of their machine.
 
     Raises
     ------
     BadInput
         There is no such device, or no CUDA here.
     """
+    local = int(os.environ.get("LOCAL_WORLD_SIZE", ranks)) if ranks > 1 else 1
     if asked == "auto":
-        return "cuda" if _has_cuda() else "cpu"
+        return "cuda" if _gpus() >= local else "cpu"
     kind, _, number = asked.partition(":")
     if kind not in ("cpu", "cuda") or (number and (kind == "cpu" or not number.isdigit())):
         raise BadInput(
             f"train.device: expected auto, cpu, cuda or cuda:N, found {asked!r}", fix="--set train.device=auto"
         )
-    if kind == "cuda" and not _has_cuda():
+    if number and ranks > 1:
+        raise BadInput(
+            f"train.device: {ranks} ranks take a GPU each, expected cuda, found {asked!r}",
+            fix="--set train.device=cuda",
+        )
+    if kind == "cuda" and not _gpus():
         raise BadInput(f"train.device: {asked!r}: this machine or its torch has no CUDA", fix="--set train.device=cpu")
+    if kind == "cuda" and _gpus() < local:
+        raise BadInput(
+            f"train.device: expected a GPU for each of {local} ranks on this machine, found {_gpus()}",
+            fix=f"--set train.ranks={_gpus()}, or --set train.device=cpu",
+        )
     return asked
 
 
-def _has_cuda() -> bool:
-    """Whether there is a GPU and a torch built for it; torch itself is not imported: that takes 2 s."""
+def _gpus() -> int:
+    """GPUs here, 0 without a torch built for them; torch itself is not imported: that takes 2 s."""
     import importlib.util
-    from pathlib import Path
 
     found = importlib.util.find_spec("torch")
     folders = list(found.submodule_search_locations or []) if found is not None else []
     built = any((Path(folder) / "lib" / "libtorch_cuda.so").exists() for folder in folders)
-    return built and Path("/dev/nvidia0").exists()
+    return len([path for path in Path("/dev").glob("nvidia*") if path.name[6:].isdigit()]) if built else 0
 
 
 def model_config(params: Params, packed: Facts) -> dict[str, Any]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from stages.exchange.plan import Rates, choice, predicted
@@ -93,8 +92,7 @@ def fitted(
 
     config = model_config(params, inputs["train"].facts)
     model = build_model(config, params.seed)
-    if team is not None and params.device != "cpu":
-        params = replace(params, device=f"cuda:{team.rank}")
+    device = params.device if team is None else team.device(params.device)
     share: dict[str, Any] = {}
     if team is not None and shared_how(params, model, inputs)["mode"] == "cooperative":
         share = {"exchange": inputs["exchange"], "rank": team.rank}
@@ -110,11 +108,11 @@ def fitted(
         shuffle=True,
         seed=params.seed + params.index,
         prefetch=PREFETCH,
-        device=params.device,
+        device=device,
         **share,
     )
     part: dict[str, Any] = {} if team is None else {"rank": team.rank, "world_size": team.size}
-    valid_steps = open_steps(inputs["valid"], model, shuffle=False, prefetch=PREFETCH, device=params.device, **part)
+    valid_steps = open_steps(inputs["valid"], model, shuffle=False, prefetch=PREFETCH, device=device, **part)
     if params.holdout:
         valid_steps = Outputs(valid_steps, params.holdout, held=False)
     return train(
@@ -129,12 +127,14 @@ def fitted(
         start=start,
         warmup=warmup,
         team=team,
+        device=device,
     )
 
 
 def shared_how(params: Params, model: Any, inputs: Inputs) -> dict[str, Any]:
     """How ranks train together, why, and what was predicted; see `stages.exchange.plan.choice`."""
-    found = predicted(inputs["exchange"].facts, inputs["train"].facts, model, params.per_step, params.device)
+    bf16 = params.precision == "bf16"
+    found = predicted(inputs["exchange"].facts, inputs["train"].facts, model, params.per_step, params.device, bf16=bf16)
     rates = Rates.of(params.storage_gbs, params.interconnect_gbs, params.device)
     return choice(params.exchange, found, rates, params.ranks, params.per_step)
 

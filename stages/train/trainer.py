@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch.nn import functional
 
-from stages.errors import BadInput, StockpotError
+from stages.errors import BadInput, Conflict, StockpotError
 from stages.train import checkpoint
 from stages.train.checkpoint import Kept, Progress
 from stages.train.ema import Ema
@@ -72,6 +72,7 @@ def train(
     start: Path | None = None,
     warmup: Path | None = None,
     team: Team | None = None,
+    device: str | None = None,
 ) -> Result:
     """Train one ingredient, or the epochs that all ingredients share.
 
@@ -88,6 +89,7 @@ def train(
     start : file of a warm-up: the training goes on after its epochs, with its weights and moments.
     warmup : train only the first `params.warmup` epochs, and write to this file what ingredients start from.
     team : ranks that train the model together, of which this is one; the steps are its part of theirs.
+    device : of this rank; None: `params.device`.
 
     Raises
     ------
@@ -95,22 +97,31 @@ def train(
         No output of the training or validation records has a label.
     StockpotError
         The loss is no longer a finite number.
+    Conflict
+        Ranks do not see the same checkpoint.
     """
+    device = device or params.device
     identity = {**asdict(params), **(identity or {})}
-    model, adam, fresh = _begin(params, model_config, start)
+    model, adam, fresh = _begin(params, model_config, start, device)
     init_digest = state_digest(model.state_dict())
-    progress, kept, words = checkpoint.load(folder, identity, model, adam)
+    if team is not None and team.rank > 0:
+        team.gathered(None)  # rank 0 has looked, and set aside what is damaged
+    progress, kept, words = checkpoint.load(folder, identity, model, adam, mend=team is None or team.rank == 0)
+    if team is not None and team.rank == 0:
+        team.gathered(None)
     if progress is None:
         if words:
             words.append("training starts from the beginning")
-            model, adam, fresh = _begin(params, model_config, start)  # a refused file may have been half taken
+            model, adam, fresh = _begin(params, model_config, start, device)  # a refused file may have been half taken
         progress = fresh
         progress.threads = threads
     elif progress.threads != threads:
         words.append(
             f"resumed with the checkpoint's {progress.threads} threads, not {threads}: sums would round differently"
         )
-    words += checked(params.precision, params.device)
+    if team is not None:
+        _agree(team, progress, model)
+    words += checked(params.precision, device)
     with settings(progress.threads):
         until = params.epochs if warmup is None else params.warmup
         best = _epochs(
@@ -126,17 +137,30 @@ def train(
 
 
 def _begin(
-    params: Params, model_config: Mapping[str, Any], start: Path | None
+    params: Params, model_config: Mapping[str, Any], start: Path | None, device: str
 ) -> tuple[Network, torch.optim.Adam, Progress]:
     """Model, optimiser and progress before the first step of its own; at every call the same."""
-    model = build_model(model_config, seed=params.seed).to(params.device)
+    model = build_model(model_config, seed=params.seed).to(device)
     adam = _adam(model, params)
     progress = Progress(rate=params.lr)
     if start is not None:
         found = checkpoint.load_start(start, model, adam)
         progress.epoch, progress.rate = int(found["epoch"]), float(found["rate"]) * params.lr
-    model.generator = torch.Generator(params.device).manual_seed(params.seed + params.index)
+    model.generator = torch.Generator(device).manual_seed(params.seed + params.index)
     return model, adam, progress
+
+
+def _agree(team: Team, progress: Progress, model: Network) -> None:
+    """Refuse ranks that go on from different places: a checkpoint may stand where not all of them see it."""
+    step = progress.loader["step"] if progress.loader is not None else 0
+    places = team.gathered((progress.epoch, step, state_digest(model.state_dict())))
+    for rank, place in enumerate(places):
+        if place != places[0]:
+            raise Conflict(
+                f"train: rank {rank} goes on from epoch {place[0]}, step {place[1]}, but rank 0 from epoch "
+                f"{places[0][0]}, step {places[0][1]}, or from other weights",
+                fix="give all ranks the same --store, on storage that all of them see",
+            )
 
 
 def _epochs(

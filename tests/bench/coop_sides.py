@@ -29,8 +29,11 @@ def sides(found: object, args) -> list[dict]:
     from pipeline.opening import artifact_of
 
     rows = []
-    print("| graph | batches | ranks | mode | rows read | feature MB, predicted | sent MB, predicted | s an epoch |")
-    print("|---|---|---|---|---|---|---|---|")
+    print(
+        "| graph | batches | ranks | mode | rows read | feature MB, predicted | all MB read | rows sent "
+        "| sent MB, predicted | rows computed | s an epoch |"
+    )
+    print("|---|---|---|---|---|---|---|---|---|---|---|")
     for name, file in GRAPHS.items():
         if not (args.data / f"{file}.npz").exists() or name not in (args.graphs or GRAPHS):
             continue
@@ -71,15 +74,15 @@ def _measured(name: str, form: str, ranks: int, inputs: dict, runs: int) -> list
 
     packed = inputs["train"].facts
     config = {**MODEL, **RULES, "num_features": packed["num_features"], "num_classes": packed["num_classes"]}
-    rows = []
-    for mode in ("cooperative", "independent") if ranks > 1 else ("one process",):
+    rows: list[dict] = []
+    for mode in ("independent", "cooperative") if ranks > 1 else ("one process",):
         options = {"config": config, "mode": mode, "runs": runs}
         if ranks == 1:
             found = epochs(None, inputs=inputs, **options)
         else:
             with led(ranks, epochs, inputs, device="cpu", **options) as team:
                 found = epochs(team, inputs=inputs, **options)
-        total = {key: sum(one[key] for one in found) for key in ("rows", "features", "sent")}
+        total = {key: sum(one[key] for one in found) for key in ("rows", "features", "sent", "rows_sent", "computed")}
         seconds = statistics.median(np.max([one["seconds"] for one in found], axis=0))
         plan = {} if ranks == 1 else predicted(inputs["exchange"].facts, packed, build_model(config, 0), 1)
         planned = plan.get(mode)
@@ -96,10 +99,16 @@ def _measured(name: str, form: str, ranks: int, inputs: dict, runs: int) -> list
             ]
             row |= {"off": max(off), "target": WITHIN, "met": max(off) <= WITHIN}
             said = [f", {planned.features / 1e6:.2f}", f", {planned.interconnect / 1e6:.2f}"]
+            row |= {"storage": planned.storage, "work": planned.work}
+        if rows:  # both modes of these ranks, by bytes of features read
+            row |= {"peer": "independent", "peer_value": rows[0]["features"]}
+            row["ratio"] = rows[0]["features"] / max(1, total["features"])
         rows.append(row)
+        stored = "" if planned is None else f"{planned.storage / 1e6:.2f}"
         print(
             f"| {name} | {form} | {ranks} | {mode} | {total['rows']:,} | {total['features'] / 1e6:.2f}{said[0]} | "
-            f"{total['sent'] / 1e6:.2f}{said[1]} | {seconds:.2f} |",
+            f"{stored} | {total['rows_sent']:,} | {total['sent'] / 1e6:.2f}{said[1]} | {total['computed']:,} | "
+            f"{seconds:.2f} |",
             flush=True,
         )
     return rows
@@ -122,10 +131,11 @@ def epochs(team, *, inputs: dict, config: dict, mode: str, runs: int) -> list[di
     elif team is not None:
         share = {"ranks": team.size, "rank": team.rank}
     steps = open_steps(inputs["train"], model, training=True, per_step=1, shuffle=False, prefetch=2, **share)
-    seconds, rows, before = [], 0, 0
+    seconds, rows, rows_sent, computed, before = [], 0, 0, 0, 0
     for turn in range(runs + 1):
         if turn == 1:  # what is compiled and mapped is by now
-            rows, before, sent.bytes = 0, getattr(steps, "feature_bytes", 0), 0
+            rows, rows_sent, computed, sent.bytes = 0, 0, 0, 0
+            before = getattr(steps, "feature_bytes", 0)
         started = time.perf_counter()
         for step in steps:
             logits = model(step.x, step.adjs) if team is None else team.forward(model, step)
@@ -135,11 +145,15 @@ def epochs(team, *, inputs: dict, config: dict, mode: str, runs: int) -> list[di
             if team is not None:
                 team.add_gradients(model)
             rows += step.n_id.numel()
+            layers = step.layers if mode == "cooperative" else ()
+            rows_sent += sum(sum(layer.sent) for layer in layers)
+            computed += sum(adj.csr.shape[0] for adj in ([x.adj for x in layers] or step.adjs))
         seconds.append(time.perf_counter() - started)
     features = getattr(steps, "feature_bytes", 0) - before
     if team is None:
         features = rows * 4 * config["num_features"]
-    mine = {"rows": rows // runs, "features": features // runs, "sent": sent.bytes // runs, "seconds": seconds[1:]}
+    counts = {"rows": rows, "features": features, "sent": sent.bytes, "rows_sent": rows_sent, "computed": computed}
+    mine = {**{name: count // runs for name, count in counts.items()}, "seconds": seconds[1:]}
     return [mine] if team is None else team.gathered(mine)
 
 
@@ -184,7 +198,11 @@ def projection(found: object, args) -> list[dict]:
             rates = Rates.of(about["storage_gbs"], about["interconnect_gbs"], about["device"])
             made = choice("auto", traffic, rates, about["ranks"], 1)
             alone, together = (made["predicted"][mode] for mode in ("independent", "cooperative"))
-            rows.append({"what": f"MAG240M projected, {machine}, {codec}", "dataset": "mag240m", **made})
+            rows.append({
+                "what": f"MAG240M projected, {machine}, {codec}", "dataset": "mag240m", "ours": together["seconds"],
+                "peer": "independent", "peer_value": alone["seconds"], "unit": "s", "threads": None, "n": 0,
+                "ratio": alone["seconds"] / together["seconds"], "target": None, "met": None, **made,
+            })  # fmt: skip
             print(
                 f"| {machine} | {codec} | {alone['storage'] / 1e9:.0f} / {together['storage'] / 1e9:.0f} | "
                 f"{together['interconnect'] / 1e9:.0f} | {alone['seconds']:.1f} / {together['seconds']:.1f} | "

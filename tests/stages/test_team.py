@@ -1,12 +1,15 @@
 """Ranks find each other, agree on what they opened, and end together."""
 
 import json
+import time
 
 import pytest
+import torch
 
-from stages.errors import Conflict, StockpotError
-from stages.exchange.team import led
+from stages.errors import Conflict, Corrupt, StockpotError
+from stages.exchange.team import TIMEOUT, Team, led
 from stages.train.evaluate import Score
+from stages.train.trainer import Progress, _agree
 from tests.coop_ranks import Opened, leaves, sums
 
 
@@ -22,8 +25,49 @@ def test_ranks_add_up():
 def test_a_rank_that_ends_ends_all_and_says_why(how, said):
     with pytest.raises(StockpotError) as caught, led(2, leaves, {}, device="cpu", how=how) as team:
         leaves(team, inputs={}, how=how)
+    assert type(caught.value) is StockpotError
     assert said in str(caught.value)
     assert "run the same command again" in caught.value.fix
+
+
+def test_an_error_that_a_user_can_mend_is_raised_as_it_is():
+    with (
+        pytest.raises(Corrupt, match=r"^shard: a bit was flipped") as caught,
+        led(2, leaves, {}, device="cpu", how="corrupt") as team,
+    ):
+        leaves(team, inputs={}, how="corrupt")
+    assert caught.value.fix == "run it again"
+
+
+def test_an_error_of_rank_0_is_not_blamed_on_others():
+    with pytest.raises(RuntimeError, match=r"^CUDA out of memory"), led(2, sums, {}, device="cpu", start=0):
+        raise RuntimeError("CUDA out of memory")
+
+
+def test_a_rank_that_ends_before_it_joins_is_noticed_at_once(tmp_path):
+    (tmp_path / "manifest.json").write_text("{")
+    started = time.monotonic()
+    with (
+        pytest.raises(StockpotError, match=r"rank 1: exit status 1 \(json"),
+        led(2, sums, {"train": Opened(tmp_path, {"key": "a" * 32, "digest": "b" * 32})}, device="cpu", start=0),
+    ):
+        pass
+    assert time.monotonic() - started < TIMEOUT.total_seconds() / 5
+
+
+def test_each_rank_takes_the_gpu_of_its_place_on_its_machine():
+    assert Team(5, 8, local=1).device("cuda") == "cuda:1"
+    assert Team(5, 8, local=1).device("cpu") == "cpu"
+
+
+def test_ranks_that_go_on_from_different_places_are_refused():
+    class Two:
+        def gathered(self, mine):
+            return [(2, 5, "b"), mine]
+
+    model = torch.nn.Linear(1, 1)
+    with pytest.raises(Conflict, match="rank 1 goes on from epoch 0, step 0, but rank 0 from epoch 2, step 5"):
+        _agree(Two(), Progress(rate=0.1), model)
 
 
 def test_ranks_that_opened_another_store_are_refused(tmp_path):
