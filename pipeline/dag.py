@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from stages.errors import BadInput
 from stages.hag.stage import enabled
+from stages.partition.blocks import BLOCKS, num_blocks
 from stages.quantize.names import is_lossy
 from stages.sample.limits import check
 
@@ -153,6 +154,13 @@ def _supported(recipe: Recipe) -> None:
         raise BadInput(
             f"order.cache: one process follows a load plan, found train.ranks = {recipe.train.ranks}",
             fix="--set order.cache=0",
+        )
+    parts = recipe.partition.parts
+    most = num_blocks(BLOCKS if isinstance(parts, str) else max(1, int(parts)))
+    if recipe.train.ranks > most:
+        raise BadInput(
+            f"train.ranks: expected at most {most}, one a block of the packed records, found {recipe.train.ranks}",
+            fix=f"--set train.ranks={most}",
         )
     kappa = recipe.batches.kappa
     check(SAMPLED[0], [1], 0, None if kappa == "inf" else int(kappa))

@@ -13,12 +13,11 @@ from typing import TYPE_CHECKING, Any
 from stages.errors import BadInput
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from stages.stage import Facts
-    from stages.train.model import Model
 
-__all__ = ["MODES", "Rates", "Traffic", "choice", "predicted"]
+__all__ = ["MODES", "Rates", "Traffic", "choice", "predicted", "widths"]
 
 MODES = ("auto", "cooperative", "independent")
 INTERCONNECT_GBS = {"cpu": 1.0, "cuda": 50.0}
@@ -60,24 +59,25 @@ class Rates:
 
 
 def predicted(
-    exchange: Facts, packed: Facts, model: Model, per_step: int, device: str = "cpu", *, bf16: bool = False
+    exchange: Facts, packed: Facts, config: Mapping[str, Any], per_step: int, device: str = "cpu", *, bf16: bool = False
 ) -> dict[str, Traffic]:
     """What both modes take in one epoch, on average where there are rounds.
 
     Parameters
     ----------
     exchange, packed : facts of the split's links and of its records.
+    config : of the model, as for `stages.train.model.build_model`.
     per_step : records of a step.
     bf16 : whether dense products give two bytes a value.
     """
-    config, ranks = model.config, int(exchange["ranks"])
-    layers, features = int(config["layers"]), int(config["num_features"])
+    ranks, layers, features = int(exchange["ranks"]), int(config["layers"]), int(config["num_features"])
+    crossing, projects = widths(config), config["model"] == "gat"
     dims = [features, *[int(config["hidden"])] * (layers - 1), int(config["num_classes"])]
     # Forward, and backward where there is a gradient behind it: at the first layer of what was made of features.
-    value = 2 if bf16 and model.projects else 4
-    sent = [value * model.crossing(i) * (2 if i or model.projects else 1) for i in range(layers)]
+    value = 2 if bf16 and projects else 4
+    sent = [value * width * (2 if i or projects else 1) for i, width in enumerate(crossing)]
     row_bytes = exchange["row_bytes"]
-    if row_bytes is not None and row_bytes <= 4 * model.crossing(0) and device == "cpu":
+    if row_bytes is not None and row_bytes <= 4 * crossing[0] and device == "cpu":
         sent[0] = int(row_bytes)  # as stored
     crosses = [_at(exchange["received"], layers - 1 - i) for i in range(layers)]
     rounds = int(packed.get("rounds", 1))
@@ -92,6 +92,17 @@ def predicted(
         "cooperative": Traffic(traffic["together"][0], traffic["together"][1], sums, traffic["together"][2]),
         "independent": Traffic(storage, features, 0, work),
     }
+
+
+def widths(config: Mapping[str, Any]) -> list[int]:
+    """Values of a row that ranks exchange at each layer: what its own part makes of the row before any edge.
+
+    Attention projects first; elsewhere a row crosses as it is.
+    """
+    layers, hidden = int(config["layers"]), int(config["hidden"])
+    if config["model"] == "gat":
+        return [hidden] * (layers - 1) + [int(config["heads"]) * int(config["num_classes"])]
+    return [int(config["num_features"])] + [hidden] * (layers - 1)
 
 
 def _traffic(reads: Facts, packed: Facts, dims: Sequence[int], rounds: int) -> tuple[int, int, int]:

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from itertools import pairwise
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from stages.exchange.plan import Rates, choice, predicted
 from stages.hag.params import kept_bytes
 from stages.stage import Cost, Facts
-from stages.train.params import NAMES, Params
+from stages.train.params import NAMES, Params, model_config
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["PREFETCH", "TORCH_BYTES", "cost", "edge_floats", "parameter_bytes", "step_bytes"]
+__all__ = ["PREFETCH", "TORCH_BYTES", "cost", "edge_floats", "parameter_bytes", "shared_how", "step_bytes"]
 
 TORCH_BYTES = 320 << 20  # torch, numba and their libraries in one process
 PREFETCH = 2
@@ -73,4 +74,15 @@ def cost(params: Params, facts: Mapping[str, Facts]) -> Cost:
     peak += params.ranks * sum(kept_bytes(split, params.layers) for split in (train, valid))
     peak += int(facts["loads"]["cache_bytes"]) if "loads" in facts else 0
     read = sum(int(split["bytes"]) + int(split.get("gather_bytes", 0)) for split in (train, valid))
-    return Cost((params.epochs - params.warmup) * read, weights, peak)
+    read = (params.epochs - params.warmup) * read
+    if params.ranks == 1 or "exchange" not in facts:
+        return Cost(read, weights, peak)
+    return Cost(read, weights, peak, note=shared_how(params, facts["exchange"], train)["why"])
+
+
+def shared_how(params: Params, exchange: Facts, packed: Facts) -> dict[str, Any]:
+    """How ranks train together, why, and what was predicted; see `stages.exchange.plan.choice`."""
+    config, bf16 = model_config(params, packed), params.precision == "bf16"
+    found = predicted(exchange, packed, config, params.per_step, params.device, bf16=bf16)
+    rates = Rates.of(params.storage_gbs, params.interconnect_gbs, params.device)
+    return choice(params.exchange, found, rates, params.ranks, params.per_step)

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch.nn import functional
 
+from stages.exchange.plan import widths
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
@@ -78,8 +80,7 @@ def open_steps(reader: Reader, model: Network, *, training: bool = False, **opti
     read: Any = reader  # the pipeline's reader of a packed split; its loader is not part of the stages
     config = model.config
     if options.get("exchange") is not None:
-        network: Any = model  # one of `stages.train.params.SHARED`
-        options["crossing"] = 4 * network.crossing(0)
+        options["crossing"] = 4 * widths(config)[0]
     return read.batches(
         layers=int(config["layers"]),
         adj=model.adj,

@@ -44,9 +44,6 @@ class Model(nn.Module):
     adj = "plain"
     shares = True
 
-    projects = False
-    """Whether `project` changes what it is given."""
-
     def __init__(self, config: Mapping[str, Any]) -> None:
         super().__init__()
         self.config = dict(config)
@@ -88,10 +85,6 @@ class Model(nn.Module):
             x = self.layer(i, self.project(i, x), per_layer[i])
         assert isinstance(x, Tensor)  # there is a layer at least
         return x
-
-    def crossing(self, i: int) -> int:
-        """Values of a row that ranks exchange at layer `i`: what `project` makes of it."""
-        return int(self.config["hidden"] if i else self.config["num_features"])
 
     def project(self, i: int, x: Tensor | Coded) -> Tensor | Coded:
         """What layer `i` computes of each node alone, before any edge."""
@@ -160,11 +153,6 @@ class GAT(Model):
         super().__init__(config)
         self.adj = "plain+loops" if config.get("self_loops", True) else "plain"
         self.transposes = "places"
-
-    projects = True
-
-    def crossing(self, i: int) -> int:
-        return int(cast("GATConv", self.convs[i]).lin.weight.shape[0])
 
     def conv(self, in_dim: int, out_dim: int, *, last: bool) -> Conv:
         return GATConv(in_dim, out_dim, self.heads, concat=not last)

@@ -5,9 +5,8 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-from stages.exchange.plan import Rates, choice, predicted
 from stages.stage import Inputs, Reader, Shard, Stage, Writer
-from stages.train.cost import PREFETCH, cost, edge_floats
+from stages.train.cost import PREFETCH, cost, edge_floats, shared_how
 from stages.train.params import Params, model_config, resolve
 
 if TYPE_CHECKING:
@@ -63,7 +62,7 @@ def trained(
     if params.model == "sage-lstm":
         facts["sequential"] = True
     if params.ranks > 1:
-        facts["shared"] = {"ranks": params.ranks, **shared_how(params, result.model, inputs)}
+        facts["shared"] = {"ranks": params.ranks, **shared_how(params, inputs["exchange"].facts, packed)}
         writer.note("exchange", facts["shared"]["why"])
     save_model(writer.path("model.safetensors"), result.model, {**facts, "inputs": identity})
     writer.path("history.json").write_text(json.dumps(result.history, indent=1, sort_keys=True) + "\n")
@@ -94,7 +93,10 @@ def fitted(
     model = build_model(config, params.seed)
     device = params.device if team is None else team.device(params.device)
     share: dict[str, Any] = {}
-    if team is not None and shared_how(params, model, inputs)["mode"] == "cooperative":
+    if (
+        team is not None
+        and shared_how(params, inputs["exchange"].facts, inputs["train"].facts)["mode"] == "cooperative"
+    ):
         share = {"exchange": inputs["exchange"], "rank": team.rank}
     elif team is not None:
         share = {"ranks": team.size, "rank": team.rank}
@@ -129,14 +131,6 @@ def fitted(
         team=team,
         device=device,
     )
-
-
-def shared_how(params: Params, model: Any, inputs: Inputs) -> dict[str, Any]:
-    """How ranks train together, why, and what was predicted; see `stages.exchange.plan.choice`."""
-    bf16 = params.precision == "bf16"
-    found = predicted(inputs["exchange"].facts, inputs["train"].facts, model, params.per_step, params.device, bf16=bf16)
-    rates = Rates.of(params.storage_gbs, params.interconnect_gbs, params.device)
-    return choice(params.exchange, found, rates, params.ranks, params.per_step)
 
 
 def _unheard(done: int, total: int, text: str) -> None:

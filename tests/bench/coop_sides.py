@@ -70,7 +70,6 @@ def _built(folder: Path, recipe: Path, ranks: int) -> Path:
 def _measured(name: str, form: str, ranks: int, inputs: dict, runs: int) -> list[dict]:
     from stages.exchange.plan import predicted
     from stages.exchange.team import led
-    from stages.train.model import build_model
 
     packed = inputs["train"].facts
     config = {**MODEL, **RULES, "num_features": packed["num_features"], "num_classes": packed["num_classes"]}
@@ -84,7 +83,7 @@ def _measured(name: str, form: str, ranks: int, inputs: dict, runs: int) -> list
                 found = epochs(team, inputs=inputs, **options)
         total = {key: sum(one[key] for one in found) for key in ("rows", "features", "sent", "rows_sent", "computed")}
         seconds = statistics.median(np.max([one["seconds"] for one in found], axis=0))
-        plan = {} if ranks == 1 else predicted(inputs["exchange"].facts, packed, build_model(config, 0), 1)
+        plan = {} if ranks == 1 else predicted(inputs["exchange"].facts, packed, config, 1)
         planned = plan.get(mode)
         row = {
             "what": f"one epoch, {mode}", "dataset": f"{name}, {form}", "ranks": ranks, **total, "ours": seconds,
@@ -181,20 +180,18 @@ def projection(found: object, args) -> list[dict]:
     """MAG240M on several accelerators by the cost model and published growth: nothing of it is measured."""
     del found, args
     from stages.exchange.plan import Rates, choice, predicted
-    from stages.train.model import build_model
 
     config = {
         "model": "sage", "layers": 3, "dropout": 0.0, **RULES, "num_features": MAG240M["features"],
         "hidden": MAG240M["hidden"], "num_classes": MAG240M["classes"],
     }  # fmt: skip
-    model = build_model(config, 0)
     rows = []
     print("| MAG240M, projected | row | GB read, alone / together | GB sent | s, alone / together | chosen |")
     print("|---|---|---|---|---|---|")
     for machine, about in MACHINES.items():
         for codec, row_bytes in ROW_BYTES.items():
             facts = _published(about["ranks"], row_bytes)
-            traffic = predicted(facts, {"weighted": False, "records": 1}, model, 1, about["device"])
+            traffic = predicted(facts, {"weighted": False, "records": 1}, config, 1, about["device"])
             rates = Rates.of(about["storage_gbs"], about["interconnect_gbs"], about["device"])
             made = choice("auto", traffic, rates, about["ranks"], 1)
             alone, together = (made["predicted"][mode] for mode in ("independent", "cooperative"))

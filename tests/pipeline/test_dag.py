@@ -130,7 +130,16 @@ def test_a_cache_is_planned_for_all_who_train():
         nodes(order={"cache": 0.1}, train={"ranks": 2})
 
 
-@pytest.mark.parametrize("tables", [{"train": {"ingredients": 0}}, {"infer": {"top_k": -1}}])
+@pytest.mark.parametrize(
+    "tables",
+    [
+        {"train": {"ingredients": 0}},
+        {"infer": {"top_k": -1}},
+        {"train": {"ranks": 65}},
+        {"train": {"ranks": 3}, "partition": {"parts": 2}},
+        {"batches": {"kappa": 0}},
+    ],
+)
 def test_refused(tables):
     with pytest.raises(BadInput, match="expected"):
         nodes(**tables)

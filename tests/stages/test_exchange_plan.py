@@ -6,9 +6,8 @@ import torch
 from pipeline.cooperative import CooperativeSteps
 from pipeline.independent import IndependentSteps
 from stages.errors import BadInput
-from stages.exchange.plan import Rates, Traffic, choice, predicted
+from stages.exchange.plan import Rates, Traffic, choice, predicted, widths
 from stages.exchange.stage import STAGE, Params
-from stages.train.model import build_model
 from tests.coop_ranks import model_of
 from tests.memory import run_stage
 from tests.stages.test_exchange import KINDS, partitioned
@@ -27,10 +26,9 @@ READ = {"shuffle": False, "prefetch": 0, "layers": 2, "adj": "norm"}
 def test_feature_bytes_read_are_those_predicted(tmp_path, kind, ranks, gather):
     reader = partitioned(tmp_path, "random", **KINDS[kind], **({"gather": True} if gather else {}))
     linked = run_stage(STAGE, Params(ranks), {"records": reader}, tmp_path / "links")
-    model = build_model(config(reader), seed=0)
     rounds = reader.facts.get("rounds", 1)
     for per_step in (1, ranks):
-        found = predicted(linked.facts, reader.facts, model, per_step)
+        found = predicted(linked.facts, reader.facts, config(reader), per_step)
         together = [
             CooperativeSteps.of_rank(reader, linked, None, rank=r, crossing=0, per_step=per_step, **READ)
             for r in range(ranks)
@@ -84,15 +82,33 @@ def facts(row_bytes=None):
     ],
 )
 def test_what_crosses_are_features_once_and_hidden_rows_both_ways(name, row_bytes, sent):
-    found = predicted(facts(row_bytes), {"weighted": False, "records": 100}, model_of(name, 6), 1)
+    found = predicted(facts(row_bytes), {"weighted": False, "records": 100}, model_of(name, 6).config, 1)
     assert found["cooperative"].interconnect == sent
     assert found["independent"].interconnect == 0
     assert found["cooperative"].storage == 900 * 8 + 400 * 4 + 2000 * 4 + 3600
     assert found["independent"].storage == 1600 * 8 + 700 * 4 + 3500 * 4 + 6400
     assert found["independent"].work > found["cooperative"].work
-    dealt = predicted(facts(row_bytes), {"weighted": False, "records": 100}, model_of(name, 6), 2)["independent"]
+    dealt = predicted(facts(row_bytes), {"weighted": False, "records": 100}, model_of(name, 6).config, 2)["independent"]
     assert dealt.storage == found["cooperative"].storage
     assert dealt.interconnect == 0
+
+
+@pytest.mark.parametrize("name", ["gcn", "sage", "gat"])
+def test_widths_are_those_of_the_models(name):
+    model = model_of(name, 6)
+    x, made = torch.randn(5, 6).double(), []
+    for i, width in enumerate(widths(model.config)):
+        made.append(model.project(i, x).shape[1])
+        assert made[-1] == width
+        x = torch.randn(5, int(model.config["hidden"])).double()
+    assert len(made) == model.config["layers"]
+
+
+@pytest.mark.parametrize(("name", "times"), [("gat", 2), ("gcn", 1)])
+def test_what_attention_projects_in_bf16_crosses_in_two_bytes(name, times):
+    packed, config = {"weighted": False, "records": 100}, model_of(name, 6).config
+    half, whole = (predicted(facts(), packed, config, 1, bf16=bf16)["cooperative"] for bf16 in (True, False))
+    assert times * half.interconnect == whole.interconnect
 
 
 SLOW, FAST = 1e6, 1e12
