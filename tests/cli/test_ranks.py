@@ -1,8 +1,13 @@
 """Several ranks from the recipe to predictions: together on sampled batches, each alone on influence-based ones."""
 
 import json
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
+import psutil
 import pyarrow as pa
 import pytest
 import torch
@@ -11,6 +16,7 @@ from pipeline import open_batches, open_model
 from tests.graphs import write_recipe
 from tests.runs import run_here
 
+ROOT = Path(__file__).resolve().parents[2]
 CASES = {
     "alone": ("interconnect_gbs = 1e-9", ""),
     "together": ('exchange = "cooperative"', 'method = "labor"\nfanouts = [4, 4]'),
@@ -41,3 +47,31 @@ def test_ranks_train_and_predict_what_one_process_would(tmp_path, monkeypatch, c
     assert sorted(found) == table["n_id"].to_pylist()
     expected = np.array([found[i].numpy() for i in table["n_id"].to_pylist()])
     np.testing.assert_allclose(np.array(table["probabilities"].to_pylist()), expected, atol=1e-5)
+
+
+@pytest.mark.long
+def test_torchrun_brings_the_ranks_and_starts_them_again(tmp_path):
+    recipe = write_recipe(tmp_path, nodes=300, epochs=400, ingredients=1)
+    recipe.write_text(recipe.read_text().replace("[train]", '[train]\nexchange = "cooperative"'))
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--max-restarts", "1"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    run = subprocess.Popen(
+        [*command, "-m", "pipeline.cli", "run", str(recipe), "train"],
+        cwd=tmp_path, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+    )  # fmt: skip
+    try:
+        lines = []
+        for line in run.stdout:
+            lines.append(line)
+            if "epoch" in line and not any("ended early" in before for before in lines):
+                for process in psutil.Process(run.pid).children(recursive=True):
+                    if "stages.exchange.member" in process.cmdline():
+                        process.kill()
+        assert run.wait(300) == 0, "".join(lines[-20:])
+    finally:
+        run.kill()
+        run.stdout.close()
+    assert sum("ended early" in line for line in lines) > 0
+    summary = json.loads((tmp_path / "runs/tiny/summary.json").read_text())
+    assert summary["stages"]["exchange"]["mode"] == "cooperative"
+    assert summary["train"]["ingredients"][0]["epochs"] == 400
