@@ -47,7 +47,7 @@ class Graph:
         import torch
 
         from pipeline.opening import artifact_of
-        from pipeline.stream import csr_tensor, quiet_csr
+        from pipeline.assembly import csr_tensor, quiet_csr
         from stages.infer.stage import _features
         from stages.soup.stack import Stack
         from stages.step import Adj
@@ -110,7 +110,7 @@ class Graph:
     def _adj(self, indptr, indices):
         import torch
 
-        from pipeline.stream import csr_tensor
+        from pipeline.assembly import csr_tensor
         from stages.step import Adj
 
         matrix = self._matrix(indptr, indices)
