@@ -46,8 +46,8 @@ class Graph:
     def __init__(self, run: Path, paths: list[Path]) -> None:
         import torch
 
-        from pipeline.opening import artifact_of
         from pipeline.assembly import csr_tensor, quiet_csr
+        from pipeline.opening import artifact_of
         from stages.infer.stage import _features
         from stages.soup.stack import Stack
         from stages.step import Adj
