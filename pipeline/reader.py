@@ -162,6 +162,12 @@ class ArtifactReader(PayloadReader):
             )
         return found
 
+    def records(self) -> Any:
+        """The records of this packed split; see `pipeline.records.Records`. Imports no torch."""
+        from pipeline.records import Records
+
+        return Records.from_reader(self)
+
     def batches(
         self,
         order: ArtifactReader | None = None,

@@ -29,6 +29,11 @@ class MemoryReader:
     def path(self, name):
         return self.root / name
 
+    def records(self):
+        from pipeline.records import Records
+
+        return Records.from_reader(self)
+
     def names(self):
         return sorted(p.relative_to(self.root).as_posix() for p in self.root.rglob("*") if p.is_file())
 

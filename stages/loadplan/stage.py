@@ -84,7 +84,7 @@ def run(params: Params, inputs: Inputs, shard: Shard, writer: Writer) -> dict[st
     from stages.order.artifact import Order
 
     read: Any = inputs["records"]  # the pipeline's reader of a packed split
-    records = read.batches(layers=1, prefetch=0).store
+    records = read.records()
     count = len(records) // records.rounds
     given: Any = Order.from_reader(inputs["order"])
     order = np.asarray(given.records(count, 0, shard.start), np.int32)

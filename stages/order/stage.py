@@ -123,7 +123,7 @@ def finish(params: Params, inputs: Inputs, outputs: Mapping[str, Reader], writer
 def cost(params: Params, facts: Mapping[str, Facts]) -> Cost:
     """Bytes: 16 a pair of records of a round and 16 a record and class; 16 an output and 4 a node are read.
 
-    Overlap instead of pairs: a row is read, and costs 56 where it is counted; 20 a node. 32 MiB to compile.
+    Overlap instead of pairs: a row is read, and costs 56 where it is counted; 20 a node. 64 MiB to compile.
     """
     records, classes = int(facts["records"]["records"]), int(facts["graph"]["num_classes"])
     rounds = int(facts["records"].get("rounds", 1))
@@ -133,7 +133,7 @@ def cost(params: Params, facts: Mapping[str, Facts]) -> Cost:
         + (8 * records**2 // rounds if params.method in DISTANCES else 0)
         + (4 * records if params.method in ("label", "overlap") else 0)
     )
-    peak = (32 << 20) + read + 3 * written
+    peak = (64 << 20) + read + 3 * written
     if params.method == "overlap":
         rows = int(facts["records"]["rows"])
         read += 4 * rows

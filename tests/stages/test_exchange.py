@@ -4,7 +4,6 @@ import json
 import os
 import subprocess
 import sys
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -69,7 +68,6 @@ def partitioned(root, how, **kind):
         reader = (sampled if "changes" in kind else packed)(root, **kind)[0]
     finally:
         packs.partition_reader = plain
-    reader.batches = partial(Steps.from_reader, reader)
     return reader
 
 
