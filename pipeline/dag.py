@@ -11,7 +11,7 @@ from stages.errors import BadInput
 from stages.hag.stage import enabled
 from stages.partition.blocks import BLOCKS, num_blocks
 from stages.quantize.names import is_lossy
-from stages.sample.limits import check
+from stages.sample.limits import check_kappa
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -163,7 +163,7 @@ def _supported(recipe: Recipe) -> None:
             fix=f"--set train.ranks={most}",
         )
     kappa = recipe.batches.kappa
-    check(SAMPLED[0], [1], 0, None if kappa == "inf" else int(kappa))
+    check_kappa(None if kappa == "inf" else int(kappa))
     if recipe.infer.top_k < 0:
         raise BadInput(f"infer.top_k: expected 0 (as in batches) or more, found {recipe.infer.top_k}")
 

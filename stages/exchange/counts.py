@@ -143,8 +143,4 @@ def received_by_level(found: Sequence[Links], most: int) -> NDArray[np.int64]:
 def feature_bytes(record: Record, layers: int) -> int:
     """Bytes of the codes of a record that a model of `layers` layers reads."""
     ends = np.cumsum(record.num_sampled_nodes)
-    n = int(ends[min(layers, ends.size - 1)])
-    size = int(record.code_indptr[n]) if record.code_indptr is not None else int(record.codes[:n].nbytes)
-    if record.codes_1 is not None and record.codes_1_rows is not None:
-        size += int(record.codes_1[: np.searchsorted(record.codes_1_rows, n)].nbytes)
-    return size
+    return int(_code_bytes(record)[: ends[min(layers, ends.size - 1)]].sum())

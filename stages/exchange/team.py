@@ -37,7 +37,18 @@ if TYPE_CHECKING:
     from stages.step import Step
     from stages.train.model import Network
 
-__all__ = ["Member", "Team", "here", "jobs_key", "joined", "launched", "launcher_store", "led", "raised"]
+__all__ = [
+    "Member",
+    "Team",
+    "here",
+    "jobs_key",
+    "joined",
+    "launched",
+    "launcher_store",
+    "led",
+    "place_on_machine",
+    "raised",
+]
 
 TIMEOUT = timedelta(minutes=10)  # longest that a rank waits for another: kernels are compiled, records first read
 LEAVE_S = 20.0  # for the others to end once rank 0 has
@@ -166,7 +177,12 @@ def launched(rank: int, job: bytes) -> Member:
 
 def launcher_place() -> bool:
     """Whether a launcher started this process as one of several ranks."""
-    return int(os.environ.get("WORLD_SIZE", "1")) > 1 and {"MASTER_ADDR", "LOCAL_RANK"} <= os.environ.keys()
+    return int(os.environ.get("WORLD_SIZE", "1")) > 1 and "MASTER_ADDR" in os.environ
+
+
+def place_on_machine(rank: int) -> int:
+    """Number of a rank among those of its machine."""
+    return int(os.environ.get("LOCAL_RANK", rank)) if launcher_place() else rank
 
 
 def jobs_key() -> str:
@@ -266,7 +282,8 @@ def _await(store: Any, size: int, members: list[Member]) -> None:
 def _of_connection(error: BaseException) -> bool:
     """Whether an error says that ranks lost each other; any other is rank 0's own."""
     return isinstance(error, subprocess.TimeoutExpired | distributed.DistError) or any(
-        word in str(error).lower() for word in ("gloo", "nccl", "connection", "store", "timed out", "timeout")
+        word in str(error).lower()
+        for word in ("gloo", "nccl", "tcpstore", "socket", "connection", "timed out", "timeout")
     )
 
 
@@ -291,7 +308,7 @@ def joined(rank: int, size: int, store: Any, inputs: Inputs, device: str) -> Ite
     backend = "gloo" if device == "cpu" else "cpu:gloo,cuda:nccl"
     distributed.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=TIMEOUT)
     try:
-        team = Team(rank, size, local=int(os.environ["LOCAL_RANK"]) if launcher_place() else rank)
+        team = Team(rank, size, local=place_on_machine(rank))
         team.agree({role: f"{reader.key} of digest {reader.digest}" for role, reader in sorted(inputs.items())})
         yield team
     except BaseException:

@@ -9,7 +9,7 @@ from stages.errors import BadInput
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["METHODS", "check"]
+__all__ = ["METHODS", "check", "check_kappa"]
 
 METHODS = ("neighbor", "labor")
 
@@ -29,11 +29,7 @@ def check(method: str, fanouts: Sequence[int], importance_sampling: int, kappa: 
             f"batches.fanouts: expected numbers of neighbours from 1, or -1 for all, found {list(fanouts)}",
             fix="--set batches.fanouts=[10,10,10]",
         )
-    if kappa is not None and kappa < 1:
-        raise BadInput(
-            f"batches.kappa: expected at least 1 (independent batches) or inf (fixed neighbours), found {kappa}",
-            fix="--set batches.kappa=1",
-        )
+    check_kappa(kappa)
     if importance_sampling < -1:
         raise BadInput(
             "batches.importance_sampling: expected 0, a number of updates, or -1 for as many as it takes, "
@@ -44,4 +40,13 @@ def check(method: str, fanouts: Sequence[int], importance_sampling: int, kappa: 
         raise BadInput(
             f"batches.importance_sampling: expected 0 with method {method!r}, found {importance_sampling}",
             fix="--set batches.importance_sampling=0, or --set batches.method=labor",
+        )
+
+
+def check_kappa(kappa: int | None) -> None:
+    """Check `batches.kappa`; None is without end."""
+    if kappa is not None and kappa < 1:
+        raise BadInput(
+            f"batches.kappa: expected at least 1 (independent batches) or inf (fixed neighbours), found {kappa}",
+            fix="--set batches.kappa=1",
         )

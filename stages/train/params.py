@@ -219,7 +219,8 @@ def resolved_device(asked: str, ranks: int = 1) -> str:
     BadInput
         There is no such device, or no CUDA here.
     """
-    local = int(os.environ.get("LOCAL_WORLD_SIZE", ranks)) if ranks > 1 else 1
+    launched = os.environ.get("WORLD_SIZE") == str(ranks)  # else all ranks run on this machine
+    local = int(os.environ.get("LOCAL_WORLD_SIZE", ranks)) if launched else ranks
     if asked == "auto":
         return "cuda" if _gpus() >= local else "cpu"
     kind, _, number = asked.partition(":")

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from stages.errors import Conflict, Corrupt, StockpotError
-from stages.exchange.team import TIMEOUT, Team, led
+from stages.exchange.team import TIMEOUT, Team, _of_connection, led, place_on_machine
 from stages.train.evaluate import Score
 from stages.train.trainer import Progress, _agree
 from tests.coop_ranks import Opened, leaves, sums
@@ -42,6 +42,20 @@ def test_an_error_that_a_user_can_mend_is_raised_as_it_is():
 def test_an_error_of_rank_0_is_not_blamed_on_others():
     with pytest.raises(RuntimeError, match=r"^CUDA out of memory"), led(2, sums, {}, device="cpu", start=0):
         raise RuntimeError("CUDA out of memory")
+
+
+@pytest.mark.parametrize(("env", "local"), [({}, 3), ({"LOCAL_RANK": "1"}, 1)])
+def test_where_a_launcher_says_nothing_of_machines_all_ranks_are_on_one(monkeypatch, env, local):
+    for name, value in {"WORLD_SIZE": "4", "MASTER_ADDR": "localhost", **env}.items():
+        monkeypatch.setenv(name, value)
+    assert place_on_machine(3) == local
+    monkeypatch.setenv("WORLD_SIZE", "1")  # one process of a launcher starts all ranks itself
+    assert place_on_machine(3) == 3
+
+
+@pytest.mark.parametrize(("words", "of"), [("cannot restore the weights", False), ("TCPStore is gone", True)])
+def test_only_lost_connections_are_blamed_on_other_ranks(words, of):
+    assert _of_connection(RuntimeError(words)) is of
 
 
 def test_a_rank_that_ends_before_it_joins_is_noticed_at_once(tmp_path):
