@@ -79,7 +79,7 @@ def _report(
 
 
 def result_text(summary: Mapping[str, Any], built: Sequence[Built], folder: Path) -> str:
-    """What `run` prints at its end: stages, accuracies, inference, and where the rest is."""
+    """What `run` prints at its end: stages, accuracies, inference, where the rest is, and the remarks."""
     stages = [
         [b.node.id, "cached" if b.cached else "built", f"{b.manifest['seconds']:.1f} s", b.key[:12]] for b in built
     ]
@@ -96,6 +96,8 @@ def result_text(summary: Mapping[str, Any], built: Sequence[Built], folder: Path
             found = f"accuracy on all of them that have labels {_percent(infer['accuracy'])}"
         parts.append(f"inference on {infer['num_outputs']:,} nodes in {infer['seconds']:.1f} s: {found}")
     parts.append(f"written: {folder / 'summary.json'}, {folder / 'report.html'}")
+    if summary["remarks"]:
+        parts.append("\n".join(f"remark: {line}" for line in summary["remarks"]))
     return "\n\n".join(parts)
 
 

@@ -67,6 +67,7 @@ def render(report: Report) -> str:
             f"{count(data['num_classes'])} classes{_splits(data['splits'])}</p>"
         ),
         _result(summary),
+        _remarks(summary["remarks"]),
         section("Accuracy", _accuracies(summary)),
         section("Soups", *_soups(report.built)),
         section("Learning curves", learning_curves(report.learning)),
@@ -99,6 +100,12 @@ def _result(summary: Mapping[str, Any]) -> str:
         found += "" if whole is None else f", {percent(whole)} by exact inference on the full graph"
         found += f"; {count(infer['num_outputs'])} nodes in {number(infer['seconds'], 1)} s"
     return f'<p class="result">Chosen on validation: {text(soup["chosen"])}{found}.</p>'
+
+
+def _remarks(lines: Sequence[str]) -> str:
+    """What a reader should know about the result, before any figure."""
+    items = "".join(f"<li>{text(line)}</li>" for line in lines)
+    return f'<ul class="remarks" aria-label="Remarks">{items}</ul>' if lines else ""
 
 
 def _accuracies(summary: Mapping[str, Any]) -> str:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from pipeline import dag
+from pipeline.remarks import remarks
 from stages.hag.stage import enabled
 
 if TYPE_CHECKING:
@@ -84,6 +85,7 @@ def summarise(recipe: Recipe, built: Sequence[Built]) -> dict[str, Any]:
     if (book := by_id.get("codebook")) is not None:
         stages["codebook"] |= _pick(book.facts, "codec", "reason", "sensitivity", "nmse_by_depth", "judged_on", "rate")
     return {
+        "remarks": remarks(recipe, built),
         "dataset": _dataset(recipe, by_id.get("ingest"), by_id.get("split")),
         "stages": {"influence": None, "quantize": None, "hag": None, **stages},
         "train": _train(recipe, by_id),

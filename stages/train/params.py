@@ -16,7 +16,16 @@ from stages.train.ranges import factor, varied_odds
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["NAMES", "SHARED", "Params", "checked_holdout", "model_config", "resolve", "resolved_device"]
+__all__ = [
+    "NAMES",
+    "SHARED",
+    "Params",
+    "checked_holdout",
+    "gpus_here",
+    "model_config",
+    "resolve",
+    "resolved_device",
+]
 
 NAMES = ("gcn", "sage", "gat", "gin", "sage-lstm")
 """Models of stockpot, `stages.train.model.MODELS`; any other name is package.module:factory."""
@@ -243,14 +252,21 @@ def resolved_device(asked: str, ranks: int = 1) -> str:
     return asked
 
 
-def _gpus() -> int:
-    """GPUs here, 0 without a torch built for them; torch itself is not imported: that takes 2 s."""
+def gpus_here() -> dict[str, Any]:
+    """GPUs of this machine, `present`, and whether its torch is built for them, `usable`; torch is not imported."""
     import importlib.util
 
     found = importlib.util.find_spec("torch")
     folders = list(found.submodule_search_locations or []) if found is not None else []
     built = any((Path(folder) / "lib" / "libtorch_cuda.so").exists() for folder in folders)
-    return len([path for path in Path("/dev").glob("nvidia*") if path.name[6:].isdigit()]) if built else 0
+    present = len([path for path in Path("/dev").glob("nvidia*") if path.name[6:].isdigit()])
+    return {"present": present, "usable": built}
+
+
+def _gpus() -> int:
+    """GPUs that torch can use here."""
+    here = gpus_here()
+    return int(here["present"]) if here["usable"] else 0
 
 
 def model_config(params: Params, packed: Facts) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from stages.stage import Inputs, Reader, Shard, Stage, Writer
 from stages.train.cost import PREFETCH, cost, edge_floats, shared_how
-from stages.train.params import Params, model_config, resolve
+from stages.train.params import Params, gpus_here, model_config, resolve
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -69,6 +69,8 @@ def trained(
     writer.note("seconds", result.seconds)
     writer.note("seconds_per_epoch", result.seconds / max(1, len(result.history)))
     writer.note("remarks", result.words)
+    if (here := gpus_here())["present"]:
+        writer.note("gpus", here)
     return facts
 
 

@@ -85,6 +85,13 @@ def test_the_result(place):
         assert sum(int(n) for n in records) in {figures["records"] * charts for charts in range(4)}
 
 
+def test_a_cached_run_makes_the_same_remarks(place):
+    printed = re.findall(r"^remark: (.*)$", (place / "first.txt").read_text(), re.MULTILINE)
+    again = json.loads(stockpot(place, "run", "tiny.toml", "--json").stdout)
+    assert again["remarks"] == printed
+    assert all("; fix: " in line for line in printed)
+
+
 def test_peak_memory_stays_below_its_projection(place):
     plan = json.loads(stockpot(place, "plan", "tiny.toml", "--json").stdout)
     status = json.loads(stockpot(place, "status", "tiny.toml", "--json").stdout)

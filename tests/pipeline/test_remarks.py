@@ -1,0 +1,172 @@
+"""Each remark stands where its cause does, names it and the setting that mends it, and nowhere else."""
+
+from dataclasses import replace
+
+import pytest
+
+from pipeline.outputs import result_text
+from pipeline.remarks import remarks
+from pipeline.report import Report, render
+from pipeline.summary import summarise
+from tests.pipeline.test_summary import built
+
+METHODS = {
+    "best": {"valid_accuracy": 0.75, "members": [0]},
+    "uniform": {"valid_accuracy": 0.76, "members": [0, 1]},
+}
+GOOD = {"chosen": "uniform", "methods": METHODS, "parts": {"divided": True}, "labelled": 10}
+BARRIER = {"height": 0.4, "middle_loss": 2.0, "loss": 1.0, "soupable": False}
+NONE = {**BARRIER, "height": 0.0, "soupable": True}
+
+
+def said(facts=None, *, sets=(), notes=None, params=None):
+    """Remarks of a run without any, some of whose facts, notes, parameters and recipe values are others."""
+    recipe, nodes = built()
+    for name, value in sets:
+        section, key = name.split(".")
+        recipe = replace(recipe, **{section: replace(getattr(recipe, section), **{key: value})})
+    facts = {"soup": GOOD, **(facts or {})}
+    out = []
+    for b in nodes:
+        manifest = {
+            **b.manifest,
+            "facts": {**b.facts, **facts.get(b.node.id, {})},
+            "notes": {"a": (notes or {}).get(b.node.id, {})},
+            "params": {"device": "cpu", **(params or {}).get(b.node.id, {})},
+        }
+        out.append(replace(b, manifest=manifest))
+    for name, extra in facts.items():
+        if name not in {b.node.id for b in out}:
+            node = replace(out[0].node, id=name, stage=name.partition(":")[0])
+            out.append(replace(out[0], node=node, manifest={**out[0].manifest, "facts": extra}))
+    return remarks(recipe, out), recipe, out
+
+
+def test_nothing_to_say():
+    lines, recipe, nodes = said()
+    assert lines == []
+    assert remarks(recipe, []) == []
+    assert summarise(recipe, nodes)["remarks"] == []
+
+
+@pytest.mark.parametrize(
+    ("batched", "whole", "words"),
+    [
+        (0.658, 0.601, ["5.7 points above", "65.80 %", "60.10 %", "--set batches.top_k=32 --set batches.outputs=512"]),
+        (0.601, 0.658, ["5.7 points below", "--set infer.top_k=32 --set batches.outputs=1024", "graph.mass=row"]),
+        (0.65, 0.64, None),
+        (0.64, 0.65, None),
+        (0.64, None, None),
+        (None, None, None),
+    ],
+)
+def test_training_and_inference_disagree(batched, whole, words):
+    records = {"influence:train": {"top_k": 16, "outputs": 256}, "influence:test": {"top_k": 16, "outputs": 512}}
+    infer = {"test_accuracy": batched, "full_graph_test_accuracy": whole}
+    lines, *_ = said({"infer": infer}, params=records)
+    assert len(lines) == (words is not None)
+    for word in words or []:
+        assert word in lines[0]
+
+
+def test_larger_records_by_method():
+    infer = {"infer": {"test_accuracy": 0.5, "full_graph_test_accuracy": 0.6}}
+    assert "--set batches.aux_ratio=6" in said(infer, sets=[("batches.method", "batch")])[0][0]
+    assert "--set batches.fanouts=[20, 20, 20]" in said(infer, sets=[("batches.method", "labor")])[0][0]
+    assert "mass" not in said(infer, sets=[("train.model", "sage")])[0][0]
+
+
+def test_a_soup_that_gains_nothing():
+    alike = {**METHODS, "uniform": {"valid_accuracy": 0.745}}
+    apart = {**METHODS, "uniform": {"valid_accuracy": 0.60}}
+    (line,) = said({"soup": {**GOOD, "chosen": "best", "methods": alike}})[0]
+    assert "no soup of 2 models" in line
+    assert "too much alike" in line
+    (line,) = said({"soup": {**GOOD, "chosen": "best", "methods": apart}})[0]
+    assert "drifted apart in training, their mean is 15.0 points below" in line
+    assert "--set train.warmup=10 --set train.schedule=constant --set train.vary=2" in line
+    (line,) = said({"soup": {**GOOD, "chosen": "best", "methods": apart}}, sets=[("train.warmup", 5)])[0]
+    assert "a longer train.warmup" in line
+    (line,) = said({"soup": {**GOOD, "methods": apart}}, sets=[("soup.method", "uniform")])[0]
+    assert "uniform, is 15.00 points below the best single model" in line
+    assert "--set soup.method=auto" in line
+    silent = {**GOOD, "chosen": "best", "methods": apart}
+    assert said({"soup": silent}, sets=[("soup.method", "best")])[0] == []
+    assert said({"soup": silent}, sets=[("train.ingredients", 1)])[0] == []
+
+
+def test_ingredients_behind_barriers():
+    measured = [{"barrier": NONE}, {"barrier": BARRIER}, {"barrier": None}]
+    (line,) = said({"soup": {**GOOD, "ingredients": measured}})[0]
+    assert line.startswith("1 of 2 ingredients lie behind a barrier (highest 0.40 nats)")
+    assert "--set train.warmup=10" in line
+    assert said({"soup": {**GOOD, "ingredients": measured[:1]}})[0] == []
+
+
+@pytest.mark.parametrize(
+    ("kappa", "order", "broken"),
+    [
+        (16, {"method": "label"}, True),
+        (16, {"method": "shuffle"}, True),
+        (16, {"method": "sample"}, True),
+        (16, {"method": "overlap", "window": 1}, True),
+        (16, {"method": "overlap", "window": 2}, False),
+        (16, {"method": "overlap", "window": 0}, False),
+        (1, {"method": "label"}, False),
+        ("inf", {"method": "label"}, False),
+        (None, {"method": "label"}, False),
+    ],
+)
+def test_an_order_that_breaks_kappa(kappa, order, broken):
+    lines, *_ = said({"sample:train": {"sampling": {"kappa": kappa}}, "order": order})
+    assert len(lines) == broken
+    if broken:
+        assert "batches.kappa = 16" in lines[0]
+        assert "--set order.method=overlap --set order.window=16" in lines[0]
+
+
+def test_an_auto_that_fell_back():
+    stream = {"partition": {"method": "stream"}}
+    assert "KaMinPar is projected to need more" in said(stream)[0][0]
+    assert said(stream, sets=[("partition.method", "stream")])[0] == []
+
+    kept = {"codebook": {"codec": "fp32", "rate": [{}], "reason": "sq8 may cost 2 points"}}
+    assert "features stay fp32" in said(kept)[0][0]
+    assert "sq8 may cost 2 points" in said(kept)[0][0]
+    assert said({"codebook": {**kept["codebook"], "codec": "sq8"}})[0] == []
+    assert said(kept, sets=[("features.codec", "sq8")])[0] == []
+
+    nothing = {"hag": {"use": True}, "pack:train": {"hag": {"records": 0}}}
+    assert "edge weights" in said(nothing)[0][0]
+    assert said({**nothing, "pack:train": {"hag": {"records": 1}}})[0] == []
+    assert said(nothing, sets=[("hag.enabled", "always")])[0] == []
+
+    small = {"soup": {**GOOD, "parts": {"divided": False}}}
+    assert "the validation split (10 labelled outputs in 2 records) is too small" in said(small)[0][0]
+    assert said(small, sets=[("soup.method", "uniform")])[0] == []
+
+
+def test_gpus_that_are_not_used():
+    def line(present, usable, **more):
+        return said(notes={"train:0": {"gpus": {"present": present, "usable": usable}}}, **more)[0]
+
+    assert "its torch is built without CUDA" in line(1, False)[0]
+    assert "2 ranks take a GPU each, and this machine has 1" in line(1, True, sets=[("train.ranks", 2)])[0]
+    assert line(1, True) == []
+    assert line(1, False, sets=[("train.device", "cpu")]) == []
+    assert line(1, True, params={"train:0": {"device": "cuda"}}) == []
+
+
+def test_what_trainings_noted_is_said_once():
+    notes = {"train:0": {"remarks": ["slow"]}, "train:1": {"remarks": ["slow", "resumed"]}}
+    assert said(notes=notes)[0] == ["train:0, train:1: slow", "train:1: resumed"]
+
+
+def test_they_end_the_output_and_begin_the_page(tmp_path):
+    lines, recipe, nodes = said({"infer": {"test_accuracy": 0.5, "full_graph_test_accuracy": 0.6}})
+    summary = summarise(recipe, nodes)
+    assert summary["remarks"] == lines
+    assert result_text(summary, nodes, tmp_path).endswith(f"\n\nremark: {lines[0]}")
+    page = render(Report(recipe, {**summary, "remarks": ["1 < 2"]}, nodes))
+    assert page.index("<li>1 &lt; 2</li>") < page.index("<h2>Accuracy")
+    assert 'class="remarks"' not in render(Report(recipe, {**summary, "remarks": []}, nodes))
