@@ -246,7 +246,9 @@ def test_hostile_names_are_text():
 def test_odd_curves(points):
     recipe, nodes = built()
     odd = Curve("train:0", "odd", {"loss": points, "valid_accuracy": points})
-    sound(render(report(recipe, nodes, learning=[odd, curve(1)])))
+    page = sound(render(report(recipe, nodes, learning=[odd, curve(1)])))
+    described = " ".join(about for picture in page.pictures for about in picture.values())
+    assert ("odd: " in described) == bool(points)
 
 
 def test_recipe_keys_that_differ():

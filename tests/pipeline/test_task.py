@@ -282,9 +282,6 @@ def test_shard_rebuilt_after_finish_is_finished_again(tmp_path, monkeypatch):
     for task in tasks[:2]:
         execute(task)
 
-    def die(*_args, **_kwargs):
-        raise KeyboardInterrupt
-
     with monkeypatch.context() as dying:
         dying.setattr("pipeline.task.commit", die)
         with pytest.raises(KeyboardInterrupt):
@@ -295,6 +292,40 @@ def test_shard_rebuilt_after_finish_is_finished_again(tmp_path, monkeypatch):
     for task in tasks:
         execute(task)
     assert store.committed("count", tasks[0].key)
+
+
+def test_a_finish_of_shards_that_changed_is_done_again(tmp_path, monkeypatch):
+    """A recorded stage whose shard was rebuilt with other values beside a finish that read the old ones."""
+    turn = {"add": 0}
+
+    def run(params, inputs, shard, writer):
+        values = np.arange(shard.start, shard.stop, dtype=np.int32) + turn["add"]
+        writer.array(f"part-{shard.name}", values)
+        return {"count": len(values)}
+
+    stage = replace(COUNT, run=run, exact=False)
+    install(monkeypatch, stage)
+    tasks = plan(tmp_path, stage)
+    work = Store(tmp_path).work(tasks[0].key)
+    for task in tasks[:2]:
+        execute(task)
+    with monkeypatch.context() as dying:
+        dying.setattr("pipeline.task.commit", die)
+        with pytest.raises(KeyboardInterrupt):
+            execute(tasks[2])
+    finished = work.entry(FINISH)["digest"]
+    work.entry_path("shard-0").unlink()  # as by a driver that set it aside before this finish was published
+    (work.claims / "shards/claim-shard-0.json").unlink(missing_ok=True)
+    turn["add"] = 100
+    execute(tasks[0])
+    assert work.entry(FINISH)["digest"] == finished
+    execute(tasks[2])
+    found = Store(tmp_path).open(stage.name, tasks[0].key)
+    assert found.array("total").tolist() == [*range(100, 106), *range(6, 12)]
+
+
+def die(*_args, **_kwargs):
+    raise KeyboardInterrupt
 
 
 def test_files_must_differ_between_shards(tmp_path, monkeypatch):

@@ -1,10 +1,12 @@
 """No worker ever holds more projected bytes than it may use; tasks nobody wants end; one module imports Dask."""
 
 import ast
+import queue
 import threading
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given
@@ -240,9 +242,41 @@ def test_an_unwanted_call_ends_and_its_thread_goes_on(monkeypatch):
 
 def test_an_exception_sent_too_late_hits_nothing(monkeypatch):
     monkeypatch.setattr(interrupt, "ASK_EVERY_S", 0.0001)
-    for _ in range(100):
+    ended = late = 0
+    for _ in range(20):
+        asked, over = threading.Event(), threading.Event()
+
+        def wanted(asked=asked, over=over):
+            asked.set()
+            over.wait()  # so that it is sent once the call has returned
+            return False
+
+        def call(asked=asked, over=over):
+            asked.wait()
+            over.set()
+
         try:
-            while_wanted(lambda: False, lambda: time.sleep(0.0002))
+            while_wanted(wanted, call)
         except Unwanted:
-            continue
-    time.sleep(0.01)
+            ended += 1
+        try:
+            for _ in range(20):
+                time.sleep(0.0005)
+        except Unwanted:
+            late += 1
+    assert (ended > 0, late) == (True, 0)
+
+
+def test_an_exception_that_meets_the_tidying_leaves_nobody_watching(monkeypatch):
+    class Met(queue.SimpleQueue):
+        def put(self, item):
+            if not met:
+                met.append(True)
+                raise Unwanted  # as sent between the end of the call and the word to its watcher
+            super().put(item)
+
+    met = []
+    monkeypatch.setattr(interrupt, "queue", SimpleNamespace(SimpleQueue=Met, Empty=queue.Empty))
+    with pytest.raises(Unwanted):
+        while_wanted(lambda: True, lambda: 1)
+    assert not [thread for thread in threading.enumerate() if thread.name == "stockpot-wanted"]

@@ -6,7 +6,7 @@ import torch
 from stages.errors import Corrupt
 from stages.hag.sequence import Sequences, read_order
 from stages.infer import STAGE, full_graph
-from stages.infer.predict import predict
+from stages.infer.predict import predict, write_predictions
 from stages.infer.stage import Params
 from stages.soup import STAGE as SOUP
 from stages.soup.stage import Params as SoupParams
@@ -127,6 +127,26 @@ def test_an_output_in_no_record_is_corrupt():
     del steps.steps[1]
     with pytest.raises(Corrupt, match="found 20 in none"):
         predict({"best": model}, "best", steps, len(data.outputs), 3, lambda *_: None)
+
+
+def test_predictions_are_by_id_whatever_order_records_and_outputs_come_in(tmp_path):
+    data = packs()["test"]
+    model = build_model({**CONFIG, "model": "gcn"}, seed=1).eval()
+    steps = data.batches(layers=3, adj="norm", shuffle=False)
+    tables = []
+    for name, order in (("one", slice(None)), ("other", slice(None, None, -1))):
+        steps.steps = steps.steps[order]
+        found, scores = predict({"best": model}, "best", steps, len(data.outputs), 3, lambda *_: None)
+        np.testing.assert_array_equal(found.n_id, data.outputs)
+        np.testing.assert_array_equal(found.y, data.graph[2][data.outputs])
+        assert 0 < scores["best"].labelled < len(data.outputs)
+        write_predictions(tmp_path / name, found)
+        tables.append((tmp_path / name).read_bytes())
+    assert tables[0] == tables[1]
+    drawn = np.random.default_rng(0).permutation(len(found.n_id))  # as outputs that a user listed in an order of his
+    found.n_id, found.probabilities = found.n_id[drawn], found.probabilities[drawn]
+    write_predictions(tmp_path / "drawn", found)
+    assert (tmp_path / "drawn").read_bytes() == tables[0]
 
 
 RECIPE = {"infer.full_graph": False, "train.device": "cpu", "train.ranks": 1, "train.exchange": "auto"}

@@ -111,6 +111,28 @@ def test_top_k_and_pairs_are_the_largest_estimates_with_ties_by_id():
         np.testing.assert_array_equal(pair_values[i, : len(others)], estimate[u, others].astype(np.float32))
 
 
+@pytest.mark.parametrize("symmetric", ["star", "bipartite", "tree"])
+def test_equal_estimates_are_kept_by_rising_id(symmetric):
+    """Graphs whose nodes are alike, their ids drawn: a walk meets larger ids before smaller ones of equal value."""
+    n = 24
+    edges = {
+        "star": [(0, i) for i in range(1, n)],
+        "bipartite": [(i, j) for i in range(n // 2) for j in range(n // 2, n)],
+        "tree": [(i, (i - 1) // 3) for i in range(1, n)],
+    }[symmetric]
+    graph = (*csr(n, np.random.default_rng(4).permutation(n)[np.array(edges)])[:2], None, True)
+    estimate, _ = rows(graph, 0.25, 1e-3, True)
+    nodes, _, pairs, _ = top(graph, np.arange(n), k=6, q=4)
+    tied = 0
+    for u in range(n):
+        best = np.lexsort((np.arange(n), -estimate[u]))
+        assert nodes[u].tolist() == best[:6].tolist()
+        others = best[best != u]
+        assert pairs[u].tolist() == others[:4].tolist()
+        tied += int((np.diff(estimate[u, best[:7]]) == 0).sum())
+    assert tied > n
+
+
 def test_members_have_exact_influence_near_the_kth_largest():
     edges, _ = communities(300, 6)
     graph = (*csr(300, edges)[:2], None, True)

@@ -6,16 +6,19 @@ import sys
 import time
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 
 from stages.errors import BadInput, StockpotError
+from stages.exchange.step import ShareStep
+from stages.exchange.team import Team
 from stages.train import STAGE, checkpoint, trainer
 from stages.train.model import MODELS, build_model, load_model
 from stages.train.params import NAMES, Params
 from stages.train.state import state_digest
 from tests.memory import MemoryReader, run_stage
-from tests.stages.steps import Loader, packs
+from tests.stages.steps import Loader, Pack, community, packs
 
 BASE = Params(
     model="gcn", per_step=1, layers=3, hidden=16, dropout=0.5, lr=0.01, weight_decay=1e-4, schedule="cosine", epochs=3,
@@ -223,6 +226,82 @@ def test_ingredients_share_their_start_and_differ_in_draws(tmp_path):
     assert not same(zero, one)
     other = run(tmp_path / "seed", replace(BASE, seed=1))
     assert other.init_digest != zero.init_digest
+
+
+def test_each_ingredient_draws_dropout_of_its_own(tmp_path):
+    """One record an epoch, so that the order of steps, which differs by ingredient too, says nothing."""
+    graph = community()
+    pack = Pack(graph, np.arange(graph[0].shape[0]), per_record=graph[0].shape[0])
+
+    def weights(**changes):
+        params = replace(BASE, epochs=1, **changes)
+        steps = pack.batches(layers=3, adj="norm")
+        assert len(steps) == 1
+        folder = tmp_path / "-".join(f"{k}{v}" for k, v in changes.items())
+        folder.mkdir()
+        result = trainer.train(params, {**CONFIG, "dropout": params.dropout}, steps, steps, folder, 1, lambda *_: None)
+        return state_digest(result.model.state_dict())
+
+    digests = [weights(index=0), weights(index=1), weights(index=2)]
+    assert len(set(digests)) == 3
+    assert weights(index=0, dropout=0.0) == weights(index=1, dropout=0.0)
+
+
+@pytest.mark.parametrize("unlabelled", [0.0, 0.6])
+def test_a_step_descends_the_mean_loss_of_its_labelled_outputs(unlabelled):
+    step = packs(unlabelled=unlabelled)["train"].batches(layers=3, adj="norm")[0]
+    known = step.y >= 0
+    assert known.all() == (unlabelled == 0)
+    model = build_model({**CONFIG, "dropout": 0.0}, seed=2)
+    logits = model(step.x, step.adjs)
+    mean = torch.nn.functional.cross_entropy(logits[known], step.y[known])
+    expected = torch.autograd.grad(mean, list(model.parameters()))
+    found = trainer._step(model, torch.optim.SGD(model.parameters(), lr=0.0), step, 0, 0, "fp32")
+    assert found.labelled == known.sum()
+    assert found.correct == (logits.argmax(1) == step.y)[known].sum()
+    assert found.loss == pytest.approx(mean.item())
+    for p, gradient in zip(model.parameters(), expected, strict=True):
+        torch.testing.assert_close(p.grad, gradient)
+
+
+class TwoRanks(Team):
+    """A rank of two, in this process: the other one adds nothing."""
+
+    def total(self, score, *, flag=False):
+        return score, flag
+
+    def add_gradients(self, model):
+        pass
+
+
+def test_ranks_draw_dropout_of_their_own_by_step_and_alike_when_resumed():
+    step = packs()["train"].batches(layers=3, adj="norm")[0]
+    step = ShareStep(**vars(step), num_labelled=40)
+
+    def drawn(rank=0, epoch=0, at=0, **changes):
+        model = build_model(CONFIG, seed=0).train()
+        model.generator = torch.Generator()
+        adam = torch.optim.SGD(model.parameters(), lr=0.0)
+        trainer._team_step(TwoRanks(rank, 2), replace(BASE, **changes), model, adam, step, epoch, at, due=False)
+        return float(sum(p.grad.abs().sum() for p in model.parameters()))
+
+    draws = [{}, {"rank": 1}, {"epoch": 1}, {"at": 1}, {"index": 1}]
+    found = [drawn(**how) for how in draws]
+    assert len(set(found)) == len(found)
+    assert [drawn(**how) for how in draws] == found
+
+
+def test_a_rank_divides_its_loss_by_the_labelled_outputs_of_all():
+    step = packs(unlabelled=0.6)["train"].batches(layers=3, adj="norm")[0]
+    model = build_model({**CONFIG, "dropout": 0.0}, seed=2)
+    model.generator = torch.Generator()
+    loss = torch.nn.functional.cross_entropy(model(step.x, step.adjs), step.y, ignore_index=-1, reduction="sum") / 40
+    expected = torch.autograd.grad(loss, list(model.parameters()))
+    adam = torch.optim.SGD(model.parameters(), lr=0.0)
+    shared = ShareStep(**vars(step), num_labelled=40)
+    trainer._team_step(TwoRanks(1, 2), BASE, model, adam, shared, 0, 0, due=False)
+    for p, gradient in zip(model.parameters(), expected, strict=True):
+        torch.testing.assert_close(p.grad, gradient)
 
 
 def test_early_stop_waits_for_its_patience(tmp_path):
