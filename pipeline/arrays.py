@@ -17,7 +17,7 @@ import numpy as np
 
 from pipeline import fs
 from pipeline.digests import Verified, bytes_digest
-from pipeline.errors import Corrupt
+from pipeline.errors import Corrupt, StockpotError
 from pipeline.mapping import ALIGN_BYTES, can_join, join
 
 if TYPE_CHECKING:
@@ -235,14 +235,11 @@ def read_array(root: Path, name: str, files: Mapping[str, File], verified: Verif
     document = root / name / METADATA
     try:
         data = fs.read(document)
-    except FileNotFoundError as error:
-        raise Corrupt(f"{document}: missing") from error
+    except OSError as error:
+        raise _unread(document, error, "metadata") from error
     if bytes_digest(data) != files[f"{name}/{METADATA}"]["digest"]:
         raise Corrupt(f"{document}: its content does not match its digest")
-    found = json.loads(data)
-    shape = tuple(found["shape"])
-    chunk = tuple(found["chunk_grid"]["configuration"]["chunk_shape"])
-    dtype = np.dtype(TYPES[found["data_type"]])
+    shape, chunk, dtype = _declared(data, document, name, files)
     names = chunk_names(shape, chunk)
     chunk_bytes = dtype.itemsize * math.prod(chunk)
     if len(names) == 1:
@@ -263,20 +260,62 @@ def read_array(root: Path, name: str, files: Mapping[str, File], verified: Verif
     return out
 
 
+def _declared(
+    data: bytes, document: Path, name: str, files: Mapping[str, File]
+) -> tuple[tuple[int, ...], tuple[int, ...], np.dtype[Any]]:
+    """(shape, chunk shape, dtype) that an array's metadata declares, held against the files that are there.
+
+    Nothing may be allocated by what a document says before this: every declared byte stands in a chunk.
+
+    Raises
+    ------
+    Corrupt
+        It is not the metadata of an array of this store, or the chunks it declares are not those that are listed.
+    """
+    try:
+        found = json.loads(data)
+        shape, chunk = found["shape"], found["chunk_grid"]["configuration"]["chunk_shape"]
+        dtype = np.dtype(TYPES[found["data_type"]])
+        sizes = [*shape, *chunk]
+        sound = len(shape) == len(chunk) and all(type(n) is int and 0 <= n < 1 << 63 for n in sizes)
+        if not sound or 0 in chunk or chunk[1:] != [max(1, n) for n in shape[1:]]:
+            raise ValueError(f"shape {shape} in chunks of {chunk}")
+    except (ValueError, KeyError, TypeError, IndexError, RecursionError) as error:
+        raise Corrupt(f"{document}: expected the metadata of an array, found other ({error})") from error
+    blocks = 0 if 0 in shape else -(-shape[0] // chunk[0]) if shape else 1
+    there = sum(path.startswith(f"{name}/") for path in files) - 1
+    if blocks != there:
+        raise Corrupt(f"{document}: it declares {blocks} chunks, {there} are there")
+    expected = dtype.itemsize * math.prod(chunk) + TRAILER_BYTES
+    for path in chunk_names(tuple(shape), tuple(chunk)):
+        size = files.get(f"{name}/{path}", {"size": 0})["size"]
+        if size != expected:
+            raise Corrupt(f"{document}: it declares {expected} bytes in {path}, {size} are there")
+    return tuple(shape), tuple(chunk), dtype
+
+
+def _unread(path: Path, error: OSError, expected: str) -> StockpotError:
+    if error.errno in fs.FORBIDDEN:
+        return fs.forbidden(path, error)
+    return Corrupt(f"{path}: missing; expected {expected}")
+
+
 def _map_chunk(path: Path, file: File, chunk_bytes: int, verified: Verified) -> NDArray[np.uint8]:
     import google_crc32c
 
     try:
         # A plain array: numba and torch treat the memmap class as a stranger.
         mapped = np.memmap(path, np.uint8, "r").view(np.ndarray)
-    except (FileNotFoundError, ValueError) as error:
-        raise Corrupt(f"{path}: missing or empty; expected {file['size']} bytes") from error
+    except ValueError as error:
+        raise Corrupt(f"{path}: empty; expected {file['size']} bytes") from error
+    except OSError as error:
+        raise _unread(path, error, f"{file['size']} bytes") from error
     if mapped.size != file["size"] or mapped.size != chunk_bytes + TRAILER_BYTES:
         raise Corrupt(f"{path}: expected {file['size']} bytes, found {mapped.size}")
     values = mapped[:chunk_bytes]
     if not verified.seen(path):
         stored = int.from_bytes(mapped[chunk_bytes:].tobytes(), "little")
-        if stored != file["crc32c"] or google_crc32c.value(values) != stored:
+        if stored != file.get("crc32c") or google_crc32c.value(values) != stored:
             raise Corrupt(f"{path}: its content does not match its crc32c")
         verified.add(path)
     return values

@@ -20,7 +20,8 @@ from typing import TYPE_CHECKING, Any
 from pipeline import fs
 from pipeline.arrays import METADATA, Created, write_array
 from pipeline.digests import bytes_digest, file_digest, payload_digest
-from pipeline.errors import Conflict, CorruptShard, NonDeterminism, StockpotError
+from pipeline.errors import Conflict, Corrupt, CorruptShard, NonDeterminism
+from pipeline.forms import entry_fault
 from pipeline.keys import FORMAT_VERSION, canonical
 from pipeline.manifest import FACTS, MANIFEST, host, refuse_newer, seal, software, unseal
 
@@ -82,11 +83,18 @@ class Work:
             return None
         refuse_newer(data, path)
         try:
-            return unseal(data, path)
-        except StockpotError as error:
+            entry = unseal(data, path)
+            if (fault := entry_fault(entry)) is not None:
+                raise Corrupt(f"{path}: expected the entry of a shard, but {fault}")
+            if (entry["key"], entry["shard"]) != (self.key, shard):
+                raise Corrupt(f"{path}: expected shard {shard} of {self.key}, found another's entry")
+            if entry["digest"] != _entry_digest(entry["files"], entry["facts"]):
+                raise Corrupt(f"{path}: its digest does not match its files and facts")
+        except Corrupt as error:
             raise CorruptShard(
                 error.message, fix="run the same command again: the shard is computed anew", key=self.key, shard=shard
             ) from error
+        return entry
 
     def published(self) -> list[str]:
         """Names of the published shards, sorted."""
@@ -123,7 +131,7 @@ class Attempt:
         self.started = time.time()
         self._clock = time.perf_counter()
         fs.make_folders(self.payload)
-        (self.root / OWNER).write_text(json.dumps({"shard": shard, **owner()}))
+        (self.root / OWNER).write_bytes(seal({"shard": shard, **owner()}))
 
     # --- stages.stage.Writer
 
@@ -167,7 +175,7 @@ class Attempt:
         with suppress(OSError):
             if self.work.root.is_dir():
                 path.parent.mkdir(exist_ok=True)
-            partial.write_text(json.dumps({"done": int(done), "total": int(total), "text": text, "time": time.time()}))
+            partial.write_bytes(seal({"done": int(done), "total": int(total), "text": text, "time": time.time()}))
             partial.replace(path)
 
     # --- publishing
@@ -215,7 +223,7 @@ class Attempt:
             "attempt": self.name,
             "files": files,
             "facts": facts,
-            "digest": bytes_digest(canonical([payload_digest(files), facts])),
+            "digest": _entry_digest(files, facts),
             "notes": self.notes,
             "started": self.started,
             "seconds": seconds,
@@ -282,6 +290,10 @@ class Attempt:
         return {name: files[name] for name in sorted(files)}
 
 
+def _entry_digest(files: Mapping[str, Mapping[str, Any]], facts: Mapping[str, Any]) -> str:
+    return bytes_digest(canonical([payload_digest(files), facts]))
+
+
 def _difference(first: Mapping[str, Any], second: Mapping[str, Any]) -> str:
     a, b = first["files"], second["files"]
     for name in sorted(a.keys() | b.keys()):
@@ -339,8 +351,8 @@ def clear_dead_attempts(work: Work, shard: str) -> None:
         return
     dead = []
     for path in work.root.glob(f"attempt-*/{OWNER}"):
-        with suppress(OSError, ValueError, KeyError):
-            who = json.loads(path.read_text())
+        with suppress(OSError, Corrupt, KeyError):  # whose owner cannot be told stays until the artifact is committed
+            who = unseal(path.read_bytes(), path)
             local = all(who[name] == here[name] for name in ("host", "boot", "namespace"))
             if who["shard"] == shard and local and not _alive(who["pid"], who["born"]):
                 dead.append(path.parent)

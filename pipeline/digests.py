@@ -104,6 +104,11 @@ def _stat(path: Path) -> tuple[int, int, int]:
     return found.st_size, found.st_mtime_ns, found.st_ino
 
 
+def _is_entry(entry: Any) -> bool:
+    """Whether this is [size, mtime, inode, digest, time of hashing]."""
+    return isinstance(entry, list) and [type(item) for item in entry] == [int, int, int, str, int]
+
+
 class Verified:
     """Files whose content this process has checked, each once; a file that changed since counts as new."""
 
@@ -173,6 +178,8 @@ class StatCache:
             entries = found["files"]
             if found["format"] != CACHE_FORMAT or found["check"] != bytes_digest(canonical(entries)):
                 raise ValueError("its check does not match")
+            if not isinstance(entries, dict) or not all(map(_is_entry, entries.values())):
+                raise ValueError("its entries are none")
         except (ValueError, KeyError, TypeError, RecursionError) as error:
             _log.warning("stat cache %s is damaged (%s): source files are hashed again", self.path, error)
             return {}

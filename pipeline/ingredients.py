@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from pipeline.opening import artifact_of
+from pipeline.run_folder import read_run
 from stages.errors import BadInput, Conflict
 
 if TYPE_CHECKING:
@@ -67,8 +68,7 @@ def _files(path: Path) -> list[tuple[str, Path]]:
     if path.is_file():
         return [(str(path), path)]
     if (path / "run.json").exists():
-        run = json.loads((path / "run.json").read_bytes())
-        names = [name for name in run.get("artifacts", {}) if re.fullmatch(r"train:\d+", name)]
+        names = [name for name in read_run(path)["artifacts"] if re.fullmatch(r"train:\d+", name)]
         names.sort(key=lambda name: int(name.split(":")[1]))
         files = [(f"{path} {name}", artifact_of(path, name).path("model.safetensors")) for name in names]
     elif (path / "manifest.json").exists():

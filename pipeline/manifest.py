@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.digests import bytes_digest, payload_digest
 from pipeline.errors import BadInput, Corrupt
+from pipeline.forms import manifest_fault
 from pipeline.keys import FORMAT_VERSION
 
 if TYPE_CHECKING:
@@ -122,11 +123,9 @@ def check_manifest(data: bytes, path: Path | str, stage: str, key: str) -> dict[
     manifest = unseal(data, path)
     if (manifest.get("stage"), manifest.get("key")) != (stage, key):
         raise Corrupt(f"{path}: expected {stage}/{key}, found {manifest.get('stage')}/{manifest.get('key')}")
-    try:
-        digest = payload_digest(manifest["files"])
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise Corrupt(f"{path}: its list of files is not one: {error!r}") from error
-    if manifest.get("digest") != digest:
+    if (fault := manifest_fault(manifest)) is not None:
+        raise Corrupt(f"{path}: expected the manifest of an artifact, but {fault}")
+    if manifest["digest"] != payload_digest(manifest["files"]):
         raise Corrupt(f"{path}: its digest does not match its list of files")
     return manifest
 

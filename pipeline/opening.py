@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipeline.run_folder import RUN_FORMAT
+from pipeline.run_folder import read_run
 from stages.errors import BadInput, Conflict
 
 if TYPE_CHECKING:
@@ -31,23 +30,6 @@ class Opened:
     loads: Reader | None = None
 
 
-def _run(folder: Path) -> dict[str, Any]:
-    path = folder / "run.json"
-    try:
-        run = json.loads(path.read_bytes())
-    except ValueError as error:
-        raise BadInput(f"{path}: expected JSON, found something else ({error})", fix=BUILD) from error
-    if not isinstance(run, dict) or not {"store", "artifacts"} <= run.keys():
-        raise BadInput(
-            f"{path}: expected the document of a run with store and artifacts, found something else", fix=BUILD
-        )
-    if run.get("format", RUN_FORMAT) != RUN_FORMAT:
-        raise BadInput(
-            f"{path}: expected format {RUN_FORMAT}, found {run['format']}", fix="use the stockpot that wrote it"
-        )
-    return run
-
-
 def _artifact(run: Mapping[str, Any], folder: Path, name: str) -> ArtifactReader:
     from pipeline.store import Store
 
@@ -55,7 +37,7 @@ def _artifact(run: Mapping[str, Any], folder: Path, name: str) -> ArtifactReader
     if entry is None:
         there = ", ".join(sorted(run["artifacts"])) or "nothing"
         raise BadInput(f"{folder / 'run.json'}: no artifact {name}; it has {there}", fix=BUILD)
-    return Store(run["store"]).open(str(entry["stage"]), str(entry["key"]))
+    return Store(run["store"]).open(entry["stage"], entry["key"])
 
 
 def artifact_of(where: str | Path, name: str) -> ArtifactReader:
@@ -63,7 +45,7 @@ def artifact_of(where: str | Path, name: str) -> ArtifactReader:
     folder = Path(where)
     if not (folder / "run.json").exists():
         raise BadInput(f"{folder}: expected the folder of a run with run.json, found none", fix=BUILD)
-    return _artifact(_run(folder), folder, name)
+    return _artifact(read_run(folder), folder, name)
 
 
 def opened(where: str | Path | Reader, split: str) -> Opened:
@@ -82,7 +64,7 @@ def opened(where: str | Path | Reader, split: str) -> Opened:
 
     folder = Path(where)
     if (folder / "run.json").exists():
-        run = _run(folder)
+        run = read_run(folder)
         order, loads = (
             _artifact(run, folder, name) if split == "train" and name in run["artifacts"] else None
             for name in ("order", "loadplan")

@@ -7,15 +7,18 @@ All three implement `stages.stage.Reader`.
 from __future__ import annotations
 
 import json
-from pathlib import Path
+import stat
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
+from pipeline import fs
 from pipeline.arrays import METADATA, read_array
 from pipeline.digests import StatCache, Verified, file_digest, source_digest
-from pipeline.errors import BadInput, Conflict, Corrupt, CorruptArtifact, CorruptShard
+from pipeline.errors import BadInput, Conflict, Corrupt, CorruptArtifact, CorruptShard, StockpotError
 from pipeline.manifest import FACTS
 
 if TYPE_CHECKING:
+    import os
     from collections.abc import Mapping, Sequence
 
     from numpy.typing import NDArray
@@ -53,23 +56,43 @@ class PayloadReader:
         Raises
         ------
         Corrupt
-            Naming the first file that is missing or has another size.
+            Naming the first file that is missing, has another size, or is no plain file below the folder.
+        BadInput
+            This user may not look at it.
         """
+        for folder in sorted({part for name in self._files for part in PurePosixPath(name).parents}):
+            if not stat.S_ISDIR(self._look(self.root / folder, "a folder").st_mode):
+                raise self.corrupt(f"{self.root / folder}: expected a folder, found a link or a file")
         for name, file in self._files.items():
-            try:
-                size = (self.root / name).stat().st_size
-            except (FileNotFoundError, NotADirectoryError):
-                raise self.corrupt(f"{self.root / name}: missing; expected {file['size']} bytes") from None
-            if size != file["size"]:
-                raise self.corrupt(f"{self.root / name}: expected {file['size']} bytes, found {size}")
+            path = self.root / name
+            found = self._look(path, f"{file['size']} bytes")
+            if not stat.S_ISREG(found.st_mode):
+                raise self.corrupt(f"{path}: expected a plain file, found a link, a folder or a device")
+            if found.st_size != file["size"]:
+                raise self.corrupt(f"{path}: expected {file['size']} bytes, found {found.st_size}")
+
+    def _look(self, path: Path, expected: str) -> os.stat_result:
+        """What stands at a path, links not followed."""
+        try:
+            return path.lstat()
+        except OSError as error:
+            raise self._unread(path, error, expected) from error
+
+    def _unread(self, path: Path, error: OSError, expected: str = "a file") -> StockpotError:
+        """The error for a file that could not be read: damage, but where only this user may not."""
+        if error.errno in fs.FORBIDDEN:
+            return fs.forbidden(path, error)
+        return self.corrupt(f"{path}: missing; expected {expected}")
 
     @property
     def facts(self) -> Mapping[str, Any]:
         """Facts the stage returned, from the payload."""
         try:
             facts: dict[str, Any] = json.loads(self.path(FACTS).read_bytes())
-        except ValueError as error:
-            raise self.corrupt(f"{self.root / FACTS}: not JSON: {error}") from error
+            if not isinstance(facts, dict):
+                raise TypeError(f"found {type(facts).__name__}")
+        except (TypeError, ValueError, RecursionError) as error:
+            raise self.corrupt(f"{self.root / FACTS}: expected facts as JSON: {error}") from error
         return facts
 
     def has(self, name: str) -> bool:
@@ -119,8 +142,8 @@ class PayloadReader:
                 if file_digest(path) != self._files[name]["digest"]:
                     raise self.corrupt(f"{path}: its content does not match its digest")
                 _verified.add(path)
-        except FileNotFoundError:
-            raise self.corrupt(f"{path}: missing") from None
+        except OSError as error:
+            raise self._unread(path, error) from error
         return path
 
 

@@ -8,14 +8,15 @@ read nothing of it finds the damage.
 from __future__ import annotations
 
 import contextlib
-import json
+import logging
 import os
 import uuid
 from typing import TYPE_CHECKING, Any
 
 from pipeline.digests import bytes_digest
-from pipeline.errors import CorruptArtifact
+from pipeline.errors import Corrupt, CorruptArtifact
 from pipeline.keys import canonical
+from pipeline.manifest import seal, unseal
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -25,7 +26,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Seen"]
 
-_FORMAT = 1
+_log = logging.getLogger("stockpot")
+
+_FORMAT = 2
 
 
 class Seen:
@@ -33,8 +36,8 @@ class Seen:
 
     Parameters
     ----------
-    path : the cache file; None keeps nothing. A lost or damaged one only means that changes made meanwhile are found
-        later, when they are read.
+    path : the cache file; None keeps nothing. A damaged one is reported; like a lost one it only means that changes
+        made meanwhile are found later, when they are read.
     """
 
     def __init__(self, path: Path | None) -> None:
@@ -76,7 +79,7 @@ class Seen:
         with contextlib.suppress(OSError):
             try:
                 self._path.parent.mkdir(parents=True, exist_ok=True)
-                partial.write_text(json.dumps({"format": _FORMAT, "artifacts": self._entries}, sort_keys=True))
+                partial.write_bytes(seal({"format": _FORMAT, "artifacts": self._entries}))
                 partial.replace(self._path)
             finally:
                 partial.unlink(missing_ok=True)
@@ -86,16 +89,21 @@ class Seen:
         if self._path is None:
             return {}
         try:
-            found = json.loads(self._path.read_bytes())
-        except (OSError, ValueError):
+            data = self._path.read_bytes()
+        except FileNotFoundError:
             return {}
-        if (
-            not isinstance(found, dict)
-            or found.get("format") != _FORMAT
-            or not isinstance(found.get("artifacts"), dict)
-        ):
+        except OSError as error:
+            _log.warning("%s cannot be read (%s): it is begun anew", self._path, error)
             return {}
-        return dict(found["artifacts"])
+        if data.startswith(b'{"artifacts"'):
+            return {}  # of an early version, which wrote no check: begun anew
+        try:
+            found = unseal(data, self._path)
+        except Corrupt as error:
+            _log.warning("%s; it is begun anew", error.message)
+            return {}
+        entries = found.get("artifacts")
+        return dict(entries) if found.get("format") == _FORMAT and isinstance(entries, dict) else {}
 
 
 def _fingerprint(reader: ArtifactReader) -> str:

@@ -7,7 +7,7 @@ and `clean_work`. Artifacts are built by `pipeline.task.execute`.
 from __future__ import annotations
 
 import errno
-import json
+import os
 import re
 import time
 from contextlib import suppress
@@ -18,7 +18,7 @@ from pipeline import fs
 from pipeline.attempt import Work
 from pipeline.commit import remove_work
 from pipeline.errors import BadInput, Corrupt, CorruptArtifact
-from pipeline.manifest import MANIFEST, check_manifest
+from pipeline.manifest import MANIFEST, check_manifest, unseal
 from pipeline.reader import ArtifactReader, ShardReader
 
 if TYPE_CHECKING:
@@ -57,7 +57,13 @@ class Store:
         return Work(self.root / "work" / key)
 
     def committed(self, stage: str, key: str) -> bool:
-        """Whether the artifact is committed: its manifest can be opened. Never a listing, never a stat."""
+        """Whether the artifact is committed: its manifest can be opened. Never a listing, never a stat.
+
+        Raises
+        ------
+        BadInput
+            Whether it is there cannot be told: this user may not read it.
+        """
         return self._manifest(stage, key) is not None
 
     def await_committed(self, stage: str, key: str) -> bool:
@@ -79,6 +85,10 @@ class Store:
             return fs.read(self.folder(stage, key) / MANIFEST)
         except (FileNotFoundError, NotADirectoryError):
             return None
+        except IsADirectoryError:
+            return b""  # no manifest to whoever opens it
+        except OSError as error:
+            raise fs.forbidden(self.folder(stage, key) / MANIFEST, error) from error
 
     def open(self, stage: str, key: str) -> ArtifactReader:
         """Open a committed artifact, checking its manifest and the size of every file.
@@ -86,15 +96,16 @@ class Store:
         Raises
         ------
         BadInput
-            It is not committed, or a newer version of stockpot wrote it.
+            It is not committed, this user may not read it, or a newer version of stockpot wrote it.
         Corrupt
-            Its manifest is damaged, or a file is missing or has another size.
+            Its manifest is damaged, a file is missing or has another size, or a part of it is a link.
         """
         data = self._manifest(stage, key)
         if data is None:
             raise BadInput(f"store {self.root}: no artifact {stage}/{key}", fix="stockpot run RECIPE builds it")
         folder = self.folder(stage, key)
         try:
+            self.refuse_links(folder)
             reader = ArtifactReader(folder, check_manifest(data, folder / MANIFEST, stage, key))
         except Corrupt as error:
             raise CorruptArtifact(
@@ -106,11 +117,41 @@ class Store:
         reader.check_sizes()
         return reader
 
+    def refuse_links(self, folder: Path) -> None:
+        """Refuse the folder of an artifact that is a link, and one that lies outside of this store.
+
+        Raises
+        ------
+        Corrupt
+            The folder or its manifest is a link: nobody knows what else changes what it shows.
+        BadInput
+            A folder above it is a link out of the store.
+        """
+        for path in (folder, folder / MANIFEST):
+            if path.is_symlink():
+                raise Corrupt(f"{path}: expected a part of the store, found a link to {path.readlink()}")
+        root = os.path.realpath(self.root)
+        if os.path.commonpath([root, found := os.path.realpath(folder)]) != root:
+            raise BadInput(
+                f"{folder}: expected a folder below {root}, found a link to {found}",
+                fix="name the store that holds it with --store DIR, or remove the link",
+            )
+
     def artifacts(self) -> list[tuple[str, str]]:
         """(stage, key) of every committed artifact, sorted."""
-        found = (path.parent for path in (self.root / "objects").glob(f"*/*/{MANIFEST}"))
-        pairs = ((folder.parent.name, folder.name) for folder in found)
-        return sorted(pair for pair in pairs if _STAGE.fullmatch(pair[0]) and _KEY.fullmatch(pair[1]))
+        return [pair for pair in self.folders() if os.path.lexists(self.folder(*pair) / MANIFEST)]
+
+    def folders(self) -> list[tuple[str, str]]:
+        """(stage, key) of every folder that an artifact has or had, sorted; also without a manifest.
+
+        Raises
+        ------
+        BadInput
+            This user may not list a folder.
+        """
+        stages = (stage for stage in _names(self.root / "objects") if _STAGE.fullmatch(stage))
+        pairs = ((stage, key) for stage in stages for key in _names(self.root / "objects" / stage))
+        return sorted(pair for pair in pairs if _KEY.fullmatch(pair[1]))
 
     def published(self, key: str, shard: str) -> ShardReader | None:
         """Reader of a published shard of an artifact in progress; None where it is not published.
@@ -142,8 +183,8 @@ class Store:
             for path in sorted((work.root / "progress").iterdir()):
                 if path.name.startswith(".") or path.suffix != ".json":
                     continue
-                with suppress(OSError, ValueError):
-                    progress[path.stem] = json.loads(path.read_bytes())
+                with suppress(OSError, Corrupt, ValueError):  # a damaged one tells of no progress
+                    progress[path.stem] = _progress(unseal(path.read_bytes(), path))
         return {"shards": work.published(), "progress": progress}
 
     def quarantine(self, stage: str, key: str, reason: str) -> Path | None:
@@ -240,6 +281,23 @@ class Store:
         with suppress(FileNotFoundError):
             return sorted(self.quarantined.iterdir())
         return []
+
+
+def _names(folder: Path) -> list[str]:
+    try:
+        return os.listdir(folder)
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except OSError as error:
+        raise fs.forbidden(folder, error) from error
+
+
+def _progress(found: dict[str, Any]) -> dict[str, Any]:
+    """The progress a shard reported; `ValueError` where this is none."""
+    kinds = [type(found.get(name)) for name in ("done", "total", "text", "time")]
+    if kinds != [int, int, str, float]:
+        raise ValueError(kinds)
+    return found
 
 
 def _old_probe(path: Path) -> bool:
