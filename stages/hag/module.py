@@ -90,15 +90,17 @@ class HagAggregation(nn.Module):
 
         Parameters
         ----------
-        edge_index : i8[2, E], source and destination; repeated edges count as often as they stand there.
+        edge_index : int[2, E], source and destination; repeated edges count as often as they stand there.
         edge_weight : f[E], of the form left[destination] * right[source] (GCN's, random walks'); others are refused.
         capacity : most aggregation nodes, as a share of the nodes; None: as many as save reads.
 
         Raises
         ------
         BadInput
-            A node id or the capacity is out of range, or weights do not factor: the first such edge is named.
+            A node id or the capacity is out of range, ids are no integers, there is not one real weight for each edge,
+            or weights do not factor: the first such edge is named.
         """
+        _check_edges(edge_index, num_nodes, edge_weight)
         from stages.hag.factors import csr_of, factors
         from stages.hag.search import Settings, search
         from stages.hag.shape import Shape, build, outline
@@ -133,3 +135,36 @@ class HagAggregation(nn.Module):
 
     def extra_repr(self) -> str:
         return f"{self.reduce}, {self.shape[0]} rows, {self._hag.reads_ratio:.2f} x fewer reads"
+
+
+def _check_edges(edge_index: Tensor, num_nodes: int, edge_weight: Tensor | None) -> None:
+    """Refuse edges or weights that are not what `HagAggregation.from_edges` says it takes; values are checked later."""
+    if isinstance(num_nodes, bool) or not isinstance(num_nodes, int) or not 0 <= num_nodes < 2**31:
+        raise BadInput(f"num_nodes: expected a whole number from 0, below 2^31, found {num_nodes!r}")
+    for name, value in (("edge_index", edge_index), ("edge_weight", edge_weight)):
+        if not isinstance(value, torch.Tensor) and not (name == "edge_weight" and value is None):
+            raise BadInput(
+                f"{name}: expected a tensor, found {type(value).__name__}", fix=f"{name}=torch.as_tensor({name})"
+            )
+        if value is not None and value.layout != torch.strided:
+            raise BadInput(
+                f"{name}: expected a dense tensor, found layout {value.layout}",
+                fix="torch_geometric.utils.to_edge_index(adj_t) gives edges of a sparse matrix",
+            )
+    kind = edge_index.dtype
+    if kind.is_floating_point or kind.is_complex or kind is torch.bool:
+        raise BadInput(f"edge_index: expected node ids as integers, found {kind}", fix="edge_index=edge_index.long()")
+    if edge_index.dim() != 2 or edge_index.shape[0] != 2:
+        raise BadInput(f"edge_index: expected shape (2, E), found {tuple(edge_index.shape)}")
+    if edge_weight is None:
+        return
+    edges = edge_index.shape[1]
+    if tuple(edge_weight.shape) != (edges,):
+        column = tuple(edge_weight.shape) == (edges, 1)
+        raise BadInput(
+            f"edge_weight: expected one weight for each of {edges} edges, shape ({edges},), found shape "
+            f"{tuple(edge_weight.shape)}",
+            fix="edge_weight=edge_weight.squeeze(1)" if column else None,
+        )
+    if edge_weight.dtype.is_complex or edge_weight.dtype is torch.bool:
+        raise BadInput(f"edge_weight: expected real numbers, found {edge_weight.dtype}")

@@ -97,3 +97,43 @@ def test_refused():
         HagAggregation(plain(indptr, indices), indptr, indices, "median")
     with pytest.raises(BadInput, match="left: expected one factor"):
         HagAggregation(plain(indptr, indices), indptr, indices, left=torch.ones(3))
+
+
+@pytest.mark.parametrize(
+    ("change", "match"),
+    [
+        ({"edge_weight": torch.ones(64, 1)}, r"edge_weight: .* each of 64 edges.* found shape \(64, 1\); fix: .*squeeze"),
+        ({"edge_weight": torch.ones(1, 64)}, r"found shape \(1, 64\)$"),
+        ({"edge_weight": torch.ones(5)}, r"each of 64 edges, shape \(64,\), found shape \(5,\)$"),
+        ({"edge_weight": torch.ones(100)}, r"each of 64 edges, shape \(64,\), found shape \(100,\)$"),
+        ({"edge_weight": torch.tensor(1.0)}, r"found shape \(\)$"),
+        ({"edge_weight": torch.ones(64, dtype=torch.complex64)}, "edge_weight: expected real numbers, found torch.complex"),
+        ({"edge_weight": torch.ones(64).bool()}, "edge_weight: expected real numbers, found torch.bool"),
+        ({"edge_weight": np.ones(64)}, "edge_weight: expected a tensor, found ndarray; fix: "),
+        ({"edge_index": torch.ones(2, 64)}, r"edge_index: expected node ids as integers, found torch.float32; fix: .*long"),
+        ({"edge_index": torch.ones(2, 64).bool()}, "edge_index: expected node ids as integers, found torch.bool"),
+        ({"edge_index": torch.ones(64, 2).long()}, r"edge_index: expected shape \(2, E\), found \(64, 2\)"),
+        ({"edge_index": torch.ones(2).long()}, r"edge_index: expected shape \(2, E\), found \(2,\)"),
+        ({"edge_index": np.ones((2, 64), np.int64)}, "edge_index: expected a tensor, found ndarray"),
+        ({"edge_index": torch.ones(2, 64).long().to_sparse()}, "edge_index: expected a dense tensor, found layout"),
+        ({"edge_index": torch.full((2, 64), 8)}, r"edge 0 is 8 -> 8: expected nodes 0\.\.7"),
+        ({"num_nodes": True}, "num_nodes: expected a whole number from 0, below 2.31, found True"),
+        ({"num_nodes": 8.0}, "found 8.0"),
+        ({"num_nodes": 2**31}, "found 2147483648"),
+    ],
+)
+def test_edges_of_another_form_are_refused_in_one_line(change, match):
+    """pyg-team/pytorch_geometric#795 and its kind: more weights than edges were taken, others ended in tracebacks."""
+    every = torch.tensor([(i, j) for i in range(8) for j in range(8)]).T
+    with pytest.raises(BadInput, match=match) as refused:
+        HagAggregation.from_edges(**{"edge_index": every, "num_nodes": 8, **change})
+    assert "\n" not in str(refused.value)
+
+
+def test_ids_and_weights_of_other_widths_are_read_as_they_are():
+    every = torch.tensor([(i, j) for i in range(8) for j in range(8)]).T
+    x = torch.randn(8, 3)
+    expected = HagAggregation.from_edges(every, 8)(x)
+    weight = torch.ones(64, dtype=torch.float16)
+    for ids, weights in ((torch.uint8, None), (torch.int32, weight), (torch.int64, weight.long())):
+        torch.testing.assert_close(HagAggregation.from_edges(every.to(ids), 8, edge_weight=weights)(x), expected)
