@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numba import njit
 
 from stages.codebook.kmeans import k_means
+from stages.kernel import njit
 from stages.quantize.nearest import chains, gram, nearest, offsets
 
 if TYPE_CHECKING:

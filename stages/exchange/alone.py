@@ -9,11 +9,11 @@ from dataclasses import fields, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numba import njit
 
 from stages.exchange.counts import reached
 from stages.exchange.piece import edges_of, owned
 from stages.ingest.csr import frozen
+from stages.kernel import njit
 from stages.pack.build import gather_further, gather_rows
 from stages.pack.layered import prefixes
 from stages.pack.record import Layer, Record

@@ -13,10 +13,10 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numba import njit
 
 from stages.exchange.piece import edges_of, owned
 from stages.ingest.csr import frozen
+from stages.kernel import njit
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

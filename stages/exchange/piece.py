@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 import google_crc32c
 import numpy as np
-from numba import njit
 
 from stages.errors import BadInput
 from stages.ingest.csr import frozen
+from stages.kernel import njit
 from stages.pack.record import Layer
 
 if TYPE_CHECKING:

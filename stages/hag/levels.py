@@ -6,9 +6,9 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numba import njit
 
 from stages.hag.hag import Hag
+from stages.kernel import njit
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import scipy.sparse as sp
-from numba import njit
+
+from stages.kernel import njit
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

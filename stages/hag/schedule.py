@@ -14,9 +14,9 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numba import njit
 
 from stages.hag.lanes import sum_1, sum_4, sum_16, sum_64
+from stages.kernel import njit
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

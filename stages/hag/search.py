@@ -10,13 +10,13 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numba import njit
 
 from stages.hag.greedy import merge_lists
 from stages.hag.merges import Merges
 from stages.hag.prepared import GROUP, Prepared, prepared
 from stages.hag.repair import merge_neighbours
 from stages.hag.settings import Settings
+from stages.kernel import njit
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

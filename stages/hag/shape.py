@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numba import njit
 
 from stages.hag.hag import Hag
+from stages.kernel import njit
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

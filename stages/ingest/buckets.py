@@ -8,7 +8,8 @@ from __future__ import annotations
 from typing import IO, TYPE_CHECKING, Any, Self
 
 import numpy as np
-from numba import njit
+
+from stages.kernel import njit
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numba import njit
 
 from stages.ingest.buckets import frozen
 from stages.ingest.eigen import eigh, orthonormalise
+from stages.kernel import njit
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

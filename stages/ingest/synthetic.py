@@ -11,12 +11,12 @@ import math
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-import numba
 import numpy as np
 
 from stages.errors import BadInput
 from stages.ingest.dataset import EdgeBlock
 from stages.ingest.synthetic_source import Communities, parse
+from stages.kernel import njit
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -41,26 +41,26 @@ _MEAN, _SPREAD = 131070.0, math.sqrt((2.0**32 - 1.0) / 3.0)
 _UNIT = 2.0**-32
 
 
-@numba.njit(cache=True, inline="always")
+@njit(cache=True, inline="always")
 def _mix(x: np.uint64) -> np.uint64:
     x = (x ^ (x >> _SHIFT30)) * _M1
     x = (x ^ (x >> _SHIFT27)) * _M2
     return x ^ (x >> _SHIFT31)
 
 
-@numba.njit(cache=True, inline="always")
+@njit(cache=True, inline="always")
 def _hash(key: np.uint64, counter: np.uint64) -> np.uint64:
     return _mix(key + counter * _GOLDEN)
 
 
-@numba.njit(cache=True, inline="always")
+@njit(cache=True, inline="always")
 def _normal(key: np.uint64, counter: np.uint64) -> float:
     h = _hash(key, counter)
     total = (h & _PIECE) + ((h >> _SHIFT16) & _PIECE) + ((h >> _SHIFT32) & _PIECE) + (h >> (_SHIFT16 + _SHIFT32))
     return (float(total) - _MEAN) / _SPREAD
 
 
-@numba.njit(cache=True, inline="always")
+@njit(cache=True, inline="always")
 def _forward(x: np.uint64, p: NDArray[np.uint64]) -> np.uint64:
     # p: bound, mask, shift, offset, two multipliers, their inverses: a bijection of [0, mask], walked to [0, bound).
     while True:
@@ -72,7 +72,7 @@ def _forward(x: np.uint64, p: NDArray[np.uint64]) -> np.uint64:
             return x
 
 
-@numba.njit(cache=True, inline="always")
+@njit(cache=True, inline="always")
 def _backward(x: np.uint64, p: NDArray[np.uint64]) -> np.uint64:
     while True:
         x ^= x >> p[2]
@@ -83,7 +83,7 @@ def _backward(x: np.uint64, p: NDArray[np.uint64]) -> np.uint64:
             return x
 
 
-@numba.njit(cache=True, inline="always")
+@njit(cache=True, inline="always")
 def _member(
     community: np.uint64, u: np.uint64, small: np.uint64, larger: np.uint64, power: int, roots: NDArray[np.float64]
 ) -> tuple[np.uint64, np.uint64]:
@@ -97,7 +97,7 @@ def _member(
     return min(_U(int(y) - 1), size - _ONE), size
 
 
-@numba.njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True)
 def _draw_edges(
     start: int,
     source: NDArray[np.int32],
@@ -127,7 +127,7 @@ def _draw_edges(
         target[i] = np.int32(_forward(t * communities + there, order))
 
 
-@numba.njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True)
 def _draw_labels(
     labels: NDArray[np.int32],
     communities: np.uint64,
@@ -148,7 +148,7 @@ def _draw_labels(
             labels[v] = np.int32((_backward(_U(v), order) % communities) % classes)
 
 
-@numba.njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True)
 def _draw_features(
     start: int,
     out: NDArray[np.float32],
@@ -168,7 +168,7 @@ def _draw_features(
             out[i, j] = np.float32(centroid + noise * _normal(noise_key, v * columns + _U(j)))
 
 
-@numba.njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True)
 def _draw_split(out: NDArray[np.int32], low: np.uint64, high: np.uint64, splits: NDArray[np.uint64]) -> int:
     found = 0
     for v in range(splits[0]):

@@ -9,9 +9,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numba import njit
 
 from stages.influence.scramble import scramble
+from stages.kernel import njit
 from stages.order.stage import ENTRIES
 from stages.sample.reuse import lru_misses
 

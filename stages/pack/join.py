@@ -7,9 +7,9 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numba import njit
 
 from stages.errors import BadInput
+from stages.kernel import njit
 from stages.pack.layered import prefixes
 from stages.pack.record import Layer
 

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numba import njit
 
 from stages.errors import BadInput
 from stages.ingest.csr import frozen, row_sums
+from stages.kernel import njit
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -9,10 +9,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numba import njit
 
 from stages.errors import BadInput
 from stages.ingest.csr import frozen
+from stages.kernel import njit
 from stages.pack.layers import Matrix, Weights, scales
 
 if TYPE_CHECKING:

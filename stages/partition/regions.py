@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numba import njit
 
+from stages.kernel import njit
 from stages.partition.adjacency import neighbours, row_buffer
 from stages.partition.contract import keep_below, kept
 

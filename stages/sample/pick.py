@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numba import njit
 
+from stages.kernel import njit
 from stages.sample.importance import row_scale
 from stages.sample.variates import edge_key, uniforms, variate
 

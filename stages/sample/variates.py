@@ -12,7 +12,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numba import njit, uint64
+from numba import uint64
+
+from stages.kernel import njit
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

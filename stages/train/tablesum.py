@@ -10,12 +10,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import torch
-from numba import njit
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
 from stages.ingest.csr import frozen
+from stages.kernel import njit
 from stages.train.precision import in_float32
 from stages.train.threads import on_spans, spans
 

@@ -102,15 +102,24 @@ def test_refused():
 @pytest.mark.parametrize(
     ("change", "match"),
     [
-        ({"edge_weight": torch.ones(64, 1)}, r"edge_weight: .* each of 64 edges.* found shape \(64, 1\); fix: .*squeeze"),
+        (
+            {"edge_weight": torch.ones(64, 1)},
+            r"each of 64 edges.* found shape \(64, 1\); fix: .*squeeze",
+        ),
         ({"edge_weight": torch.ones(1, 64)}, r"found shape \(1, 64\)$"),
         ({"edge_weight": torch.ones(5)}, r"each of 64 edges, shape \(64,\), found shape \(5,\)$"),
         ({"edge_weight": torch.ones(100)}, r"each of 64 edges, shape \(64,\), found shape \(100,\)$"),
         ({"edge_weight": torch.tensor(1.0)}, r"found shape \(\)$"),
-        ({"edge_weight": torch.ones(64, dtype=torch.complex64)}, "edge_weight: expected real numbers, found torch.complex"),
+        (
+            {"edge_weight": torch.ones(64, dtype=torch.complex64)},
+            "expected real numbers, found torch.complex64",
+        ),
         ({"edge_weight": torch.ones(64).bool()}, "edge_weight: expected real numbers, found torch.bool"),
         ({"edge_weight": np.ones(64)}, "edge_weight: expected a tensor, found ndarray; fix: "),
-        ({"edge_index": torch.ones(2, 64)}, r"edge_index: expected node ids as integers, found torch.float32; fix: .*long"),
+        (
+            {"edge_index": torch.ones(2, 64)},
+            r"edge_index: .* integers, found torch.float32; fix: .*long",
+        ),
         ({"edge_index": torch.ones(2, 64).bool()}, "edge_index: expected node ids as integers, found torch.bool"),
         ({"edge_index": torch.ones(64, 2).long()}, r"edge_index: expected shape \(2, E\), found \(64, 2\)"),
         ({"edge_index": torch.ones(2).long()}, r"edge_index: expected shape \(2, E\), found \(2,\)"),
