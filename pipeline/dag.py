@@ -14,12 +14,12 @@ from stages.quantize.names import is_lossy
 from stages.sample.limits import check_kappa
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Container, Iterable, Mapping, Sequence
 
     from pipeline.recipe import Recipe
     from stages.stage import Stage
 
-__all__ = ["NODES", "SOURCE", "SPLITS", "STAGES", "Node", "ancestors", "build", "select"]
+__all__ = ["NODES", "SOURCE", "SPLITS", "STAGES", "Node", "ancestors", "build", "needed", "select"]
 
 STAGES: dict[str, Stage[Any]] = {
     name: import_module(f"stages.{name}").STAGE
@@ -44,6 +44,8 @@ STAGES: dict[str, Stage[Any]] = {
 }
 """Every stage by name. A new stage is a new folder and one line here."""
 
+OPTIONAL = ("codebook",)
+"""Stages that may find they have nothing to build, once the facts of their inputs are known."""
 SAMPLED = ("neighbor", "labor")
 SPLITS = ("train", "valid", "test")
 SOURCE, NODES = "source", "nodes"
@@ -197,6 +199,18 @@ def select(nodes: Sequence[Node], names: Iterable[str]) -> list[str]:
             stages = ", ".join(dict.fromkeys(node.stage for node in nodes))
             raise BadInput(f"stage {name}: not part of this recipe; expected one of {stages}")
     return [node.id for node in nodes if node.id in names or node.stage in names]
+
+
+def needed(nodes: Sequence[Node], built: Container[str]) -> list[Node]:
+    """The nodes without those of `OPTIONAL` that were not built although who would read them was: nothing was to do."""
+    read = {parent for node in nodes if node.id in built for parent in node.parents}
+    left_out = {n.id for n in nodes if n.stage in OPTIONAL and n.id in read and n.id not in built}
+    kept = {node.id for node in nodes} - left_out | {SOURCE, NODES}
+
+    def among(roles: Mapping[str, str]) -> Mapping[str, str]:
+        return MappingProxyType({role: name for role, name in roles.items() if name in kept})
+
+    return [replace(n, inputs=among(n.inputs), advice=among(n.advice)) for n in nodes if n.id in kept]
 
 
 def ancestors(nodes: Sequence[Node], ids: Iterable[str]) -> list[Node]:

@@ -88,7 +88,12 @@ def in_recipe(planner: Planner, args: argparse.Namespace) -> Target:
             f"inspect: {name} has {len(found)} artifacts: {', '.join(found)}",
             fix=command(args, "inspect", found[0]),
         )
-    planned = next(p for p in planner.plan(found) if p.node.id == found[0])
+    planned = next((p for p in planner.plan(found) if p.node.id == found[0]), None)
+    if planned is None:
+        raise BadInput(
+            f"inspect: {found[0]}: this run needs none: features are kept without loss",
+            fix=command(args, "inspect", "quantize"),
+        )
     if planned.damaged is not None:
         raise Corrupt(f"{found[0]}: damaged: {planned.damaged}", fix=command(args, "run", found[0]))
     if not planned.cached:

@@ -17,6 +17,7 @@ from pipeline.estimate import Guess, estimate
 from pipeline.keys import artifact_key, plain
 from pipeline.task import ArtifactInput, SourceInput
 from stages.ingest.source import describe, single_file
+from stages.stage import Cost
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
     from pipeline.seen import Seen
     from pipeline.store import Store
     from stages.ingest.source import Source
-    from stages.stage import Cost
 
 __all__ = ["AFTER", "BUILD", "CACHED", "Planned", "Planner", "totals"]
 
@@ -142,14 +142,18 @@ class Planner:
         chosen = dag.ancestors(self.nodes, dag.select(self.nodes, targets))
         planned: dict[str, Planned] = {}
         for node in chosen:
-            planned[node.id] = self.look(node, planned)
+            if (found := self.look(node, planned)) is not None:
+                planned[node.id] = found
         return list(planned.values())
 
-    def look(self, node: Node, above: Mapping[str, Planned]) -> Planned:
-        """Plan one node, its parents having been planned."""
+    def look(self, node: Node, above: Mapping[str, Planned]) -> Planned | None:
+        """Plan one node, its parents having been planned; None where there is nothing to build.
+
+        Parents that are not in `above` are such nodes: what reads them does without.
+        """
         if dag.SOURCE in node.inputs.values() and self.absent is not None:
             return self._ahead(node, above, "its data is not there yet")
-        waiting = [above[parent] for parent in node.parents if not above[parent].cached]
+        waiting = [above[parent] for parent in node.parents if parent in above and not above[parent].cached]
         if waiting:
             stages = list(dict.fromkeys(p.node.stage for p in waiting))
             return self._ahead(node, above, f"after {', '.join(stages)}")
@@ -162,13 +166,14 @@ class Planner:
                 source = self.source(name)
                 inputs[role], facts[role] = source, {"bytes": source.source.bytes()}
                 digests.append((role, source.digest))
-            else:
-                parent = above[name]
+            elif (parent := above.get(name)) is not None:
                 inputs[role] = ArtifactInput(parent.node.stage, str(parent.key))
                 facts[role] = parent.facts or {}
                 digests.append((role, str(parent.digest)))
-        facts |= {role: above[name].facts or {} for role, name in node.advice.items()}
+        facts |= {role: above[name].facts or {} for role, name in node.advice.items() if name in above}
         params = stage.resolve(self._given(node), facts)
+        if params is None:
+            return None
         key = artifact_key(stage.name, stage.version, plain(params), digests)
         planned = Planned(node, BUILD, "not built yet", params, key, inputs=inputs)
         planned = self._found(planned)
@@ -202,10 +207,12 @@ class Planner:
             raise BadInput(f"stage {stage.name} reads recipe keys that do not exist: {', '.join(unknown)}")
         return {name: self._values[name] for name in stage.reads} | dict(node.instance)
 
-    def _ahead(self, node: Node, above: Mapping[str, Planned], reason: str) -> Planned:
+    def _ahead(self, node: Node, above: Mapping[str, Planned], reason: str) -> Planned | None:
         """A node whose key is not known yet, projected from estimated facts where these are known."""
         facts: dict[str, Mapping[str, Any]] = {}
         for role, name in (*node.inputs.items(), *node.advice.items()):
+            if name not in (dag.SOURCE, dag.NODES, *above):
+                continue
             known = {} if name in (dag.SOURCE, dag.NODES) else above[name].facts
             if known is None:
                 return Planned(node, AFTER, reason)
@@ -217,6 +224,10 @@ class Planner:
             if any(f.touched for f in facts.values() if isinstance(f, Guess)):
                 return Planned(node, AFTER, reason)  # perhaps only the guess is wrong: the real facts will tell
             raise
+        if params is None:
+            if any(f.touched for f in facts.values() if isinstance(f, Guess)):
+                return Planned(node, AFTER, f"{reason}, if needed", facts=Guess({}), cost=Cost(0, 0, 0))
+            return None
         return self._projected(Planned(node, AFTER, reason, params), facts)
 
     def _projected(self, planned: Planned, facts: Mapping[str, Mapping[str, Any]]) -> Planned:

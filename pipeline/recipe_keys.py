@@ -50,6 +50,9 @@ class Features:
         "auto",
         "auto | fp32 | fp16 | lossless | sqK (bits a column) | pqM opqM rqM (bytes a row) | bifeat-sqK | bifeat-vqW-K",
     )
+    lossless_up_to: int | str = key(
+        "2GB", 'bytes of fp32 features, as "2GB" or a number, up to which codec = "auto" keeps them without loss'
+    )
     max_accuracy_drop: float = key(0.002, "share of accuracy a codec chosen by auto may cost, as far as valid can tell")
     tier_share: float = key(
         0.0, "share of the nodes, the most exposed (outputs, and hubs they read), whose codes get further stages"

@@ -156,7 +156,7 @@ def _spread(values: Sequence[float | None]) -> str:
 
 def _stages(report: Report) -> str:
     artifacts = report.summary["artifacts"]
-    nodes = dag.build(report.recipe)
+    nodes = dag.needed(dag.build(report.recipe), artifacts)
     most = max((max(a["peak_bytes"], a["projected_bytes"] or 0) for a in artifacts.values()), default=0)
     longest = max((a["seconds"] for a in artifacts.values()), default=0.0)
     rows = []

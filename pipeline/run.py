@@ -207,9 +207,11 @@ class Runner:
         moved = True
         while moved:
             moved = False
-            for node in self._nodes.values():
+            for node in list(self._nodes.values()):
                 done_or_begun = node.id in self._plans or node.id in self._jobs or node.id in self._failed
-                if done_or_begun or not all(parent in self._plans for parent in node.parents):
+                # A parent that is not among the nodes has nothing to build.
+                waits = any(parent in self._nodes and parent not in self._plans for parent in node.parents)
+                if done_or_begun or waits:
                     continue
                 try:
                     moved |= self._begin(node, workers)
@@ -222,8 +224,11 @@ class Runner:
                     self._fail(node.id, error, traceback.format_exc())
 
     def _begin(self, node: dag.Node, workers: Workers) -> bool:
-        """Plan a node; True where it is committed already."""
+        """Plan a node; True where it is committed already, or turns out to have nothing to build."""
         planned = self.planner.look(node, self._plans)
+        if planned is None:
+            del self._nodes[node.id]
+            return True
         if planned.damaged is not None:
             self.show.say(f"{node.id:<18} damaged: {planned.damaged}; set aside and built anew")
             self.store.quarantine(node.stage, str(planned.key), planned.damaged)
@@ -336,7 +341,7 @@ class Runner:
         self.planner.force.discard(node.id)
         self.store.await_committed(node.stage, str(result.key))
         planned = self.planner.look(node, self._plans)
-        if not planned.cached:
+        if planned is None or not planned.cached:
             raise StockpotError(f"{node.id}: built as {result.key}, but the store does not show it as committed")
         del self._jobs[node.id]
         self._plans[node.id] = planned

@@ -141,11 +141,11 @@ def _as_ours(
         )
     if strange:
         from stages.train.model import build_model
-        from stages.train.params import model_config
+        from stages.train.params import model_config, resolve
         from stages.train.stage import STAGE
 
         values = {**recipe.values(), "train.model": asked.factory, "train.warmup": 0, "train.vary": 1.0, "index": 0}
-        params = STAGE.resolve({name: values[name] for name in (*STAGE.reads, "index")}, {"train": valid.facts})
+        params = resolve({name: values[name] for name in (*STAGE.reads, "index")}, {"train": valid.facts})
         config = model_config(params, valid.facts)
         model = build_model(config, params.seed)
         folder.mkdir(parents=True)

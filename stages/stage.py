@@ -140,7 +140,8 @@ class Stage(Generic[P]):
     params : frozen dataclass of resolved parameters, hashed.
     roles : names of its input artifacts ("ingredient*" means one or more: ingredient:0, ingredient:1, ...).
     reads : dotted recipe keys it may read; `resolve` is given these and no others.
-    resolve : (recipe values, facts of each input by role) -> params, with every "auto" resolved.
+    resolve : (recipe values, facts of each input by role) -> params, with every "auto" resolved; None where there is
+        nothing to build: who reads it then does without.
     shards : (params, inputs) -> the shards; at least one.
     run : compute one shard; returns its facts (JSON), handed to `finish`.
     finish : after all shards: (params, inputs, shards' readers by shard name, writer) -> facts of the artifact.
@@ -155,7 +156,7 @@ class Stage(Generic[P]):
     params: type[P]
     roles: tuple[str, ...]
     reads: tuple[str, ...]
-    resolve: Callable[[Mapping[str, Any], Mapping[str, Facts]], P]
+    resolve: Callable[[Mapping[str, Any], Mapping[str, Facts]], P | None]
     shards: Callable[[P, Inputs], Sequence[Shard]]
     run: Callable[[P, Inputs, Shard, Writer], dict[str, Any]]
     finish: Callable[[P, Inputs, Mapping[str, Reader], Writer], dict[str, Any]]

@@ -47,12 +47,10 @@ def ladder(num_nodes: int, num_features: int) -> tuple[str, ...]:
     >>> ladder(10**6, 128)  # doctest: +NORMALIZE_WHITESPACE
     ('fp32', 'fp16', 'sq8', 'sq4', 'sq2', 'sq1', 'pq64', 'pq32', 'pq16', 'pq8', 'pq4',
      'opq64', 'opq32', 'opq16', 'opq8', 'opq4', 'rq8', 'rq4', 'rq2')
-    >>> ladder(10**6, 8415)  # counts, most likely: rows so wide are reduced first
-    ('fp32', 'fp16')
+    >>> ladder(10**6, 8415)
+    ('fp32', 'fp16', 'sq8', 'sq4', 'sq2', 'sq1')
     """
-    names = ["fp32", "fp16"]
-    if num_features <= _MOST_COLUMNS:
-        names += ["sq8", "sq4", "sq2", "sq1"]
+    names = ["fp32", "fp16", "sq8", "sq4", "sq2", "sq1"]
     if num_features <= _MOST_COLUMNS and num_nodes >= _LEAST_ROWS:
         parts = sorted({num_features // columns for columns in (2, 4, 8, 16, 32)} - {0}, reverse=True)
         names += [f"pq{units}" for units in parts]

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from stages.codebook.rate_sizes import ladder, rate_bytes
 from stages.errors import BadInput
+from stages.quantize.auto import keeps
 from stages.quantize.codec import EXACT
 from stages.quantize.names import is_lossy, parse
 from stages.quantize.tiers import tier_of
@@ -57,7 +58,7 @@ def sample_size(num_features: int) -> int:
     return max(_LEAST_ROWS, min(_SAMPLE_ROWS, _SAMPLE_BYTES // (4 * max(1, num_features))))
 
 
-def _resolve(recipe: Mapping[str, Any], facts: Mapping[str, Facts]) -> Params:
+def _resolve(recipe: Mapping[str, Any], facts: Mapping[str, Facts]) -> Params | None:
     codec, graph = str(recipe["features.codec"]), facts["graph"]
     if graph["features"] == "none" or not graph["num_features"]:
         raise BadInput(
@@ -77,21 +78,19 @@ def _resolve(recipe: Mapping[str, Any], facts: Mapping[str, Facts]) -> Params:
     return Params(codec, sample_size(columns), _SEED, tier=tier, tier_rows=tier_rows)
 
 
-def _auto(recipe: Mapping[str, Any], graph: Facts) -> Params:
-    """Binary features are coded without loss: nothing is compared, and no row is sampled."""
+def _auto(recipe: Mapping[str, Any], graph: Facts) -> Params | None:
+    """Candidates to compare; None where features are kept without loss: then nothing is measured."""
     max_drop = float(recipe["features.max_accuracy_drop"])
     if not 0 <= max_drop <= 1:
         raise BadInput(f"features.max_accuracy_drop: expected a share from 0 to 1, found {max_drop}")
-    if graph["binary"]:
-        return Params("lossless", 0, _SEED)
+    if keeps(recipe, graph):
+        return None
     columns, rows = int(graph["num_features"]), int(graph["num_nodes"])
     return Params("", sample_size(columns), _SEED, ladder(rows, columns), max_drop, *tier_of(recipe, rows))
 
 
 def _shards(params: Params, inputs: Inputs) -> Sequence[Shard]:
     rows = int(inputs["graph"].facts["num_nodes"])
-    if params.codec == "lossless":
-        return [Shard("none")]
     return [
         Shard(f"rows-{start // SHARD_ROWS:05d}", start, min(start + SHARD_ROWS, rows))
         for start in range(0, rows, SHARD_ROWS)
@@ -100,8 +99,6 @@ def _shards(params: Params, inputs: Inputs) -> Sequence[Shard]:
 
 def _run(params: Params, inputs: Inputs, shard: Shard, writer: Writer) -> dict[str, Any]:
     """Sum, least and largest of each column, and this span's rows of the sample."""
-    if params.codec == "lossless":
-        return {}
     import math
 
     import numpy as np
@@ -135,8 +132,6 @@ def _run(params: Params, inputs: Inputs, shard: Shard, writer: Writer) -> dict[s
 def _finish(params: Params, inputs: Inputs, shards: Mapping[str, Reader], writer: Writer) -> dict[str, Any]:
     graph = inputs["graph"].facts
     sizes = {"num_nodes": int(graph["num_nodes"]), "num_features": int(graph["num_features"])}
-    if params.codec == "lossless":
-        return {"codec": params.codec, "arrays": [], "sample": 0, **sizes}
     import numpy as np
 
     from stages.codebook.rate_run import rate
@@ -193,8 +188,6 @@ def _cost(params: Params, facts: Mapping[str, Facts]) -> Cost:
     graph = facts["graph"]
     nodes, columns, nnz = int(graph["num_nodes"]), int(graph["num_features"]), int(graph["x_nnz"])
     read = 4 * nodes * columns if graph["features"] == "dense" else 8 * nnz + 8 * (nodes + 1)
-    if params.codec == "lossless":
-        return Cost(0, 0, 1 << 20)
     kinds = [parse(name) for name in params.candidates or [params.codec] if name not in EXACT]
     sample = 4 * columns * min(params.sample, nodes)
     # The normal equations of `rq` and their factors; the sample as read, mixed and centred, its rest and scores.
@@ -221,7 +214,13 @@ STAGE = Stage(
     exact=False,
     params=Params,
     roles=("graph", "split"),
-    reads=("features.codec", "features.max_accuracy_drop", "features.tier_share", "features.tier_bytes"),
+    reads=(
+        "features.codec",
+        "features.lossless_up_to",
+        "features.max_accuracy_drop",
+        "features.tier_share",
+        "features.tier_bytes",
+    ),
     resolve=_resolve,
     shards=_shards,
     run=_run,

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from stages.quantize.codec import Codec
     from stages.quantize.features import Features
 
-__all__ = ["encode"]
+__all__ = ["are_halves", "encode"]
 
 FP16_MAX = 65504.0
 
@@ -66,6 +66,15 @@ def encode(codec: Codec, features: Features) -> tuple[NDArray[np.uint8], NDArray
             target[:] = block
     codes = out.view(np.uint8).reshape(features.num_rows, out.itemsize * features.num_features)
     return codes, None, error / total if total else 0.0
+
+
+def are_halves(features: Features) -> bool:
+    """Whether every value is a half float, bit for bit: one pass that ends at the first that is none."""
+    with np.errstate(over="ignore"):
+        return all(
+            np.array_equal(block.astype(np.float16).astype(np.float32).view(np.uint32), block.view(np.uint32))
+            for _, block in features.chunks()
+        )
 
 
 def _fits(block: NDArray[np.float32], first: int) -> None:

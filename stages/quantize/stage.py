@@ -6,6 +6,7 @@ from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
 from stages.errors import BadInput
+from stages.quantize.auto import code_bytes, exact_codec, keeps, lossless_limit, smaller_bits
 from stages.quantize.codec import EXACT, FURTHER, TABLE, Codec, describe
 from stages.quantize.names import is_lossy, parse
 from stages.quantize.sizes import BLOCK_ROWS, CHUNK_BYTES
@@ -31,11 +32,13 @@ class Params:
     """`codec`: one of `stages.quantize.codec.EXACT`, or a lossy codec's name.
 
     `tier`, `tier_rows`: residual code of the most exposed rows, and how many these are; none where empty.
+    `half`: of "fp32", half floats instead where every value is one, so that they lose nothing.
     """
 
     codec: str
     tier: str = added("")
     tier_rows: int = added(0)
+    half: bool = added(off=False)
 
 
 def _resolve(recipe: Mapping[str, Any], facts: Mapping[str, Facts]) -> Params:
@@ -44,6 +47,7 @@ def _resolve(recipe: Mapping[str, Any], facts: Mapping[str, Facts]) -> Params:
         raise BadInput(
             "dataset: expected node features, found none", fix="add x, f4[num_nodes, num_features], to the data set"
         )
+    lossless_limit(recipe)  # refused where it is no size, whatever the codec
     tier, tier_rows = tier_of(recipe, int(graph["num_nodes"]))
     if asked != "auto" and not is_lossy(asked) and tier:
         raise BadInput(
@@ -54,14 +58,14 @@ def _resolve(recipe: Mapping[str, Any], facts: Mapping[str, Facts]) -> Params:
     if asked in ("fp32", "fp16"):
         return Params(asked)
     if asked == "auto":
-        asked = str(facts["codebook"]["codec"])
+        asked = exact_codec(graph) if keeps(recipe, graph) else str(facts["codebook"]["codec"])
         if asked in EXACT:
-            return Params(asked)
+            return Params(asked, half=asked == "fp32")
     if asked == "lossless":
         if graph["binary"]:
-            return Params(_smaller(graph))
-        found = _bytes(describe("lossless-values", int(graph["num_features"])), graph)
-        plain = _bytes(describe("fp32", int(graph["num_features"])), graph)
+            return Params(smaller_bits(graph))
+        found = code_bytes(describe("lossless-values", int(graph["num_features"])), graph)
+        plain = code_bytes(describe("fp32", int(graph["num_features"])), graph)
         if found < plain:
             return Params("lossless-values")
         share = int(graph["x_nnz"]) / max(1, int(graph["num_nodes"]) * int(graph["num_features"]))
@@ -72,19 +76,6 @@ def _resolve(recipe: Mapping[str, Any], facts: Mapping[str, Facts]) -> Params:
         )
     parse(asked).row_bytes(int(graph["num_features"]))
     return Params(asked, tier, tier_rows)
-
-
-def _bytes(codec: Codec, graph: Facts) -> int:
-    if codec.row_bytes is not None:
-        return int(graph["num_nodes"]) * codec.row_bytes
-    return int(graph["x_nnz"]) * codec.entry_bytes + 8 * (int(graph["num_nodes"]) + 1)
-
-
-def _smaller(graph: Facts) -> str:
-    # Rows of one length win a tie: they need no row pointer when they are read.
-    return min(
-        ("lossless-bits", "lossless-sparse"), key=lambda name: _bytes(describe(name, int(graph["num_features"])), graph)
-    )
 
 
 def _shards(params: Params, inputs: Inputs) -> Sequence[Shard]:
@@ -126,9 +117,10 @@ def _run(params: Params, inputs: Inputs, shard: Shard, writer: Writer) -> dict[s
 
 
 def _run_exact(params: Params, features: Features, writer: Writer) -> dict[str, Any]:
-    from stages.quantize.encode import encode
+    from stages.quantize.encode import are_halves, encode
 
-    codec = describe(params.codec, features.num_features)
+    name = "fp16" if params.half and are_halves(features) else params.codec
+    codec = describe(name, features.num_features)
     codes, code_indptr, nmse = encode(codec, features)
     if code_indptr is not None:
         writer.array("code_indptr", code_indptr)
@@ -214,7 +206,7 @@ def _cost(params: Params, facts: Mapping[str, Facts]) -> Cost:
     graph = facts["graph"]
     nodes, columns, nnz = int(graph["num_nodes"]), int(graph["num_features"]), int(graph["x_nnz"])
     read = 4 * nodes * columns if graph["features"] == "dense" else 8 * nnz + 8 * (nodes + 1)
-    written = _bytes(describe(params.codec, columns), graph)
+    written = code_bytes(describe(params.codec, columns), graph)
     if params.codec not in EXACT:
         kind = parse(params.codec)
         blocks = 16 * columns * (nodes // BLOCK_ROWS + 1)
@@ -239,7 +231,7 @@ STAGE = Stage(
     exact=True,
     params=Params,
     roles=("graph", "codebook"),
-    reads=("features.codec", "features.tier_share", "features.tier_bytes"),
+    reads=("features.codec", "features.lossless_up_to", "features.tier_share", "features.tier_bytes"),
     resolve=_resolve,
     shards=_shards,
     run=_run,

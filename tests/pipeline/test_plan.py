@@ -208,6 +208,39 @@ def test_everything_is_projected_before_anything_is_built(tmp_path):
         refuse(Budget(WORKER_BYTES, 2), [(p.node.id, p.cost) for p in planned])
 
 
+def test_a_node_with_nothing_to_build_is_in_no_plan_and_its_readers_do_without(tmp_path):
+    source = write_npz(tmp_path / "g.npz", nodes=200)
+    plain, coded = planner(tmp_path, source), planner(tmp_path, source, features={"lossless_up_to": 100})
+    ids, judged = ([p.node.id for p in plan.plan()] for plan in (plain, coded))
+    assert [name for name in judged if name not in ids] == ["codebook"]
+    assert {p.node.id: p.reason for p in plain.plan()}["quantize"] == "after ingest"
+    assert "codebook" in {p.node.id: p.reason for p in coded.plan()}["quantize"]
+    build_all(plain, "ingest")
+    planned = {p.node.id: p for p in plain.plan()}
+    assert planned["quantize"].state == "build"
+    assert set(planned["quantize"].inputs) == {"graph"}
+    assert planned["quantize"].cost is not None
+    assert [node.id for node in dag.needed(plain.nodes, {"ingest"})] == [node.id for node in plain.nodes]
+    left = {node.id: node for node in dag.needed(plain.nodes, {"ingest", "quantize"})}
+    assert "codebook" not in left
+    assert left["quantize"].inputs == {"graph": "ingest"}
+
+
+@pytest.mark.parametrize(
+    "source", ["ogb:ogbn-products", "ogb:ogbn-arxiv", "pyg:Planetoid/Cora", "pyg:Planetoid/PubMed"]
+)
+@pytest.mark.parametrize("up_to", ["2GB", 0])
+def test_codes_are_projected_from_documented_counts(tmp_path, monkeypatch, source, up_to):
+    """Whatever the columns, before a byte is there: Cora has 1,433 of them, given dense."""
+    monkeypatch.chdir(tmp_path)
+    recipe = from_tables("toy", {"dataset": {"source": source}, "features": {"lossless_up_to": up_to}})
+    plan = Planner(recipe, Store(tmp_path / "store"), StatCache(tmp_path / "stat.json"), Seen(None))
+    planned = {p.node.id: p for p in plan.plan()}
+    assert ("codebook" in planned and planned["codebook"].params is not None) == (up_to == 0)
+    assert planned["quantize"].cost.written > 0
+    assert planned["pack:train"].cost.written > 0
+
+
 def test_edge_weights_are_projected(tmp_path):
     plain = planner(tmp_path, write_npz(tmp_path / "g.npz", nodes=200)).plan()
     weights = {"edge_weight": np.ones(600, np.float32)}
@@ -254,6 +287,7 @@ CHANGES = {
     "graph.mass": "row",
     "features.reduce": 4,
     "features.codec": "fp16",
+    "features.lossless_up_to": 0,
     "features.max_accuracy_drop": 0.1,
     "features.tier_share": 0.1,
     "features.tier_bytes": 4,
@@ -316,6 +350,7 @@ WITHIN = {name: {"method": "batch"} for name in ("batches.aux_ratio", "batches.a
 SAMPLED = ("fanouts", "kappa", "importance_sampling", "layer_dependency", "seeds")
 WITHIN |= {f"batches.{name}": {"method": "labor", "fanouts": [9, 9, 9]} for name in SAMPLED}
 WITHIN |= {name: {"method": "overlap"} for name in ("order.window", "order.mix")}
+WITHIN |= {"features.max_accuracy_drop": {"lossless_up_to": 0}}
 WITHIN |= {"features.tier_share": {"codec": "sq2"}, "features.tier_bytes": {"codec": "sq2", "tier_share": 0.5}}
 WITHIN |= {f"train.{name}": {"ranks": 2} for name in ("exchange", "storage_gbs", "interconnect_gbs")}
 """What else stands in the key's section, before and after, where the key is looked at only then."""

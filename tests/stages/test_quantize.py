@@ -15,10 +15,13 @@ from tests.memory import run_stage
 from tests.packs import features, graph_reader, partition_reader, records_reader
 
 
+def asked(codec, up_to="2GB"):
+    return {"features.codec": codec, "features.lossless_up_to": up_to}
+
+
 def built(tmp_path, codec="auto", **graph):
     g = graph_reader(**graph)
-    chosen = {"codec": "lossless" if g.facts["binary"] else "fp32"}
-    params = STAGE.resolve({"features.codec": codec}, {"graph": g.facts, "codebook": chosen})
+    params = STAGE.resolve(asked(codec), {"graph": g.facts})
     return run_stage(STAGE, params, {"graph": g}, tmp_path), g
 
 
@@ -174,7 +177,7 @@ def test_overflow_of_half_floats_names_row_and_column(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("asked", "match"),
+    ("codec", "match"),
     [
         ("sq3", "expected auto, fp32.*found sq3"),
         ("pq8", "expected at most a byte for each of 7 columns"),
@@ -182,15 +185,15 @@ def test_overflow_of_half_floats_names_row_and_column(tmp_path):
         ("lossless", "expected features that are all 0 or 1"),
     ],
 )
-def test_what_is_refused_is_named(asked, match):
+def test_what_is_refused_is_named(codec, match):
     with pytest.raises(BadInput, match=match):
-        STAGE.resolve({"features.codec": asked}, {"graph": graph_reader().facts})
+        STAGE.resolve(asked(codec), {"graph": graph_reader().facts})
 
 
 def test_a_graph_without_features_is_refused():
     facts = {**graph_reader().facts, "features": "none", "num_features": 0}
     with pytest.raises(BadInput, match="expected node features, found none"):
-        STAGE.resolve({"features.codec": "auto"}, {"graph": facts})
+        STAGE.resolve(asked("auto"), {"graph": facts})
 
 
 def test_foreign_descriptions_are_refused():
@@ -209,6 +212,40 @@ def test_ids_beyond_the_row_are_an_error_not_a_crash():
         decode(describe("lossless-values", 3), np.array([0, 0, 0, 0, 9, 0], np.uint8), np.array([0, 6], np.int64))
 
 
-def test_describing_it_reads_three_keys():
-    assert STAGE.reads == ("features.codec", "features.tier_share", "features.tier_bytes")
+@pytest.mark.parametrize("sparse", [False, True])
+def test_auto_keeps_halves_as_halves_and_everything_else_as_it_is(tmp_path, sparse):
+    """fp16 is taken where every value of the matrix is one: a single other value, and features stay fp32."""
+    for odd, codec in ((0.25, "fp16"), (0.1, "fp32"), (1e-9, "fp32"), (70000.0, "fp32")):
+        g = graph_reader(nodes=60, sparse=sparse)
+        name = "x_data" if sparse else "x"
+        values = np.round(g.arrays[name] * 4) / 4
+        values.reshape(-1)[-1] = odd
+        g.arrays[name] = values.astype(np.float32)
+        params = STAGE.resolve(asked("auto"), {"graph": {**g.facts, "x_nnz": g.facts["num_nodes"] * 9}})
+        reader = run_stage(STAGE, params, {"graph": g}, tmp_path / codec / str(odd))
+        assert (params.codec, reader.facts["codec"], reader.facts["nmse"]) == ("fp32", codec, 0.0)
+        np.testing.assert_array_equal(decoded(reader), features(g))
+        assert STAGE.resolve(asked("fp32"), {"graph": g.facts}).half is False
+
+
+def test_auto_keeps_values_that_are_mostly_zero_as_values():
+    facts = {**graph_reader().facts, "num_nodes": 1000, "num_features": 100, "binary": False}
+    for nnz, codec in ((1_000, "lossless-values"), (30_000, "lossless-values"), (40_000, "fp32"), (100_000, "fp32")):
+        assert STAGE.resolve(asked("auto"), {"graph": {**facts, "x_nnz": nnz}}).codec == codec
+
+
+def test_what_is_kept_without_loss_is_a_matter_of_fp32_bytes():
+    facts = {**graph_reader().facts, "num_nodes": 1000, "num_features": 100, "x_nnz": 100_000, "binary": False}
+    chosen = {"codec": "sq4"}
+    for up_to, codec in (("400kB", "fp32"), (399_999, "sq4"), (0, "sq4"), ("0.39 MiB", "fp32")):
+        assert STAGE.resolve(asked("auto", up_to), {"graph": facts, "codebook": chosen}).codec == codec, up_to
+    assert STAGE.resolve(asked("auto", 0), {"graph": {**facts, "binary": True}}).codec == "lossless-bits"
+    with pytest.raises(BadInput, match=r"lossless_up_to: expected bytes or a size such as .2GB., or 0, found .much"):
+        STAGE.resolve(asked("auto", "much"), {"graph": facts})
+
+
+def test_describing_it_reads_four_keys():
+    assert STAGE.reads == (
+        "features.codec", "features.lossless_up_to", "features.tier_share", "features.tier_bytes"
+    )  # fmt: skip
     assert STAGE.exact

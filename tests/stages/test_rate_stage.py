@@ -34,13 +34,14 @@ def split(nodes, valid=0.4, seed=0):
 
 
 def chosen(tmp_path, g, max_drop=0.002, parts=None):
-    recipe = {"features.codec": "auto", "features.max_accuracy_drop": max_drop}
+    recipe = {"features.codec": "auto", "features.lossless_up_to": 0, "features.max_accuracy_drop": max_drop}
     params = STAGE.resolve(recipe, {"graph": g.facts})
     return run_stage(STAGE, params, {"graph": g, "split": parts or split(g.facts["num_nodes"])}, tmp_path)
 
 
 def coded(tmp_path, g, book, codec="auto"):
-    params = QUANTIZE.resolve({"features.codec": codec}, {"graph": g.facts, "codebook": book.facts})
+    asked = {"features.codec": codec, "features.lossless_up_to": 0}
+    params = QUANTIZE.resolve(asked, {"graph": g.facts, "codebook": book.facts})
     return run_stage(QUANTIZE, params, {"graph": g, "codebook": book}, tmp_path)
 
 
@@ -146,12 +147,22 @@ def test_large_values_leave_half_floats_out(tmp_path):
     assert "fp16" not in [row["codec"] for row in chosen(tmp_path, g).facts["rate"]]
 
 
-@pytest.mark.parametrize("sparse", [False, True])
-def test_binary_features_are_coded_without_loss_and_nothing_is_compared(tmp_path, sparse):
-    g = graph_reader(binary=True, sparse=sparse)
-    book = chosen(tmp_path / "b", g, 1.0)
-    assert book.facts["codec"] == "lossless"
-    assert coded(tmp_path / "c", g, book).facts["codec"] == "lossless-bits"
+def test_nothing_is_compared_where_features_are_kept_without_loss():
+    binary, dense = graph_reader(binary=True).facts, graph().facts
+    asked = {"features.codec": "auto", "features.max_accuracy_drop": 0.002}
+    assert STAGE.resolve({**asked, "features.lossless_up_to": 0}, {"graph": binary}) is None
+    assert STAGE.resolve({**asked, "features.lossless_up_to": 4 * 900 * 12}, {"graph": dense}) is None
+    assert STAGE.resolve({**asked, "features.lossless_up_to": 4 * 900 * 12 - 1}, {"graph": dense}) is not None
+
+
+@pytest.mark.parametrize("columns", [1, 2, 7, 8, 255, 1024, 1025, 1433, 8415, 100_000])
+@pytest.mark.parametrize("nodes", [10, 5000, 10**8])
+def test_every_count_of_columns_has_candidates_and_a_cost(columns, nodes):
+    for kind, nnz in (("dense", nodes * columns), ("sparse", nodes)):
+        facts = {**graph().facts, "num_nodes": nodes, "num_features": columns, "features": kind, "x_nnz": nnz}
+        recipe = {"features.codec": "auto", "features.lossless_up_to": 0, "features.max_accuracy_drop": 0.002}
+        params = STAGE.resolve(recipe, {"graph": facts})
+        assert STAGE.cost(params, {"graph": facts}).peak > 0
 
 
 def test_unlabelled_nodes_and_sparse_features_are_no_hindrance(tmp_path):

@@ -214,7 +214,7 @@ def test_the_split_is_read_where_nodes_are_exposed(share):
 def test_what_auto_chooses_has_a_tier_where_it_loses_something(tmp_path, allowed):
     g, split = graph_reader(900, features=12), split_reader(900)
     asked = {
-        "features.codec": "auto", "features.max_accuracy_drop": allowed,
+        "features.codec": "auto", "features.lossless_up_to": 0, "features.max_accuracy_drop": allowed,
         "features.tier_share": 0.3, "features.tier_bytes": 2,
     }  # fmt: skip
     inputs = {"graph": g, "split": split}
