@@ -279,6 +279,8 @@ def _built(args: argparse.Namespace) -> int:
     budget = session.budget()
     report = session.runs / session.recipe.name / "dask-report.html" if args.dask_report or not budget.local else None
     try:
+        if left_out := session.planner.left_out:
+            show.say(left_out)
         while True:
             runner = Runner(session.planner, session.store, budget, show, report=report)
             runner.run(args.stages)
@@ -324,7 +326,9 @@ def _plan(args: argparse.Namespace) -> int:
     planned, budget = session.planner.plan(args.stages), session.budget()
     session.seen.save()
     absent = session.planner.absent
-    _print(args, plan_document(planned, budget, absent), plan_text(planned, budget, absent))
+    left_out = session.planner.left_out
+    text = plan_text(planned, budget, absent) + (f"\n{left_out}" if left_out else "")
+    _print(args, {**plan_document(planned, budget, absent), "left_out": left_out or None}, text)
     refuse(budget, [(p.node.id, p.cost) for p in planned if p.cost is not None and not p.cached])
     return 0
 

@@ -7,16 +7,15 @@ Facts by name: `num_nodes`, `num_edges_stored`, `num_classes`, `labelled`, `spli
 
 from __future__ import annotations
 
-import zipfile
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from stages.ingest.member import read_header
+from stages.ingest.labels import read_splits
+from stages.ingest.members import open_npz
 
 if TYPE_CHECKING:
+    from stages.ingest.members import Members
     from stages.ingest.source import Source
 
 __all__ = ["source_counts"]
@@ -41,61 +40,42 @@ def _npz_counts(path: Path) -> dict[str, Any] | None:
     None where it is no npz of the documented members: reading it will say what is wrong.
     """
     try:
-        with zipfile.ZipFile(path) as archive:
-            return _counts(archive)
-    except (OSError, ValueError, KeyError, IndexError, TypeError, zipfile.BadZipFile, EOFError):
+        with open_npz(path) as members:
+            return _counts(members)
+    except (OSError, ValueError, KeyError, IndexError, TypeError):
         return None
 
 
-def _counts(archive: zipfile.ZipFile) -> dict[str, Any]:
-    names = {name.removesuffix(".npy") for name in archive.namelist()}
-    edges = _shape(archive, "edge_index")[1]
-    nodes = int(_load(archive, "num_nodes")) if "num_nodes" in names else _shape(archive, "y")[0]
+def _counts(members: Members) -> dict[str, Any]:
+    edges = members.stream("edge_index").shape[1]
+    nodes = int(members["num_nodes"].ravel()[0]) if "num_nodes" in members else members.stream("y").shape[0]
     found: dict[str, Any] = {"num_nodes": nodes, "num_edges_stored": edges, "num_classes": _CLASSES, "splits": None}
-    found |= {"published_splits": 0, "weighted": "edge_weight" in names}
-    if "x" in names:
-        shape, column_major, _ = _header(archive, "x")
-        found |= {"features": "dense", "num_features": shape[1], "x_nnz": shape[0] * shape[1], "binary": False}
-        found["features_loaded_whole"] = column_major
-    elif "x_shape" in names:
-        columns = int(_load(archive, "x_shape")[1])
-        nnz = _shape(archive, "x_indices")[0]
+    found |= {"published_splits": 0, "weighted": "edge_weight" in members}
+    if "x" in members:
+        x = members.stream("x")
+        found |= {"features": "dense", "num_features": x.shape[1], "x_nnz": x.size, "binary": False}
+        found["features_loaded_whole"] = x.fortran
+    elif "x_shape" in members:
+        columns = int(members["x_shape"][1])
+        nnz = members.stream("x_indices").size
         found |= {"features": "sparse", "num_features": columns, "x_nnz": nnz, "binary": True}
     else:
         found |= {"features": "none", "num_features": 0, "x_nnz": 0, "binary": False}
-    if "y" in names and _bytes(archive, "y") <= _LOAD_BYTES:
-        y = _load(archive, "y")
+    if "y" in members and _bytes(members, "y") <= _LOAD_BYTES:
+        y = members["y"]
         found["num_classes"] = max(1, int(y.max(initial=0)) + 1) if y.dtype.kind in "iu" else _CLASSES
         found["labelled"] = int((y >= 0).sum()) if y.dtype.kind in "iu" else nodes
-    if "train_idx" in names:
-        found["splits"] = {s: _shape(archive, f"{s}_idx")[-1] for s in ("train", "valid", "test")}
-        found["published_splits"] = 1
-    elif "train_masks" in names:
-        found["splits"] = {s: _masked(archive, f"{s}_masks", nodes) for s in ("train", "valid", "test")}
-        masks = _shape(archive, "train_masks")
-        found["published_splits"] = masks[0] if len(masks) == 2 else 1
+    if names := members.fields.splits:
+        if all(_bytes(members, name) <= _LOAD_BYTES for name in names.values()):
+            splits = read_splits(members, nodes)
+            found["splits"] = {part: max(len(split[part]) for split in splits) for part in names}
+            found["published_splits"] = len(splits)
+        else:
+            found["splits"] = {part: min(nodes, members.stream(name).size) for part, name in names.items()}
+            found["published_splits"] = max(1, *(members.stream(name).size // nodes for name in names.values()))
     return found
 
 
-def _masked(archive: zipfile.ZipFile, name: str, nodes: int) -> int:
-    if _bytes(archive, name) > _LOAD_BYTES:
-        return nodes
-    return int(_load(archive, name).reshape(-1, nodes).sum(axis=1).max())
-
-
-def _shape(archive: zipfile.ZipFile, name: str) -> tuple[int, ...]:
-    return _header(archive, name)[0]
-
-
-def _header(archive: zipfile.ZipFile, name: str) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
-    with archive.open(f"{name}.npy") as member:
-        return read_header(member)
-
-
-def _bytes(archive: zipfile.ZipFile, name: str) -> int:
-    return archive.getinfo(f"{name}.npy").file_size
-
-
-def _load(archive: zipfile.ZipFile, name: str) -> Any:
-    with archive.open(f"{name}.npy") as member:
-        return np.lib.format.read_array(member, allow_pickle=False)
+def _bytes(members: Members, name: str) -> int:
+    stream = members.stream(name)
+    return stream.size * stream.dtype.itemsize

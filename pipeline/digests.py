@@ -25,14 +25,26 @@ if TYPE_CHECKING:
 
     from stages.ingest.source import Source
 
-__all__ = ["StatCache", "Verified", "bytes_digest", "file_digest", "payload_digest", "settled_digest", "source_digest"]
+__all__ = [
+    "Fingerprint",
+    "StatCache",
+    "Verified",
+    "bytes_digest",
+    "file_digest",
+    "fingerprint",
+    "payload_digest",
+    "settled_digest",
+    "source_digest",
+]
+
+Fingerprint = tuple[int, int, int, int]
 
 _log = logging.getLogger("stockpot")
 
 MMAP_BYTES = 1 << 20
 # A file changed this shortly before it was hashed may change again within the same time stamp.
 SETTLED_NS = 2_000_000_000
-CACHE_FORMAT = 1
+CACHE_FORMAT = 2  # 1 knew no change times: it is not read
 
 
 def bytes_digest(data: Any) -> str:
@@ -85,11 +97,11 @@ def settled_digest(path: Path | str) -> str:
     return _settled(Path(path))[0]
 
 
-def _settled(path: Path) -> tuple[str, tuple[int, int, int]]:
+def _settled(path: Path) -> tuple[str, Fingerprint]:
     try:
-        first = _stat(path)
+        first = fingerprint(path)
         digest = file_digest(path)
-        last = _stat(path)
+        last = fingerprint(path)
     except OSError as error:
         raise BadInput(
             f"source {path}: cannot read it: {error.strerror or error}", fix="correct dataset.source in the recipe"
@@ -99,9 +111,13 @@ def _settled(path: Path) -> tuple[str, tuple[int, int, int]]:
     return digest, last
 
 
-def _stat(path: Path) -> tuple[int, int, int]:
+def fingerprint(path: Path) -> Fingerprint:
+    """Size, time of the last write, time of the last change of anything, inode: what moves when a file is rewritten.
+
+    Unlike the time of the last write, the change time cannot be set back by `touch` or `os.utime`.
+    """
     found = path.stat()
-    return found.st_size, found.st_mtime_ns, found.st_ino
+    return found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino
 
 
 def _is_entry(entry: Any) -> bool:
@@ -113,19 +129,19 @@ class Verified:
     """Files whose content this process has checked, each once; a file that changed since counts as new."""
 
     def __init__(self) -> None:
-        self._seen: dict[str, tuple[int, int, int]] = {}
+        self._seen: dict[str, Fingerprint] = {}
 
     def seen(self, path: Path) -> bool:
         """Whether this very file was checked before."""
-        return self._seen.get(str(path)) == _stat(path)
+        return self._seen.get(str(path)) == fingerprint(path)
 
     def add(self, path: Path) -> None:
         """Remember that it was checked."""
-        self._seen[str(path)] = _stat(path)
+        self._seen[str(path)] = fingerprint(path)
 
 
 class StatCache:
-    """Digests of source files by (path, size, mtime, inode), kept in one JSON file that processes may share.
+    """Digests of source files by path and `fingerprint`, kept in one JSON file that processes may share.
 
     Parameters
     ----------
@@ -139,7 +155,7 @@ class StatCache:
         self._lock = threading.Lock()
 
     def digest(self, path: Path | str) -> str:
-        """Digest of a file, read again only where its size, time or inode differ from last time.
+        """Digest of a file, read again only where its fingerprint differs from last time, or was too fresh to tell.
 
         Raises
         ------
@@ -149,15 +165,15 @@ class StatCache:
         name = os.path.realpath(path)
         with self._lock:
             try:
-                size, mtime_ns, inode = _stat(Path(name))
+                found = fingerprint(Path(name))
             except OSError as error:
                 raise BadInput(
                     f"source {path}: cannot read it: {error.strerror or error}",
                     fix="correct dataset.source in the recipe",
                 ) from error
             entry = self._load().get(name)
-            if entry is not None and entry[:3] == [size, mtime_ns, inode] and entry[4] - mtime_ns > SETTLED_NS:
-                return str(entry[3])
+            if entry is not None and entry[:4] == list(found) and entry[5] - max(found[1:3]) > SETTLED_NS:
+                return str(entry[4])
             started_ns = time.time_ns()
             digest, stat = _settled(Path(name))
             self._save(name, [*stat, digest, started_ns])
@@ -176,6 +192,8 @@ class StatCache:
         try:
             found = json.loads(text)
             entries = found["files"]
+            if found["format"] < CACHE_FORMAT:
+                return {}
             if found["format"] != CACHE_FORMAT or found["check"] != bytes_digest(canonical(entries)):
                 raise ValueError("its check does not match")
             if not isinstance(entries, dict) or not all(map(_is_entry, entries.values())):

@@ -131,6 +131,13 @@ class Planner:
         """The error of a run where the data set is not there yet, though its counts are known."""
         return self._describe(dag.SOURCE).absent
 
+    @property
+    def left_out(self) -> str:
+        """What of the data set is left out on purpose, as one line; "" for nothing."""
+        source = self._describe(dag.SOURCE)
+        names = ", ".join(source.left_out)
+        return f"dataset.source {source.text}: left out: {names}" if names else ""
+
     def plan(self, targets: Iterable[str] = ()) -> list[Planned]:
         """Targets and their ancestors, in topological order; everything where no target is named.
 
@@ -164,7 +171,8 @@ class Planner:
         for role, name in node.inputs.items():
             if name in (dag.SOURCE, dag.NODES):
                 source = self.source(name)
-                inputs[role], facts[role] = source, {"bytes": source.source.bytes()}
+                about = {"reading": source.source.reading} if source.source.reading else {}
+                inputs[role], facts[role] = source, {"bytes": source.source.bytes(), **about}
                 digests.append((role, source.digest))
             elif (parent := above.get(name)) is not None:
                 inputs[role] = ArtifactInput(parent.node.stage, str(parent.key))

@@ -252,10 +252,10 @@ class SourceReader:
 
     @property
     def facts(self) -> Mapping[str, Any]:
-        """Kind, text as in the recipe, name, root folder, bytes."""
+        """Kind, text as in the recipe, name, root folder, bytes, names that are left out."""
         source = self.source
         facts = {"kind": source.kind, "text": source.text, "name": source.name, "root": source.root}
-        return {**facts, "bytes": source.bytes()}
+        return {**facts, "bytes": source.bytes(), "left_out": list(source.left_out)}
 
     def has(self, name: str) -> bool:
         return name in self.source.files

@@ -1,8 +1,8 @@
 """A stored file that changed since it was last looked at is read in full before it is trusted again.
 
 Sizes are checked whenever an artifact is opened, and checksums whenever it is read. In between stands this: a file
-edited in place (its time or inode moved) makes the next run verify the whole artifact, so that even a run that would
-read nothing of it finds the damage.
+edited in place (its inode or one of its times moved) makes the next run verify the whole artifact, so that even a run
+that would read nothing of it finds the damage.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import os
 import uuid
 from typing import TYPE_CHECKING, Any
 
-from pipeline.digests import bytes_digest
+from pipeline.digests import bytes_digest, fingerprint
 from pipeline.errors import Corrupt, CorruptArtifact
 from pipeline.keys import canonical
 from pipeline.manifest import seal, unseal
@@ -28,7 +28,7 @@ __all__ = ["Seen"]
 
 _log = logging.getLogger("stockpot")
 
-_FORMAT = 2
+_FORMAT = 2  # 1 knew no change times and was not sealed
 
 
 class Seen:
@@ -107,8 +107,5 @@ class Seen:
 
 
 def _fingerprint(reader: ArtifactReader) -> str:
-    stats = []
-    for name in reader.names():
-        found = (reader.root / name).stat()
-        stats.append([name, found.st_size, found.st_mtime_ns, found.st_ino])
+    stats = [[name, *fingerprint(reader.root / name)] for name in reader.names()]
     return bytes_digest(canonical(["stockpot-seen", stats]))

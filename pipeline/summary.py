@@ -117,6 +117,7 @@ def _dataset(recipe: Recipe, ingest: Built | None, split: Built | None) -> dict[
         "num_features": facts.get("num_features"),
         "num_classes": facts.get("num_classes"),
         "splits": splits,
+        "left_out": (ingest.note("left_out") or []) if ingest else [],
     }
 
 

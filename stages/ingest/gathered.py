@@ -10,8 +10,9 @@ from typing import IO, TYPE_CHECKING, Any
 import numpy as np
 
 from stages.errors import BadInput
-from stages.ingest.member import MemberStream
-from stages.ingest.members import UNREADABLE, Members
+from stages.ingest.fields import PARTS, Fields
+from stages.ingest.member import MemberStream, read_array
+from stages.ingest.members import UNREADABLE, Members, check_archive
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -45,6 +46,11 @@ class Gathered(Members):
     def __init__(self, where: Path, parts: Mapping[str, Part], stack: ExitStack) -> None:
         super().__init__(where, None)
         self._parts, self._stack = dict(parts), stack
+        self.fields = Fields(
+            {name: name for name in self._parts},
+            {part: name for part in PARTS for name in (f"{part}_idx", f"{part}_masks") if name in self._parts},
+            {part: "mask" if f"{part}_masks" in self._parts else "" for part in PARTS},
+        )
         self._zips: dict[Path, zipfile.ZipFile] = {}
         for name, part in self._parts.items():
             if part.member and part.path not in self._zips:
@@ -52,6 +58,7 @@ class Gathered(Members):
                     self._zips[part.path] = stack.enter_context(zipfile.ZipFile(part.path))
                 except UNREADABLE as error:
                     raise self.bad(name, f"expected a readable npz file, found {error}") from error
+                check_archive(self._zips[part.path], part.path)
         for name, part in self._parts.items():
             if part.member and f"{part.member}.npy" not in self._zips[part.path].namelist():
                 found = ", ".join(sorted(self._zips[part.path].namelist())) or "none at all"
@@ -60,7 +67,7 @@ class Gathered(Members):
     def __contains__(self, name: str) -> bool:
         return name in self._parts
 
-    def names(self) -> list[str]:
+    def all_names(self) -> list[str]:
         return sorted(self._parts)
 
     def __getitem__(self, name: str) -> NDArray[Any]:
@@ -69,11 +76,11 @@ class Gathered(Members):
             if values is not None:
                 return values
             with self._open(name) as file:
-                return np.asarray(np.lib.format.read_array(file, allow_pickle=False))
+                return read_array(file, self._size(name))
 
     def stream(self, name: str) -> MemberStream:
         with self.reading(name):
-            return MemberStream(lambda: self._open(name))
+            return MemberStream(lambda: self._open(name), self._size(name))
 
     def _open(self, name: str) -> IO[bytes]:
         part = self._parts[name]
@@ -85,6 +92,17 @@ class Gathered(Members):
         if part.member:
             return self._zips[part.path].open(f"{part.member}.npy")
         return self._stack.enter_context(part.path.open("rb"))
+
+    def _size(self, name: str) -> int:
+        """Bytes of the array with its header, as the file system or the zip states it."""
+        part = self._parts[name]
+        if part.values is not None:
+            header = io.BytesIO()
+            np.lib.format.write_array_header_1_0(header, np.lib.format.header_data_from_array_1_0(part.values))
+            return header.tell() + part.values.nbytes
+        if part.member:
+            return self._zips[part.path].getinfo(f"{part.member}.npy").file_size
+        return part.path.stat().st_size
 
     def bad(self, name: str, text: str, fix: str | None = None) -> BadInput:
         """Error about `name`, under its file and its name there."""

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from stages.ingest.edges import check_ids
+from stages.ingest.fields import PARTS
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -17,11 +17,8 @@ if TYPE_CHECKING:
 
 __all__ = ["SPLITS", "check_disjoint", "check_labels", "check_list", "read_splits"]
 
-SPLITS = ("train", "valid", "test")
+SPLITS = PARTS
 _MOST_CLASSES = 1 << 16
-_LISTS = tuple(f"{name}_idx" for name in SPLITS)
-_MASKS = tuple(f"{name}_masks" for name in SPLITS)
-_SPLIT_PREFIXES = ("train_", "valid_", "val_", "validation_", "test_")
 
 
 def check_labels(bad: Bad, name: str, y: NDArray[Any], num_nodes: int) -> NDArray[np.int32]:
@@ -60,49 +57,40 @@ def check_labels(bad: Bad, name: str, y: NDArray[Any], num_nodes: int) -> NDArra
 
 
 def read_splits(members: Members, num_nodes: int) -> list[dict[str, NDArray[np.int32]]]:
-    """For each published split the sorted ids of train, valid and test; empty where the data set brings none."""
-    _check_names(members)
-    if _LISTS[0] in members:
-        found = [
-            {
-                split: check_list(members.bad, name, members[name], num_nodes)
-                for split, name in zip(SPLITS, _LISTS, strict=True)
-            }
-        ]
-    elif _MASKS[0] in members:
-        tables = [_table(members, name, num_nodes) for name in _MASKS]
-        if len({len(table) for table in tables}) > 1:
-            counts = ", ".join(str(len(table)) for table in tables)
-            raise members.bad(_MASKS[0], f"expected as many splits in {', '.join(_MASKS)}, found {counts}")
-        found = [
-            {split: np.flatnonzero(table[s]).astype(np.int32) for split, table in zip(SPLITS, tables, strict=True)}
-            for s in range(len(tables[0]))
-        ]
-    else:
+    """For each published split the sorted ids of train, valid and test; empty where the data set brings none.
+
+    Lists of ids are one split. Masks are (N,), or of several splits (S, N) or, as PyG has them, (N, S); one (N,)
+    beside several serves them all.
+    """
+    names = members.fields.splits
+    if not names:
         return []
-    names = _LISTS if _LISTS[0] in members else _MASKS
+    parts = {part: members[names[part]] for part in SPLITS}
+    masks = {part: _is_mask(members.fields.kinds[part], values) for part, values in parts.items()}
+    if len(set(masks.values())) > 1:
+        text = ", ".join(f"{names[part]} of {values.dtype}" for part, values in parts.items())
+        raise members.bad(names["test"], f"expected lists of ids or masks in all three parts, found {text}")
+    if not masks["train"]:
+        found = [{part: check_list(members.bad, names[part], parts[part], num_nodes) for part in SPLITS}]
+    else:
+        tables = {part: _table(members, names[part], parts[part], num_nodes) for part in SPLITS}
+        most = max(map(len, tables.values()))
+        shared = {part: np.repeat(table, most, axis=0) for part, table in tables.items() if parts[part].ndim == 1}
+        tables |= shared
+        if len({len(table) for table in tables.values()}) > 1:
+            counts = ", ".join(str(len(tables[part])) for part in SPLITS)
+            listed = ", ".join(names[part] for part in SPLITS)
+            raise members.bad(names["train"], f"expected as many splits in {listed}, found {counts}")
+        found = [
+            {part: np.flatnonzero(table[s]).astype(np.int32) for part, table in tables.items()} for s in range(most)
+        ]
     for number, split in enumerate(found):
-        check_disjoint(
-            members.bad, dict(zip(SPLITS, names, strict=True)), f" in split {number}" * (len(found) > 1), split
-        )
+        check_disjoint(members.bad, dict(names), f" in split {number}" * (len(found) > 1), split)
     return found
 
 
-def _check_names(members: Members) -> None:
-    """Refuse half a split, two kinds at once, and what looks like a split under a name that would be ignored."""
-    known = (*_LISTS, *_MASKS)
-    for name in members.names():
-        if name.startswith(_SPLIT_PREFIXES) and name not in known:
-            nearest = (difflib.get_close_matches(name, known, n=1, cutoff=0.0) or [known[0]])[0]
-            raise members.bad(name, f"expected one of {', '.join(known)}, found an unknown name; nearest is {nearest}")
-    present = [name for name in known if name in members]
-    for kind in (_LISTS, _MASKS):
-        missing = [name for name in kind if name not in present]
-        if 0 < len(missing) < len(kind):
-            beside = next(name for name in kind if name in present)
-            raise members.bad(missing[0], f"expected this member beside {beside}, found none")
-    if len(present) > len(SPLITS):
-        raise members.bad(_MASKS[0], f"expected either {_LISTS[0]} or {_MASKS[0]}, found both")
+def _is_mask(kind: str, values: NDArray[Any]) -> bool:
+    return kind == "mask" or (kind == "" and values.dtype.kind == "b")
 
 
 def check_list(bad: Bad, name: str, values: NDArray[Any], num_nodes: int) -> NDArray[np.int32]:
@@ -118,12 +106,16 @@ def check_list(bad: Bad, name: str, values: NDArray[Any], num_nodes: int) -> NDA
     return ids
 
 
-def _table(members: Members, name: str, num_nodes: int) -> NDArray[Any]:
-    table = np.atleast_2d(members[name])
-    if table.ndim != 2 or table.shape[1] != num_nodes or table.shape[0] == 0 or table.dtype.kind not in "biu":
-        raise members.bad(
-            name, f"expected booleans of shape (S, {num_nodes}), found shape {table.shape} of {table.dtype}"
-        )
+def _table(members: Members, name: str, values: NDArray[Any], num_nodes: int) -> NDArray[Any]:
+    """Masks as (S, N). Where N = S, `train_masks` and the like have a row a split, other names a column."""
+    table = np.atleast_2d(values)
+    by_row = table.ndim == 2 and table.shape[1] == num_nodes
+    by_column = table.ndim == 2 and values.ndim == 2 and table.shape[0] == num_nodes
+    if by_column and not (by_row and name in (f"{part}_masks" for part in SPLITS)):
+        table, by_row = table.T, True
+    if not by_row or 0 in table.shape or table.dtype.kind not in "biu":
+        expected = f"({num_nodes},), (S, {num_nodes}) or ({num_nodes}, S)"
+        raise members.bad(name, f"expected booleans of shape {expected}, found shape {values.shape} of {values.dtype}")
     if table.dtype.kind != "b" and not np.isin(table, (0, 1)).all():
         raise members.bad(name, f"expected booleans, 0 or 1, found {table[~np.isin(table, (0, 1))][0]}")
     return table

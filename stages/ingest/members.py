@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import shlex
 import zipfile
 import zlib
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from stages.errors import BadInput
-from stages.ingest.member import MemberStream
+from stages.ingest.fields import Fields, take
+from stages.ingest.member import MemberStream, checked_header, read_array, read_header
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -18,24 +18,42 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-__all__ = ["UNREADABLE", "Members", "open_npz"]
+__all__ = ["UNREADABLE", "Members", "check_archive", "open_npz"]
 
-UNREADABLE = (zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError, NotImplementedError)
+UNREADABLE = (zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError, RuntimeError)
+"""What zipfile, zlib and numpy raise of a file that is not sound; RuntimeError of one that is encrypted."""
+
 _FIX = "write it again with numpy.savez"
+_NPY = b"\x93NUMPY"
+_MOST_DEFLATED = 1040
+"""A byte of deflate gives at most 1,032."""
 
 
 class Members:
-    """Arrays of an npz file, read when asked for."""
+    """Arrays of an npz file, read when asked for.
 
-    def __init__(self, path: Path, file: Any) -> None:
-        self.path, self._file = path, file
+    Attributes
+    ----------
+    fields : what the names of the members stand for; `bad` and the readers take names of the npz format.
+    """
+
+    fields = Fields({})
+
+    def __init__(self, path: Path, archive: zipfile.ZipFile | None) -> None:
+        self.path = path
+        if archive is not None:
+            self._archive = archive
+            check_archive(archive, path)
+            self.fields = take(
+                self.all_names(), self.bad, self._is_text, f"zip -d {shlex.quote(path.name)} {{name}}.npy"
+            )
 
     def __contains__(self, name: str) -> bool:
-        return name in self._file.files
+        return name in self.fields.given or name in self.fields.splits.values()
 
-    def names(self) -> list[str]:
+    def all_names(self) -> list[str]:
         """Names of all members, sorted."""
-        return sorted(self._file.files)
+        return sorted(entry.filename.removesuffix(".npy") for entry in self._archive.infolist())
 
     def __getitem__(self, name: str) -> NDArray[Any]:
         """Read the member.
@@ -46,7 +64,9 @@ class Members:
             It is missing, pickled or damaged.
         """
         with self.reading(name):
-            return np.asarray(self._file[name])
+            entry = self._entry(name)
+            with self._archive.open(entry) as file:
+                return read_array(file, entry.file_size)
 
     def stream(self, name: str) -> MemberStream:
         """Open the member to be read in pieces, each of them under `reading(name)`; its own handle on the file.
@@ -57,48 +77,98 @@ class Members:
             It is missing, pickled or damaged.
         """
         with self.reading(name):
-            return MemberStream(lambda: self._file.zip.open(f"{name}.npy"))
+            entry = self._entry(name)
+            return MemberStream(lambda: self._archive.open(entry), entry.file_size)
+
+    def _entry(self, name: str) -> zipfile.ZipInfo:
+        return self._archive.getinfo(f"{self.fields.given.get(name, name)}.npy")
+
+    def _is_text(self, name: str) -> bool:
+        with self._archive.open(f"{name}.npy") as file:
+            return read_header(file)[2].kind in "US"
 
     @contextmanager
     def reading(self, name: str) -> Iterator[None]:
         """Turn what goes wrong while member `name` is read into a `BadInput` that names it."""
         if name not in self:
-            raise self.bad(name, f"expected this member, found {', '.join(self.names()) or 'none at all'}")
+            raise self.bad(name, f"expected this member, found {', '.join(self.all_names()) or 'none at all'}")
         try:
             yield
         except BadInput:
             raise
         except UNREADABLE as error:
-            if "allow_pickle" in str(error):
-                raise self.bad(name, "expected plain numbers, found pickled objects", fix=_FIX) from error
-            raise self.bad(name, f"expected a readable array, found a damaged one ({error})", fix=_FIX) from error
+            raise self.bad(name, damage(error), fix=_FIX) from error
 
     def bad(self, name: str, text: str, fix: str | None = None) -> BadInput:
         """Error about member `name`; without a mend of its own, to correct it in the file."""
+        name = self.fields.given.get(name, name)
         return BadInput(
             f"{self.path}: {name}: {text}",
             fix=fix or f"correct {name} in {self.path.name} and run the same command again",
         )
 
 
-@contextmanager
-def open_npz(path: Path) -> Iterator[Members]:
-    """Open an npz file; pickled objects are never loaded.
+def damage(error: Exception) -> str:
+    """What is said of an array that cannot be read."""
+    if "allow_pickle" in str(error):
+        return "expected plain numbers, found pickled objects"
+    return f"expected a readable array, found a damaged one ({error})"
+
+
+def check_archive(archive: zipfile.ZipFile, path: Path) -> None:
+    """Refuse an npz file with a member that is no array of the size that it declares, before any is read.
 
     Raises
     ------
     BadInput
-        The file is missing, truncated, or no npz.
+        Naming the member.
+    """
+    entries = sorted(archive.infolist(), key=lambda entry: entry.filename)
+    stored, size = sum(entry.compress_size for entry in entries), path.stat().st_size
+    if stored > size:
+        text = f"expected members beside each other, found {stored:,} bytes of them in {size:,}"
+        raise BadInput(f"{path}: {text}", fix=_FIX)
+    for at, entry in enumerate(entries):
+        name = entry.filename.removesuffix(".npy")
+        if name == entry.filename:
+            drop = f"zip -d {shlex.quote(path.name)} {shlex.quote(name)}"
+            raise BadInput(f"{path}: {name}: expected arrays alone, found another file", fix=drop)
+        if at and entries[at - 1].filename == entry.filename:
+            raise BadInput(f"{path}: {name}: expected this member once, found it twice", fix=_FIX)
+        try:
+            _check_entry(archive, entry)
+        except UNREADABLE as error:
+            raise BadInput(f"{path}: {name}: {damage(error)}", fix=_FIX) from error
+
+
+def _check_entry(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> None:
+    deflated = entry.compress_type == zipfile.ZIP_DEFLATED
+    if not deflated and entry.compress_type != zipfile.ZIP_STORED:
+        raise ValueError("compressed otherwise than numpy does")
+    if entry.file_size > (_MOST_DEFLATED * (entry.compress_size + 1) if deflated else entry.compress_size):
+        raise ValueError(f"{entry.compress_size:,} bytes that declare to hold {entry.file_size:,}")
+    with archive.open(entry) as file:
+        checked_header(file, entry.file_size)
+
+
+@contextmanager
+def open_npz(path: Path) -> Iterator[Members]:
+    """Open an npz file; pickled objects are never loaded, declared sizes never believed.
+
+    Raises
+    ------
+    BadInput
+        The file is missing, truncated, or no npz, or a member has a name that is not understood.
     """
     with ExitStack() as stack:
         # Only opening is guarded: an error of the caller's own disk must not be blamed on this file.
         try:
-            # numpy leaves a file it opened itself open when that turns out to be no zip.
-            file: Any = np.load(stack.enter_context(path.open("rb")), allow_pickle=False)
+            file = stack.enter_context(path.open("rb"))
+            if file.read(len(_NPY)) == _NPY:
+                raise BadInput(f"{path}: expected an npz file, found a single array", fix=_FIX)
+            archive = stack.enter_context(zipfile.ZipFile(file))
+        except BadInput:
+            raise
         except UNREADABLE as error:
-            what = "pickled objects or another format" if "allow_pickle" in str(error) else str(error) or "no content"
-            raise BadInput(f"{path}: expected a readable npz file, found {what}", fix=_FIX) from error
-        if not hasattr(file, "files"):
-            raise BadInput(f"{path}: expected an npz file, found a single array", fix=_FIX)
-        stack.enter_context(file)
-        yield Members(path, file)
+            raise BadInput(f"{path}: expected a readable npz file, found {error}", fix=_FIX) from error
+        yield Members(path, archive)

@@ -1,7 +1,8 @@
 """An npz file as a `DataSet`: edges and feature rows are read in blocks, whether its members are compressed or not.
 
 Members `edge_index` (2, E), `edge_weight`, `num_nodes`, `x` or `x_data`, `x_indices`, `x_indptr`, `x_shape`, `y`, and
-`train_idx`, `valid_idx`, `test_idx` or `train_masks`, `valid_masks`, `test_masks`.
+`train_idx`, `valid_idx`, `test_idx` or `train_masks`, `valid_masks`, `test_masks`; other usual names as
+`stages.ingest.fields` says.
 """
 
 from __future__ import annotations
@@ -54,7 +55,9 @@ class NpzDataSet:
     def _count_edges(self) -> int:
         edges = self._members.stream("edge_index")
         if len(edges.shape) != 2 or edges.shape[0] != 2:
-            raise self.bad("edge_index", f"expected shape (2, E), found {edges.shape}")
+            turned = len(edges.shape) == 2 and edges.shape[1] == 2
+            fix = "store edge_index.T: row 0 the sources, row 1 the destinations" if turned else None
+            raise self.bad("edge_index", f"expected shape (2, E), found {edges.shape}", fix)
         if edges.shape[1] == 0:
             raise self.bad("edge_index", "expected at least one edge, found no edges at all")
         if edges.dtype.kind not in "iu":
@@ -66,7 +69,7 @@ class NpzDataSet:
 
     def _check_weight(self) -> None:
         weight = self._members.stream("edge_weight")
-        if weight.shape != (self.num_edges,) or weight.dtype.kind not in "fiu":
+        if weight.shape not in ((self.num_edges,), (self.num_edges, 1)) or weight.dtype.kind not in "fiu":
             raise self.bad(
                 "edge_weight",
                 f"expected {self.num_edges} numbers, one an edge, found shape {weight.shape} of {weight.dtype}",

@@ -132,7 +132,10 @@ def _stated(source: Source, known: Published) -> tuple[int, int, int]:
     if known.binary:
         with zipfile.ZipFile(source.files["raw/data.npz"]) as archive:
             streams = {
-                name: MemberStream(lambda name=name: archive.open(f"{name}.npy"))  # type: ignore[misc]
+                name: MemberStream(
+                    lambda name=name: archive.open(f"{name}.npy"),  # type: ignore[misc]
+                    archive.getinfo(f"{name}.npy").file_size,
+                )
                 for name in ("num_nodes_list", "edge_index", "node_feat")
                 if f"{name}.npy" in archive.namelist()
             }

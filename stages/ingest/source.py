@@ -7,7 +7,7 @@ is the content of `files` and, beside that, `kind` and `name`; never a path.
 from __future__ import annotations
 
 import difflib
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -50,6 +50,8 @@ class Source:
     root : folder of the files, "" where there are none.
     files : relative name -> absolute path of every file that is used, in the order of names.
     absent : the error to raise where the data is needed, None where it is there. Counts may be known without it.
+    reading : what is read of it now and was passed over by earlier versions, which keys must tell; "" for nothing.
+    left_out : names in it that are left out on purpose, to be said.
     """
 
     text: str
@@ -58,6 +60,8 @@ class Source:
     root: str = ""
     files: Mapping[str, str] = field(default_factory=dict)
     absent: BadInput | None = None
+    reading: str = ""
+    left_out: tuple[str, ...] = ()
 
     @property
     def single(self) -> bool:
@@ -103,7 +107,11 @@ def describe(source: str) -> Source:
 def _npz(source: str, path: Path) -> Source:
     if not path.is_file():
         raise BadInput(f"dataset.source {source}: expected a file at {path.absolute()}, found none", fix=_FIX)
-    return single_file(source, path)
+    from stages.ingest.members import open_npz
+
+    with open_npz(path) as members:
+        fields = members.fields
+    return replace(single_file(source, path), reading=fields.reading, left_out=fields.left_out)
 
 
 def parse_options(source: str, text: str, defaults: Mapping[str, Any]) -> dict[str, Any]:

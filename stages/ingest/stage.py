@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from stages.errors import BadInput
-from stages.stage import Cost, Shard, Stage
+from stages.stage import Cost, Shard, Stage, added
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -26,10 +26,18 @@ _OVERSAMPLE = 16
 
 @dataclass(frozen=True)
 class Params:
-    """`undirected`: edges count both ways; `reduce`: dimensions of the truncated SVD of the features, 0 for none."""
+    """What a graph is read with.
+
+    Attributes
+    ----------
+    undirected : edges count both ways.
+    reduce : dimensions of the truncated SVD of the features, 0 for none.
+    reading : what is read of the source that earlier versions passed over or read otherwise; see `Source.reading`.
+    """
 
     undirected: bool
     reduce: int
+    reading: str = added("")
 
 
 def resolve(values: Mapping[str, Any], facts: Mapping[str, Facts]) -> Params:
@@ -39,7 +47,7 @@ def resolve(values: Mapping[str, Any], facts: Mapping[str, Facts]) -> Params:
         raise BadInput(f"features.reduce: expected 0 (off) or a number of dimensions, found {reduce}")
     if reduce and source.get("num_features"):
         _check_reduce(reduce, int(source["num_nodes"]), int(source["num_features"]))
-    return Params(bool(values["graph.undirected"]), int(reduce))
+    return Params(bool(values["graph.undirected"]), int(reduce), str(source.get("reading", "")))
 
 
 def _check_reduce(reduce: int, nodes: int, columns: int) -> None:
@@ -63,6 +71,8 @@ def run(params: Params, inputs: Inputs, shard: Shard, writer: Writer) -> dict[st
     from stages.ingest.graph import write_graph
     from stages.ingest.open import open_dataset
 
+    if left_out := inputs["source"].facts.get("left_out"):
+        writer.note("left_out", left_out)
     with open_dataset(inputs["source"]) as data:
         # Small and most often wrong, so first.
         labels = _labels(data, writer)

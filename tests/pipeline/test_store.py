@@ -5,6 +5,7 @@ import json
 import logging
 import os
 import threading
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -273,18 +274,38 @@ def test_stat_cache_skips_unchanged_files(tmp_path, monkeypatch):
     calls = []
     real = digests.file_digest
     monkeypatch.setattr(digests, "file_digest", lambda path: calls.append(path) or real(path))
+    assert cache.digest(source) == cache.digest(source) == real(source)
+    assert len(calls) == 2  # a file this young may change again within the same time stamp, whatever its mtime says
+    monkeypatch.setattr(digests, "SETTLED_NS", -(10**9))
     assert cache.digest(source) == cache.digest(source) == StatCache(cache.path).digest(source) == real(source)
-    assert len(calls) == 1
+    assert len(calls) == 2
     aged(source, b"three")
     assert cache.digest(source) == real(source)
-    assert len(calls) == 2
-    source.write_bytes(b"fresh")
-    assert cache.digest(source) == cache.digest(source) == real(source)
-    assert len(calls) == 4  # a file this young may change again within the same time stamp
+    assert len(calls) == 3
+
+
+def test_stat_cache_sees_a_file_rewritten_in_place_with_its_size_and_time(tmp_path, monkeypatch):
+    monkeypatch.setattr(digests, "SETTLED_NS", -(10**9))
+    source, cache = tmp_path / "source", StatCache(tmp_path / "stat-cache.json")
+    aged(source, b"one")
+    inode, first = source.stat().st_ino, cache.digest(source)
+    time.sleep(0.02)  # a tick of the file system's clock
+    aged(source, b"two")
+    assert source.stat().st_ino == inode
+    assert StatCache(cache.path).digest(source) == file_digest(source) != first
+
+
+def test_stat_cache_of_an_older_version_is_not_read(tmp_path, caplog):
+    source, cache = tmp_path / "source", StatCache(tmp_path / "stat-cache.json")
+    aged(source, b"one")
+    cache.path.write_text('{"format": 1, "files": {}, "check": ""}')
+    with caplog.at_level(logging.WARNING, "stockpot"):
+        assert cache.digest(source) == file_digest(source)
+    assert caplog.text == ""
 
 
 @pytest.mark.parametrize(
-    "text", ["", "{", "[]", '{"format": 1, "files": {}}', '{"format": 2, "files": {}, "check": ""}', "[" * 100_000]
+    "text", ["", "{", "[]", '{"format": 2, "files": {}}', '{"format": 2, "files": {}, "check": ""}', "[" * 100_000]
 )
 def test_stat_cache_damaged(tmp_path, caplog, text):
     source, cache = tmp_path / "source", StatCache(tmp_path / "stat-cache.json")

@@ -178,10 +178,34 @@ CASES = {
     "split shape": ({**LISTS, "train_idx": np.array([[0, 1]])}, "train_idx: expected a list of node ids"),
     "split incomplete": ({**LISTS, "valid_idx": None}, "valid_idx: expected this member beside train_idx"),
     "split half": ({"test_idx": np.array([3])}, "train_idx: expected this member beside test_idx"),
-    "split name": ({"train_mask": np.ones(6, bool)}, "found an unknown name; nearest is train_masks"),
-    "split val": ({**LISTS, "valid_idx": None, "val_idx": np.array([2])}, "val_idx: expected one of"),
-    "split both kinds": ({**LISTS, **MASKS}, "expected either train_idx or train_masks, found both"),
-    "mask shape": ({**MASKS, "test_masks": np.ones((6, 1), bool)}, "test_masks: expected booleans of shape (S, 6)"),
+    "split name": ({"train_mask": np.ones(6, bool)}, "val_mask: expected this member beside train_mask, found none"),
+    "split name of old": ({"idx_test": np.ones(6, bool)}, "idx_train: expected this member beside idx_test, found non"),
+    "split twice said": (
+        {**LISTS, "val_idx": np.array([2])},
+        "val_idx: expected each part of a split once, found also",
+    ),
+    "split both kinds": ({**LISTS, **MASKS}, "test_idx: expected each part of a split once, found also test_masks"),
+    "split mixed names": (
+        {"train_idx": np.array([0]), "valid_mask": np.eye(6, dtype=bool)[1], "test_idx": np.array([2])},
+        "valid_mask: expected either lists of ids or masks in all three parts, found train_idx and valid_mask",
+    ),
+    "split mixed values": (
+        {"train": np.array([0]), "val": np.eye(6, dtype=bool)[1], "test": np.array([2])},
+        "expected lists of ids or masks in all three parts, found train of int64, val of bool, test of int64",
+    ),
+    "mask shape": (
+        {**MASKS, "test_masks": np.ones((5, 1), bool)},
+        "test_masks: expected booleans of shape (6,), (S, 6) or (6, S), found shape (5, 1) of bool",
+    ),
+    "features twice": ({"node_feat": np.ones((6, 1))}, "node_feat: expected x once, found also x"),
+    "edge features": (
+        {"edge_attr": np.ones((4, 2))},
+        "available in this version; fix: where it is one weight an edge, name it edge_weight; else zip -d bad.npz",
+    ),
+    "unknown name": (
+        {"edge_weihgt": np.ones(4)},
+        "edge_weihgt: expected a known name, found an unknown one; nearest is edge_weight",
+    ),
     "mask counts": ({**MASKS, "test_masks": np.eye(6, dtype=bool)[4:]}, "expected as many splits"),
     "mask values": (
         {**MASKS, "test_masks": np.array([[0, 0, 2, 0, 0, 0]])},
