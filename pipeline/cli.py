@@ -260,8 +260,8 @@ def _run(args: argparse.Namespace) -> int:
 
     rank, _ = ranks.place()
     if rank > 0:
-        return ranks.served(rank)
-    with ranks.serving():
+        return ranks.served(rank, args.store)
+    with ranks.serving(args.store):
         return _built(args)
 
 

@@ -2,26 +2,36 @@
 
 `torchrun --nproc-per-node 2 -m pipeline.cli run RECIPE` is `stockpot run RECIPE --ranks 2` with the processes of the
 launcher, which may stand on several machines that see the same store. Imports torch only where there is a launcher.
+
+The launcher's store can be reached over its network, so what rank 0 says there is signed with a secret: one that the
+user gave all ranks in `STOCKPOT_RANKS_SECRET`, else a new one in a file of the store that only this user can read.
 """
 
 from __future__ import annotations
 
 import os
+import re
+import secrets
 import sys
 import time
-from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, Any
 
-from pipeline.errors import BadInput
+from pipeline import fs
+from pipeline.errors import BadInput, Conflict
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from stages.exchange.team import Member
 
 __all__ = ["overrides", "place", "served", "serving"]
 
 TURN_S = 0.1
+SECRET_NAME = re.compile(r"\.ranks-[0-9a-f]{32}")
+SECRET_WITHIN_S = 30.0
+"""A network file system may show a new file late."""
 
 
 def place() -> tuple[int, int]:
@@ -50,20 +60,29 @@ def overrides(ranks: int | None) -> list[str]:
     return [] if ranks is None else [f"train.ranks={ranks}"]
 
 
-def served(rank: int) -> int:
+def served(rank: int, store_root: Path) -> int:
     """Start this rank of every training that rank 0 begins, until it is done with its run.
 
     Returns
     -------
     0; the launcher ends this process where rank 0 fails.
+
+    Raises
+    ------
+    Conflict
+        A job is not from rank 0 of this run.
     """
-    from stages.exchange.team import jobs_key, launched, launcher_store
+    from stages.exchange.meeting import jobs_key, launcher_store
+    from stages.exchange.messages import received
+    from stages.exchange.team import Job, launched
 
     store, members, seen = launcher_store(), [], 0
     while not store.check([_done_key()]):
-        while store.check([f"{jobs_key()}/{seen + 1}"]):
+        while store.check([number := f"{jobs_key()}/{seen + 1}"]):
             seen += 1
-            members.append(launched(rank, store.get(f"{jobs_key()}/{seen}")))
+            secret = _given_secret() or _secret_of(store, store_root)
+            document = received(bytes.fromhex(secret), number, store.get(number))
+            members.append(launched(rank, Job(**document | {"secret": secret})))
         _reap(members)
         time.sleep(TURN_S)
     for member in members:
@@ -80,19 +99,89 @@ def _reap(members: list[Member]) -> None:
 
 
 @contextmanager
-def serving() -> Iterator[None]:
+def serving(store_root: Path) -> Iterator[None]:
     """Tell the ranks of a launcher, where there is one, when this run, rank 0's, is over."""
+    if place()[1] <= 1:
+        yield
+        return
+    from stages.exchange.meeting import launcher_store
+
+    with _shared_secret(store_root):
+        try:
+            yield
+        finally:
+            launcher_store().set(_done_key(), b"1")
+
+
+@contextmanager
+def _shared_secret(store_root: Path) -> Iterator[None]:
+    """Have a secret in the environment of this process, and in a file of the store for the other ranks of the user."""
+    from stages.exchange.meeting import SECRET, launcher_store
+
+    if _given_secret() is not None:
+        yield
+        return
+    path = store_root / "work" / f".ranks-{fs.unique()}"
+    os.environ[SECRET] = secrets.token_hex(32)
+    with fs.disk_errors(store_root):
+        fs.make_folders(path.parent)
+        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        try:
+            os.write(fd, os.environ[SECRET].encode())
+            os.fsync(fd)
+        finally:
+            os.close(fd)
     try:
+        launcher_store().set(_secret_key(), path.name)
         yield
     finally:
-        if place()[1] > 1:
-            from stages.exchange.team import launcher_store
+        del os.environ[SECRET]
+        with suppress(OSError):
+            path.unlink()
 
-            launcher_store().set(_done_key(), b"1")
+
+def _given_secret() -> str | None:
+    """The secret that the user gave all ranks, hex."""
+    from stages.exchange.meeting import SECRET
+
+    given = os.environ.get(SECRET)
+    if given is not None and not re.fullmatch(r"([0-9a-f]{2}){16,}", given):
+        raise BadInput(f"{SECRET}: expected at least 32 hex digits", fix=f"export {SECRET}=$(openssl rand -hex 32)")
+    return given
+
+
+def _secret_of(store: Any, store_root: Path) -> str:
+    """The secret that rank 0 left in the store; the network says only what its file is called.
+
+    Raises
+    ------
+    Conflict
+        There is none that this user can read.
+    """
+    name = store.get(_secret_key()).decode(errors="replace")
+    path = store_root / "work" / name
+    until = time.monotonic() + SECRET_WITHIN_S
+    while SECRET_NAME.fullmatch(name):
+        with suppress(OSError):
+            return fs.read(path).decode("ascii")
+        if time.monotonic() > until:
+            break
+        time.sleep(TURN_S)
+    raise Conflict(
+        f"ranks: {store_root / 'work'}: no secret of this run that this user can read",
+        fix="give all ranks the same --store and user, or the same STOCKPOT_RANKS_SECRET",
+    )
+
+
+def _secret_key() -> str:
+    """Key of a launcher's store with the name of the file that holds the secret of this attempt."""
+    from stages.exchange.meeting import jobs_key
+
+    return f"{jobs_key()}/secret"
 
 
 def _done_key() -> str:
     """Key of a launcher's store that says the run of this attempt is over."""
-    from stages.exchange.team import jobs_key
+    from stages.exchange.meeting import jobs_key
 
     return f"{jobs_key()}/done"

@@ -155,6 +155,24 @@ class ArtifactReader(PayloadReader):
         self.manifest = manifest
         self.stage: str = manifest["stage"]
 
+    @classmethod
+    def at(cls, root: Path) -> ArtifactReader:
+        """The committed artifact in a folder of a store, as another process opened it.
+
+        Raises
+        ------
+        FileNotFoundError
+            There is none.
+        StockpotError
+            As `Store.open`.
+        """
+        from pipeline.store import Store
+
+        store, stage, key = Store(root.parents[2]), root.parent.name, root.name
+        if not store.await_committed(stage, key):
+            raise FileNotFoundError(root)
+        return store.open(stage, key)
+
     def corrupt(self, message: str) -> CorruptArtifact:
         return CorruptArtifact(
             f"{message} (artifact {self.stage}/{self.key})",

@@ -265,8 +265,10 @@ class Store:
         done = {key for _, key in self.artifacts()}
         removed = []
         for folder in self._work_folders():
-            if folder.name.startswith(".removed-") or _old_probe(folder):
+            if folder.name.startswith(".removed-") or _old_file(folder):
                 fs.remove_tree(folder)
+                with suppress(OSError):  # a plain file is no tree
+                    folder.unlink()
             elif folder.name in done:
                 remove_work(Work(folder))
                 removed.append(folder.name)
@@ -300,8 +302,8 @@ def _progress(found: dict[str, Any]) -> dict[str, Any]:
     return found
 
 
-def _old_probe(path: Path) -> bool:
+def _old_file(path: Path) -> bool:
     """Left by a driver that was killed; a run lasts no week."""
     with suppress(OSError):
-        return path.name.startswith(".probe-") and time.time() - path.stat().st_mtime > PROBE_OLD_S
+        return path.name.startswith((".probe-", ".ranks-")) and time.time() - path.stat().st_mtime > PROBE_OLD_S
     return False

@@ -1,7 +1,7 @@
 """Every altered, missing or unexpected byte of a committed artifact is found and named.
 
-API: `verify_artifact(store, stage, key)`, `verify_store(store)` and `verify_run(store, folder)`, each a list of `Finding`
-(empty: sound).
+API: `verify_artifact(store, stage, key)`, `verify_store(store)` and `verify_run(store, folder)`, each a list of
+`Finding` (empty: sound).
 """
 
 from __future__ import annotations

@@ -4,37 +4,36 @@ from __future__ import annotations
 
 import json
 import os
-import pickle
 import sys
 import threading
 import traceback
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from pathlib import Path
+from pathlib import Path
+from typing import Any
 
 
 def main() -> None:
     """Read the job, join the others, work; end at once when standard input does."""
     rank, source = int(sys.argv[1]), sys.stdin.buffer
     size = int.from_bytes(source.read(8), "little")
-    job = pickle.loads(source.read(size))  # noqa: S301 - from the process that started this one
+    told = json.loads(source.read(size))
     threading.Thread(target=_with_parent, args=(source,), daemon=True).start()
-    from torch.distributed import TCPStore  # type: ignore[attr-defined]
-
     from stages.errors import StockpotError
-    from stages.exchange.team import TIMEOUT, here, joined, raised
+    from stages.exchange.meeting import met
+    from stages.exchange.messages import decoded, named
+    from stages.exchange.team import Job, here, joined, raised
 
-    store = TCPStore(job["host"], job["port"], job["size"], is_master=False, timeout=TIMEOUT)
+    job = Job(**told)
+    store = met(job.place, job.size)
     try:
-        inputs = {role: reopened(reader) for role, reader in job["inputs"].items()}
+        inputs = {role: reopened(named(kind), Path(root)) for role, (kind, root) in job.inputs.items()}
         here(store, rank)
-        with joined(rank, job["size"], store, inputs, job["device"]) as team:
-            job["work"](team, inputs=inputs, **job["arguments"])
+        with joined(rank, job.size, store, inputs, job.device) as team:
+            arguments = {name: decoded(value) for name, value in job.arguments.items()}
+            named(job.work)(team, inputs=inputs, **arguments)
     except BaseException as error:  # noqa: BLE001 - said to who started it; the others must not wait for a clean end
         if isinstance(error, StockpotError):
-            raised(store, rank, error)
+            raised(store, rank, error, job)
         traceback.print_exc()
         sys.stderr.flush()
         os._exit(1)
@@ -49,12 +48,12 @@ class Absent:
     digest: str = "none"
 
 
-def reopened(reader: Any) -> Any:
-    """The artifact that stands under the same path where this rank runs."""
+def reopened(kind: Any, root: Path) -> Any:
+    """The artifact that stands under the same path where this rank runs, checked as any that is opened."""
     try:
-        return type(reader)(reader.root, json.loads((reader.root / "manifest.json").read_bytes()))
+        return kind.at(root)
     except FileNotFoundError:
-        return Absent(reader.root)
+        return Absent(root)
 
 
 def _with_parent(source: object) -> None:

@@ -6,8 +6,9 @@ torchrun has started one for every rank, processes that those start. A rank that
 
 from __future__ import annotations
 
+import json
 import os
-import pickle
+import secrets
 import signal
 import subprocess
 import sys
@@ -15,16 +16,25 @@ import tempfile
 import time
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from datetime import timedelta
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 import torch
 from torch import distributed
-from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
 from stages.errors import Conflict, StockpotError
 from stages.exchange import forward as rows
+from stages.exchange.meeting import (
+    SECRET,
+    TIMEOUT,
+    jobs_key,
+    launcher_place,
+    launcher_store,
+    listening,
+    met,
+    on_loopback,
+)
+from stages.exchange.messages import encoded, error_of, message, name_of, received, told
 from stages.exchange.step import CoopStep
 from stages.train.evaluate import Score
 
@@ -37,20 +47,8 @@ if TYPE_CHECKING:
     from stages.step import Step
     from stages.train.model import Network
 
-__all__ = [
-    "Member",
-    "Team",
-    "here",
-    "jobs_key",
-    "joined",
-    "launched",
-    "launcher_store",
-    "led",
-    "place_on_machine",
-    "raised",
-]
+__all__ = ["Job", "Member", "Team", "here", "joined", "launched", "led", "place_on_machine", "raised"]
 
-TIMEOUT = timedelta(minutes=10)  # longest that a rank waits for another: kernels are compiled, records first read
 LEAVE_S = 20.0  # for the others to end once rank 0 has
 _ROOT = Path(__file__).resolve().parents[2]
 
@@ -105,10 +103,16 @@ class Team:
         distributed.all_reduce(values, group=self.group)
 
     def gathered(self, value: Any) -> list[Any]:
-        """What every rank gives, in the order of ranks; small things."""
-        found: list[Any] = [None] * self.size
-        distributed.all_gather_object(found, value, group=self.group)
-        return found
+        """What every rank gives, in the order of ranks; small things that JSON has, tuples arrive as lists."""
+        mine = torch.frombuffer(bytearray(json.dumps(value).encode()), dtype=torch.uint8)
+        sizes = [torch.empty(1, dtype=torch.int64) for _ in range(self.size)]
+        distributed.all_gather(sizes, torch.tensor([mine.numel()]), group=self.group)
+        counts = [int(size) for size in sizes]
+        padded = torch.zeros(max(counts), dtype=torch.uint8)
+        padded[: mine.numel()] = mine
+        found = [torch.empty_like(padded) for _ in range(self.size)]
+        distributed.all_gather(found, padded, group=self.group)
+        return [json.loads(one[:count].numpy().tobytes()) for one, count in zip(found, counts, strict=True)]
 
     def agree(self, identity: Mapping[str, str]) -> None:
         """Refuse ranks that opened different artifacts.
@@ -157,8 +161,37 @@ class Member:
         self.said.close()
 
 
-def launched(rank: int, job: bytes) -> Member:
-    """Start one rank of a job; it ends when this process does."""
+@dataclass(frozen=True)
+class Job:
+    """One training as its ranks are told of it.
+
+    Attributes
+    ----------
+    place : where they meet, see `meeting.met`.
+    secret : hex; makes their messages theirs.
+    work : name of the function that each calls.
+    inputs : role -> (name of the reader's class, folder of the artifact).
+    arguments : of the function, as `messages.encoded` makes them.
+    """
+
+    place: dict[str, Any]
+    secret: str
+    size: int
+    work: str
+    inputs: dict[str, list[str]]
+    device: str
+    arguments: dict[str, Any]
+
+    @property
+    def key(self) -> bytes:
+        return bytes.fromhex(self.secret)
+
+
+def launched(rank: int, job: Job) -> Member:
+    """Start one rank of a job; it ends when this process does.
+
+    The job goes through a pipe: what is in it, the secret too, is on no command line.
+    """
     paths = [str(_ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
     said = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the member
     process = subprocess.Popen(
@@ -169,15 +202,11 @@ def launched(rank: int, job: bytes) -> Member:
         env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
     )
     assert process.stdin is not None
+    data = json.dumps(vars(job)).encode()
     with suppress(BrokenPipeError):  # it ended at once: `ending` says how
-        process.stdin.write(len(job).to_bytes(8, "little") + job)
+        process.stdin.write(len(data).to_bytes(8, "little") + data)
         process.stdin.flush()  # and stays open: its end tells the rank that this process is gone
     return Member(rank, process, said)
-
-
-def launcher_place() -> bool:
-    """Whether a launcher started this process as one of several ranks."""
-    return int(os.environ.get("WORLD_SIZE", "1")) > 1 and "MASTER_ADDR" in os.environ
 
 
 def place_on_machine(rank: int) -> int:
@@ -185,30 +214,12 @@ def place_on_machine(rank: int) -> int:
     return int(os.environ.get("LOCAL_RANK", rank)) if launcher_place() else rank
 
 
-def jobs_key() -> str:
-    """Key of a launcher's store that counts the jobs of this attempt, each under it and its number.
-
-    Its store outlives a restart of the processes.
-    """
-    return f"stockpot/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}/jobs"
-
-
-def launcher_store() -> Any:
-    """The store of the launcher that started this process as one of several ranks, None where none did.
-
-    torchrun sets WORLD_SIZE, RANK, MASTER_ADDR and MASTER_PORT, and keeps a store there.
-    """
-    if not launcher_place():
-        return None
-    host, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
-    return TCPStore(host, port, is_master=False, timeout=TIMEOUT)
-
-
 @contextmanager
 def led(size: int, work: Callable[..., Any], inputs: Inputs, *, device: str, **arguments: Any) -> Iterator[Team]:
     """Start ranks 1..size - 1, each of which calls `work(team, inputs=inputs, **arguments)`, and be rank 0 of them.
 
-    What is handed over is pickled: `work` is a function of a module.
+    What is handed over is JSON: `work` is a function of a module, `arguments` are what `messages.encoded` takes, and
+    readers are opened anew by the `at` of their class.
 
     Raises
     ------
@@ -216,26 +227,29 @@ def led(size: int, work: Callable[..., Any], inputs: Inputs, *, device: str, **a
         A rank ended early: all were ended.
     """
     outside = launcher_store()
-    host = "127.0.0.1" if outside is None else os.environ["MASTER_ADDR"]
-    store = TCPStore(host, 0, size, is_master=True, wait_for_workers=False, timeout=TIMEOUT)
-    job = pickle.dumps(
-        {
-            "host": host,
-            "port": store.port,
-            "size": size,
-            "work": work,
-            "inputs": dict(inputs),
-            "device": device,
-            "arguments": arguments,
-        }
+    if outside is None:
+        store, secret = listening(size), secrets.token_hex(32)
+        place: dict[str, Any] = {"port": store.port}
+    else:
+        place, secret = {"prefix": f"{jobs_key()}/{secrets.token_hex(8)}"}, os.environ[SECRET]
+        store = met(place, size)
+    job = Job(
+        place,
+        secret,
+        size,
+        name_of(work),
+        {role: [name_of(type(reader)), str(_root(reader))] for role, reader in inputs.items()},
+        device,
+        {name: encoded(value) for name, value in arguments.items()},
     )
     members: list[Member] = []
     if outside is None:
         members = [launched(rank, job) for rank in range(1, size)]
     else:
-        outside.set(f"{jobs_key()}/{outside.add(jobs_key(), 1)}", job)
+        number = f"{jobs_key()}/{outside.add(jobs_key(), 1)}"
+        outside.set(number, message(job.key, number, vars(job) | {"secret": ""}))
     try:
-        _await(store, size, members)
+        _await(store, job, members)
         with joined(0, size, store, inputs, device) as team:
             yield team
         for member in members:
@@ -243,7 +257,7 @@ def led(size: int, work: Callable[..., Any], inputs: Inputs, *, device: str, **a
     except (RuntimeError, subprocess.TimeoutExpired) as error:
         if isinstance(error, StockpotError) or not _of_connection(error):
             raise
-        raise _lost(store, size, members, error) from error
+        raise _lost(store, job, members, error) from error
     finally:
         for member in members:
             member.close()
@@ -254,28 +268,41 @@ def here(store: Any, rank: int) -> None:
     store.set(f"here/{rank}", b"1")
 
 
-def raised(store: Any, rank: int, error: StockpotError) -> None:
+def raised(store: Any, rank: int, error: StockpotError, job: Job) -> None:
     """Leave the error that ended a rank for rank 0, whose error it becomes."""
-    store.set(f"raised/{rank}", pickle.dumps(error))
+    store.set(f"raised/{rank}", message(job.key, _raised_at(job, rank), told(error)))
 
 
-def _raised(store: Any, size: int) -> StockpotError | None:
-    for rank in range(1, size):
+def _raised_at(job: Job, rank: int) -> str:
+    """Where the message with a rank's error belongs: no other training's can stand there."""
+    return f"raised/{json.dumps(job.place, sort_keys=True)}/{rank}"
+
+
+def _raised(store: Any, job: Job) -> StockpotError | None:
+    for rank in range(1, job.size):
         if store.check([f"raised/{rank}"]):
-            found: StockpotError = pickle.loads(store.get(f"raised/{rank}"))  # noqa: S301 - of a rank of this job
-            return found
+            try:
+                return error_of(received(job.key, _raised_at(job, rank), store.get(f"raised/{rank}")))
+            except Conflict as error:
+                return error
     return None
 
 
-def _await(store: Any, size: int, members: list[Member]) -> None:
+def _root(reader: Any) -> Path:
+    """Folder of an artifact that other ranks open too."""
+    root: Path = reader.root
+    return root.absolute()
+
+
+def _await(store: Any, job: Job, members: list[Member]) -> None:
     """Wait until all ranks are about to join: who waits inside torch does not see that one of them is gone."""
     until = time.monotonic() + TIMEOUT.total_seconds()
-    for rank in range(1, size):
+    for rank in range(1, job.size):
         while not store.check([f"here/{rank}"]):
-            if any(member.process.poll() is not None for member in members) or _raised(store, size) is not None:
-                raise _lost(store, size, members, RuntimeError(f"rank {rank} did not join"))
+            if any(member.process.poll() is not None for member in members) or _raised(store, job) is not None:
+                raise _lost(store, job, members, RuntimeError(f"rank {rank} did not join"))
             if time.monotonic() > until:
-                raise _lost(store, size, members, RuntimeError(f"rank {rank} did not join within {TIMEOUT}"))
+                raise _lost(store, job, members, RuntimeError(f"rank {rank} did not join within {TIMEOUT}"))
             time.sleep(0.05)
 
 
@@ -287,12 +314,12 @@ def _of_connection(error: BaseException) -> bool:
     )
 
 
-def _lost(store: Any, size: int, members: list[Member], error: BaseException) -> StockpotError:
+def _lost(store: Any, job: Job, members: list[Member], error: BaseException) -> StockpotError:
     """The error of a training whose ranks lost each other: that of the rank which ended first, where it is known."""
     until = time.monotonic() + 5.0
     while time.monotonic() < until and not any(member.ending() for member in members):
         time.sleep(0.05)  # a connection breaks before its process is gone
-    if (own := _raised(store, size)) is not None:
+    if (own := _raised(store, job)) is not None:
         return own
     found = [f"rank {member.rank}: {member.ending()}" for member in members if member.ending()]
     what = "; ".join(found) or f"the connection broke: {str(error).splitlines()[0][:200]}"
@@ -306,6 +333,11 @@ def _lost(store: Any, size: int, members: list[Member], error: BaseException) ->
 def joined(rank: int, size: int, store: Any, inputs: Inputs, device: str) -> Iterator[Team]:
     """Join the ranks of a store, all of which must have opened the same artifacts."""
     backend = "gloo" if device == "cpu" else "cpu:gloo,cuda:nccl"
+    with on_loopback():
+        yield from _joined(backend, rank, size, store, inputs)
+
+
+def _joined(backend: str, rank: int, size: int, store: Any, inputs: Inputs) -> Iterator[Team]:
     distributed.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=TIMEOUT)
     try:
         team = Team(rank, size, local=place_on_machine(rank))

@@ -6,7 +6,7 @@ import pytest
 
 from pipeline import run_folder
 from pipeline.run_folder import dump, read_run
-from stages.errors import BadInput, Corrupt, StockpotError
+from stages.errors import BadInput, Corrupt
 
 DOCUMENT = {
     "format": 1,
