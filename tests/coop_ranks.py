@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -17,8 +18,12 @@ from pipeline.records import Records
 from stages.errors import Corrupt
 from stages.exchange.artifact import LinkReader
 from stages.exchange.team import Team
+from stages.train import checkpoint, trainer
 from stages.train.evaluate import Score
 from stages.train.model import build_model
+from stages.train.params import Params
+from stages.train.stage import fitted
+from stages.train.state import state_digest
 from stages.train.trainer import _adam
 
 MODELS = ("gcn", "sage", "gat")
@@ -153,6 +158,58 @@ def leaves(team, *, inputs, how):
     if team.rank == 1:
         raise RuntimeError("no room left")
     return team.total(Score())
+
+
+class Killed(Exception):
+    pass
+
+
+def trainings(team, *, inputs, folder, jobs):
+    """Train as each job says, by the trainer's own steps: {job: (weights, history)}, the same on every rank.
+
+    Parameters
+    ----------
+    team : None where one process trains.
+    folder : of the checkpoints, one after every step.
+    jobs : name -> {"params": of the stage, "cut": (epoch, step) at which the training is ended, then started again,
+        "warmup": whether the epochs of a warm-up are a training of their own}.
+    """
+    before = trainer._team_step, trainer.CHECKPOINT_EVERY_S, trainer.CHECKPOINT_AFTER_S
+    trainer.CHECKPOINT_EVERY_S = trainer.CHECKPOINT_AFTER_S = 0.0
+    found = {}
+    try:
+        for name, job in jobs.items():
+            done = Path(folder) / name
+            done.mkdir(parents=True, exist_ok=True)
+            options = {"params": Params(**job["params"]), "folder": done, "threads": 1, "start": None, "warmup": None}
+            if job.get("cut"):
+                trainer._team_step = ended_at(before[0], tuple(job["cut"]))
+                with suppress(Killed):
+                    fitted(team, inputs, **options)
+                trainer._team_step = before[0]
+                assert team.rank > 0 or (done / checkpoint.NEWEST).exists()
+            if job.get("warmup"):
+                fitted(team, inputs, **options | {"warmup": done / "start.safetensors"})
+                if team is not None:
+                    team.gathered(None)  # rank 0 has written it
+                options |= {"start": done / "start.safetensors", "folder": done / "after"}
+                options["folder"].mkdir(exist_ok=True)
+            result = fitted(team, inputs, **options)
+            digests = [None] if team is None else team.gathered(state_digest(result.model.state_dict()))
+            assert len(set(digests)) == 1, "ranks end with other weights"
+            found[name] = result.model.state_dict(), result.history
+    finally:
+        trainer._team_step, trainer.CHECKPOINT_EVERY_S, trainer.CHECKPOINT_AFTER_S = before
+    return found
+
+
+def ended_at(step, place):
+    def ending(team, params, model, adam, what, epoch, index, **options):
+        if (epoch, index) == place:
+            raise Killed
+        return step(team, params, model, adam, what, epoch, index, **options)
+
+    return ending
 
 
 def main(folder, rank, world):

@@ -14,13 +14,16 @@ from pipeline.task import FINISH, Task, execute, open_inputs
 from stages.stage import Shard
 
 
-def run_here(recipe, runs, *, threads=1):
-    """Build everything of a recipe into `runs/store` and write the run's folder."""
+def run_here(recipe, runs, targets=(), *, threads=1):
+    """Build everything of a recipe into `runs/store` and write the run's folder.
+
+    With `targets`, only these stages and what they need: no folder, but a reader of each by node id.
+    """
     runs = Path(runs)
     runs.mkdir(parents=True, exist_ok=True)
     store = Store(runs / "store")
     planner = Planner(load(recipe), store, StatCache(runs / "stat-cache.json"), Seen(runs / "seen.json"))
-    while ready := [p for p in planner.plan() if p.state == BUILD]:
+    while ready := [p for p in planner.plan(targets) if p.state == BUILD]:
         for p in ready:
             stage = STAGES[p.node.stage]
             shards = stage.shards(p.params, open_inputs(store, p.inputs))
@@ -32,5 +35,7 @@ def run_here(recipe, runs, *, threads=1):
                         stage.exact, threads,
                     )
                 )  # fmt: skip
+    if targets:
+        return {p.node.id: store.open(p.node.stage, p.key) for p in planner.plan(targets)}
     write_outputs(planner.recipe, store, runs, built_of(planner.plan(), ()))
     return store

@@ -1,0 +1,100 @@
+"""Ranks train by the trainer's own step what one process trains, and a training that was ended goes on as it was."""
+
+from dataclasses import asdict, replace
+
+import numpy as np
+import pytest
+import torch
+
+from pipeline.recipe import load
+from stages.exchange.team import led
+from stages.train import STAGE
+from tests.coop_ranks import trainings
+from tests.graphs import community_arrays
+from tests.runs import run_here
+
+RANKS = 3
+CUTS = {"cooperative": [(0, 1), (2, 0)], "independent": [(1, 1)]}
+"""By mode of exchange, the (epoch, step) that trainings are ended at."""
+RECIPE = """
+[dataset]
+source = "npz:{npz}"
+[features]
+codec = "fp32"
+[partition]
+method = "stream"
+parts = 8
+[batches]
+outputs = 24
+top_k = 4
+mix = 2
+[hag]
+enabled = "never"
+[train]
+layers = 2
+hidden = 8
+dropout = 0.0
+lr = 1e-2
+weight_decay = 0.1
+schedule = "plateau"
+per_step = 4
+epochs = 3
+ranks = {ranks}
+device = "cpu"
+"""
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """Name -> (weights, history) of trainings of three ranks and of one process."""
+    folder = tmp_path_factory.mktemp("ranks")
+    rng = np.random.default_rng(0)
+    arrays = community_arrays(260, degree=7, features=6, seed=1)
+    arrays["y"][rng.random(260) < 0.3] = -1
+    parts = np.split(rng.permutation(260), [130, 220])
+    arrays |= {f"{name}_idx": np.sort(ids) for name, ids in zip(("train", "valid", "test"), parts, strict=True)}
+    np.savez(folder / "graph.npz", **arrays, edge_weight=rng.uniform(0.3, 3, arrays["edge_index"].shape[1]))
+    recipe = folder / "tiny.toml"
+    recipe.write_text(RECIPE.format(npz=folder / "graph.npz", ranks=RANKS))
+    artifacts = run_here(recipe, folder, ["order", "pack", "exchange"])
+    roles = {"train": "pack:train", "valid": "pack:valid", "order": "order", "exchange": "exchange"}
+    inputs = {role: artifacts[node] for role, node in roles.items()}
+    facts = {role: reader.facts for role, reader in inputs.items()}
+    assert 0 < facts["train"]["records"] % 4 < RANKS  # a last step of fewer records than ranks
+    assert facts["valid"]["records"] % RANKS  # which not every rank has one of
+    params = STAGE.resolve({**load(recipe).values(), "index": 0}, facts)
+    jobs = {}
+    for mode, cuts in CUTS.items():
+        jobs[mode] = {"params": asdict(replace(params, exchange=mode))}
+        drops = asdict(replace(params, exchange=mode, dropout=0.5, index=1))
+        jobs[f"{mode} whole"] = {"params": drops}
+        for at in cuts:
+            jobs[f"{mode} cut {at}"] = {"params": drops, "cut": at}
+    warm = replace(params, exchange="cooperative", warmup=1)
+    jobs["warm"] = {"params": asdict(warm), "warmup": True}
+    with led(RANKS, trainings, inputs, device="cpu", folder=str(folder / "work"), jobs=jobs) as team:
+        found = trainings(team, inputs=inputs, folder=str(folder / "work"), jobs=jobs)
+    one = {"alone": {"params": asdict(replace(params, ranks=1))}}
+    one["alone warm"] = {"params": asdict(replace(warm, ranks=1)), "warmup": True}
+    return found | trainings(None, inputs=inputs, folder=str(folder / "work"), jobs=one)
+
+
+@pytest.mark.parametrize(("shared", "alone"), [*((mode, "alone") for mode in CUTS), ("warm", "alone warm")])
+def test_ranks_end_with_the_weights_of_one_process(trained, shared, alone):
+    weights, history = trained[shared]
+    expected, rows = trained[alone]
+    assert [row["epoch"] for row in history] == [row["epoch"] for row in rows] == [*range("warm" in shared, 3)]
+    for row, other in zip(history, rows, strict=True):
+        assert row == pytest.approx(other, rel=1e-5)
+    assert any(row["valid_accuracy"] not in (0, 1) for row in rows)
+    for name, values in weights.items():
+        torch.testing.assert_close(values, expected[name], rtol=0, atol=1e-6, msg=lambda said, at=name: f"{at}: {said}")
+
+
+@pytest.mark.parametrize(("mode", "at"), [(mode, at) for mode, places in CUTS.items() for at in places])
+def test_ranks_that_were_ended_go_on_bit_by_bit(trained, mode, at):
+    weights, history = trained[f"{mode} cut {at}"]
+    expected, rows = trained[f"{mode} whole"]
+    assert history == rows
+    assert all(torch.equal(values, expected[name]) for name, values in weights.items())
+    assert history != trained[mode][1]
