@@ -8,12 +8,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from stages.errors import BadInput
+from stages.ingest.dialect import PLAIN, is_float
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
+
+    from stages.ingest.dialect import Dialect
 
 __all__ = ["csv_batches", "csv_column", "csv_numbers", "first_fields", "numbers"]
 
@@ -48,14 +51,21 @@ def first_fields(path: Path) -> list[str]:
 
 
 def csv_batches(
-    path: Path, names: Sequence[str], types: Mapping[str, Any], *, skip: int = 0, most: int = 1 << 20
+    path: Path,
+    names: Sequence[str],
+    types: Mapping[str, Any],
+    *,
+    skip: int = 0,
+    most: int = 1 << 20,
+    dialect: Dialect = PLAIN,
 ) -> Iterator[Any]:
     """Record batches of at most `most` rows of the columns `names`, which the file has in this order.
 
     Parameters
     ----------
     types : name -> pyarrow type. An empty field is null.
-    skip : rows before the first to leave out (a header).
+    skip : lines before the first row to leave out (a header, and what stands before it).
+    dialect : its delimiter and decimal point.
 
     Raises
     ------
@@ -77,9 +87,12 @@ def csv_batches(
             read_options=pc.ReadOptions(
                 column_names=list(names), skip_rows=skip, use_threads=False, block_size=_BLOCK_BYTES
             ),
-            parse_options=pc.ParseOptions(invalid_row_handler=keep),
+            parse_options=pc.ParseOptions(delimiter=dialect.delimiter, invalid_row_handler=keep),
             convert_options=pc.ConvertOptions(
-                column_types=dict(types), null_values=["", "nan", "NaN"], strings_can_be_null=False
+                column_types=dict(types),
+                null_values=["", "nan", "NaN"],
+                strings_can_be_null=False,
+                decimal_point=dialect.decimal,
             ),
         ) as reader:
             for batch in reader:
@@ -91,7 +104,7 @@ def csv_batches(
             text = row.text if len(row.text) < 60 else f"{row.text[:60]}..."
             quoted = ", with a quote that is not closed" if row.text.count('"') % 2 else ""
             raise BadInput(
-                f"{path}: row {(row.number or 0) + skip}: expected {row.expected_columns} fields, found "
+                f"{path}: row {row.number or 0}: expected {row.expected_columns} fields, found "
                 f"{row.actual_columns}{quoted}: {' '.join(text.split())}",
                 fix=f"correct this row of {path.name} and run the same command again",
             ) from error
@@ -105,10 +118,10 @@ def _bad(path: Path, error: Exception, names: Sequence[str] = ()) -> BadInput:
         return BadInput(f"{path}: expected readable csv, found: {text}", fix=f"write {path.name} again")
     name = names[int(found[1])] if int(found[1]) < len(names) else found[1]
     what = {"int64": "an integer", "double": "a number"}.get(found[3], found[3])
-    return BadInput(
-        f"{path}: row {int(found[2])}, {name}: expected {what}, found {found[4]!r}",
-        fix=f"correct this row of {path.name} and run the same command again",
-    )
+    fix = f"correct this row of {path.name} and run the same command again"
+    if found[3] == "int64" and is_float(found[4]):
+        fix = f"write {name} as whole numbers, {found[4].partition('.')[0]} and not {found[4]}"
+    return BadInput(f"{path}: row {int(found[2])}, {name}: expected {what}, found {found[4]!r}", fix=fix)
 
 
 def csv_column(path: Path, kind: str = "int64") -> NDArray[Any]:

@@ -17,11 +17,14 @@ from stages.ingest.csvs import numbers
 from stages.ingest.dataset import EdgeBlock
 from stages.ingest.edges import check_ids, check_weight
 from stages.ingest.features import check_dense_rows
+from stages.ingest.fields import PARTS
+from stages.ingest.folder import form, kinds, roles
 from stages.ingest.gathered import Gathered, Part
 from stages.ingest.names import NodeNames, collect, together
 from stages.ingest.npz import NpzDataSet
 from stages.ingest.rows import StreamedRows
-from stages.ingest.tables import INTEGERS, NUMBERS, Table
+from stages.ingest.split_files import split_part
+from stages.ingest.tables import FLOATS, INTEGERS, NUMBERS, Table
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -40,13 +43,14 @@ _BATCH = 1 << 20
 @contextmanager
 def open_files(reader: Reader) -> Iterator[NpzDataSet]:
     """Open the folder of a `files:` source."""
-    files = {name.rpartition(".")[0]: reader.path(name) for name in reader.names()}
+    named = roles(reader.names())
+    files = {role: reader.path(name) for role, name in named.items()}
     folder = Path(str(reader.facts["root"]))
     with ExitStack() as stack:
         edges = None if files["edges"].suffix == ".npy" else edge_table(files["edges"])
         names = None if edges is None or _ids(edges) == INTEGERS else _collect(edges, files)
-        parts = _parts(files, names)
-        yield FilesDataSet(Gathered(folder, parts, stack), files, edges, names, stack)
+        gathered = Gathered(folder, _parts(files, kinds(named), names), stack, kinds(named))
+        yield FilesDataSet(gathered, files, edges, names, stack)
 
 
 def edge_table(path: Path) -> Table:
@@ -67,14 +71,24 @@ def _ends(table: Table) -> tuple[str, str]:
 
 def _ids(table: Table) -> str:
     """INTEGERS or "strings", the same of both ends."""
-    kinds = {name: table.kind(name) for name in _ends(table)}
-    for name, kind in kinds.items():
+    found = {name: table.kind(name) for name in _ends(table)}
+    for name, kind in found.items():
+        if kind == FLOATS:
+            raise table.bad(
+                f"{name}: expected a column of integers or strings, found floats (1.0 for 1): pandas makes them of "
+                "integers beside missing values",
+                fix=f"frame.astype({{{name!r}: 'int64'}}), rows without an id dropped; names of such a "
+                "form: as strings in parquet",
+            )
         if kind not in (INTEGERS, "strings"):
-            raise table.bad(f"{name}: expected a column of integers or strings, found {kind}")
-    if len(set(kinds.values())) > 1:
-        told = ", ".join(f"{name} of {kind}" for name, kind in kinds.items())
-        raise table.bad(f"expected ids of one type, found {told}")
-    return next(iter(kinds.values()))
+            raise table.bad(
+                f"{name}: expected a column of integers or strings, found {kind}",
+                fix=f"frame.astype({{{name!r}: 'int64'}}) or astype({{{name!r}: str}})",
+            )
+    if len(set(found.values())) > 1:
+        told = ", ".join(f"{name} of {kind}" for name, kind in found.items())
+        raise table.bad(f"expected ids of one type, found {told}", fix="write all ids as integers, or all as names")
+    return next(iter(found.values()))
 
 
 def _collect(edges: Table, files: dict[str, Path]) -> NodeNames:
@@ -85,7 +99,7 @@ def _collect(edges: Table, files: dict[str, Path]) -> NodeNames:
         path = files.get(stem)
         if path is None:
             continue
-        if path.suffix not in expected.split(" with", maxsplit=1)[0].split(" or "):
+        if form(path.name)[1].removesuffix(".gz") not in expected.split(" with", maxsplit=1)[0].split(" or "):
             text = f"nodes have names in {edges.path.name}: expected {stem}{expected}, found {path.name}"
             raise edges.bad(text, fix=f"write {stem} keyed by name: rows of {path.name} say no names")
         table = Table(path)
@@ -103,21 +117,23 @@ def _collect(edges: Table, files: dict[str, Path]) -> NodeNames:
     return collect(columns())
 
 
-def _parts(files: dict[str, Path], names: NodeNames | None) -> dict[str, Part]:
+def _parts(files: dict[str, Path], masks: dict[str, str], names: NodeNames | None) -> dict[str, Part]:
     """Where the arrays of the npz format stand; those keyed by names are read and put in the order of nodes."""
     labels = files["labels"]
     parts = {"edge_index": Part(files["edges"])}
     if names is None:
         if labels.suffix != ".npy":
-            raise Table(labels).bad("nodes are integers: expected labels.npy, a class a node in their order")
+            raise Table(labels).bad(
+                "nodes are integers: expected labels.npy, a class a node in their order",
+                fix="numpy.save('labels.npy', labels), labels in the order of nodes",
+            )
         parts["y"] = Part(labels)
     else:
         parts["y"] = Part(labels, values=_named_labels(Table(labels), names))
         parts["num_nodes"] = Part(files["edges"], values=np.array([len(names)]))
-    for split in ("train", "valid", "test"):
-        path = files.get(f"split/{split}")
-        if path is not None:
-            parts[f"{split}_idx"] = Part(path) if names is None else Part(path, values=_named_ids(path, names))
+    for split in PARTS:
+        if split in files:
+            parts[f"{split}_idx"] = split_part(files[split], masks[split], names)
     features = files.get("features")
     if features is not None:
         parts |= {"x": Part(features)}
@@ -158,21 +174,6 @@ def _once(table: Table, names: NodeNames, column: Any, given: NDArray[np.bool_])
         at = int(np.flatnonzero(given[nodes] | first)[0])
         raise table.bad(f"id: expected each node once, found {column[at].as_py()!r} twice")
     given[nodes] = True
-    return nodes
-
-
-def _named_ids(path: Path, names: NodeNames) -> NDArray[np.int64]:
-    import pyarrow as pa
-
-    with ExitStack() as stack:
-        gathered = Gathered(path.parent, {path.stem: Part(path)}, stack)
-        values = gathered[path.stem]
-    if values.dtype.kind != "U" or values.ndim != 1:
-        raise gathered.bad(path.stem, f"nodes have names: expected a list of strings, found {values.dtype}")
-    nodes = names.nodes(pa.array(values, pa.large_string()))
-    if (nodes < 0).any():
-        at = int(np.flatnonzero(nodes < 0)[0])
-        raise gathered.bad(path.stem, f"expected names of nodes, found {str(values[at])!r} at position {at}")
     return nodes
 
 
@@ -242,7 +243,11 @@ class FilesDataSet(NpzDataSet):
         if self._names is not None:
             return _Scattered(table, wanted, self._names, self.bad, self._stack)
         if "id" in table.columns:
-            raise self.bad("x", "nodes are integers: expected a row a node in their order, found a column id")
+            text = "nodes are integers: expected a row a node in their order, found a column id"
+            raise self.bad("x", text, "frame.sort_values('id').drop(columns='id')")
+        if table.rows() != self.num_nodes:
+            raise self.bad("x", f"expected {self.num_nodes} rows, one a node, found {table.rows()}")
+        table.check_index(self.num_nodes)
 
         def batches() -> Iterator[NDArray[np.float32]]:
             for batch in table.batches(wanted, _rows_together(len(columns))):

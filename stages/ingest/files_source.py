@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import difflib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from stages.errors import BadInput
+from stages.ingest.dialect import decompressed
+from stages.ingest.fields import PARTS
+from stages.ingest.folder import FORMS, kinds, roles, scan
 from stages.ingest.member import read_header
 from stages.ingest.source import Source
 
@@ -17,17 +19,10 @@ if TYPE_CHECKING:
 
 __all__ = ["counts", "describe"]
 
-SPLITS = ("train", "valid", "test")
-_FORMS = {
-    "edges": (".parquet", ".csv", ".arrow", ".npy"),
-    "labels": (".npy", ".parquet", ".csv"),
-    "features": (".npy", ".npz", ".parquet"),
-}
-_SUFFIXES = {suffix for forms in _FORMS.values() for suffix in forms}
-_LIKE = 0.7  # similarity from which a name is taken for a slip
 _LOAD_BYTES = 64 << 20
 _CLASSES = 256
 _SAMPLE_BYTES = 1 << 16
+_UNPACKED = 6  # bytes of ids and names that a byte of gzip gives, rather too many
 
 
 def describe(source: str, rest: str) -> Source:
@@ -36,48 +31,40 @@ def describe(source: str, rest: str) -> Source:
     Raises
     ------
     BadInput
-        There is no such folder, edges or labels are missing or stand there twice, part of a split is missing, or a
-        file has a name that is nearly a known one.
+        There is no such folder, edges or labels are missing or stand there twice, part of a split is missing, a file
+        has a name that is not understood, or a table has no readable header.
     """
     root = Path(rest).absolute()
     if not root.is_dir():
         raise _bad(source, f"expected a folder at {root}, found none", "correct dataset.source")
-    files: dict[str, str] = {}
-    for stem, forms in _FORMS.items():
-        found = [f"{stem}{suffix}" for suffix in forms if (root / f"{stem}{suffix}").is_file()]
-        if len(found) > 1:
-            raise _bad(source, f"{root}: expected {stem} once, found {' and '.join(found)}", "remove all but one")
-        files |= {name: str(root / name) for name in found}
-    _check_names(source, root, list(_FORMS), {*files, "split"})
+    files, left_out = scan(source, root)
+    found = roles(files)
     for stem in ("edges", "labels"):
-        if not any(name.startswith(f"{stem}.") for name in files):
-            forms_of = ",".join(suffix[1:] for suffix in _FORMS[stem])
-            raise _bad(
-                source, f"{root}: expected {stem}.{{{forms_of}}}, found none", f"write {stem}; data/README.md says how"
-            )
-    splits = {f"split/{part}.npy": root / "split" / f"{part}.npy" for part in SPLITS}
-    there = [name for name, path in splits.items() if path.is_file()]
-    if (root / "split").is_dir():
-        _check_names(source, root / "split", list(SPLITS), {f"{part}.npy" for part in SPLITS})
-    if there and len(there) < len(SPLITS):
-        missing = next(name for name in splits if name not in there)
-        raise _bad(source, f"{root}: expected {missing} beside {there[0]}, found none", f"write {missing}")
-    files |= {name: str(splits[name]) for name in there}
-    return Source(source, "files", "", str(root), files)
+        if stem not in found:
+            choices = ",".join(suffix[1:] for suffix in FORMS[stem])
+            text = f"{root}: expected {stem}.{{{choices}}}, found none"
+            raise _bad(source, text, f"write {stem}; data/README.md says how")
+    reading, index = _reading({role: Path(files[name]) for role, name in found.items()})
+    return Source(source, "files", "", str(root), files, reading=reading, left_out=(*left_out, *index))
 
 
-def _check_names(source: str, folder: Path, stems: list[str], known: set[str]) -> None:
-    for entry in sorted(folder.iterdir()):
-        if entry.name in known or (entry.is_file() and entry.suffix not in _SUFFIXES):
+def _reading(paths: Mapping[str, Path]) -> tuple[str, list[str]]:
+    """What is read otherwise than by earlier versions, and columns that are left out."""
+    from stages.ingest.files import edge_table
+    from stages.ingest.tables import Table
+
+    reading, left_out = [], []
+    tables = {role: path for role, path in paths.items() if path.suffix not in (".npy", ".npz", ".txt")}
+    for role in ("edges", "labels", "features"):
+        if role not in tables:
             continue
-        nearest = difflib.get_close_matches(entry.stem, [*stems, "split"], n=1, cutoff=_LIKE)
-        if nearest or folder.name == "split":
-            like = (nearest or difflib.get_close_matches(entry.stem, stems, n=1, cutoff=0.0))[0]
-            raise _bad(
-                source,
-                f"{entry}: expected a known name, found an unknown one; nearest is {like}",
-                f"rename or remove {entry.name}; data/README.md lists the names",
-            )
+        table = edge_table(tables[role]) if role == "edges" else Table(tables[role])
+        left_out += [f"{tables[role].name}: {name}" for name in table.index]
+        if role == "features" and table.index:
+            reading.append("features without index")
+        if table.trims and (role == "labels" or table.kind(table.columns[0]) == "strings"):
+            reading.append(f"{role} trimmed")
+    return ";".join(reading), left_out
 
 
 def _bad(source: str, text: str, fix: str) -> BadInput:
@@ -95,9 +82,10 @@ def counts(source: Source) -> Mapping[str, Any] | None:
 
 
 def _counts(source: Source) -> Mapping[str, Any]:
-    paths = {name.rpartition(".")[0]: Path(path) for name, path in source.files.items()}
+    names = roles(source.files)
+    paths = {role: Path(source.files[name]) for role, name in names.items()}
     edges, weighted = _edges(paths["edges"])
-    estimated = {"num_edges_stored"} if paths["edges"].suffix == ".csv" else set()
+    estimated = {"num_edges_stored"} if _is_csv(paths["edges"]) else set()
     labels, classes, labelled = paths["labels"], _CLASSES, None
     if labels.suffix == ".npy":
         nodes = _shape(labels)[0]
@@ -108,18 +96,39 @@ def _counts(source: Source) -> Mapping[str, Any]:
     else:  # nodes have names: there may be more of them in the edges
         nodes = max(_rows(labels), _rows(paths["features"]) if "features" in paths else 0)
         estimated |= {"num_nodes"}
-    splits = {part: _shape(paths[f"split/{part}"])[0] for part in SPLITS if f"split/{part}" in paths}
+    splits, published = _splits({part: paths[part] for part in PARTS if part in paths}, kinds(names), nodes)
     return {
         "num_nodes": nodes,
         "num_edges_stored": edges,
         "num_classes": classes,
         "labelled": nodes if labelled is None else labelled,
         "splits": splits or None,
-        "published_splits": int(bool(splits)),
+        "published_splits": published,
         "weighted": weighted,
         **_features(paths.get("features"), nodes),
         "estimated": sorted(estimated),
     }
+
+
+def _splits(paths: Mapping[str, Path], masks: Mapping[str, str], nodes: int) -> tuple[dict[str, int], int]:
+    """Most nodes of each part, and the number of published splits; of text from its size."""
+    sizes, published = {}, int(bool(paths))
+    for part, path in paths.items():
+        if path.suffix != ".npy":
+            sizes[part] = min(nodes, _rows(path))
+            continue
+        with path.open("rb") as file:
+            shape, _, dtype = read_header(file)
+        if masks[part] == "mask" or dtype.kind == "b":
+            sizes[part], columns = nodes, max(1, int(np.prod(shape)) // nodes)
+            published = max(published, columns)
+        else:
+            sizes[part] = shape[0]
+    return sizes, published
+
+
+def _is_csv(path: Path) -> bool:
+    return path.name.endswith((".csv", ".csv.gz", ".txt"))
 
 
 def _edges(path: Path) -> tuple[int, bool]:
@@ -137,11 +146,12 @@ def _rows(path: Path) -> int:
 
     if path.suffix == ".npy":
         return _shape(path)[0]
-    if path.suffix != ".csv":
+    if not _is_csv(path):
         return Table(path).rows()
-    with path.open("rb") as file:
-        sample = file.read(_SAMPLE_BYTES)
-    return max(1, round(path.stat().st_size * max(1, sample.count(b"\n")) / max(1, len(sample))))
+    sample, size = decompressed(path, _SAMPLE_BYTES), path.stat().st_size
+    if path.suffix == ".gz":
+        size *= _UNPACKED if len(sample) == _SAMPLE_BYTES else 0
+    return max(1, round(max(size, len(sample)) * max(1, sample.count(b"\n")) / max(1, len(sample))))
 
 
 def _features(path: Path | None, nodes: int) -> dict[str, Any]:

@@ -41,15 +41,18 @@ class Gathered(Members):
     where : what errors about no file name.
     parts : name as in `npz:` -> where it stands.
     stack : closes the files.
+    kinds : "train", "valid", "test" -> "idx" or "mask" where the names of their files say so.
     """
 
-    def __init__(self, where: Path, parts: Mapping[str, Part], stack: ExitStack) -> None:
+    def __init__(
+        self, where: Path, parts: Mapping[str, Part], stack: ExitStack, kinds: Mapping[str, str] | None = None
+    ) -> None:
         super().__init__(where, None)
         self._parts, self._stack = dict(parts), stack
         self.fields = Fields(
             {name: name for name in self._parts},
             {part: name for part in PARTS for name in (f"{part}_idx", f"{part}_masks") if name in self._parts},
-            {part: "mask" if f"{part}_masks" in self._parts else "" for part in PARTS},
+            kinds or {part: "mask" if f"{part}_masks" in self._parts else "" for part in PARTS},
         )
         self._zips: dict[Path, zipfile.ZipFile] = {}
         for name, part in self._parts.items():

@@ -1,6 +1,11 @@
 """`files:` in every format, against the arrays written; names against numbers; and what is refused."""
 
+import contextlib
+import gzip
+import json
+
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet as pq
@@ -14,6 +19,7 @@ from pipeline.digests import file_digest, source_digest
 from pipeline.reader import SourceReader
 from stages.errors import BadInput
 from stages.ingest.features import SparseRows
+from stages.ingest.folder import SPLIT_FORMS
 from stages.ingest.open import open_dataset
 from stages.ingest.source import describe
 
@@ -257,7 +263,7 @@ def read_all(source):
         (
             "edges.parquet",
             {"source": [0.0], "target": [1.0]},
-            "source: expected a column of integers or strings, found d",
+            "source: expected a column of integers or strings, found floats (1.0 for 1)",
         ),
         (
             "edges.parquet",
@@ -282,7 +288,7 @@ def read_all(source):
         ("edges.npy", np.zeros((2, 5)), "edges.npy: expected integer node ids, found float64"),
         ("features.npy", np.zeros((3, 2)), "features.npy: expected 9 rows, one a node, found 3"),
         ("features.parquet", {"c": [1.0] * 8}, "features.parquet: expected 9 rows, one a node, found 8"),
-        ("features.parquet", {"c": [1.0] * 10}, "features.parquet: expected 9 rows, one a node, found more"),
+        ("features.parquet", {"c": [1.0] * 10}, "features.parquet: expected 9 rows, one a node, found 10"),
         ("features.parquet", {"c": [1.0] * 8 + [None]}, "expected finite features, found nan at node 8, column 0"),
         ("features.parquet", {"c": ["a"] * 9}, "c: expected a column of numbers, found string"),
         (
@@ -305,7 +311,8 @@ def test_bad_files_are_one_line(tmp_path, name, content, words):
     assert words in str(caught.value)
     assert "fix:" in str(caught.value)
     assert "\n" not in str(caught.value)
-    source_counts(describe(source))  # says what it can, never fails
+    with contextlib.suppress(BadInput):  # that of the table's header, which describing a source reads
+        source_counts(describe(source))  # says what it can, never fails
 
 
 @pytest.mark.parametrize(
@@ -358,17 +365,32 @@ def test_bad_names_are_one_line(tmp_path, name, content, words):
 @pytest.mark.parametrize(
     ("name", "words"),
     [
-        ("edges.csv", "expected edges once, found edges.parquet and edges.csv"),
-        ("feature.npy", "feature.npy: expected a known name, found an unknown one; nearest is features"),
-        ("split/val.npy", "val.npy: expected a known name, found an unknown one; nearest is valid"),
-        ("splits/train.npy", "splits: expected a known name, found an unknown one; nearest is split"),
+        ("edges.csv", "expected edges once, found edges.csv and edges.parquet"),
+        ("feature.npy", "feature.npy: expected a known name, found an unknown one; nearest is features.{npy,npz,parq"),
+        ("embedding.npy", "embedding.npy: expected a known name, found an unknown one; nearest is edges."),
+        ("edge_index.pt", "nearest is edges.{parquet,csv,csv.gz,arrow,npy}; fix: write it as edges."),
+        ("y.csv.gz", "y.csv.gz: expected a known name, found an unknown one; nearest is labels."),
+        ("labels.txt", "labels.txt: expected a known name, found an unknown one; nearest is labels."),
+        ("labels", "labels: expected a known name, found an unknown one; nearest is labels."),
+        ("split/val.npy", "expected valid once, found split/val.npy and split/valid.npy; fix: move out all but one"),
+        ("train.npy", "expected train once, found split/train.npy and train.npy"),
+        ("train_mask.parquet", "expected train once, found split/train.npy and train_mask.parquet"),
+        (
+            "split/train.pt",
+            "train.pt: expected a part of the split as npy, csv, csv.gz, txt, parquet, found .pt; fix: p",
+        ),
+        ("test_idx.pkl", "test_idx.pkl: expected a part of the split as npy, csv, csv.gz, txt, parquet, found .pkl"),
+        ("split/split_dict.pt", "split_dict.pt: expected a known name, found an unknown one"),
+        ("split/time/train.csv.gz", "time: expected the files of the split here, found a folder; fix: mv "),
+        ("splits/train.npy", "splits: expected the split in"),
+        ("train/ids.npy", "train: expected the split in"),
     ],
 )
 def test_names_of_files(tmp_path, name, words):
     write(tmp_path)
-    (tmp_path / name).parent.mkdir(exist_ok=True)
+    (tmp_path / name).parent.mkdir(exist_ok=True, parents=True)
     (tmp_path / name).write_bytes(b"")
-    with pytest.raises(BadInput, match=r"dataset\.source files:") as caught:
+    with pytest.raises(BadInput, match=r"dataset\.source files:.*; fix: ") as caught:
         describe(f"files:{tmp_path}")
     assert words in str(caught.value)
 
@@ -376,14 +398,16 @@ def test_names_of_files(tmp_path, name, words):
 def test_missing_files(tmp_path):
     with pytest.raises(BadInput, match="expected a folder at"):
         describe(f"files:{tmp_path}/none")
-    with pytest.raises(BadInput, match=r"expected edges\.\{parquet,csv,arrow,npy\}, found none"):
+    with pytest.raises(BadInput, match=r"expected edges\.\{parquet,csv,csv\.gz,arrow,npy\}, found none"):
         describe(f"files:{tmp_path}")
     write(tmp_path)
     (tmp_path / "split/valid.npy").unlink()
     with pytest.raises(BadInput, match=r"expected split/valid\.npy beside split/train\.npy, found none"):
         describe(f"files:{tmp_path}")
+    (tmp_path / "split/train.npy").unlink()
+    (tmp_path / "split/test.npy").unlink()
     (tmp_path / "labels.npy").unlink()
-    with pytest.raises(BadInput, match=r"expected labels\.\{npy,parquet,csv\}, found none"):
+    with pytest.raises(BadInput, match=r"expected labels\.\{npy,parquet,csv,csv\.gz\}, found none"):
         describe(f"files:{tmp_path}")
 
 
@@ -392,3 +416,169 @@ def test_a_matrix_of_columns_is_refused(tmp_path):
     sp.save_npz(tmp_path / "features.npz", sp.csc_matrix(arrays()[2]))
     with pytest.raises(BadInput, match=r"features\.npz: format: expected csr, found b'csc'"):
         read_all(source)
+
+
+def test_files_for_people_are_left_alone_and_said(tmp_path):
+    source = write(tmp_path)
+    for name in ("README.md", "notes.txt", "LICENSE", ".DS_Store", "meta.json", "split/README"):
+        (tmp_path / name).write_text("hello")
+    (tmp_path / "processed").mkdir()
+    found = describe(source)
+    assert found.left_out == (
+        ".DS_Store",
+        "LICENSE",
+        "README.md",
+        "meta.json",
+        "notes.txt",
+        "processed/",
+        "split/README",
+    )
+    assert sorted(found.files) == [
+        "edges.parquet",
+        "features.npy",
+        "labels.npy",
+        *(f"split/{part}.npy" for part in sorted(SPLITS)),
+    ]
+
+
+# --- splits in every form
+
+
+def write_split(path, ids, kind="ids"):
+    path.parent.mkdir(exist_ok=True)
+    values = np.isin(np.arange(N), ids) if kind == "mask" else np.array(ids)
+    if path.suffix == ".npy":
+        np.save(path, values)
+    elif path.suffix == ".parquet":
+        pq.write_table(pa.table({"id": values}), path)
+    else:
+        text = "".join(f"{int(value) if kind == 'mask' else value}\n" for value in values)
+        path.write_bytes(gzip.compress(text.encode()) if path.suffix == ".gz" else text.encode())
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        *((f"split/{{}}{suffix}", "ids") for suffix in SPLIT_FORMS),
+        *((f"{{}}{suffix}", "ids") for suffix in (".npy", ".txt")),
+        *((f"split/{{}}_mask{suffix}", "mask") for suffix in SPLIT_FORMS),
+        ("idx_{}.csv", "ids"),
+        ("split/{}.npy", "mask"),
+        ("split/{}.parquet", "mask"),
+    ],
+)
+@pytest.mark.parametrize("word", ["valid", "val"])
+def test_splits_in_every_form(tmp_path, name, kind, word):
+    source = write(tmp_path, splits=False)
+    for part, ids in SPLITS.items():
+        write_split(tmp_path / name.format({"valid": word}.get(part, part)), ids, kind)
+    with opened(source) as data:
+        (found,) = data.splits()
+    assert {part: ids.tolist() for part, ids in found.items()} == {part: sorted(ids) for part, ids in SPLITS.items()}
+    counts = source_counts(describe(source))
+    assert counts["published_splits"] == 1
+    assert counts["splits"].keys() == SPLITS.keys()
+
+
+@pytest.mark.parametrize("suffix", SPLIT_FORMS)
+def test_splits_of_names_in_every_form(tmp_path, suffix):
+    names = named(tmp_path)[0]
+    for part, ids in SPLITS.items():
+        (tmp_path / f"split/{part}.npy").unlink()
+        path = tmp_path / f"split/{part}{suffix}"
+        if suffix in (".npy", ".parquet"):
+            write_split(path, names[ids])
+        else:
+            text = "\n".join('"' + name.replace('"', '""') + '"' for name in names[ids]).encode()
+            path.write_bytes(gzip.compress(text) if suffix.endswith("gz") else text)
+    with opened(f"files:{tmp_path}") as data:
+        assert [ids.tolist() for ids in data.splits()[0].values()] == [sorted(ids) for ids in SPLITS.values()]
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("4\n0\n8\n", [0, 4, 8]),
+        ("id\n4\r\n0\n\n8", [0, 4, 8]),
+        ("# of 2017\n 4\n 0 \n8\n", [0, 4, 8]),
+        ("4.0\n0\n8\n", "found the float '4.0' at position 0; fix: write whole numbers: numpy.savetxt"),
+        ("4\n0\nx\n", "expected integer node ids, found 'x' at position 2"),
+        ("nodes of train\n4\n", "expected integer node ids, found 'nodes of train' at position 0"),
+        ("4,0,8\n", "row 1: expected 1 fields, found 3: 4,0,8"),
+        ("", "expected readable csv with rows, found nothing"),
+        ("4\n4\n", "expected each node once, found node 4 twice"),
+    ],
+)
+def test_splits_as_text(tmp_path, text, found):
+    source = write(tmp_path)
+    (tmp_path / "split/train.npy").unlink()
+    (tmp_path / "split/train.txt").write_text(text)
+    if isinstance(found, str):
+        with pytest.raises(BadInput) as caught:
+            read_all(source)
+        assert found in str(caught.value)
+        assert "\n" not in str(caught.value)
+    else:
+        with opened(source) as data:
+            assert data.splits()[0]["train"].tolist() == found
+
+
+# --- what pandas adds
+
+
+def with_index(columns, index, names=("__index_level_0__",)):
+    about = {"index_columns": list(names), "columns": [], "column_indexes": [], "pandas_version": "2.2"}
+    table = pa.table({**columns, names[0]: index})
+    return table.replace_schema_metadata({b"pandas": json.dumps(about).encode()})
+
+
+def test_the_index_of_a_frame_is_no_feature(tmp_path):
+    source, x = write(tmp_path, features="features.parquet"), arrays()[2]
+    columns = {f"c{i}": x[:, i] for i in range(D)}
+    plain = describe(source)
+    assert plain.reading == ""
+    for name in ("__index_level_0__", "row"):
+        pq.write_table(with_index(columns, np.arange(N), (name,)), tmp_path / "features.parquet")
+        found = describe(source)
+        assert (found.reading, found.left_out) == ("features without index", (f"features.parquet: {name}",))
+        assert source_counts(found)["num_features"] == D
+        with opened(source) as data:
+            check_features(data.features(), x)
+    frame = pd.DataFrame(columns)
+    frame.to_parquet(tmp_path / "features.parquet")
+    with opened(source) as data:
+        check_features(data.features(), x)
+    for order in (slice(None, None, -1), [1, 0, *range(2, N)]):
+        frame.iloc[order].to_parquet(tmp_path / "features.parquet")
+        with pytest.raises(BadInput, match=r"expected pandas' index to number the rows from 0 to 8, found"):
+            read_all(source)
+    frame.set_index(pd.Index(list("abcdefghi"))).to_parquet(tmp_path / "features.parquet")
+    with pytest.raises(BadInput, match=r"pandas' index to number the rows from 0, found .*str"):
+        read_all(source)
+
+
+def test_an_index_beside_names_is_left_out_wherever_it_is(tmp_path):
+    _, pairs, weight, x, y = named(tmp_path)
+    for name in ("edges", "labels", "features"):
+        table = pq.read_table(tmp_path / f"{name}.parquet")
+        columns = {column: table[column] for column in table.column_names}
+        pq.write_table(with_index(columns, np.arange(len(table))[::-1]), tmp_path / f"{name}.parquet")
+    with opened(f"files:{tmp_path}") as data:
+        found, found_weight = read_edges(data, 100)
+        assert np.array_equal(found, pairs)
+        assert np.allclose(found_weight, weight)
+        check_features(data.features(), x)
+        assert data.labels().tolist() == y.tolist()
+
+
+def test_an_arrow_file_whose_offsets_point_elsewhere(tmp_path):
+    named(tmp_path, "edges.arrow")
+    path = tmp_path / "edges.arrow"
+    with pa.ipc.open_file(path) as file:
+        batch = file.get_batch(0)
+    offsets = batch.column(0).buffers()[1].to_pybytes()
+    content = path.read_bytes()
+    assert content.count(offsets) >= 1
+    path.write_bytes(content.replace(offsets, offsets[:4] + (1 << 30).to_bytes(4, "little") + offsets[8:]))
+    with pytest.raises(BadInput, match=r"edges\.arrow: expected a readable arrow file, found"):
+        read_all(f"files:{tmp_path}")
