@@ -11,7 +11,6 @@ from stages.errors import BadInput
 from stages.hag.stage import enabled
 from stages.partition.blocks import BLOCKS, num_blocks
 from stages.quantize.names import is_lossy
-from stages.sample.limits import check_kappa
 
 if TYPE_CHECKING:
     from collections.abc import Container, Iterable, Mapping, Sequence
@@ -148,8 +147,6 @@ def _node(name: str, stage: str, inputs: Mapping[str, str], **instance: Any) -> 
 
 
 def _supported(recipe: Recipe) -> None:
-    if recipe.train.ingredients < 1:
-        raise BadInput(f"train.ingredients: expected at least 1, found {recipe.train.ingredients}")
     if enabled(recipe.hag.enabled) == "always" and (why := unshared(recipe)):
         raise BadInput(f"hag.enabled: shared partial sums cannot serve {why}", fix="--set hag.enabled=auto")
     if recipe.train.ranks > 1 and recipe.order.cache != 0:
@@ -158,16 +155,12 @@ def _supported(recipe: Recipe) -> None:
             fix="--set order.cache=0",
         )
     parts = recipe.partition.parts
-    most = num_blocks(BLOCKS if isinstance(parts, str) else max(1, int(parts)))
+    most = num_blocks(BLOCKS if isinstance(parts, str) else int(parts))
     if recipe.train.ranks > most:
         raise BadInput(
             f"train.ranks: expected at most {most}, one a block of the packed records, found {recipe.train.ranks}",
             fix=f"--set train.ranks={most}",
         )
-    kappa = recipe.batches.kappa
-    check_kappa(None if kappa == "inf" else int(kappa))
-    if recipe.infer.top_k < 0:
-        raise BadInput(f"infer.top_k: expected 0 (as in batches) or more, found {recipe.infer.top_k}")
 
 
 def unshared(recipe: Recipe) -> str:

@@ -6,6 +6,7 @@ import difflib
 import json
 import math
 import re
+import shlex
 import tomllib
 import types
 import typing
@@ -15,12 +16,17 @@ from pathlib import Path
 from typing import Any, Literal
 
 from pipeline import recipe_keys as k
+from pipeline.recipe_range import check_text, shown
 from stages.errors import BadInput
-from stages.units import bytes_of
+from stages.units import MOST_BYTES, bytes_of
 
 __all__ = ["KEYS", "Recipe", "defaults_text", "from_tables", "load", "parse_bytes", "to_toml"]
 
 KEYS = k.keys()
+MOST_FILE = 2**20
+"""Characters of the largest recipe that is read: a recipe is no place for data."""
+_MOST_NAME = 100
+"""Characters of a key's name up to which the nearest key is looked for."""
 _ADDRESS = re.compile(r"tcp://(\[[0-9a-fA-F:.]+\]|[^\s:/@]+):[0-9]{1,5}")
 
 
@@ -79,22 +85,48 @@ def load(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     """
     path = Path(path)
     try:
-        tables = tomllib.loads(path.read_text(encoding="utf-8"))
+        with path.open(encoding="utf-8") as file:
+            text = file.read(MOST_FILE + 1)
     except FileNotFoundError:
-        near = sorted(str(p) for p in Path("data").glob("*.toml"))
-        fix = f"stockpot run {near[0]}" if near else "stockpot recipe --defaults > data/mine.toml"
-        raise BadInput(f"recipe {path}: no such file", fix=fix) from None
-    except (OSError, UnicodeDecodeError) as err:
+        raise BadInput(f"recipe {path}: no such file", fix=_another(path)) from None
+    except (OSError, ValueError) as err:
         raise BadInput(f"recipe {path}: cannot be read: {err}", fix="name a TOML file you may read") from None
-    except tomllib.TOMLDecodeError as err:
+    if len(text) > MOST_FILE:
+        raise BadInput(
+            f"recipe {path}: expected at most {MOST_FILE} characters, found more", fix="name a recipe, not its data"
+        )
+    try:
+        tables = _toml(text)
+    except ValueError as err:
         raise BadInput(f"recipe {path}: expected TOML, found {err}", fix="mend that line") from None
     name = path.stem
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
         raise BadInput(
             f"recipe {path}: expected a file name of letters, digits, '.', '_' and '-', found {name!r}",
-            fix=f"mv '{path}' mine.toml",
+            fix=shlex.join(["mv", str(path), str(path.with_name("mine.toml"))]),
         )
     return from_tables(name, tables, overrides, where=str(path))
+
+
+def _another(path: Path) -> str:
+    """What to name instead of a recipe that is not there: the nearest of its folder and of `data`."""
+    there = {p.stem: p for folder in (Path("data"), path.parent) if folder.is_dir() for p in folder.glob("*.toml")}
+    near = difflib.get_close_matches(path.stem[:_MOST_NAME], there, n=1, cutoff=0.0)
+    return f"name {there[near[0]]}" if near else "stockpot recipe --defaults > mine.toml"
+
+
+def _toml(text: str) -> dict[str, Any]:
+    """Tables of a TOML text.
+
+    Raises
+    ------
+    ValueError
+        It is none, or holds what no recipe does: integers of thousands of digits, brackets in thousands of brackets.
+    """
+    try:
+        return tomllib.loads(text)
+    except RecursionError:
+        raise ValueError("brackets too deep in brackets") from None
 
 
 def from_tables(
@@ -106,7 +138,7 @@ def from_tables(
         if section not in k.SECTIONS:
             raise _unknown(where, "section", section, k.SECTIONS)
         if not isinstance(table, Mapping):
-            raise BadInput(f"{where}: [{section}]: expected a table, found {_found(table)}", fix=_takes(section))
+            raise BadInput(f"{where}: [{section}]: expected a table, found {_found(table)}", fix=_as_table(section))
         merged[section] = dict(table)
     for text in overrides:
         _override(merged, text)
@@ -118,24 +150,27 @@ def from_tables(
 
 def _override(tables: dict[str, Any], text: str) -> None:
     dotted, sign, raw = text.partition("=")
-    dotted = dotted.strip()
+    dotted, where = dotted.strip(), f"--set {shown(text)}"
     if not sign or not raw.strip():
-        raise BadInput(f"--set {text!r}: expected section.key=value", fix="--set batches.top_k=32")
+        raise BadInput(f"{where}: expected section.key=value", fix="--set batches.top_k=32")
     if dotted not in KEYS:
-        raise _unknown(f"--set {text!r}", "key", dotted, KEYS)
-    value: Any
+        raise _unknown(where, "key", dotted, KEYS)
+    value: Any = raw.strip()  # npz:PATH, test, 2GB: no need to quote a string twice in a shell
+    if len(raw) > MOST_FILE:
+        raise BadInput(f"{where}: expected at most {MOST_FILE} characters, found {len(raw)}", fix=KEYS[dotted].fix)
     try:
-        value = tomllib.loads(f"value = {raw}")["value"]
+        if (tables_of := _toml(f"value = {raw}")).keys() == {"value"}:
+            value = tables_of["value"]
     except tomllib.TOMLDecodeError:
-        value = raw.strip()  # npz:PATH, test, 2GB: no need to quote a string twice in a shell
+        pass
+    except ValueError as err:
+        raise BadInput(f"{where}: expected {KEYS[dotted].expected}, found {err}", fix=KEYS[dotted].fix) from None
     table = tables
     *parents, last = dotted.split(".")
     for part in parents:
         inner = table.get(part, {})
         if not isinstance(inner, Mapping):
-            raise BadInput(
-                f"--set {text!r}: {part} is {_found(inner)} in the recipe, expected a table", fix=_takes(part)
-            )
+            raise BadInput(f"{where}: {part} is {_found(inner)} in the recipe, expected a table", fix=_as_table(part))
         table[part] = dict(inner)
         table = table[part]
     table[last] = value
@@ -143,7 +178,7 @@ def _override(tables: dict[str, Any], text: str) -> None:
 
 def _build(cls: type, prefix: str, table: Any, where: str) -> Any:
     if not isinstance(table, Mapping):
-        raise BadInput(f"{where}: {prefix}: expected a table, found {_found(table)}", fix=_takes(prefix))
+        raise BadInput(f"{where}: {prefix}: expected a table, found {_found(table)}", fix=_as_table(prefix))
     hints = k.section_types(cls)
     values: dict[str, Any] = {}
     for name in table:
@@ -159,25 +194,42 @@ def _build(cls: type, prefix: str, table: Any, where: str) -> Any:
 
 
 def _typed(value: Any, key: k.Key, where: str) -> Any:
+    """A value of the key's type and within its range; the only place where either is checked."""
     for kind in _alternatives(key.type):
         origin = typing.get_origin(kind)
         if origin is Literal:
             if isinstance(value, str) and value in typing.get_args(kind):
                 return value
-            if value == math.inf and "inf" in typing.get_args(kind):
+            if isinstance(value, float) and value == math.inf and "inf" in typing.get_args(kind):
                 return "inf"  # TOML's own word for it
         elif origin is tuple:
             if isinstance(value, (list, tuple)) and all(type(item) is int for item in value):
+                _within(value, key, where)
                 return tuple(value)
-        elif kind is float and type(value) in (int, float) and math.isfinite(value):
+        elif kind is float and (type(value) is int or (type(value) is float and math.isfinite(value))):
+            _within(value, key, where)
             return float(value)
         elif kind is not float and type(value) is kind:
+            _within(value, key, where)
             return value
-    raise BadInput(f"{where}: {key.name}: expected {key.expected}, found {_found(value)}", fix=_takes(key.name))
+    raise BadInput(f"{where}: {key.name}: expected {key.expected}, found {_found(value)}", fix=key.fix)
 
 
-def _takes(name: str) -> str:
-    return f"change {name}; stockpot recipe --defaults says what it takes"
+def _within(value: Any, key: k.Key, where: str) -> None:
+    """Refuse a number out of the key's range, a list too long, a text that can name nothing."""
+    if isinstance(value, str):
+        check_text(key.name, value, where)
+        return
+    several = isinstance(value, (list, tuple))
+    if several and not 1 <= len(value) <= k.MOST_LIST:
+        raise BadInput(f"{where}: {key.name}: expected {key.range}, found {len(value)} of them", fix=key.fix)
+    numbers = value if several else [value]
+    if key.within is not None and type(value) is not bool and (bad := [n for n in numbers if n not in key.within]):
+        raise BadInput(f"{where}: {key.name}: expected {key.range}, found {shown(bad[0])}", fix=key.fix)
+
+
+def _as_table(name: str) -> str:
+    return f"write it as a table: [{name}] in a line of its own, and its keys below"
 
 
 def _alternatives(kind: Any) -> tuple[Any, ...]:
@@ -188,27 +240,25 @@ def _alternatives(kind: Any) -> tuple[Any, ...]:
 
 def _found(value: Any) -> str:
     names = {bool: "the boolean", int: "the integer", float: "the number", str: "the string", list: "the list"}
-    return f"{names.get(type(value), 'a ' + type(value).__name__)} {json.dumps(value, default=str)}"
+    return f"{names.get(type(value), 'a ' + type(value).__name__)} {shown(value)}"
 
 
 def _unknown(where: str, what: str, name: str, known: Mapping[str, Any]) -> BadInput:
+    name = name if len(name) <= _MOST_NAME else f"{name[:_MOST_NAME]}…"
     near = difflib.get_close_matches(name, known, n=1, cutoff=0.0)
     # A right key in a wrong section is the commonest slip: match on the last part first.
     same = [item for item in known if item.rsplit(".", 1)[-1] == name.rsplit(".", 1)[-1]]
     best = difflib.get_close_matches(name, same, n=1, cutoff=0.0) or near
-    return BadInput(f"{where}: unknown {what} {name}, nearest is {best[0]}", fix="stockpot recipe --defaults")
+    plain = name if name.isprintable() else shown(name)
+    return BadInput(f"{where}: unknown {what} {plain}, nearest is {best[0]}", fix="stockpot recipe --defaults")
 
 
 def _resources(resources: k.Resources) -> None:
     parse_bytes(resources.memory)
-    if resources.workers != "auto" and int(resources.workers) < 1:
+    address = resources.scheduler
+    if address != "local" and not (_ADDRESS.fullmatch(address) and 0 < int(address.rpartition(":")[2]) < 2**16):
         raise BadInput(
-            f'resources.workers: expected "auto" or at least 1, found {resources.workers}',
-            fix=_takes("resources.workers"),
-        )
-    if resources.scheduler != "local" and not _ADDRESS.fullmatch(resources.scheduler):
-        raise BadInput(
-            f'resources.scheduler: expected "local" or "tcp://HOST:PORT", found "{resources.scheduler}"',
+            f'resources.scheduler: expected "local" or "tcp://HOST:PORT", found {shown(address)}',
             fix="--scheduler tcp://HOST:8786, where `dask scheduler` runs",
         )
 
@@ -224,7 +274,8 @@ def parse_bytes(value: int | str) -> int | None:
     found = bytes_of(str(value))
     if found is None:
         raise BadInput(
-            f'resources.memory: expected "auto", bytes or a size such as "2GB", found {json.dumps(value)}',
+            f'resources.memory: expected "auto", or 1 to {MOST_BYTES} bytes, also as a size such as "2GB", '
+            f"found {shown(value)}",
             fix="--set resources.memory=2GB",
         )
     return found
@@ -249,15 +300,15 @@ def to_toml(recipe: Recipe) -> str:
 
 
 def defaults_text() -> str:
-    """Every key with its default, unit and reason, as TOML."""
-    lines = ["# Every recipe key with its default, its unit and the reason for it."]
+    """Every key with its default, unit, reason and range, as TOML."""
+    lines = ["# Every recipe key with its default, its unit, the reason for it and the numbers it takes."]
     for section, table in Recipe("defaults").tables().items():
         lines += ["", f"[{section}]"]
         for name, value in table.items():
             if isinstance(value, dict):
                 for inner, leaf in value.items():
-                    about = KEYS[f"{section}.{name}.{inner}"].about
+                    about = KEYS[f"{section}.{name}.{inner}"].line
                     lines.append(f"{f'{name}.{inner} = {_literal(leaf)}':<32} # {about}")
             else:
-                lines.append(f"{f'{name} = {_literal(value)}':<32} # {KEYS[f'{section}.{name}'].about}")
+                lines.append(f"{f'{name} = {_literal(value)}':<32} # {KEYS[f'{section}.{name}'].line}")
     return "\n".join(lines) + "\n"

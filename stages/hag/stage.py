@@ -50,17 +50,11 @@ def _resolve(recipe: Mapping[str, Any], facts: Mapping[str, Facts]) -> Params:
     from stages.train.params import resolved_device
 
     asked = recipe["hag.capacity"]
-    capacity = -1.0 if asked == "auto" else float(asked)
-    if asked != "auto" and capacity < 0:
-        raise BadInput(
-            f"hag.capacity: expected auto or a share of the nodes, 0 or more, found {asked}",
-            fix="--set hag.capacity=auto",
-        )
     return Params(
         of=str(recipe["of"]),
         mode=enabled(recipe["hag.enabled"]),
         loops=bool(recipe["graph.self_loops"]),
-        capacity=capacity,
+        capacity=-1.0 if asked == "auto" else float(asked),
         device=resolved_device(str(recipe["train.device"])).partition(":")[0],
     )
 

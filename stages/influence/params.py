@@ -1,11 +1,10 @@
-"""Parameters of influence batches, with every "auto" resolved and every value checked."""
+"""Parameters of influence batches, with every "auto" resolved."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from stages.errors import BadInput
 from stages.influence.mix import balanced
 from stages.stage import added
 
@@ -31,9 +30,7 @@ READS = (
     "infer.split",
     "infer.top_k",
 )
-METHODS = ("node", "batch", "cluster", "random")
 PARTED = ("batch", "cluster")  # outputs grouped by the partition
-ORIENTATIONS = ("transpose", "reference")
 
 _RECORDS = 64  # records a training split aims at: more and smaller steps learn faster at equal rows (stages/README.md)
 _LEAST_OUTPUTS, _MOST_OUTPUTS = 256, 1024
@@ -74,39 +71,12 @@ class Params:
 
 
 def resolve(values: Mapping[str, Any], facts: Mapping[str, Facts]) -> Params:
-    """Check the recipe's values and resolve `outputs` and `mix` from the number of outputs.
-
-    Raises
-    ------
-    BadInput
-        A value is outside its range, or names what this version does not have.
-    """
-    method = values["batches.method"]
-    if method not in METHODS:
-        raise BadInput(f"batches.method = {method!r} is not known; expected one of {', '.join(METHODS)}")
-    for name in ("batches.alpha", "batches.eps"):
-        if not 0.0 < values[name] < 1.0:
-            raise BadInput(f"{name}: expected a number inside (0, 1), found {values[name]}")
-    for name in ("batches.top_k", "batches.outputs", "batches.mix", "batches.rounds"):
-        if values[name] != "auto" and values[name] < 1:
-            raise BadInput(f"{name}: expected at least 1, found {values[name]}")
-    if not 0.0 < values["batches.aux_ratio"] < float("inf"):
-        raise BadInput(f"batches.aux_ratio: expected a number above 0, found {values['batches.aux_ratio']}")
-    if not 0.0 <= values["batches.aux_mass"] <= 1.0:
-        raise BadInput(
-            f"batches.aux_mass: expected a number from 0 (by aux_ratio) to 1, found {values['batches.aux_mass']}"
-        )
-    if values["batches.orientation"] not in ORIENTATIONS:
-        raise BadInput(
-            f"batches.orientation: expected {' or '.join(ORIENTATIONS)}, found {values['batches.orientation']!r}"
-        )
-    split = values["split"]
+    """Resolve `outputs` and `mix` from the number of outputs."""
+    method, split = values["batches.method"], values["split"]
     source, top_k = split, values["batches.top_k"]
     if split == "infer":
         chosen = values["infer.split"]
         source = chosen if chosen in ("test", "all") else "nodes"
-        if values["infer.top_k"] < 0:
-            raise BadInput(f"infer.top_k: expected 0 (as in batches) or more, found {values['infer.top_k']}")
         top_k = values["infer.top_k"] or top_k
     count = count_of(source, facts)
     outputs = most_outputs(values["batches.outputs"], count, split)

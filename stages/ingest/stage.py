@@ -43,8 +43,6 @@ class Params:
 def resolve(values: Mapping[str, Any], facts: Mapping[str, Facts]) -> Params:
     """Check the recipe's values, against the data set's counts where they are known."""
     reduce, source = values["features.reduce"], facts.get("source") or {}
-    if reduce < 0:
-        raise BadInput(f"features.reduce: expected 0 (off) or a number of dimensions, found {reduce}")
     if reduce and source.get("num_features"):
         _check_reduce(reduce, int(source["num_nodes"]), int(source["num_features"]))
     return Params(bool(values["graph.undirected"]), int(reduce), str(source.get("reading", "")))

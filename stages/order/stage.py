@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from stages.errors import BadInput
 from stages.stage import Cost, Shard, Stage, added
 
 if TYPE_CHECKING:
@@ -19,7 +18,6 @@ if TYPE_CHECKING:
 
 __all__ = ["STAGE"]
 
-METHODS = ("label", "sample", "overlap", "shuffle")
 DISTANCES = ("label", "sample")
 ENTRIES = 1 << 24
 """Most rows in which overlap is counted at once."""
@@ -41,17 +39,11 @@ class Params:
 
 
 def resolve(values: Mapping[str, Any], facts: Mapping[str, Facts]) -> Params:
-    """Check the recipe's values."""
+    """The method, and where it is "overlap" its window and mix."""
     del facts
-    method = values["order.method"]
-    if method not in METHODS:
-        raise BadInput(f"order.method = {method!r} is not known; expected one of {', '.join(METHODS)}")
-    window = int(values["order.window"])
-    if window < 0:
-        raise BadInput(f"order.window: expected 0 (all records) or more, found {window}", fix="--set order.window=0")
-    if (mix := int(values["order.mix"])) < 1:
-        raise BadInput(f"order.mix: expected at least 1, found {mix}", fix="--set order.mix=1")
-    return Params(method, window, mix) if method == "overlap" else Params(method)
+    if (method := values["order.method"]) != "overlap":
+        return Params(method)
+    return Params(method, int(values["order.window"]), int(values["order.mix"]))
 
 
 def shards(params: Params, inputs: Inputs) -> Sequence[Shard]:

@@ -69,9 +69,6 @@ def resolve(values: Mapping[str, Any], facts: Mapping[str, Facts]) -> Params:
     BadInput
         A value is outside its range.
     """
-    for name in ("batches.outputs", "batches.rounds"):
-        if values[name] != "auto" and values[name] < 1:
-            raise BadInput(f"{name}: expected at least 1, found {values[name]}")
     kappa = None if values["batches.kappa"] == "inf" else int(values["batches.kappa"])
     method, fanouts = str(values["batches.method"]), tuple(values["batches.fanouts"])
     importance_sampling = int(values["batches.importance_sampling"])

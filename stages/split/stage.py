@@ -53,22 +53,24 @@ def seeded_split(labels: NDArray[np.int32], train: float, valid: float, seed: in
 def _resolve(recipe: Mapping[str, Any], facts: Mapping[str, Facts]) -> Params:
     published, index = int(facts["graph"]["published_splits"]), int(recipe["dataset.split_index"])
     if published:
-        if not 0 <= index < published:
-            raise BadInput(f"dataset.split_index: expected 0 to {published - 1}, the published splits, found {index}")
+        if index >= published:
+            raise BadInput(
+                f"dataset.split_index: expected 0 to {published - 1}, the published splits, found {index}",
+                fix=f"--set dataset.split_index={published - 1}",
+            )
         return Params("published", index, 0.0, 0.0, 0)
     if index != 0:
-        raise BadInput(f"dataset.split_index: expected 0, since the data set publishes no splits, found {index}")
+        raise BadInput(
+            f"dataset.split_index: expected 0, since the data set publishes no splits, found {index}",
+            fix="--set dataset.split_index=0, and --set dataset.split.seed=N for another split",
+        )
     split = recipe["dataset.split"]
     train, valid, seed = split["train"], split["valid"], split["seed"]
-    for name, share in (("train", train), ("valid", valid)):
-        if not 0 < share < 1:
-            raise BadInput(f"dataset.split.{name}: expected a share inside (0, 1), found {share}")
     if train + valid >= 1:
         raise BadInput(
-            f"dataset.split: expected train + valid below 1, so that test has nodes, found {train + valid:g}"
+            f"dataset.split: expected train + valid below 1, so that test has nodes, found {train + valid:g}",
+            fix="--set dataset.split.train=0.5 --set dataset.split.valid=0.25",
         )
-    if seed < 0:
-        raise BadInput(f"dataset.split.seed: expected 0 or more, found {seed}")
     return Params("seeded", 0, float(train), float(valid), int(seed))
 
 

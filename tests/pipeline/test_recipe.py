@@ -162,7 +162,7 @@ def test_set_inside_a_nested_table_keeps_its_neighbours():
         ({"dataset": {"split": {"tran": 3}}}, [], ["dataset.split.tran", "nearest is dataset.split.train"]),
         ({"train": 3}, [], ["[train]", "expected a table", "found the integer 3"]),
         ({}, ["resources.memory=lots"], ["resources.memory", '"2GB"', '"lots"']),
-        ({}, ["resources.workers=0"], ["resources.workers", "at least 1", "found 0"]),
+        ({}, ["resources.workers=0"], ["resources.workers", "from 1 to 4096", "found 0"]),
         ({}, ["resources.scheduler=udp://h:8786"], ["resources.scheduler", "udp://h:8786", "tcp://HOST:PORT"]),
         ({}, ["resources.scheduler=tcp://h"], ["resources.scheduler", "tcp://h", "tcp://HOST:PORT"]),
     ],

@@ -243,21 +243,6 @@ def test_weights_that_do_not_factor_are_refused_by_edge(tmp_path):
         )
 
 
-def test_capacity_below_zero():
-    with pytest.raises(BadInput, match=r"hag.capacity: expected auto or a share.*found -1"):
-        STAGE.resolve(
-            {
-                "hag.enabled": "auto",
-                "hag.capacity": -1,
-                "graph.self_loops": True,
-                "train.device": "cpu",
-                "of": "records",
-            },
-            {},
-        )
-    assert asdict(Sharing())["on"] is False
-
-
 @pytest.mark.parametrize("name", ["gcn", "sage", "gin"])
 def test_soups_keep_first_sums_of_shared_steps(pack, name):
     from stages.soup.batches import first_layer_once, step_bytes

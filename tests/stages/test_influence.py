@@ -322,32 +322,6 @@ def test_directed_weighted_graph(tmp_path):
         check(out, ids, params.outputs)
 
 
-@pytest.mark.parametrize(
-    ("key", "value", "text"),
-    [
-        ("batches.alpha", 0.0, "inside (0, 1), found 0.0"),
-        ("batches.alpha", float("nan"), "inside (0, 1), found nan"),
-        ("batches.eps", 1.0, "inside (0, 1), found 1.0"),
-        ("batches.top_k", 0, "at least 1, found 0"),
-        ("batches.outputs", -5, "at least 1, found -5"),
-        ("batches.mix", 0, "at least 1, found 0"),
-        ("batches.rounds", 0, "at least 1, found 0"),
-        ("batches.aux_ratio", 0.0, "above 0, found 0.0"),
-        ("batches.aux_mass", 1.5, "to 1, found 1.5"),
-        ("batches.aux_mass", -0.1, "to 1, found -0.1"),
-        ("batches.orientation", "rows", "transpose or reference, found 'rows'"),
-        ("batches.method", "labor", "'labor' is not known"),
-        ("infer.top_k", -1, "found -1"),
-    ],
-)
-def test_values_out_of_range_are_named(inputs, key, value, text):
-    with pytest.raises(BadInput) as error:
-        STAGE.resolve({**VALUES, "split": "infer", key: value}, facts_of(inputs))
-    assert key in str(error.value)
-    assert text in str(error.value)
-    assert "\n" not in str(error.value)
-
-
 def test_auto_is_resolved_from_the_number_of_outputs():
     def auto(count, split="train"):
         facts = {"graph": {"num_nodes": 10**7}, "split": {"train": count, "valid": count, "test": count}}

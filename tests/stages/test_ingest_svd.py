@@ -81,8 +81,6 @@ def test_more_dimensions_than_features_are_refused():
     with pytest.raises(BadInput, match=r"features\.reduce: expected at most 10 .* found 11"):
         STAGE.resolve(values, {"source": {"num_nodes": 30, "num_features": 10}})
     assert STAGE.resolve(values, {"source": {}}).reduce == 11
-    with pytest.raises(BadInput, match=r"features\.reduce: expected 0 \(off\) or a number of dimensions, found -1"):
-        STAGE.resolve({**values, "features.reduce": -1}, {})
 
 
 SCRIPT = """

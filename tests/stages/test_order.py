@@ -5,7 +5,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stages.errors import BadInput
 from stages.order import STAGE
 from stages.order.distance import distances, histograms
 from stages.order.epoch import epoch_order
@@ -142,19 +141,6 @@ def test_the_artifact_holds_what_its_method_needs(tmp_path, method):
         assert out.facts["tour_length"] >= out.facts["random_length"]
     cost = STAGE.cost(params, {role: one.facts for role, one in inputs.items()})
     assert sum(a.nbytes for a in out.arrays.values()) == cost.written
-
-
-@pytest.mark.parametrize(
-    ("key", "value", "message"),
-    [
-        ("order.mix", 0, "expected at least 1"),
-        ("order.method", "best", "'best' is not known"),
-        ("order.window", -1, r"expected 0 \(all records\) or more"),
-    ],
-)
-def test_unknown_values_are_refused_by_name(key, value, message):
-    with pytest.raises(BadInput, match=f"{key}.*{message}"):
-        STAGE.resolve({**VALUES, key: value}, {})
 
 
 @pytest.mark.parametrize("method", ["label", "sample", "shuffle"])

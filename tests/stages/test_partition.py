@@ -131,18 +131,6 @@ def test_a_missing_kaminpar_is_an_error_and_never_another_method(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("values", "text"),
-    [
-        ({"partition.method": "scotch"}, "partition.method = 'scotch' is not known"),
-        ({"partition.parts": 0}, "partition.parts: expected at least 1, found 0"),
-    ],
-)
-def test_bad_values_are_named(values, text):
-    with pytest.raises(BadInput, match=text):
-        STAGE.resolve({**VALUES, **values}, facts(100, 10))
-
-
-@pytest.mark.parametrize(
     ("code", "text"),
     [
         ("import os, signal; os.kill(os.getpid(), signal.SIGSEGV)", "killed by SIGSEGV"),
