@@ -71,7 +71,7 @@ scheduler = "local"
 
 LATER = {
     "order": {"window": 2, "mix": 1},
-    "features": {"layout": "auto", "tier_share": 0.0, "tier_bytes": 8},
+    "features": {"lossless_up_to": "2GB", "layout": "auto", "tier_share": 0.0, "tier_bytes": 8},
     "train": {
         "heads": 4,
         "warmup": 0,
