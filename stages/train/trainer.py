@@ -302,6 +302,12 @@ def _team_step(
 def _check_loss(found: Score, adam: torch.optim.Adam, epoch: int, index: int) -> None:
     if not math.isfinite(found.loss_sum):
         rate = _rate(adam)
+        if epoch == index == 0:
+            raise StockpotError(
+                f"train: expected a finite loss before any step, found {found.loss_sum}: features or weights of edges "
+                "are too large for 32 bits",
+                fix="divide each column of the features by its standard deviation, and weights by their mean",
+            )
         raise StockpotError(
             f"train: epoch {epoch}, step {index}: expected a finite loss, found {found.loss_sum} at lr {rate:g}",
             fix=f"--set train.lr={rate / 10:g}",
