@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from stages.ingest.edges import no_edges
 from stages.ingest.features import SparseRows
-from stages.ingest.graph import no_edges
 from stages.ingest.reduction import features_to_reduce
-from stages.ingest.sizes import BLOCK_EDGES
-from stages.ingest.table import BLOCK_VALUES
+from stages.ingest.sizes import BLOCK_EDGES, BLOCK_VALUES
 
 if TYPE_CHECKING:
     import numpy as np
@@ -36,7 +35,7 @@ def check_dataset(data: DataSet, reduce: int) -> tuple[NDArray[np.int32], list[d
     for block in data.edges(BLOCK_EDGES):
         connected |= bool((block.source != block.target).any())
     if not connected:
-        raise no_edges(data)
+        raise no_edges(data.bad)
     if (features := features_to_reduce(data, reduce)) is not None:
         _check_rows(features, data.num_nodes)
     return labels, splits

@@ -9,18 +9,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from stages.ingest.csr import build_csr, turned
+from stages.ingest.edges import no_edges
 from stages.ingest.sizes import least_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from stages.errors import BadInput
     from stages.ingest.csr import Edges
     from stages.ingest.dataset import DataSet, EdgeBlock
     from stages.stage import Writer
 
-__all__ = ["no_edges", "workspace", "write_graph"]
+__all__ = ["workspace", "write_graph"]
 
 
 def write_graph(data: DataSet, writer: Writer, *, undirected: bool, room_bytes: int) -> dict[str, Any]:
@@ -45,7 +45,7 @@ def write_graph(data: DataSet, writer: Writer, *, undirected: bool, room_bytes: 
             folder=folder,
         )
         if len(csr.indices) == 0:
-            raise no_edges(data)
+            raise no_edges(data.bad)
         degree = np.diff(csr.indptr)
         connected, most = degree > 0, int(degree.max())
         del degree
@@ -95,11 +95,6 @@ def _told(data: DataSet, writer: Writer) -> Edges:
             writer.progress(2 * data.num_edges + seen, 8 * data.num_edges, "reading edges")
 
     return edges
-
-
-def no_edges(data: DataSet) -> BadInput:
-    """The error about a graph in which no node has a neighbour."""
-    return data.bad("edge_index", "expected an edge between two nodes, found no edges but self-loops")
 
 
 @contextmanager

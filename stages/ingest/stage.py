@@ -21,7 +21,7 @@ __all__ = ["STAGE", "Params"]
 
 _BASE_BYTES = 160 << 20  # numba and scipy, and the kernels as they are compiled: measured 80 to 126 MB
 _NODE_BYTES = 64  # labels, masks and ids as read; then row pointers, places and degrees; then pointers of sparse rows
-_FEATURE_BYTES = 48 << 20  # a block of rows: `table.BLOCK_VALUES` of at most 48 bytes
+_FEATURE_BYTES = 48 << 20  # a block of rows: `sizes.BLOCK_VALUES` of at most 48 bytes
 _OVERSAMPLE = 16
 
 
