@@ -17,8 +17,9 @@ import numpy as np
 
 from pipeline import fs
 from pipeline.digests import Verified, bytes_digest
-from pipeline.errors import Corrupt, StockpotError
+from pipeline.errors import Corrupt
 from pipeline.mapping import ALIGN_BYTES, can_join, join
+from stages.places import unread
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -294,10 +295,8 @@ def _declared(
     return tuple(shape), tuple(chunk), dtype
 
 
-def _unread(path: Path, error: OSError, expected: str) -> StockpotError:
-    if error.errno in fs.FORBIDDEN:
-        return fs.forbidden(path, error)
-    return Corrupt(f"{path}: missing; expected {expected}")
+def _unread(path: Path, error: OSError, expected: str) -> Exception:
+    return unread(path, error, lambda _: Corrupt(f"{path}: missing; expected {expected}"))
 
 
 def _map_chunk(path: Path, file: File, chunk_bytes: int, verified: Verified) -> NDArray[np.uint8]:

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from pipeline.usage import Usage
 
-__all__ = ["FINISH", "UNLIMITED_BYTES", "Attempt", "Work", "json_facts"]
+__all__ = ["FINISH", "UNLIMITED_BYTES", "Attempt", "Work", "alive", "json_facts", "owner"]
 
 FINISH = "_finish"
 """Name of the shard that runs a stage's `finish`."""
@@ -354,7 +354,7 @@ def clear_dead_attempts(work: Work, shard: str) -> None:
         with suppress(OSError, Corrupt, KeyError):  # whose owner cannot be told stays until the artifact is committed
             who = unseal(path.read_bytes(), path)
             local = all(who[name] == here[name] for name in ("host", "boot", "namespace"))
-            if who["shard"] == shard and local and not _alive(who["pid"], who["born"]):
+            if who["shard"] == shard and local and not alive(who["pid"], who["born"]):
                 dead.append(path.parent)
     # Read after the process is known to be dead: it can publish no more.
     entry = work.entry(shard) if dead else None
@@ -363,7 +363,8 @@ def clear_dead_attempts(work: Work, shard: str) -> None:
             fs.remove_tree(folder)
 
 
-def _alive(pid: int, born: float) -> bool:
+def alive(pid: int, born: float) -> bool:
+    """Whether the process of that number that began at that time still runs here."""
     import psutil
 
     try:

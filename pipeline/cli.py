@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 import os
 import re
 import shlex
@@ -13,7 +14,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.command import DEFAULT_RUNS, DEFAULT_STORE, command
+from pipeline.printable import printable, printable_json
 from stages.errors import BadInput, StockpotError
+from stages.places import local
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -32,7 +35,8 @@ class _Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> Any:
         """Raise instead of printing the usage."""
-        raise BadInput(message.replace(": RECIPE, STAGE", ": RECIPE"), fix=f"{self.prog} --help")
+        what, _, fix = message.replace(": RECIPE, STAGE", ": RECIPE").partition("; fix: ")
+        raise BadInput(what, fix=fix or f"{self.prog} --help")
 
 
 class _VerbParser(_Parser):
@@ -100,13 +104,13 @@ def parser() -> argparse.ArgumentParser:
     soup.add_argument(
         "where",
         nargs="+",
-        type=Path,
+        type=_place,
         metavar="MODELS",
         help="run folder, folder of .safetensors, one such file, or a train artifact; several are put together",
     )
     soup.add_argument(
         "--batches",
-        type=Path,
+        type=_place,
         metavar="RUN",
         help="run folder, store or pack artifact: its validation records choose; default: the first run of MODELS",
     )
@@ -116,7 +120,7 @@ def parser() -> argparse.ArgumentParser:
         metavar="package.module:build",
         help="builds the model that files from elsewhere hold the weights of, called as train.model is",
     )
-    soup.add_argument("--out", type=Path, metavar="DIR", help="folder of the soup; default: MODELS-soup")
+    soup.add_argument("--out", type=_place, metavar="DIR", help="folder of the soup; default: MODELS-soup")
     _overrides(soup, "soup.method=greedy, and for a factory train.hidden=64, ...")
 
     report = _verb(verbs, "report", _report, "write report.html and summary.json again from what is stored")
@@ -134,12 +138,19 @@ def parser() -> argparse.ArgumentParser:
     return top
 
 
+def _place(text: str) -> Path:
+    try:
+        return local(text, "")
+    except BadInput as error:  # one that argparse puts the option's name before
+        raise argparse.ArgumentTypeError(str(error).strip()) from error
+
+
 def _verb(verbs: Any, name: str, action: Callable[[argparse.Namespace], int], about: str) -> argparse.ArgumentParser:
     verb: argparse.ArgumentParser = verbs.add_parser(name, help=about, description=about)
     verb.set_defaults(action=action)
     verb.add_argument("--json", action="store_true", help="print JSON")
-    verb.add_argument("--store", type=Path, default=DEFAULT_STORE, help="folder of the store (default: runs/store)")
-    verb.add_argument("--runs", type=Path, default=DEFAULT_RUNS, help="folder of the runs (default: runs)")
+    verb.add_argument("--store", type=_place, default=DEFAULT_STORE, help="folder of the store (default: runs/store)")
+    verb.add_argument("--runs", type=_place, default=DEFAULT_RUNS, help="folder of the runs (default: runs)")
     return verb
 
 
@@ -171,6 +182,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         from pipeline.interrupt import interruptible
 
+        logging.getLogger("stockpot").addFilter(_shown)
         with interruptible():
             args = parser().parse_args(argv)
             code: int = args.action(args)
@@ -186,10 +198,19 @@ def main(argv: Sequence[str] | None = None) -> int:
         if trace:
             _keep_trace(args, trace)
         return error.exit_code
+    except (PermissionError, IsADirectoryError) as error:
+        _complain(f"{error.filename or 'a file'}: {error.strerror}; fix: name a file or folder that this user may use")
+        _keep_trace(args, traceback.format_exc())
+        return BadInput.exit_code
     except Exception as error:  # noqa: BLE001 - shown as one line; the traceback goes to a file
         _complain(f"{type(error).__name__}: {error}")
         _keep_trace(args, traceback.format_exc())
         return 1
+
+
+def _shown(record: logging.LogRecord) -> bool:
+    record.msg, record.args = printable(record.getMessage()), ()
+    return True
 
 
 def _mend(error: StockpotError) -> str:
@@ -203,22 +224,22 @@ def _mend(error: StockpotError) -> str:
 
 
 def _complain(message: str) -> None:
-    print(f"stockpot: error: {' '.join(message.split())}", file=sys.stderr, flush=True)
+    print(f"stockpot: error: {printable(' '.join(message.split()))}", file=sys.stderr, flush=True)
 
 
 def _keep_trace(args: argparse.Namespace | None, trace: str) -> None:
     runs, recipe = getattr(args, "runs", None), getattr(args, "recipe", None)
     if runs is None:
-        sys.stderr.write(trace)
+        sys.stderr.write(printable(trace))
         return
     path = runs / Path(recipe).stem / "error.log" if recipe else runs / "error.log"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(trace, encoding="utf-8")
     except OSError:
-        sys.stderr.write(trace)
+        sys.stderr.write(printable(trace))
     else:
-        print(f"stockpot: traceback in {path}", file=sys.stderr, flush=True)
+        print(f"stockpot: traceback in {printable(str(path))}", file=sys.stderr, flush=True)
 
 
 class _Session:
@@ -252,7 +273,8 @@ class _Session:
 
 
 def _print(args: argparse.Namespace, document: Any, text: str) -> None:
-    print(json.dumps(document, indent=1, ensure_ascii=False) if args.json else text)
+    found = printable_json(json.dumps(document, indent=1, ensure_ascii=False)) if args.json else printable(text)
+    print(found)
 
 
 def _run(args: argparse.Namespace) -> int:
@@ -324,7 +346,6 @@ def _plan(args: argparse.Namespace) -> int:
 
     session = _Session(args)
     planned, budget = session.planner.plan(args.stages), session.budget()
-    session.planner.check_source(planned)
     session.seen.save()
     absent = session.planner.absent
     left_out = session.planner.left_out

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import BadInput, StockpotError
 from pipeline.interrupt import Unwanted, while_wanted
+from pipeline.semaphores import clear_dead, owned
 from pipeline.usage import give_back, own_bytes
 
 if TYPE_CHECKING:
@@ -89,6 +90,8 @@ class Cluster:
         self._run = uuid.uuid4().hex[:8]
         self._serial = 0
         self._recording: tuple[float, int] | None = None
+        self.ending = contextlib.ExitStack()
+        """What is undone when it is closed."""
 
     @property
     def dashboard(self) -> str:
@@ -269,6 +272,7 @@ class Cluster:
                 with contextlib.suppress(Exception):
                     part.close(timeout=_CLOSE_S)
         _kill_groups(groups)
+        self.ending.close()
 
 
 def start_local(workers: int, memory_bytes: int, cores: int) -> Cluster:
@@ -313,6 +317,8 @@ def start_local(workers: int, memory_bytes: int, cores: int) -> Cluster:
     sys.warnoptions.append("ignore:resource_tracker:UserWarning")
     preload = list(dask.config.get("distributed.worker.preload", []))
     cluster = Cluster(None, memory_bytes=memory_bytes)
+    clear_dead()
+    cluster.ending.enter_context(owned())  # workers that are started again take semaphores too
     try:
         with _blocked(signal.SIGINT, signal.SIGTERM):
             cluster._local = LocalCluster(  # noqa: SLF001 - closed below also where its client fails

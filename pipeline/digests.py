@@ -121,8 +121,8 @@ def fingerprint(path: Path) -> Fingerprint:
 
 
 def _is_entry(entry: Any) -> bool:
-    """Whether this is [size, mtime, inode, digest, time of hashing]."""
-    return isinstance(entry, list) and [type(item) for item in entry] == [int, int, int, str, int]
+    """Whether this is [*fingerprint, digest, time of hashing]."""
+    return isinstance(entry, list) and [type(item) for item in entry] == [int, int, int, int, str, int]
 
 
 class Verified:

@@ -21,13 +21,11 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 __all__ = [
-    "FORBIDDEN",
     "allocate",
     "append",
     "before",
     "create",
     "disk_errors",
-    "forbidden",
     "fsync_file",
     "fsync_folder",
     "fsync_tree",
@@ -52,8 +50,6 @@ DISK = {
     errno.EACCES: "permission denied",
     errno.EPERM: "permission denied",
 }
-FORBIDDEN = frozenset({errno.EACCES, errno.EPERM, errno.EIO})
-"""Errors that say of a file only that it cannot be read here and now, not that it is damaged."""
 COPY_BYTES = 1 << 22
 
 
@@ -180,14 +176,6 @@ def read(path: Path) -> bytes:
                 raise
             time.sleep(STALE_WAIT_S * 2**attempt)
     raise AssertionError("unreachable")
-
-
-def forbidden(path: Path | str, error: OSError) -> BadInput:
-    """Give the error of a file or folder that this process cannot read."""
-    return BadInput(
-        f"{path}: cannot be read: {error.strerror or error}",
-        fix="let this user read it, or choose another store with --store DIR",
-    )
 
 
 def publish(source: Path, target: Path, claims: Path) -> bool:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from pipeline.opening import artifact_of
 from pipeline.run_folder import read_run
 from stages.errors import BadInput, Conflict
+from stages.places import local
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -65,6 +66,7 @@ def found(where: Sequence[Path]) -> list[Ingredient]:
 
 
 def _files(path: Path) -> list[tuple[str, Path]]:
+    path = local(path, "soup")
     if path.is_file():
         return [(str(path), path)]
     if (path / "run.json").exists():

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.run_folder import read_run
 from stages.errors import BadInput, Conflict
+from stages.places import local
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -42,7 +43,7 @@ def _artifact(run: Mapping[str, Any], folder: Path, name: str) -> ArtifactReader
 
 def artifact_of(where: str | Path, name: str) -> ArtifactReader:
     """Artifact `name` ("soup", "pack:train", ...) of the run in folder `where`."""
-    folder = Path(where)
+    folder = local(where, "run")
     if not (folder / "run.json").exists():
         raise BadInput(f"{folder}: expected the folder of a run with run.json, found none", fix=BUILD)
     return _artifact(read_run(folder), folder, name)
@@ -62,7 +63,7 @@ def opened(where: str | Path | Reader, split: str) -> Opened:
         return Opened(_of_split(where, split, "reader"))
     from pipeline.store import Store
 
-    folder = Path(where)
+    folder = local(where, "run")
     if (folder / "run.json").exists():
         run = read_run(folder)
         order, loads = (

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from pipeline.accuracies import accuracy_text
 from pipeline.fs import unique
 from pipeline.machine import machine
 from pipeline.report import Report, render
@@ -86,7 +85,8 @@ def result_text(summary: Mapping[str, Any], built: Sequence[Built], folder: Path
     ]
     parts = [table(("artifact", "state", "built in", "key"), stages, right=(2,))]
     if rows := accuracy_rows(summary):
-        parts.append(accuracy_text(rows))
+        cells = [[name, _percent(valid), _percent(test)] for name, valid, test in rows]
+        parts.append(table(("accuracy", "valid", "test"), cells, right=(1, 2)))
     infer = summary["infer"]
     if infer is not None:
         whole = infer["full_graph_test_accuracy"]

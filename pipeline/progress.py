@@ -7,6 +7,8 @@ import time
 from dataclasses import dataclass, field
 from typing import IO, TYPE_CHECKING, Any, Protocol
 
+from pipeline.printable import printable
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -65,7 +67,7 @@ def newest(running: Mapping[str, Fraction]) -> str:
     if not fractions:
         return ""
     last = fractions[-1]
-    return f"{last.done}/{last.total} {last.text}".strip()
+    return printable(f"{last.done}/{last.total} {last.text}".strip(), one_line=True)
 
 
 class Silent:
@@ -73,7 +75,7 @@ class Silent:
 
     def say(self, text: str) -> None:
         """Warnings still go to stderr."""
-        print(text, file=sys.stderr, flush=True)
+        print(printable(text), file=sys.stderr, flush=True)
 
     def start(self, node: str, shards: int) -> None: ...
 
@@ -94,7 +96,7 @@ class Plain:
     _spoken: dict[str, float] = field(default_factory=dict)
 
     def say(self, text: str) -> None:
-        print(text, file=self.stream, flush=True)
+        print(printable(text), file=self.stream, flush=True)
 
     def start(self, node: str, shards: int) -> None:
         self._shards[node] = shards
@@ -138,7 +140,7 @@ class _Bars:
         self._progress.start()
 
     def say(self, text: str) -> None:
-        self._progress.console.print(text, markup=False, soft_wrap=True)
+        self._progress.console.print(printable(text), markup=False, soft_wrap=True)
 
     def start(self, node: str, shards: int) -> None:
         self._shards[node] = shards

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline import fs
 from pipeline.errors import BadInput, Conflict
+from pipeline.printable import printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -93,7 +94,7 @@ def served(rank: int, store_root: Path) -> int:
 def _reap(members: list[Member]) -> None:
     for member in [m for m in members if m.process.poll() is not None]:
         if how := member.ending():
-            print(f"stockpot: rank {member.rank} of a training: {how}", file=sys.stderr)
+            print(printable(f"stockpot: rank {member.rank} of a training: {how}"), file=sys.stderr)
         member.close()
         members.remove(member)
 

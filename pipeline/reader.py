@@ -11,11 +11,11 @@ import stat
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
-from pipeline import fs
 from pipeline.arrays import METADATA, read_array
 from pipeline.digests import StatCache, Verified, file_digest, source_digest
-from pipeline.errors import BadInput, Conflict, Corrupt, CorruptArtifact, CorruptShard, StockpotError
+from pipeline.errors import BadInput, Conflict, Corrupt, CorruptArtifact, CorruptShard
 from pipeline.manifest import FACTS
+from stages.places import unread
 
 if TYPE_CHECKING:
     import os
@@ -78,11 +78,9 @@ class PayloadReader:
         except OSError as error:
             raise self._unread(path, error, expected) from error
 
-    def _unread(self, path: Path, error: OSError, expected: str = "a file") -> StockpotError:
+    def _unread(self, path: Path, error: OSError, expected: str = "a file") -> Exception:
         """The error for a file that could not be read: damage, but where only this user may not."""
-        if error.errno in fs.FORBIDDEN:
-            return fs.forbidden(path, error)
-        return self.corrupt(f"{path}: missing; expected {expected}")
+        return unread(path, error, lambda _: self.corrupt(f"{path}: missing; expected {expected}"))
 
     @property
     def facts(self) -> Mapping[str, Any]:

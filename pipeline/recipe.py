@@ -18,6 +18,7 @@ from typing import Any, Literal
 from pipeline import recipe_keys as k
 from pipeline.recipe_range import check_text, shown
 from stages.errors import BadInput
+from stages.places import local
 from stages.units import MOST_BYTES, bytes_of
 
 __all__ = ["KEYS", "Recipe", "defaults_text", "from_tables", "load", "parse_bytes", "to_toml"]
@@ -83,7 +84,7 @@ def load(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     BadInput
         The file is missing or no TOML; a section or key is unknown (the nearest is named); a value has another type.
     """
-    path = Path(path)
+    path = local(path, "recipe")
     try:
         with path.open(encoding="utf-8") as file:
             text = file.read(MOST_FILE + 1)

@@ -18,6 +18,7 @@ from stages.errors import BadInput, Conflict, Corrupt
 from stages.pack import index as packed_index
 from stages.pack import schema as packed
 from stages.pack.layered import depth
+from stages.places import unread
 from stages.quantize.codec import Codec
 
 if TYPE_CHECKING:
@@ -95,7 +96,9 @@ def _open(path: Path) -> _File:
                 raise Corrupt(f"{path}: expected {index.meta['bytes']} bytes, found {size}", fix=REBUILD)
             data = pa.py_buffer(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
     except OSError as error:
-        raise Corrupt(f"{path}: expected a packed file, found none ({error.strerror})", fix=REBUILD) from error
+        raise unread(
+            path, error, lambda why: Corrupt(f"{path}: expected a packed file, found none ({why})", fix=REBUILD)
+        ) from error
     head, tail = int(index.offset[0]), int(index.offset[-1] + index.length[-1])
     for what, part in (("head", data.slice(0, head)), ("tail", data.slice(tail))):
         found = int(google_crc32c.value(part))

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.budget import WORKER_BYTES, Budget, granted, human_bytes
 from pipeline.plan import totals
+from pipeline.printable import printable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -19,7 +20,7 @@ __all__ = ["plan_document", "plan_text", "status_document", "status_text", "tabl
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[int] = ()) -> str:
     """Columns as plain text; those in `right` are aligned to the right."""
-    lines = [list(head), *[list(row) for row in rows]]
+    lines = [[printable(cell, one_line=True) for cell in row] for row in (head, *rows)]
     widths = [max(len(line[i]) for line in lines) for i in range(len(head))]
     texts = []
     for line in lines:

@@ -11,7 +11,6 @@ import os
 import re
 import time
 from contextlib import suppress
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline import fs
@@ -20,9 +19,11 @@ from pipeline.commit import remove_work
 from pipeline.errors import BadInput, Corrupt, CorruptArtifact
 from pipeline.manifest import MANIFEST, check_manifest, unseal
 from pipeline.reader import ArtifactReader, ShardReader
+from stages.places import FORBIDDEN, forbidden, local
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+    from pathlib import Path
 
 __all__ = ["Store"]
 
@@ -43,7 +44,7 @@ class Store:
     """
 
     def __init__(self, root: Path | str) -> None:
-        self.root = Path(root)
+        self.root = local(root, "store")
         self.quarantined = self.root / "quarantine"
 
     def folder(self, stage: str, key: str) -> Path:
@@ -88,7 +89,9 @@ class Store:
         except IsADirectoryError:
             return b""  # no manifest to whoever opens it
         except OSError as error:
-            raise fs.forbidden(self.folder(stage, key) / MANIFEST, error) from error
+            if error.errno not in FORBIDDEN:
+                raise
+            raise forbidden(self.folder(stage, key) / MANIFEST, error) from error
 
     def open(self, stage: str, key: str) -> ArtifactReader:
         """Open a committed artifact, checking its manifest and the size of every file.
@@ -291,7 +294,9 @@ def _names(folder: Path) -> list[str]:
     except (FileNotFoundError, NotADirectoryError):
         return []
     except OSError as error:
-        raise fs.forbidden(folder, error) from error
+        if error.errno not in FORBIDDEN:
+            raise
+        raise forbidden(folder, error) from error
 
 
 def _progress(found: dict[str, Any]) -> dict[str, Any]:

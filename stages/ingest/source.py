@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stages.errors import BadInput
+from stages.places import local
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -88,6 +89,7 @@ def describe(source: str) -> Source:
         known without the files, these are only told as `absent`.
     """
     kind, _, rest = source.partition(":")
+    local(rest if kind in KINDS else source, "dataset.source")
     if source == "wordnet":
         return _npz(source, EMBEDDED)
     if kind in ("wordnet", "npz") or kind not in KINDS or not rest:

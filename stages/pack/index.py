@@ -17,6 +17,7 @@ from stages.errors import BadInput, Corrupt
 from stages.hag.columns import mismatch as hag_mismatch
 from stages.pack.layered import check as layers_check
 from stages.pack.schema import FORMAT, KEY, canonical, metadata
+from stages.places import unread
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -123,7 +124,8 @@ def read_index(path: Path) -> Index:
     try:
         data = path.read_bytes()
     except OSError as error:
-        raise Corrupt(f"{path}: expected the index of a packed file, found none ({error.strerror})", fix=fix) from error
+        message = f"{path}: expected the index of a packed file, found none"
+        raise unread(path, error, lambda why: Corrupt(f"{message} ({why})", fix=fix)) from error
     try:
         table = pa.ipc.open_file(pa.BufferReader(data)).get_batch(0)
         table.validate(full=True)

@@ -161,7 +161,6 @@ STAGE = Stage(
         "train.schedule",
         "train.epochs",
         "train.patience",
-        "train.keep",
         "train.warmup",
         "train.vary",
         "train.ema",

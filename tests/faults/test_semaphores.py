@@ -1,0 +1,73 @@
+"""Named semaphores of a run whose processes were all killed at once are gone after the next; living ones stay."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from multiprocessing import get_context
+from pathlib import Path
+
+import pytest
+
+from pipeline.semaphores import clear_dead, owned
+from tests.graphs import write_recipe
+
+SHM = Path("/dev/shm")
+TAKES = """
+from multiprocessing import get_context
+from pipeline.semaphores import owned
+with owned():
+    queue = get_context("spawn").Queue()
+    print("taken", flush=True)
+    input()
+"""
+
+pytestmark = pytest.mark.skipif(not SHM.is_dir(), reason="needs Linux's folder of shared memory")
+
+
+def named(pid):
+    return {path.name for path in SHM.glob(f"sem.stockpot-*-{pid}-*")}
+
+
+def test_those_of_dead_processes_go_and_those_of_living_ones_stay():
+    lock_of = get_context("spawn").Lock
+    with owned():
+        mine = lock_of()
+    left = named(os.getpid())
+    assert len(left) == 1
+    plain = lock_of()
+    assert named(os.getpid()) == left, "others of this process keep the names of Python"
+    pipe = subprocess.PIPE
+    with subprocess.Popen([sys.executable, "-c", TAKES], stdin=pipe, stdout=pipe, start_new_session=True) as child:
+        assert child.stdout.readline() == b"taken\n"
+        assert len(named(child.pid)) >= 3
+        clear_dead()
+        assert len(named(child.pid)) >= 3
+        os.killpg(child.pid, signal.SIGKILL)  # its tracker too: nobody is left to unlink them
+        child.wait()
+    assert len(named(child.pid)) >= 3
+    clear_dead()
+    assert not named(child.pid)
+    assert named(os.getpid()) == left
+    del mine, plain
+
+
+@pytest.mark.long
+def test_a_run_clears_what_a_killed_run_left(tmp_path):
+    recipe = write_recipe(tmp_path, nodes=20_000, degree=12, features=64, hidden=64, epochs=12, ingredients=2)
+    command = [sys.executable, "-m", "pipeline.cli", "run", str(recipe)]
+    root = str(Path(__file__).resolve().parents[2])
+    options = {"cwd": tmp_path, "env": {**os.environ, "PYTHONPATH": root}, "start_new_session": True}
+    with open(tmp_path / "log", "w") as log, subprocess.Popen(command, stdout=log, stderr=log, **options) as driver:
+        until = time.monotonic() + 120
+        while not named(driver.pid) and time.monotonic() < until:
+            time.sleep(0.1)
+        time.sleep(2)
+        os.killpg(driver.pid, signal.SIGKILL)
+        driver.wait()
+    assert named(driver.pid)
+    again = subprocess.Popen(command, stdout=subprocess.DEVNULL, **options)
+    assert again.wait(600) == 0
+    assert not named(driver.pid)
+    assert not named(again.pid)
