@@ -346,6 +346,7 @@ def _plan(args: argparse.Namespace) -> int:
 
     session = _Session(args)
     planned, budget = session.planner.plan(args.stages), session.budget()
+    session.planner.check_source(planned)
     session.seen.save()
     absent = session.planner.absent
     left_out = session.planner.left_out

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from pipeline.accuracies import accuracy_text
 from pipeline.fs import unique
 from pipeline.machine import machine
 from pipeline.report import Report, render
@@ -85,8 +86,7 @@ def result_text(summary: Mapping[str, Any], built: Sequence[Built], folder: Path
     ]
     parts = [table(("artifact", "state", "built in", "key"), stages, right=(2,))]
     if rows := accuracy_rows(summary):
-        cells = [[name, _percent(valid), _percent(test)] for name, valid, test in rows]
-        parts.append(table(("accuracy", "valid", "test"), cells, right=(1, 2)))
+        parts.append(accuracy_text(rows))
     infer = summary["infer"]
     if infer is not None:
         whole = infer["full_graph_test_accuracy"]

@@ -14,6 +14,7 @@ from pipeline.digests import source_digest
 from pipeline.errors import BadInput, Corrupt, CorruptArtifact
 from pipeline.estimate import Guess, estimate
 from pipeline.keys import artifact_key, plain
+from pipeline.reader import SourceReader
 from pipeline.task import ArtifactInput, SourceInput
 from stages.ingest.source import describe, single_file
 from stages.places import local
@@ -29,9 +30,11 @@ if TYPE_CHECKING:
     from pipeline.store import Store
     from stages.ingest.source import Source
 
-__all__ = ["AFTER", "BUILD", "CACHED", "Planned", "Planner", "totals"]
+__all__ = ["AFTER", "BUILD", "CACHED", "CHECKED_BYTES", "Planned", "Planner", "totals"]
 
 CACHED, BUILD, AFTER = "cached", "build", "after"
+CHECKED_BYTES = 64 << 20
+"""A data set up to this size is read whole by `Planner.check_source`."""
 
 
 @dataclass(frozen=True)
@@ -137,6 +140,40 @@ class Planner:
         source = self._describe(dag.SOURCE)
         names = ", ".join(source.left_out)
         return f"dataset.source {source.text}: left out: {names}" if names else ""
+
+    def check_source(self, planned: Iterable[Planned]) -> None:
+        """Go through a small data set that is to be ingested, as ingest would, so that `plan` says what `run` would.
+
+        Of more than `CHECKED_BYTES` only names, headers and counts are looked at, and of `pyg:`, which needs torch,
+        names alone.
+
+        Raises
+        ------
+        BadInput
+            What a run would say of the data set.
+        """
+        stages = {p.node.stage for p in planned if not p.cached}
+        if (
+            "ingest" not in stages
+            or self.absent is not None
+            or self._describe(dag.SOURCE).kind not in ("npz", "files", "ogb")
+        ):
+            return
+        from stages.ingest.check import check_dataset
+        from stages.ingest.open import open_dataset
+        from stages.split import stage as split
+
+        found = self.source(dag.SOURCE)
+        with open_dataset(SourceReader(found.source, found.digest)) as data:
+            if found.source.bytes() > CHECKED_BYTES:
+                data.features()
+                return
+            labels, splits = check_dataset(data, self.recipe.features.reduce)
+        if "split" in stages:
+            values = {name: self._values[name] for name in split.STAGE.reads}
+            params: Any = split.STAGE.resolve(values, {"graph": {"published_splits": len(splits)}})
+            published = [splits[params.index][part] for part in split.SPLITS] if splits else []
+            split.checked_split(params, labels, published)
 
     def plan(self, targets: Iterable[str] = ()) -> list[Planned]:
         """Targets and their ancestors, in topological order; everything where no target is named.

@@ -194,6 +194,9 @@ class Train:
     weight_decay: float = key(0.0, "L2 penalty of Adam", Range(0, 1000))
     schedule: Literal["plateau", "cosine", "constant"] = key("plateau", "plateau | cosine | constant learning rate")
     epochs: int = key(200, "most epochs", MANY)
+    keep: Literal["best", "last"] = key(
+        "best", "best: weights of the best epoch on validation | last: of the last one; validation is for soups alone"
+    )
     patience: int = key(30, "epochs without a better validation accuracy before training stops", Range(1, 10**9))
     ingredients: int = key(8, "models trained from one shared start, to be souped", Range(1, 1000))
     warmup: int = key(
@@ -227,6 +230,15 @@ class Soup:
         "auto: best | uniform | greedy | gis | learned | signed, as validation says; grid | published | partition",
     )
     holdout: float = key(0.0, "share of valid kept from training's early stop for souping", BELOW_ONE)
+    epochs: int | Auto = key("auto", "published, partition: steps of SGD; auto: 25, 50", MANY)
+    rate: float | Auto = key(
+        "auto",
+        "published, partition: its first rate; auto: 10, 1; their authors tuned both",
+        Range(0, 10**6, above=True),
+    )
+    period: int = key(4, "published, partition: epochs from one warm restart of the rate to the next", MANY)
+    parts: int = key(32, "partition: K, parts of the validation records by METIS, equal in labelled outputs", MANY)
+    drawn: int = key(4, "partition: R, parts that a step sees", MANY)
 
 
 @dataclass(frozen=True)

@@ -92,7 +92,7 @@ def _soup_gains_nothing(recipe: Recipe, by_id: ById) -> Iterator[str]:
     chosen, best = methods.get(str(facts.get("chosen"))), methods.get("best")
     if recipe.train.ingredients < 2 or recipe.soup.method == "best" or chosen is None or best is None:
         return
-    gain = (chosen.get("valid_accuracy") or 0.0) - (best.get("valid_accuracy") or 0.0)
+    gain = _judged(chosen) - _judged(best)
     if recipe.soup.method != "auto" and gain < 0:
         yield (
             f"the soup that was asked for, {facts['chosen']}, is {-100 * gain:.2f} points below the best single model "
@@ -106,11 +106,15 @@ def _soup_gains_nothing(recipe: Recipe, by_id: ById) -> Iterator[str]:
         )
 
 
+def _judged(method: Mapping[str, Any]) -> float:
+    """The accuracy a method is chosen by: cross-fitted, where its artifact says so."""
+    return float(method.get("cross_fitted_accuracy", method.get("valid_accuracy")) or 0.0)
+
+
 def _why_no_gain(facts: Mapping[str, Any]) -> str:
     methods = facts["methods"]
     behind = [i for i in facts.get("ingredients") or [] if i.get("barrier") and not i["barrier"]["soupable"]]
-    mean, best = (methods.get(name, {}).get("valid_accuracy") for name in ("uniform", "best"))
-    drop = best - mean if mean is not None and best is not None else 0.0
+    drop = _judged(methods["best"]) - _judged(methods["uniform"]) if "uniform" in methods else 0.0
     if behind or drop > NOTICEABLE:
         return f"they drifted apart in training, their mean is {100 * drop:.1f} points below"
     return "they are too much alike to add to each other"

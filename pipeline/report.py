@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from pipeline import dag
+from pipeline.accuracies import chosen_words, ensemble_row, soup_rows
 from pipeline.budget import human_bytes
 from pipeline.report_chart import meter
 from pipeline.report_codes import code_section
@@ -99,7 +100,7 @@ def _result(summary: Mapping[str, Any]) -> str:
             whole = infer["full_graph_accuracy"]
         found += "" if whole is None else f", {percent(whole)} by exact inference on the full graph"
         found += f"; {count(infer['num_outputs'])} nodes in {number(infer['seconds'], 1)} s"
-    return f'<p class="result">Chosen on validation: {text(soup["chosen"])}{found}.</p>'
+    return f'<p class="result">{text(chosen_words(soup))}{found}.</p>'
 
 
 def _remarks(lines: Sequence[str]) -> str:
@@ -117,33 +118,39 @@ def _accuracies(summary: Mapping[str, Any]) -> str:
     marked = []
     for i, single in enumerate(singles):
         about = f"{count(single['epochs'])} epochs, {number(single['seconds_per_epoch'])} s each"
-        scores = (percent(single["valid_accuracy"]), percent(single["test_accuracy"]))
+        scores = (percent(single["valid_accuracy"]), "", percent(single["test_accuracy"]))
         rows.append((f"single model {i}, seed {text(single['seed'])}", *scores, "", about))
         marked.append(False)
     if len(singles) > 1:
-        spread = [_spread([s[name] for s in singles]) for name in ("valid_accuracy", "test_accuracy")]
-        rows.append(("mean ± standard deviation", *spread, "", f"of {len(singles)} single models"))
+        valid, test = (_spread([s[name] for s in singles]) for name in ("valid_accuracy", "test_accuracy"))
+        rows.append(("mean ± standard deviation", valid, "", test, "", f"of {len(singles)} single models"))
         marked.append(False)
-    for name, method in soup["methods"].items():
-        members = method.get("members")
-        chosen = name == soup["chosen"]
-        about = "" if members is None else f"of single model{'s' * (len(members) > 1)} {_members(members)}"
-        about += ", chosen on validation" if chosen else ""
-        scores = (percent(method["valid_accuracy"]), percent(method["test_accuracy"]))
-        rows.append((f"soup: {text(name)}", *scores, percent(whole) if chosen else "", about.removeprefix(", ")))
-        marked.append(chosen)
+    for row in soup_rows(soup):
+        scores = (percent(row.valid), percent(row.cross_fitted), percent(row.test))
+        about = ", ".join([*_members(soup["methods"][row.methods[0]]), *row.remarks])
+        rows.append((text(row.name), *scores, percent(whole) if row.chosen else "", text(about)))
+        marked.append(row.chosen)
+    if (mean := ensemble_row(soup.get("ensemble"))) is not None:
+        rows.append((text(mean.name), percent(mean.valid), "", percent(mean.test), "", text(mean.remarks[0])))
+        marked.append(False)
     # A column without a figure says nothing.
-    kept = [i for i in range(5) if i not in (2, 3) or any(row[i] for row in rows)]
-    head = [("model", "valid", "test", "test, full graph", "remarks")[i] for i in kept]
+    kept = [i for i in range(6) if i not in (2, 3, 4) or any(row[i] for row in rows)]
+    head = [("model", "valid", "cross-fitted", "test", "test, full graph", "remarks")[i] for i in kept]
     rows = [[row[i] for i in kept] for row in rows]
     about = (
-        "Accuracy on the packed validation and test records; by exact inference on the full graph for the chosen soup."
+        "Accuracy of each model on the packed validation and test records; by exact inference on the full graph for "
+        "the model that ships. Soups are fitted to the validation records; cross-fitted: each method's two soups "
+        "of halves of them, on what each has not seen; by that it is chosen."
     )
     return table(head, rows, about=about, marked=marked, words=1) if rows else ""
 
 
-def _members(members: Sequence[int]) -> str:
-    return ", ".join(str(m) for m in members)
+def _members(method: Mapping[str, Any]) -> list[str]:
+    """Of which single models a soup is, in words; none where it is one of them, or does not say."""
+    members = method.get("members")
+    if members is None or str(method.get("same_as")).startswith("ingredient:"):
+        return []
+    return [f"of single model{'s' * (len(members) > 1)} {', '.join(str(m) for m in members)}"]
 
 
 def _spread(values: Sequence[float | None]) -> str:

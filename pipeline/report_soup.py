@@ -144,14 +144,12 @@ def _mean(singles: Sequence[Scored]) -> Scored:
 def _about_errors(souped: Souped) -> str:
     facts = souped.facts
     n = facts.get("labelled")
-    divided = (facts.get("parts") or {}).get("divided")
-    where = ", those of soups by halves: each by a soup made on the other half" if divided else ""
-    said = f"Valid: {count(n)} outputs{where}"
+    said = f"Valid: {count(n)} outputs, which soups were fitted to"
     said += f"; test: {count(souped.test_labelled)} outputs. " if souped.test_labelled else ". "
     singles = len(facts.get("ingredients") or [])
     many = f" The bar of {singles} single models is their standard deviation." if singles > SINGLES else ""
-    ensemble = " All models together is the mean of their predictions, not one model." if facts.get("ensemble") else ""
-    return f"{said}Bars are one standard error of an accuracy.{many}{ensemble}"
+    ceiling = " All models together is the mean of their predictions: a ceiling, not one model."
+    return f"{said}Bars are one standard error of an accuracy.{many}{ceiling if facts.get('ensemble') else ''}"
 
 
 def _paths(facts: Mapping[str, Any]) -> list[Path]:
@@ -176,17 +174,21 @@ def _weights(facts: Mapping[str, Any]) -> list[Weights]:
 def _methods(souped: Souped) -> str:
     facts, rows, marked = souped.facts, [], []
     for name, method in facts["methods"].items():
-        gain, error, p = (method.get(key) for key in ("gain", "gain_error", "p_value"))
+        gain, error, p, fall = (method.get(key) for key in ("gain", "gain_error", "p_value", "loss_gain"))
+        corrected = method.get("corrected_p_value")
         same = gain is None or name == "best"
         rows.append(
             (
                 f"soup: {text(name)}",
                 text((method.get("alpha") or {}).get("granularity", "")),
                 percent(method.get("fit_accuracy")),
+                percent(method.get("cross_fitted_accuracy")),
                 percent(method["valid_accuracy"]),
                 percent(souped.test.get(name)),
                 "" if same else f"{100 * gain:+.2f} ± {100 * error:.2f}",
                 "" if same or p is None else f"{p:.3f}",
+                "" if same or fall is None else f"{fall:+.3f} ± {method['loss_error']:.3f}",
+                "" if same or corrected is None else f"{corrected:.3f}",
                 number(method.get("n_eff")),
                 number(souped.seconds.get(name), 1),
                 human_bytes(souped.peaks[name]) if name in souped.peaks else "",
@@ -197,19 +199,24 @@ def _methods(souped: Souped) -> str:
         "soup",
         "weights by",
         "fit",
+        "cross-fitted",
         "valid",
         "test",
         "gain, points",
         "p",
+        "fall of the loss",
+        "p, corrected",
         "effective models",
         "seconds",
         "peak memory",
     )
     kept = [i for i in range(len(head)) if i == 0 or any(row[i] for row in rows)]
     about = (
-        "What each soup is worth. Gain: over the best single model on the same outputs, with its paired standard error "
-        "and one-sided p-value; a soup replaces a simpler one where it gains more than one standard error or, equal "
-        "within one, has a clearly lower loss. Fit: accuracy on what weights were chosen by."
+        "What each soup is worth. Valid and test: of the soup itself, which is fitted to all validation outputs. "
+        "Fit and cross-fitted: of a method's two soups of halves, on the half each was fitted to and on that left out. "
+        "Gain and fall of the loss: over the best single model, cross-fitted, with paired standard errors; p of the "
+        "one-sided sign test. A soup ships where the p-value of gain or fall, corrected for all that was looked at, "
+        "is at most one in twenty, and neither is worse; of several the simplest, unless one is better by that test."
     )
     return table([head[i] for i in kept], [[row[i] for i in kept] for row in rows], about=about, marked=marked)
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pipeline.accuracies import Row, accuracy_text, chosen_words, ensemble_row, soup_rows
 from pipeline.machine import machine
 from pipeline.report_html import page, section, table, text
 from pipeline.report_soup import Souped, soup_sections, varied
-from pipeline.status import table as columns
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -41,6 +41,7 @@ def soup_document(
         "out": str(out),
         "command": command,
         "chosen": facts["chosen"],
+        "chosen_by": facts["chosen_by"],
         "methods": {
             name: {
                 **method,
@@ -59,7 +60,8 @@ def soup_document(
             }
             for i, (one, single) in enumerate(zip(found, facts["ingredients"], strict=True))
         ],
-        **{name: facts[name] for name in ("parts", "ensemble", "landscape", "labelled") if name in facts},
+        "ensemble": {**facts["ensemble"], "test_accuracy": scores.get("ensemble")},
+        **{name: facts[name] for name in ("parts", "landscape", "labelled") if name in facts},
         "test_labelled": scores.get("labelled"),
         "remarks": [*(facts.get("remarks") or []), *words],
     }
@@ -88,7 +90,7 @@ def soup_page(
     )
     body = [
         f"<h1>soup of {len(found)} models</h1>",
-        f'<p class="result">Chosen on validation: {text(document["chosen"])}.</p>',
+        f'<p class="result">{text(chosen_words(document))}.</p>',
         section("Soups", *soup_sections(souped)),
         section("Command", f"<pre>{text(document['command'])}</pre>", software),
     ]
@@ -97,17 +99,8 @@ def soup_page(
 
 def document_text(document: Mapping[str, Any]) -> str:
     """What `stockpot soup` prints."""
-
-    def percent(value: float | None) -> str:
-        return "-" if value is None else f"{100 * value:.2f} %"
-
-    rows = [
-        [one["file"], percent(one["valid_accuracy"]), percent(one["test_accuracy"])] for one in document["ingredients"]
-    ]
-    for name, method in document["methods"].items():
-        chosen = " (chosen on validation)" if name == document["chosen"] else ""
-        rows.append([f"soup: {name}{chosen}", percent(method["valid_accuracy"]), percent(method["test_accuracy"])])
-    parts = [columns(("accuracy", "valid", "test"), rows, right=(1, 2))]
+    rows = [Row(one["file"], one["valid_accuracy"], one["test_accuracy"]) for one in document["ingredients"]]
+    parts = [accuracy_text([*rows, *soup_rows(document), *filter(None, [ensemble_row(document["ensemble"])])])]
     parts += document["remarks"]
     out = Path(document["out"])
     parts.append(f"written: {out / 'chosen.safetensors'}, {out / 'soup.json'}, {out / 'report.html'}")

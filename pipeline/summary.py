@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from pipeline import dag
+from pipeline.accuracies import Row, ensemble_row, soup_rows
 from pipeline.remarks import remarks
 from stages.hag.stage import enabled
 
@@ -186,6 +187,8 @@ def _train(recipe: Recipe, by_id: Mapping[str, Built]) -> dict[str, Any] | None:
     if not trained:
         return None
     tested = _results(recipe, by_id)
+    souped = by_id["soup"].facts.get("ingredients") if "soup" in by_id else None
+    valid = [one["valid_accuracy"] for one in souped or ()] or [b.facts.get("valid_accuracy") for b in trained]
     return {
         "ingredients": [
             {
@@ -194,10 +197,10 @@ def _train(recipe: Recipe, by_id: Mapping[str, Built]) -> dict[str, Any] | None:
                 "epochs": b.facts.get("epochs"),
                 "seconds": b.note("seconds") or b.manifest["seconds"],
                 "seconds_per_epoch": b.note("seconds_per_epoch"),
-                "valid_accuracy": b.facts.get("valid_accuracy"),
+                "valid_accuracy": accuracy,
                 "test_accuracy": tested.get(f"ingredient:{b.node.instance['index']}"),
             }
-            for b in trained
+            for b, accuracy in zip(trained, valid, strict=True)
         ]
     }
 
@@ -217,19 +220,23 @@ def _soup(recipe: Recipe, by_id: Mapping[str, Built]) -> dict[str, Any] | None:
         return None
     tested = _results(recipe, by_id)
     seconds, peaks = soup.note("seconds") or {}, soup.note("peak_bytes") or {}
-    methods = soup.facts.get("methods", {})
+    methods, ensemble = soup.facts.get("methods", {}), soup.facts.get("ensemble")
     return {
         "chosen": soup.facts.get("chosen"),
+        "chosen_by": soup.facts.get("chosen_by"),
         "methods": {
             name: {
                 "valid_accuracy": methods[name].get("valid_accuracy"),
+                "cross_fitted_accuracy": methods[name].get("cross_fitted_accuracy"),
                 "test_accuracy": tested.get(name),
+                "same_as": methods[name].get("same_as"),
                 "seconds": seconds.get(name),
                 "peak_bytes": peaks.get(name),
                 "members": methods[name].get("members"),
             }
             for name in sorted(methods, key=_rank)
         },
+        "ensemble": None if ensemble is None else {**ensemble, "test_accuracy": tested.get("ensemble")},
     }
 
 
@@ -248,14 +255,13 @@ def _infer(recipe: Recipe, infer: Built | None) -> dict[str, Any] | None:
     return {"seconds": infer.manifest["seconds"], **figures}
 
 
-def accuracy_rows(summary: Mapping[str, Any]) -> list[tuple[str, float | None, float | None]]:
-    """(what, valid accuracy, test accuracy) of every single model and soup; the chosen soup is marked."""
-    rows: list[tuple[str, float | None, float | None]] = []
-    for i, single in enumerate((summary["train"] or {"ingredients": []})["ingredients"]):
-        rows.append((f"single model {i} (seed {single['seed']})", single["valid_accuracy"], single["test_accuracy"]))
+def accuracy_rows(summary: Mapping[str, Any]) -> list[Row]:
+    """Every single model, every soup that differs from others, and the mean of all predictions."""
+    rows = [
+        Row(f"single model {i} (seed {single['seed']})", single["valid_accuracy"], single["test_accuracy"])
+        for i, single in enumerate((summary["train"] or {"ingredients": []})["ingredients"])
+    ]
     soup = summary["soup"]
     if soup is not None:
-        for name, method in soup["methods"].items():
-            marked = f"soup: {name}" + (" (chosen on validation)" if name == soup["chosen"] else "")
-            rows.append((marked, method["valid_accuracy"], method["test_accuracy"]))
+        rows += [*soup_rows(soup), *filter(None, [ensemble_row(soup["ensemble"])])]
     return rows

@@ -15,11 +15,15 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from numpy.typing import NDArray
+    from torch import Tensor
 
     from stages.exchange.team import Team
     from stages.train.model import Network
 
-__all__ = ["Predictions", "predict", "write_predictions"]
+__all__ = ["ENSEMBLE", "Predictions", "predict", "write_predictions"]
+
+ENSEMBLE = "ensemble"
+"""Name of the score of the mean of all ingredients' probabilities."""
 
 
 class Predictions:
@@ -40,8 +44,9 @@ def predict(
     classes: int,
     progress: Callable[[int, int, str], Any],
     team: Team | None = None,
+    together: Mapping[str, int] | None = None,
 ) -> tuple[Predictions, dict[str, Score]]:
-    """Probabilities by the chosen model and the score of every model.
+    """Probabilities by the chosen model, the score of every model, and that of the mean of some as `ENSEMBLE`.
 
     Parameters
     ----------
@@ -50,6 +55,7 @@ def predict(
     steps : `stages.step.Step`s of the split, each output in exactly one.
     outputs, classes : sizes of the result.
     team : ranks that predict together, whose steps these are a part of; each gets the whole result.
+    together : of how many ingredients each model is the only copy; None: no mean is asked for.
 
     Raises
     ------
@@ -57,17 +63,24 @@ def predict(
         An output is in no record.
     """
     found = Predictions(outputs, classes)
-    scores = dict.fromkeys(models, Score())
+    together = together or {}
+    scores = dict.fromkeys([*models, *([ENSEMBLE] if together else [])], Score())
     total = len(steps)
     for i, step in enumerate(steps):
+        summed: Tensor | None = None
         for name, model in models.items():
             logits = model(step.x, step.adjs) if team is None else team.forward(model, step)
             scores[name] += score(logits, step.y)
+            if name in together:
+                weighed = logits.softmax(1) * together[name]
+                summed = weighed if summed is None else summed + weighed
             if name == chosen:
                 at = step.input_id.cpu().numpy()
                 found.n_id[at] = step.n_id[: step.batch_size].cpu().numpy()
                 found.y[at] = step.y.cpu().numpy()
                 found.probabilities[at] = torch.softmax(logits, 1).cpu().numpy()
+        if summed is not None:
+            scores[ENSEMBLE] += score(summed.log(), step.y)
         progress(i + 1, total, "records")
     if team is not None:
         found.n_id += 1  # 0 where another rank has it

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -113,7 +114,7 @@ def asked(
     threads: int,
 ) -> Asked:
     """Predict the outputs with every model, alone or as one rank of a team."""
-    from stages.infer.predict import predict
+    from stages.infer.predict import ENSEMBLE, predict
     from stages.train.evaluate import open_steps, settings
     from stages.train.model import load_model
     from stages.train.state import state_digest
@@ -136,12 +137,15 @@ def asked(
         digest = state_digest(model.state_dict())
         same[name] = models.setdefault(digest, (name, model))[0]
     distinct = dict(models.values())
+    copies = Counter(same[role] for role in ingredients(inputs))
     with settings(threads):
         steps = open_steps(inputs["outputs"], distinct[chosen], shuffle=False, device=device, **share)
         outputs, classes = int(packed["outputs"]), int(packed["num_classes"])
-        found, scores = predict(distinct, chosen, steps, outputs, classes, report or _unheard, team)
+        together = copies if copies.total() > 1 else None
+        found, scores = predict(distinct, chosen, steps, outputs, classes, report or _unheard, team, together)
     labelled = scores[chosen].labelled
-    accuracies = {name: scores[same[name]].accuracy if labelled else None for name in paths}
+    same |= {ENSEMBLE: ENSEMBLE} if together else {}
+    accuracies = {name: scores[same[name]].accuracy if labelled else None for name in same}
     return Asked(chosen, distinct[chosen], device, found, labelled, accuracies)
 
 

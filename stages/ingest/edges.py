@@ -9,10 +9,11 @@ import numpy as np
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from stages.errors import BadInput
     from stages.ingest.dataset import Bad
     from stages.ingest.members import Members
 
-__all__ = ["check_ids", "check_num_nodes", "check_weight", "read_num_nodes"]
+__all__ = ["check_ids", "check_num_nodes", "check_weight", "no_edges", "read_num_nodes"]
 
 _MOST_NODES = 2**31 - 1
 
@@ -55,6 +56,11 @@ def check_ids(
         at = int(np.flatnonzero((values < 0) | (values >= num_nodes))[0])
         raise bad(name, f"expected node ids from 0 to {num_nodes - 1}, found {values[at]} at {what} {first + at}")
     return values.astype(np.int32, copy=False)
+
+
+def no_edges(bad: Bad) -> BadInput:
+    """The error about a graph in which no node has a neighbour."""
+    return bad("edge_index", "expected an edge between two nodes, found no edges but self-loops")
 
 
 def check_weight(bad: Bad, name: str, values: NDArray[Any], first: int = 0) -> NDArray[np.float32]:

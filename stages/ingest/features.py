@@ -1,4 +1,7 @@
-"""Every feature row that leaves this module is finite; sparse rows have sorted, unique columns and no stored zeros."""
+"""Every feature row that leaves this module is finite and of a size that training can square in 32 bits.
+
+Sparse rows have sorted, unique columns and no stored zeros.
+"""
 
 from __future__ import annotations
 
@@ -10,11 +13,15 @@ import numpy as np
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from stages.errors import BadInput
     from stages.ingest.dataset import Bad
 
 __all__ = ["SparseRows", "check_dense_rows", "check_sparse_rows"]
 
 _BLOCK = 1 << 20  # values looked at together
+_LARGEST = 1e15
+"""Gradients of the first layer are sums of features and Adam squares them: beyond this they overflow in float32."""
+_SCALE = "divide each column by its standard deviation, or clip it"
 
 
 @dataclass(frozen=True)
@@ -32,10 +39,10 @@ def check_dense_rows(bad: Bad, name: str, rows: NDArray[Any], first: int = 0) ->
     # Values too large for float32 become inf and are reported as that.
     with np.errstate(over="ignore"):
         rows = np.ascontiguousarray(rows, np.float32)
-    at = _not_finite(rows.reshape(-1))
+    at = _unusable(rows.reshape(-1))
     if at is not None:
         row, column = divmod(at, rows.shape[1])
-        raise bad(name, f"expected finite features, found {rows[row, column]} at node {first + row}, column {column}")
+        raise _refused(bad, name, rows[row, column], first + row, column)
     return rows
 
 
@@ -66,11 +73,10 @@ def check_sparse_rows(
         values = data.astype(np.float32)
     matrix = sp.csr_matrix((values, indices.astype(np.int32), indptr), shape=(len(indptr) - 1, columns))
     matrix.sum_duplicates()
-    wrong = _not_finite(matrix.data)
+    wrong = _unusable(matrix.data)
     if wrong is not None:
         node = first + int(np.searchsorted(matrix.indptr, wrong, side="right")) - 1
-        found, column = matrix.data[wrong], matrix.indices[wrong]
-        raise bad(names[1], f"expected finite features, found {found} at node {node}, column {column}")
+        raise _refused(bad, names[1], matrix.data[wrong], node, matrix.indices[wrong])
     matrix.eliminate_zeros()
     return SparseRows(
         matrix.indptr.astype(np.int64),
@@ -80,10 +86,18 @@ def check_sparse_rows(
     )
 
 
-def _not_finite(values: NDArray[np.float32]) -> int | None:
-    """Position of the first value that is NaN or infinite."""
+def _refused(bad: Bad, name: str, value: np.float32, node: int, column: int) -> BadInput:
+    where = f"found {value} at node {node}, column {column}"
+    if not np.isfinite(value):
+        return bad(name, f"expected finite features, {where}")
+    return bad(name, f"expected features from {-_LARGEST:g} to {_LARGEST:g}, {where}", _SCALE)
+
+
+def _unusable(values: NDArray[np.float32]) -> int | None:
+    """Position of the first value that is NaN, infinite, or too large to be trained on."""
     for start in range(0, len(values), _BLOCK):
-        sound = np.isfinite(values[start : start + _BLOCK])
+        block = values[start : start + _BLOCK]
+        sound = (block <= _LARGEST) & (block >= -_LARGEST)  # no order holds for NaN
         if not sound.all():
             return start + int(np.flatnonzero(~sound)[0])
     return None

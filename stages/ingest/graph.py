@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from stages.ingest.csr import build_csr, turned
+from stages.ingest.edges import no_edges
 from stages.ingest.sizes import least_bytes
 
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ def write_graph(data: DataSet, writer: Writer, *, undirected: bool, room_bytes: 
             folder=folder,
         )
         if len(csr.indices) == 0:
-            raise data.bad("edge_index", "expected an edge between two nodes, found no edges but self-loops")
+            raise no_edges(data.bad)
         degree = np.diff(csr.indptr)
         connected, most = degree > 0, int(degree.max())
         del degree

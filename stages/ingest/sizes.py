@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
-__all__ = ["BLOCK_BYTES", "BLOCK_EDGES", "RANGES", "entry_bytes", "least_bytes", "most_bytes", "sort_bytes"]
+__all__ = [
+    "BLOCK_BYTES",
+    "BLOCK_EDGES",
+    "BLOCK_VALUES",
+    "RANGES",
+    "entry_bytes",
+    "least_bytes",
+    "most_bytes",
+    "sort_bytes",
+]
 
 BLOCK_EDGES = 1 << 18
 BLOCK_BYTES = 96
 """What an edge of a block takes: 28 as read (two ids of 8 bytes, a weight of 8), 20 as given, 48 dealt to ranges."""
+BLOCK_VALUES = 1 << 20
+"""Feature values of a block, stored ones where sparse; such a block takes at most 48 bytes a value."""
 RANGES = 128
 """Most ranges of rows of about equal size, so that a block falls into few pieces."""
 

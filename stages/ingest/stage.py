@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from stages.errors import BadInput
+from stages.ingest.reduction import check_reduce, features_to_reduce
 from stages.stage import Cost, Shard, Stage, added
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ __all__ = ["STAGE", "Params"]
 
 _BASE_BYTES = 160 << 20  # numba and scipy, and the kernels as they are compiled: measured 80 to 126 MB
 _NODE_BYTES = 64  # labels, masks and ids as read; then row pointers, places and degrees; then pointers of sparse rows
-_FEATURE_BYTES = 48 << 20  # a block of rows: `table.BLOCK_VALUES` of at most 48 bytes
+_FEATURE_BYTES = 48 << 20  # a block of rows: `sizes.BLOCK_VALUES` of at most 48 bytes
 _OVERSAMPLE = 16
 
 
@@ -44,17 +45,8 @@ def resolve(values: Mapping[str, Any], facts: Mapping[str, Facts]) -> Params:
     """Check the recipe's values, against the data set's counts where they are known."""
     reduce, source = values["features.reduce"], facts.get("source") or {}
     if reduce and source.get("num_features"):
-        _check_reduce(reduce, int(source["num_nodes"]), int(source["num_features"]))
+        check_reduce(reduce, int(source["num_nodes"]), int(source["num_features"]))
     return Params(bool(values["graph.undirected"]), int(reduce), str(source.get("reading", "")))
-
-
-def _check_reduce(reduce: int, nodes: int, columns: int) -> None:
-    if reduce > min(nodes, columns):
-        raise BadInput(
-            f"features.reduce: expected at most {min(nodes, columns)} for features of {nodes} nodes and {columns} "
-            f"columns, found {reduce}",
-            fix="--set features.reduce=0 keeps all columns",
-        )
 
 
 def shards(params: Params, inputs: Inputs) -> Sequence[Shard]:
@@ -103,14 +95,11 @@ def _labels(data: DataSet, writer: Writer) -> dict[str, Any]:
 def _features(params: Params, data: DataSet, writer: Writer) -> dict[str, Any]:
     from stages.ingest.table import write_features, write_reduced
 
-    features = data.features()
+    features = features_to_reduce(data, params.reduce)
     if features is None:
-        if params.reduce:
-            raise data.bad("x", "expected features to reduce, found none", fix="--set features.reduce=0")
         return {"features": "none", "num_features": 0, "binary": False, "x_nnz": 0}
     if not params.reduce:
         return write_features(features, data.num_nodes, writer)
-    _check_reduce(params.reduce, data.num_nodes, features.columns)
 
     def progress(done: int, total: int) -> None:
         writer.progress(2 * total + done, 4 * total, "reducing features")

@@ -9,6 +9,7 @@ import numpy as np
 from stages.ingest.buckets import RawFile
 from stages.ingest.features import SparseRows
 from stages.ingest.graph import workspace
+from stages.ingest.sizes import BLOCK_VALUES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -21,10 +22,7 @@ if TYPE_CHECKING:
 
     Block = NDArray[np.float32] | SparseRows
 
-__all__ = ["BLOCK_VALUES", "write_features", "write_reduced"]
-
-BLOCK_VALUES = 1 << 20
-"""Feature values of a block, stored ones where sparse; such a block takes at most 48 bytes a value."""
+__all__ = ["write_features", "write_reduced"]
 
 
 def write_features(features: Features, num_nodes: int, writer: Writer) -> dict[str, Any]:

@@ -11,7 +11,7 @@ import torch
 from stages.errors import BadInput
 from stages.hag.matrix import HagMatrix
 from stages.hag.sequence import Sequences
-from stages.influence.scramble import permutation
+from stages.influence.scramble import permutation, scramble
 from stages.step import Adj, Sparse, Step
 from stages.train.coded import dense, kept_tensors
 from stages.train.kernels import spmm
@@ -24,10 +24,13 @@ if TYPE_CHECKING:
 
     from stages.train.model import Network
 
-__all__ = ["LEAST", "Batches", "Parts", "divide", "first_layer_once", "step_bytes"]
+__all__ = ["LEAST", "PIECES", "Batches", "Parts", "divide", "first_layer_once", "step_bytes"]
 
 LEAST = 20
 """Labelled outputs a part must have: a paired test on fewer decides nothing."""
+PIECES = 4
+"""Pieces of validation there are at least, so that each half of it can be halved again."""
+_PIECE_SEED = 0x91EC  # of the draw of an output's piece
 
 
 @dataclass(frozen=True)
@@ -39,18 +42,25 @@ class Parts:
     divided: bool
 
 
-def divide(labelled: Sequence[int], seed: int = 0) -> Parts:
+def divide(labelled: Sequence[int], seed: int = 0, records: Sequence[int] | None = None) -> Parts:
     """Split records into two parts of about as many labelled outputs, whole records, seeded.
 
-    Whole records, since outputs of one record share neighbours, and a pass over a part then costs half of one over all.
-    Parts of fewer than `LEAST` labelled outputs are not made: all records are both then.
+    Whole records, since outputs of one record share neighbours, and a pass over a part then costs
+    half of one over all. Parts of fewer than `LEAST` labelled outputs are not made: all records are
+    both then.
+
+    Parameters
+    ----------
+    labelled : labelled outputs of every record.
+    records : those to be split; None: all.
 
     Raises
     ------
     BadInput
         No output has a label.
     """
-    counts = np.asarray(labelled, np.int64)
+    numbers = np.arange(len(labelled)) if records is None else np.asarray(records, np.int64)
+    counts = np.asarray(labelled, np.int64)[numbers]
     if not counts.sum():
         raise BadInput(
             "valid split: expected labelled nodes to choose a soup on, found none",
@@ -61,10 +71,10 @@ def divide(labelled: Sequence[int], seed: int = 0) -> Parts:
     sums = [0, 0]
     for r in drawn[np.argsort(-counts[drawn], kind="stable")]:
         side = int(sums[1] < sums[0])
-        sides[side].append(int(r))
+        sides[side].append(int(numbers[r]))
         sums[side] += int(counts[r])
     if min(sums) < LEAST:
-        every = tuple(range(len(counts)))
+        every = tuple(numbers.tolist())
         return Parts(every, every, divided=False)
     return Parts(tuple(sorted(sides[0])), tuple(sorted(sides[1])), divided=True)
 
@@ -129,7 +139,10 @@ def step_bytes(step: Step) -> int:
 
 
 class Batches:
-    """Records of the validation split by number, each prepared for `model`; kept up to `keep_bytes`, else made anew.
+    """Records of the validation split by number, prepared for `model`; kept up to `keep_bytes`, else made anew.
+
+    Where there are fewer than `PIECES` records, each is read as several: the same record with the
+    labels of a part of its outputs, drawn by their ids. A single large record is divided so, too.
 
     Parameters
     ----------
@@ -138,13 +151,23 @@ class Batches:
 
     def __init__(self, model: Network, steps: Any, keep_bytes: int) -> None:
         self.model, self.steps, self.keep_bytes = model, steps, keep_bytes
+        self.pieces = -(-PIECES // max(1, len(steps))) if len(steps) < PIECES else 1
         self.kept: dict[int, Step] = {}
         self.kept_bytes = 0
 
     def __len__(self) -> int:
-        return len(self.steps)
+        return len(self.steps) * self.pieces
 
     def __getitem__(self, i: int) -> Step:
+        record, piece = divmod(i, self.pieces)
+        step = self._record(record)
+        if self.pieces == 1:
+            return step
+        drawn = scramble(step.input_id.cpu().numpy(), _PIECE_SEED) % np.uint64(self.pieces)
+        own = torch.from_numpy(drawn == piece).to(step.y.device)
+        return replace(step, y=torch.where(own, step.y, -1))
+
+    def _record(self, i: int) -> Step:
         if i in self.kept:
             return self.kept[i]
         step = first_layer_once(self.model, self.steps[i])

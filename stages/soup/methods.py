@@ -1,16 +1,20 @@
-"""Every method's soup of the same ingredients, fitted to one part of the validation records."""
+"""Every method's soup of the same ingredients, fitted to some validation records; no other record is looked at."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
+from stages.soup.batches import divide
 from stages.soup.learned import convex_start, learn, learn_signed, portions
-from stages.soup.published import learn_published
+from stages.soup.parts import record_parts
+from stages.soup.published import Schedule, learn_published
 from stages.soup.simple import gis_grid, gis_search, greedy
+from stages.soup.soupable import Barrier, barriers
 from stages.soup.stack import GRANULARITIES, groups
 
 if TYPE_CHECKING:
@@ -18,12 +22,10 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from stages.soup.batches import Parts
     from stages.soup.ranking import Ranking
     from stages.soup.scorer import Scorer
-    from stages.soup.soupable import Barrier
 
-__all__ = ["AUTO", "BY_GRADIENT", "LEARNED", "METHODS", "Made", "Methods"]
+__all__ = ["AUTO", "BY_GRADIENT", "LEARNED", "METHODS", "UNFITTED", "Made", "Methods"]
 
 METHODS = ("best", "uniform", "greedy", "gis", "learned", "signed", "grid", "published", "partition")
 """From the simplest on: a tie on the select part goes to the simpler. Each is a method of `Methods`."""
@@ -31,12 +33,12 @@ AUTO = METHODS[:6]
 """What "auto" tries; the others are GIS, LS and PLS as published, for comparison."""
 LEARNED = METHODS[3:]
 """They need soupable ingredients and a divided validation split."""
+UNFITTED = METHODS[:2]
+"""What stands as it is where validation cannot be divided; the other methods are judged by what they were fitted to."""
 BY_GRADIENT = ("learned", "signed", "published", "partition")
-RACE = 1000  # labelled outputs of the fit part on which searches run
+RACE = 1000  # labelled outputs on which searches run
 PORTION = 512  # labelled outputs of a gradient step, at least
 CALIBRATE_EVERY = 10  # gradient steps between two measurements of batch norms' statistics
-RATE, PERIOD = 10.0, 4  # of LS and PLS; the authors tuned both for each data set: these are near their GraphSAGE's
-LS_EPOCHS, PLS_EPOCHS, SHARE = 25, 50, 4  # an epoch of PLS sees one of SHARE records
 
 
 @dataclass(frozen=True)
@@ -54,44 +56,57 @@ class Made:
 
 
 class Methods:
-    """What is fitted, and to what: a method of METHODS makes its soup from the fit part of the validation records.
+    """What is fitted, and to what: a method of METHODS makes its soup from `records`, and from nothing else.
+
+    Order, barriers, starts, granularity and steps all come from these records, and no method reads
+    what another one made: so a soup is the same whichever others are asked for.
+
+    Parameters
+    ----------
+    records : of validation, by number.
+    schedule : of `published` and `partition`.
 
     Attributes
     ----------
-    order : ingredients, the best on the fit part first.
-    members : those that are learned on, in this order; all, unless `keep` says otherwise.
-    race : records of the fit part, a few, on which searches run.
+    order : ingredients, the best on the records first.
+    race : some of the records, on which searches run.
     """
 
-    def __init__(self, scorer: Scorer, ranking: Ranking, parts: Parts, seed: int) -> None:
-        self.scorer, self.ranking, self.parts, self.seed = scorer, ranking, parts, seed
+    def __init__(
+        self, scorer: Scorer, ranking: Ranking, records: Sequence[int], seed: int, schedule: Schedule | None = None
+    ) -> None:
+        self.scorer, self.ranking, self.records, self.seed = scorer, ranking, list(records), seed
+        self.schedule = Schedule() if schedule is None else schedule
         self.stack, self.n = scorer.stack, len(scorer.stack)
         self.labelled = ranking.labelled
-        self.race: list[int] = next(portions(self.labelled, parts.fit, RACE, seed))
+        self.race: list[int] = next(portions(self.labelled, self.records, RACE, seed))
         for i in range(self.n):
-            for part in (parts.fit, parts.select, self.race):
+            for part in (self.records, self.race):
                 scorer.remember(self.stack.pick(i), part, ranking.of(i, part))
-        self.order = sorted(range(self.n), key=lambda i: ranking.of(i, parts.fit).rank, reverse=True)
-        self.members = self.order
-        self.made: dict[str, Made] = {}
-        self._start: NDArray[np.float64] | None = None
+        self.order = sorted(range(self.n), key=lambda i: ranking.of(i, self.records).rank, reverse=True)
 
-    def keep(self, soupable: Sequence[Barrier]) -> None:
-        """Learn on the ingredients alone that share a basin."""
-        self.members = [i for i in self.order if soupable[i].soupable]
+    @cached_property
+    def barriers(self) -> list[Barrier]:
+        """Of the line from each ingredient to the best one on these records."""
+        return barriers(self.scorer, self.order[0], self.race)
+
+    @cached_property
+    def members(self) -> list[int]:
+        """Ingredients that share a basin with the best one, in `order`: what is learned on."""
+        best = self.order[0]
+        return [i for i in self.order if i == best or self.barriers[i].soupable]
 
     def make(self, name: str) -> Made:
         """The soup of a method by its name."""
         work: Callable[[], Made] = getattr(self, name)
-        self.made[name] = work()
-        return self.made[name]
+        return work()
 
     def _whole(self, weights: NDArray[np.float64]) -> NDArray[np.float64]:
         """The table of one weight an ingredient."""
         return np.tile(weights, (len(self.stack.names), 1))
 
     def _rank(self, weights: NDArray[np.float64]) -> tuple[float, float]:
-        return self.scorer.outcome(self._whole(weights), self.parts.fit).rank
+        return self.scorer.outcome(self._whole(weights), self.records).rank
 
     def best(self) -> Made:
         return Made(self.stack.pick(self.order[0]))
@@ -114,29 +129,24 @@ class Methods:
     def grid(self) -> Made:
         return Made(self._whole(gis_grid(self.members, self.n, self._rank)[0]))
 
+    @cached_property
     def start(self) -> NDArray[np.float64]:
         """Where gradients begin, f8[T, N]: the best on a few records of what costs next to nothing to propose.
 
         The convex weights are right for the logits; whether the soup they make is, only the soup tells.
         """
-        if self._start is None:
-            even = np.zeros(self.n)
-            even[self.members] = 1 / len(self.members)
-            best = np.zeros(self.n)
-            best[self.members[0]] = 1.0
-            convex = np.zeros(self.n)
-            logits = self.ranking.logits(self.members, self.parts.fit)
-            y = torch.cat([self.ranking.labels[r] for r in self.parts.fit])
-            convex[self.members] = convex_start(logits, y, self._prior())
-            proposed = [self._whole(w) for w in (even, convex, 0.9 * best + 0.1 * even)]
-            if "greedy" in self.made and set(np.flatnonzero(self.made["greedy"].alpha[0])) <= set(self.members):
-                proposed.append(self.made["greedy"].alpha)
-            self._start = min(proposed, key=lambda a: self.scorer.outcome(a, self.race).loss)
-        return self._start
+        even, best, convex = np.zeros((3, self.n))
+        even[self.members] = 1 / len(self.members)
+        best[self.members[0]] = 1.0
+        logits = self.ranking.logits(self.members, self.records)
+        y = torch.cat([self.ranking.labels[r] for r in self.records])
+        convex[self.members] = convex_start(logits, y, self._prior())
+        proposed = [self._whole(w) for w in (even, convex, 0.9 * best + 0.1 * even)]
+        return min(proposed, key=lambda a: self.scorer.outcome(a, self.race).loss)
 
     def _prior(self) -> float:
         """One free weight an ingredient, for as many outputs as there are to fit it to."""
-        return len(self.members) / max(1, sum(self.labelled[r] for r in self.parts.fit))
+        return len(self.members) / max(1, sum(self.labelled[r] for r in self.records))
 
     def _gradient(self) -> Callable[[NDArray[np.float64], Sequence[int]], NDArray[np.float64]]:
         """By the members' columns alone, f8[T, M]; batch norms are measured anew now and then."""
@@ -157,30 +167,47 @@ class Methods:
         return out
 
     def _draws(self) -> Iterator[list[int]]:
-        return portions(self.labelled, self.parts.fit, PORTION, self.seed)
+        return portions(self.labelled, self.records, PORTION, self.seed)
 
     def learned(self) -> Made:
-        """The ladder: one weight a model, a layer, a tensor; a rung is climbed while the select part's loss falls."""
-        alpha, reached = self.start(), GRANULARITIES[0]
+        """One weight a model, a layer or a tensor, as `rung` says, learned on all of the records."""
         if len(self.members) == 1:
             return self._member()
-        loss = self.scorer.outcome(alpha, self.parts.select).loss
-        draws = self._draws()
+        rung = self.rung
+        return Made(self.start, GRANULARITIES[0]) if rung is None else Made(self.learned_by(rung), rung)
+
+    def learned_by(self, granularity: str) -> NDArray[np.float64]:
+        """The table learned with one weight a group, f8[T, N]."""
+        of = groups(self.stack.names, granularity)[1]
+        alpha = self.start[:, self.members]
+        return self._wide(learn(alpha, of, self._gradient(), self._draws(), prior=self._prior()))
+
+    @cached_property
+    def rung(self) -> str | None:
+        """The granularity to learn by; None where no learned table is better than where it starts.
+
+        The records are halved: tables are learned on one half, from the coarsest on, and the ladder is
+        climbed while the loss on the other half falls. Too few records to halve carry one weight a model.
+        """
+        inner = divide(self.labelled, self.seed, self.records)
+        if not inner.divided:
+            return GRANULARITIES[0]
+        half = Methods(self.scorer, self.ranking, inner.fit, self.seed)
+        half.members = [i for i in half.order if i in set(self.members)]
+        reached, least = None, self.scorer.outcome(half.start, inner.select).loss
         for granularity in GRANULARITIES:
-            of = groups(self.stack.names, granularity)[1]
-            found = self._wide(learn(alpha[:, self.members], of, self._gradient(), draws, prior=self._prior()))
-            now = self.scorer.outcome(found, self.parts.select).loss
-            if not now < loss:
+            loss = self.scorer.outcome(half.learned_by(granularity), inner.select).loss
+            if not loss < least:
                 break
-            alpha, loss, reached = found, now, granularity
-        return Made(alpha, reached)
+            reached, least = granularity, loss
+        return reached
 
     def signed(self) -> Made:
         if len(self.members) == 1:
             return self._member()
         of = groups(self.stack.names, "layer")[1]
         alpha = learn_signed(
-            self.start()[:, self.members],
+            self.start[:, self.members],
             of,
             range(len(self.members)),
             self._gradient(),
@@ -190,16 +217,22 @@ class Methods:
         return Made(self._wide(alpha), "layer")
 
     def partition(self) -> Made:
-        """PLS with records for parts: each epoch one step on a random draw of them."""
-        draw = np.random.default_rng(self.seed)
-        records = self.parts.fit
-        size = max(1, len(records) // SHARE)
-        draws = [[records[i] for i in draw.choice(len(records), size, replace=False)] for _ in range(PLS_EPOCHS)]
-        return self._as_published(draws)
+        """PLS with whole records for nodes: each epoch one step on `drawn` of `parts` groups of records.
+
+        The groups are METIS', balanced by labelled outputs. Fewer records than parts are parts
+        themselves, of which the same share is drawn.
+        """
+        plan, draw = self.schedule, np.random.default_rng(self.seed)
+        ids = [self.scorer.batches[r].n_id.cpu().numpy() for r in self.records]
+        part = record_parts(ids, [self.labelled[r] for r in self.records], plan.parts, self.seed)
+        groups = [[r for r, p in zip(self.records, part, strict=True) if p == k] for k in np.unique(part)]
+        size = max(1, round(plan.drawn * len(groups) / plan.parts))
+        picked = [draw.choice(len(groups), size, replace=False) for _ in range(plan.epochs)]
+        return self._as_published([[r for k in sorted(some) for r in groups[k]] for some in picked])
 
     def published(self) -> Made:
         """LS: each epoch one step on all records."""
-        return self._as_published([list(self.parts.fit)] * LS_EPOCHS)
+        return self._as_published([self.records] * self.schedule.epochs)
 
     def _as_published(self, draws: Sequence[list[int]]) -> Made:
         if len(self.members) == 1:
@@ -211,6 +244,6 @@ class Methods:
             )
             return loss, d[:, self.members], by_beta
 
-        shape = (len(self.stack.names), len(self.members))
-        alpha = learn_published(shape, gradient, draws, rate=RATE, period=PERIOD, seed=self.seed)
+        shape, plan = (len(self.stack.names), len(self.members)), self.schedule
+        alpha = learn_published(shape, gradient, draws, rate=plan.rate, period=plan.period, seed=self.seed)
         return Made(self._wide(alpha), "tensor")

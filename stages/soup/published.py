@@ -8,6 +8,7 @@ rate and dropped on export; SGD at rates of 1 to 110 with cosine warm restarts; 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,7 +20,24 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-__all__ = ["learn_published", "restart"]
+__all__ = ["Schedule", "learn_published", "restart"]
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """How `published` (LS) and `partition` (PLS) are run; defaults are the authors' for GraphSAGE on ogbn-products.
+
+    Attributes
+    ----------
+    epochs, rate, period : steps of SGD, their first rate, epochs between two warm restarts.
+    parts, drawn : K and R of PLS: parts that METIS makes, and those that an epoch's step sees.
+    """
+
+    epochs: int = 25
+    rate: float = 10.0
+    period: int = 4
+    parts: int = 32
+    drawn: int = 4
 
 
 def restart(epoch: int, period: int) -> float:

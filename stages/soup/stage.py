@@ -20,6 +20,8 @@ __all__ = ["METHODS", "STAGE", "Params", "ingredients"]
 
 METHODS = ("best", "uniform", "greedy", "gis", "learned", "signed", "grid", "published", "partition")
 """As `stages.soup.methods.METHODS`, which imports torch."""
+_AUTO = {"published": {"epochs": 25, "rate": 10.0}, "partition": {"epochs": 50, "rate": 1.0}}
+"""Their authors' settings for GraphSAGE on ogbn-products; they tuned them for each model and data set."""
 KEEP_BYTES = 1 << 28
 """Most bytes of prepared validation records kept for the next pass, fewer in less memory; the rest is read again."""
 _CALIBRATION = 16  # training records on which a soup's batch norms are measured
@@ -29,15 +31,26 @@ _SAMPLED = 1024  # as `stages.soup.ranking.SAMPLE`
 
 @dataclass(frozen=True)
 class Params:
-    """`method`: "auto", what is best on validation, or one of `METHODS`. "best" is made in any case.
+    """Resolved parameters.
 
-    `device`: where candidates are evaluated; averages are made on the CPU. `holdout`: share of the validation outputs
-    that training did not look at; above 0, soups are made and compared on these alone.
+    Attributes
+    ----------
+    method : "auto", what is best on validation, or one of `METHODS`. "best" is made in any case.
+    device : where candidates are evaluated; averages are made on the CPU.
+    holdout : share of the validation outputs that training did not look at; above 0, soups are made
+        and compared on these alone.
+    epochs, rate, period : of `published` and `partition`, see `stages.soup.published.Schedule`; 0 for other methods.
+    parts, drawn : of `partition`; 0 for other methods.
     """
 
     method: str
     device: str = added("cpu")
     holdout: float = added(0.0)
+    epochs: int = added(0)
+    rate: float = added(0.0)
+    period: int = added(0)
+    parts: int = added(0)
+    drawn: int = added(0)
 
 
 def ingredients(roles: Mapping[str, Any]) -> list[str]:
@@ -51,7 +64,22 @@ def _resolve(recipe: Mapping[str, Any], facts: Mapping[str, Facts]) -> Params:
         raise BadInput(
             f"soup.method: expected auto, {', '.join(METHODS)}, found {method!r}", fix="--set soup.method=auto"
         )
-    return Params(method, resolved_device(str(recipe["train.device"])), checked_holdout(holdout))
+    schedule = _schedule(method, recipe)
+    return Params(method, resolved_device(str(recipe["train.device"])), checked_holdout(holdout), **schedule)
+
+
+def _schedule(method: str, recipe: Mapping[str, Any]) -> dict[str, Any]:
+    """What `published` and `partition` are run with; nothing for other methods, whose keys it is no part of."""
+    get = {name: recipe[f"soup.{name}"] for name in ("epochs", "rate", "period", "parts", "drawn")}
+    auto = _AUTO.get(method, _AUTO["published"])
+    get |= {name: auto[name] for name in auto if get[name] == "auto"}
+    if get["drawn"] > get["parts"]:
+        raise BadInput(
+            f"soup.drawn: expected at most soup.parts ({get['parts']}), found {get['drawn']}",
+            fix=f"--set soup.drawn={get['parts']}",
+        )
+    read = {"published": ("epochs", "rate", "period"), "partition": tuple(get)}.get(method, ())
+    return {name: float(get[name]) if name == "rate" else int(get[name]) for name in read}
 
 
 def _shards(params: Params, inputs: Inputs) -> Sequence[Shard]:
@@ -78,6 +106,7 @@ def _run(params: Params, inputs: Inputs, shard: Shard, writer: Writer) -> dict[s
     from stages.soup.batches import Batches
     from stages.soup.calibrate import batch_norms
     from stages.soup.kitchen import cook
+    from stages.soup.published import Schedule
     from stages.soup.scorer import Scorer
     from stages.soup.stack import Stack
     from stages.train.evaluate import open_steps, settings
@@ -115,7 +144,10 @@ def _run(params: Params, inputs: Inputs, shard: Shard, writer: Writer) -> dict[s
 
     with settings(writer.threads):
         scorer = Scorer(model, stack, batches, calibration)
-        cooked = cook(scorer, method=params.method, report=report)
+        set_by = {
+            name: value for name in ("epochs", "rate", "period", "parts", "drawn") if (value := getattr(params, name))
+        }
+        cooked = cook(scorer, method=params.method, schedule=Schedule(**set_by), report=report)
         for name, made in cooked.soups.items():
             scorer.put(made.alpha)
             found = cooked.facts["methods"][name]
@@ -146,19 +178,28 @@ def _cost(params: Params, facts: Mapping[str, Facts]) -> Cost:
     step = step_bytes(hidden, valid, layers=layers, edge_floats=floats)
     kept = min(KEEP_BYTES, int(valid["records"]) * step_bytes(1, valid))
     logits = 2 * len(roles) * int(valid["num_classes"]) * (2 * _SAMPLED + 2 * int(valid["records"]))
-    # Each pass reads what is not kept; every method weighs all ingredients some hundred times.
-    reads = (2 * len(roles) + 1) * int(valid["bytes"]) + 100 * len(roles) * weights
+    # Each pass reads what is not kept; every method weighs all ingredients some hundred times, fitted thrice.
+    reads = (4 * len(roles) + 1) * int(valid["bytes"]) + 300 * len(roles) * weights
     least = TORCH_BYTES + step + 3 * logits + 8 * weights
     return Cost(reads, (len(METHODS) + 1) * weights, least + kept, least)
 
 
 STAGE = Stage(
     name="soup",
-    version=6,
+    version=7,
     exact=False,
     params=Params,
     roles=("train", "valid", "ingredient*"),
-    reads=("soup.method", "soup.holdout", "train.device"),
+    reads=(
+        "soup.method",
+        "soup.holdout",
+        "soup.epochs",
+        "soup.rate",
+        "soup.period",
+        "soup.parts",
+        "soup.drawn",
+        "train.device",
+    ),
     resolve=_resolve,
     shards=_shards,
     run=_run,

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-__all__ = ["STAGE", "Params", "seeded_split"]
+__all__ = ["STAGE", "Params", "checked_split", "seeded_split"]
 
 SPLITS = ("train", "valid", "test")
 
@@ -82,14 +82,32 @@ def _shards(params: Params, inputs: Inputs) -> Sequence[Shard]:
 def _run(params: Params, inputs: Inputs, shard: Shard, writer: Writer) -> dict[str, Any]:
     del shard
     graph = inputs["graph"]
+    published = []
     if params.origin == "published":
-        ids = []
         for name in SPLITS:
             ptr = graph.array(f"split_{name}_ptr")
-            ids.append(np.asarray(graph.array(f"split_{name}")[ptr[params.index] : ptr[params.index + 1]]))
-    else:
-        ids = seeded_split(graph.array("y"), params.train, params.valid, params.seed)
-    labels = graph.array("y")
+            published.append(np.asarray(graph.array(f"split_{name}")[ptr[params.index] : ptr[params.index + 1]]))
+    ids = checked_split(params, graph.array("y"), published)
+    for name, values in zip(SPLITS, ids, strict=True):
+        writer.array(name, values)
+    return {**{name: len(values) for name, values in zip(SPLITS, ids, strict=True)}, "origin": params.origin}
+
+
+def checked_split(
+    params: Params, labels: NDArray[np.int32], published: Sequence[NDArray[np.int32]]
+) -> Sequence[NDArray[np.int32]]:
+    """The published parts, or seeded ones, each with a labelled node.
+
+    Parameters
+    ----------
+    published : train, valid and test of split number `params.index`, where `params` says published.
+
+    Raises
+    ------
+    BadInput
+        A part is empty, or none of its nodes has a label.
+    """
+    ids = published or seeded_split(labels, params.train, params.valid, params.seed)
     for name, values in zip(SPLITS, ids, strict=True):
         if len(values) == 0:
             raise BadInput(
@@ -103,8 +121,7 @@ def _run(params: Params, inputs: Inputs, shard: Shard, writer: Writer) -> dict[s
                 f"label, the first of them node {values[0]}",
                 fix="choose another dataset.split_index, or give these nodes labels in y",
             )
-        writer.array(name, values)
-    return {**{name: len(values) for name, values in zip(SPLITS, ids, strict=True)}, "origin": params.origin}
+    return ids
 
 
 def _finish(params: Params, inputs: Inputs, shards: Mapping[str, Reader], writer: Writer) -> dict[str, Any]:

@@ -39,6 +39,7 @@ _NOT_MODEL = (
     "norm",
     "precision",
     "holdout",
+    "keep",
     "ranks",
     "exchange",
     "storage_gbs",
@@ -63,6 +64,7 @@ class Params:
     ema : share of the averaged weights that a step keeps; 0: the weights are not averaged.
     norm : inside gin's convolutions: "batch"; nothing for other models.
     precision : of a training step's dense products: "fp32" or "bf16".
+    keep : whose weights the model has: of the "best" epoch on validation or, no early stop, of the "last".
     holdout : share of the validation outputs that early stop does not look at: they are for souping.
     ranks : processes that train the model together.
     exchange : how: "cooperative", each reads and computes the rows it owns of every step; "independent", all rows of
@@ -97,6 +99,7 @@ class Params:
     exchange: str = added("auto")
     storage_gbs: float = added(1.0)
     interconnect_gbs: float = added(0.0)
+    keep: str = added("best")
 
 
 def resolve(recipe: Mapping[str, Any], facts: Mapping[str, Facts]) -> Params:
@@ -159,6 +162,7 @@ def resolve(recipe: Mapping[str, Any], facts: Mapping[str, Facts]) -> Params:
         norm="batch" if model == "gin" else "",
         precision=str(get["precision"]),
         holdout=checked_holdout(float(recipe["soup.holdout"])),
+        keep=str(get["keep"]),
         ranks=ranks,
         **_shared(get, ranks),
     )

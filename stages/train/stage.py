@@ -161,6 +161,7 @@ STAGE = Stage(
         "train.schedule",
         "train.epochs",
         "train.patience",
+        "train.keep",
         "train.warmup",
         "train.vary",
         "train.ema",

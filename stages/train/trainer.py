@@ -46,7 +46,7 @@ PLATEAU_FLOOR = 0.1  # lowest learning rate of the plateau schedule, as a share 
 
 @dataclass(frozen=True)
 class Result:
-    """Best weights on validation (of a warm-up: the last ones) and how they came about.
+    """Weights of the epoch that `Params.keep` names (of a warm-up: the last ones) and how they came about.
 
     `init_digest` is that of the weights it began with: those after the warm-up where there was one.
     """
@@ -234,7 +234,11 @@ def _epochs(
         _check_labels(progress, valid)
         row = _row(epoch, _rate(adam), Score(progress.correct, progress.labelled, progress.loss_sum), valid)
         progress.history.append(row)
-        if progress.best is None or valid.rank > (progress.best["accuracy"], -progress.best["loss"]):
+        if (
+            params.keep == "last"
+            or progress.best is None
+            or valid.rank > (progress.best["accuracy"], -progress.best["loss"])
+        ):
             progress.best = {"epoch": epoch, "accuracy": valid.accuracy, "loss": valid.loss}
             kind = model.state_dict() if ema is None else ema.state
             best = {name: values.detach().clone() for name, values in kind.items()}
@@ -298,6 +302,12 @@ def _team_step(
 def _check_loss(found: Score, adam: torch.optim.Adam, epoch: int, index: int) -> None:
     if not math.isfinite(found.loss_sum):
         rate = _rate(adam)
+        if epoch == index == 0:
+            raise StockpotError(
+                f"train: expected a finite loss before any step, found {found.loss_sum}: features or weights of edges "
+                "are too large for 32 bits",
+                fix="divide each column of the features by its standard deviation, and weights by their mean",
+            )
         raise StockpotError(
             f"train: epoch {epoch}, step {index}: expected a finite loss, found {found.loss_sum} at lr {rate:g}",
             fix=f"--set train.lr={rate / 10:g}",
@@ -322,7 +332,9 @@ def _set_rate(adam: torch.optim.Adam, rate: float) -> None:
 
 
 def _out_of_patience(params: Params, progress: Progress) -> bool:
-    return progress.best is not None and progress.epoch - 1 - progress.best["epoch"] >= params.patience
+    if params.keep == "last" or progress.best is None:
+        return False
+    return progress.epoch - 1 - progress.best["epoch"] >= params.patience
 
 
 def _check_labels(progress: Progress, valid: Score) -> None:

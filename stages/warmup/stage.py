@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = ["STAGE"]
 
-_OWN = {"train.vary": 1.0, "train.ema": 0.0, "train.patience": 1}
+_OWN = {"train.vary": 1.0, "train.ema": 0.0, "train.patience": 1, "train.keep": "best"}
 """Of `[train]`, what only ingredients read, and what stands for it here."""
 
 

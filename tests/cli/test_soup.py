@@ -240,5 +240,6 @@ def test_it_speaks_to_a_person_too(here, capsys, tmp_path):
     assert main(["soup", "runs/tiny", "--out", str(tmp_path / "out")]) == 0
     out = capsys.readouterr().out
     assert "runs/tiny train:1" in out
-    assert "(chosen on validation)" in out
+    assert "chosen on validation" in out
+    assert "all 2 models together" in out
     assert f"written: {tmp_path / 'out' / 'chosen.safetensors'}" in out

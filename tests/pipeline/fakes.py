@@ -197,6 +197,7 @@ FACTS = {
     },
     "soup": lambda v: {
         "chosen": "greedy",
+        "chosen_by": "validation",
         "methods": {
             name: {"valid_accuracy": 0.75, "valid_loss": 1.0, "members": [0]} for name in ("best", "uniform", "greedy")
         },

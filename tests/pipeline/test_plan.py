@@ -329,6 +329,7 @@ CHANGES = {
     "train.ingredients": 3,
     "train.warmup": 2,
     "train.vary": 2.0,
+    "train.keep": "last",
     "train.ema": 0.9,
     "train.precision": "bf16",
     "train.ranks": 2,
@@ -338,6 +339,11 @@ CHANGES = {
     "train.seed": 7,
     "soup.method": "uniform",
     "soup.holdout": 0.5,
+    "soup.epochs": 7,
+    "soup.rate": 2.0,
+    "soup.period": 3,
+    "soup.parts": 16,
+    "soup.drawn": 2,
     "infer.split": "all",
     "infer.top_k": 4,
     "infer.full_graph": False,
@@ -352,6 +358,7 @@ WITHIN |= {f"batches.{name}": {"method": "labor", "fanouts": [9, 9, 9]} for name
 WITHIN |= {name: {"method": "overlap"} for name in ("order.window", "order.mix")}
 WITHIN |= {"features.max_accuracy_drop": {"lossless_up_to": 0}}
 WITHIN |= {"features.tier_share": {"codec": "sq2"}, "features.tier_bytes": {"codec": "sq2", "tier_share": 0.5}}
+WITHIN |= {f"soup.{name}": {"method": "partition"} for name in ("epochs", "rate", "period", "parts", "drawn")}
 WITHIN |= {f"train.{name}": {"ranks": 2} for name in ("exchange", "storage_gbs", "interconnect_gbs")}
 """What else stands in the key's section, before and after, where the key is looked at only then."""
 FIXED = {

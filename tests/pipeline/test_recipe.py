@@ -75,6 +75,7 @@ LATER = {
     "train": {
         "heads": 4,
         "warmup": 0,
+        "keep": "best",
         "vary": 1.0,
         "ema": 0.0,
         "precision": "fp32",
@@ -90,6 +91,7 @@ LATER = {
         "layer_dependency": False,
         "seeds": "random",
     },
+    "soup": {"epochs": "auto", "rate": "auto", "period": 4, "parts": 32, "drawn": 4},
 }
 """Keys that came after the contract, with their defaults."""
 

@@ -86,7 +86,7 @@ def test_the_contract():
     }
     greedy = summary["soup"]["methods"]["greedy"]
     measured = {"valid_accuracy": 0.75, "test_accuracy": 0.74, "seconds": 3.0, "peak_bytes": 13000}
-    assert greedy == {**measured, "members": [0]}
+    assert greedy == {**measured, "members": [0], "cross_fitted_accuracy": None, "same_as": None}
     assert summary["artifacts"]["pack:valid"] == {
         "stage": "pack",
         "key": nodes[10].key,
@@ -119,14 +119,14 @@ def test_absent_stages_are_null():
 def test_rows_of_the_table():
     recipe, nodes = built()
     rows = accuracy_rows(summarise(recipe, nodes))
-    assert [name for name, _, _ in rows] == [
+    assert [row.name for row in rows] == [
         "single model 0 (seed 0)",
         "single model 1 (seed 1)",
         "soup: best",
         "soup: uniform",
-        "soup: greedy (chosen on validation)",
+        "soup: greedy",
     ]
-    assert rows[-1][1:] == (0.75, 0.74)
+    assert (rows[-1].valid, rows[-1].test, rows[-1].chosen) == (0.75, 0.74, True)
 
 
 def test_run_document(tmp_path):
@@ -156,7 +156,7 @@ def test_accuracy_on_other_nodes_is_not_called_test_accuracy():
     summary = summarise(replace(recipe, infer=replace(recipe.infer, split="all")), nodes)
     assert summary["infer"]["test_accuracy"] is summary["infer"]["full_graph_test_accuracy"] is None
     assert summary["infer"]["accuracy"] == 0.74
-    assert {row[2] for row in accuracy_rows(summary)} == {None}
+    assert {row.test for row in accuracy_rows(summary)} == {None}
 
 
 def test_the_rate_table_stands_in_summary_report_and_inspection():

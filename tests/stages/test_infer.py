@@ -60,7 +60,8 @@ def test_predictions_and_accuracies(tmp_path, model):
     facts = found.facts
     assert facts["num_outputs"] == len(n_id)
     assert facts["test_accuracy"] == pytest.approx((label[known] == y[n_id][known]).mean())
-    assert facts["results"].keys() == {"ingredient:0", "ingredient:1", "best", "uniform", "greedy"}
+    methods = given["soup"].facts["methods"]
+    assert facts["results"].keys() == {"ingredient:0", "ingredient:1", "ensemble", *methods}
     assert facts["results"][facts["chosen"]] == facts["test_accuracy"]
     # These records hold all an output can see, so influence-batched inference is exact.
     assert facts["full_graph_test_accuracy"] == pytest.approx(facts["test_accuracy"])

@@ -113,6 +113,11 @@ CASES = {
     "x NaN": ({"x": x(4, 1, NAN)}, "x: expected finite features, found nan at node 4, column 1"),
     "x inf": ({"x": x(0, 2, -INF)}, "found -inf at node 0, column 2"),
     "x overflow": ({"x": x(3, 0, 1e300)}, "found inf at node 3, column 0"),
+    "x too large": (
+        {"x": x(3, 0, 1e30)},
+        "x: expected features from -1e+15 to 1e+15, found 1.0000000150474662e+30 at node 3, column 0; fix: divide each",
+    ),
+    "csr too large": ({**CSR, "x_data": np.array([1, -1e16])}, "x_data: expected features from -1e+15 to 1e+15, found"),
     "x rows": ({"x": np.ones((5, 3))}, "x: expected 6 rows, one a node, found 5"),
     "x shape": ({"x": np.ones(6)}, "x: expected numbers of shape (6, D), found shape (6,)"),
     "x complex": ({"x": np.ones((6, 3), complex)}, "of complex128"),

@@ -18,6 +18,10 @@ from tests.memory import MemoryReader, run_stage
 from tests.stages.steps import packs
 from tests.stages.test_train import BASE, CONFIG
 
+DEFAULTS = {
+    "soup.method": "auto", "soup.holdout": 0.0, "soup.epochs": "auto", "soup.rate": "auto", "soup.period": 4,
+    "soup.parts": 32, "soup.drawn": 4, "train.device": "cpu",
+}  # fmt: skip
 READ = {"normalization": "sym", "mass": "none", "self_loops": True}
 
 
@@ -60,14 +64,14 @@ def test_auto_is_never_worse_than_the_best_single_and_scores_are_real(tmp_path):
     )
     assert methods["best"]["members"] == [best]
     # The soup itself is never less accurate than the best ingredient on what they were chosen by.
-    assert methods[facts["chosen"]]["soup_accuracy"] >= max(s["valid_accuracy"] for s in facts["ingredients"])
+    assert methods[facts["chosen"]]["valid_accuracy"] >= max(s["valid_accuracy"] for s in facts["ingredients"])
     steps = data["valid"].batches(layers=3, adj="norm", shuffle=False).steps
     assert facts["parts"]["divided"]
     assert sum(facts["parts"]["labelled"]) == facts["labelled"]
     assert sum(facts["parts"]["records"]) == len(steps)
     for name, method in methods.items():
         model = load_model(found.path(f"soup-{name}.safetensors"))
-        assert evaluate(model, steps).accuracy == pytest.approx(method["soup_accuracy"])
+        assert evaluate(model, steps).accuracy == method["valid_accuracy"]
     chosen = read_state(found.path("chosen.safetensors"))
     assert chosen[1]["method"] == facts["chosen"]
     assert state_digest(chosen[0]) == state_digest(read_state(found.path(f"soup-{facts['chosen']}.safetensors"))[0])
@@ -125,8 +129,8 @@ def test_nothing_is_learned_on_ingredients_that_drifted_apart(tmp_path):
     assert found["chosen"] == "best"
     assert list(found["methods"]) == ["best", "uniform", "greedy"]
     assert "behind a barrier" in found["remarks"][0]
-    # Where the halves prefer different models, greedy's soup is one of them, never the mean of both.
-    assert found["methods"]["greedy"]["soup_accuracy"] >= min(s["valid_accuracy"] for s in found["ingredients"])
+    # Greedy's soup of all outputs is one of the models, whichever ones the halves preferred.
+    assert found["methods"]["greedy"]["same_as"] in ("ingredient:0", "ingredient:1")
 
 
 def test_a_soup_of_models_with_batch_norm_is_measured_on_training_records(tmp_path, data):
@@ -215,18 +219,31 @@ def test_a_validation_split_without_labels_is_refused(tmp_path):
     ("values", "words"),
     [
         (
-            {"soup.method": "bset", "soup.holdout": 0.0},
+            {"soup.method": "bset"},
             "soup.method: expected auto, best, uniform, greedy, gis, .* 'bset'",
         ),
-        ({"soup.method": "auto", "soup.holdout": 1.0}, "soup.holdout: expected a share .* found 1"),
-        ({"soup.method": "auto", "soup.holdout": -0.1}, "soup.holdout: expected a share .* found -0.1"),
+        ({"soup.holdout": 1.0}, "soup.holdout: expected a share .* found 1"),
+        ({"soup.holdout": -0.1}, "soup.holdout: expected a share .* found -0.1"),
+        ({"soup.drawn": 33}, r"soup.drawn: expected at most soup.parts \(32\), found 33"),
     ],
 )
 def test_what_is_none_is_refused_by_name(values, words):
     with pytest.raises(BadInput, match=words):
-        STAGE.resolve({"train.device": "cpu", **values}, {})
-    found = STAGE.resolve({"soup.method": "auto", "soup.holdout": 0.25, "train.device": "cpu"}, {})
-    assert found == Params("auto", holdout=0.25)
+        STAGE.resolve({**DEFAULTS, **values}, {})
+
+
+def test_settings_are_read_by_the_methods_they_are_for_alone():
+    assert STAGE.resolve({**DEFAULTS, "soup.holdout": 0.25}, {}) == Params("auto", holdout=0.25)
+    other = {"soup.epochs": 7, "soup.rate": 2.5, "soup.period": 3, "soup.parts": 8, "soup.drawn": 2}
+    assert STAGE.resolve({**DEFAULTS, **other}, {}) == Params("auto")
+
+    def of(method, **values):
+        return STAGE.resolve({**DEFAULTS, **values, "soup.method": method}, {})
+
+    assert of("published") == Params("published", epochs=25, rate=10.0, period=4)
+    assert of("partition") == Params("partition", epochs=50, rate=1.0, period=4, parts=32, drawn=4)
+    assert of("published", **other) == Params("published", epochs=7, rate=2.5, period=3)
+    assert of("partition", **other) == Params("partition", epochs=7, rate=2.5, period=3, parts=8, drawn=2)
 
 
 def test_the_methods_named_are_those_made():

@@ -4,19 +4,18 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import minimize
-from scipy.stats import binomtest
 from torch import nn
 from torch.nn import functional
 
 from stages.errors import BadInput, Conflict
 from stages.soup import honest, learned, published, simple
-from stages.soup.batches import LEAST, Batches, Parts, divide, first_layer_once, step_bytes
+from stages.soup.batches import LEAST, Batches, divide, first_layer_once, step_bytes
 from stages.soup.calibrate import recalibrate
 from stages.soup.kitchen import cook
 from stages.soup.methods import Methods
 from stages.soup.ranking import Ranking
 from stages.soup.scorer import Outcome, Scorer
-from stages.soup.soupable import Barrier, barriers
+from stages.soup.soupable import barriers
 from stages.soup.stack import GRANULARITIES, Stack, groups
 from stages.train.evaluate import open_steps
 from stages.train.model import build_model
@@ -316,58 +315,7 @@ def test_greedy_takes_what_raises_accuracy_and_nothing_else():
     assert w.tolist() == [0.5, 0, 0.5, 0]
 
 
-# --- honesty
-
-
-def drawn_outcome(rng, n, share, loss=1.0):
-    return Outcome(rng.random(n) < share, (loss * rng.exponential(size=n)).astype(np.float32))
-
-
-@given(st.integers(1, 200), st.integers(0, 1000))
-@settings(max_examples=40)
-def test_the_paired_test_is_the_exact_sign_test(n, seed):
-    rng = np.random.default_rng(seed)
-    first, other = drawn_outcome(rng, n, 0.7), drawn_outcome(rng, n, 0.75)
-    found = honest.paired(first, other)
-    a, b = first.correct, other.correct
-    wins, losses = int((b & ~a).sum()), int((a & ~b).sum())
-    assert found.gain == pytest.approx(b.mean() - a.mean())
-    assert found.error == pytest.approx(np.std(b.astype(float) - a, ddof=0) / n**0.5, abs=1e-12)
-    expected = binomtest(wins, wins + losses, 0.5, "greater").pvalue if wins + losses else 1.0
-    assert found.p_value == pytest.approx(expected)
-    falls = first.losses.astype(float) - other.losses
-    assert (found.loss_gain, found.loss_error) == pytest.approx((falls.mean(), falls.std() / n**0.5), abs=1e-12)
-
-
-@given(st.lists(st.tuples(st.floats(0.3, 0.9), st.floats(0.1, 3)), min_size=1, max_size=6), st.integers(0, 1000))
-@settings(max_examples=40)
-def test_the_choice_is_never_below_the_simplest(drawn, seed):
-    rng = np.random.default_rng(seed)
-    outcomes = {f"m{i}": drawn_outcome(rng, 100, *one) for i, one in enumerate(drawn)}
-    chosen = honest.choose(outcomes)
-    assert outcomes[chosen].accuracy >= outcomes["m0"].accuracy
-    if chosen != "m0" and outcomes[chosen].accuracy == outcomes["m0"].accuracy:
-        assert outcomes[chosen].loss < outcomes["m0"].loss
-    assert honest.choose(dict.fromkeys(outcomes, outcomes["m0"])) == "m0"
-
-
-@pytest.mark.parametrize(
-    ("correct", "loss", "chosen"),
-    [
-        (70, 0.5, "other"),  # as accurate, clearly lower loss
-        (70, 1.0, "simple"),  # a tie in both
-        (70, 2.0, "simple"),
-        (80, 1.0, "other"),  # clearly more accurate
-        (80, 2.0, "simple"),  # the two disagree: the simpler
-        (69, 0.5, "simple"),  # less accurate than the first: never
-        (70, float("nan"), "simple"),
-    ],
-)
-def test_loss_decides_only_between_soups_of_one_accuracy(correct, loss, chosen):
-    rng, right = np.random.default_rng(0), np.arange(100)
-    simple = Outcome(right < 70, (1 + 0.1 * rng.normal(size=100)).astype(np.float32))
-    other = Outcome(right < correct, (loss * (1 + 0.1 * rng.normal(size=100))).astype(np.float32))
-    assert honest.choose({"simple": simple, "other": other}) == chosen
+# --- division
 
 
 def test_effective_number_of_ingredients():
@@ -560,7 +508,7 @@ def test_noisy_copies_of_the_truth_gain_and_every_method_is_made():
     assert list(methods) == ["best", "uniform", "greedy", "gis", "learned", "signed"]
     assert cooked.chosen != "best"
     assert methods[cooked.chosen]["valid_accuracy"] > methods["best"]["valid_accuracy"]
-    assert methods[cooked.chosen]["gain"] >= methods[cooked.chosen]["gain_error"] > 0
+    assert methods[cooked.chosen]["corrected_p_value"] <= honest.LEVEL
     assert methods["learned"]["fit_loss"] < methods["uniform"]["fit_loss"]
     for found in methods.values():
         assert np.sum(found["alpha"]["weights"], 1) == pytest.approx(1)
@@ -609,7 +557,7 @@ def test_the_ensemble_and_the_logits_of_records_belong_to_their_nodes():
 def test_lines_of_the_landscape_go_from_the_soup_to_the_best_ingredients():
     model, states, steps = problem(deep, count=3)
     cooked = cook(scorer_of(model, states, steps))
-    parts = divide([int((s.y >= 0).sum()) for s in steps])  # fewer outputs than a race: it runs on the whole fit part
+    every = range(len(steps))  # fewer outputs than a race: it runs on all
     start = cooked.chosen if cooked.chosen != "best" else "uniform"
     names = [name for name, _ in model.named_parameters()]
     soup = {n: sum(w * s[n] for w, s in zip(row, states, strict=True))
@@ -628,46 +576,45 @@ def test_lines_of_the_landscape_go_from_the_soup_to_the_best_ingredients():
                         reduction="sum",
                     )
                 )
-                for r in parts.fit
+                for r in every
             )
-            known = sum(int((steps[r].y >= 0).sum()) for r in parts.fit)
+            known = sum(int((steps[r].y >= 0).sum()) for r in every)
             assert loss == pytest.approx(total / known)
     best = cooked.facts["landscape"][0]["to"]
     losses = [i["valid_accuracy"] for i in cooked.facts["ingredients"]]
     assert losses[int(best.split()[1])] == max(losses)
 
 
-def test_scores_are_by_halves_that_were_not_seen_and_the_soup_is_the_mean_of_both():
+def test_methods_are_judged_by_halves_they_have_not_seen_and_their_own_soup_is_made_on_all():
     model, states, steps = problem(deep, count=3, spread=0.1, per=60)
     scorer = scorer_of(model, states, steps)
     cooked = cook(scorer)
     parts = divide([int((s.y >= 0).sum()) for s in steps])
-    assert set(parts.fit) | set(parts.select) == set(range(len(steps)))
+    every = range(len(steps))
+    assert sorted(parts.fit + parts.select) == list(every)
     ranking = Ranking(scorer_of(model, states, steps), lambda _: None)
-    halves = parts, Parts(parts.select, parts.fit, divided=True)
-    folds = [Methods(scorer_of(model, states, steps), ranking, half, 0) for half in halves]
-    soupable = [Barrier((0.0, 0.0), 0.0 if one["barrier"]["soupable"] else 1.0) for one in cooked.facts["ingredients"]]
-    for fold in folds:
-        fold.keep(soupable)
+
+    def fitted(records):
+        return Methods(scorer_of(model, states, steps), ranking, records, 0)
 
     def on(alpha, records):
         soup = scorer.stack.state(alpha, model)
         return [Outcome.of(torch.func.functional_call(model, soup, (steps[r].x, ())), steps[r].y) for r in records]
 
     for name, made in cooked.soups.items():
-        both = [fold.make(name).alpha for fold in folds]
-        for key, part in (("valid_accuracy", "select"), ("fit_accuracy", "fit")):
-            found = [one for alpha, half in zip(both, halves, strict=True) for one in on(alpha, getattr(half, part))]
-            assert cooked.facts["methods"][name][key] == Outcome.joined(found).accuracy
-        itself = Outcome.joined(on(made.alpha, range(len(steps)))).accuracy
-        assert cooked.facts["methods"][name]["soup_accuracy"] == itself
-        if name != "best":
-            every = range(len(steps))
-            mean, *each = (Outcome.joined(on(alpha, every)).rank for alpha in (sum(both) / 2, *both))
-            better = both[each.index(max(each))] if max(each)[0] > mean[0] else sum(both) / 2
-            assert made.alpha == pytest.approx(better)
+        first, second = fitted(parts.fit).make(name).alpha, fitted(parts.select).make(name).alpha
+        found = cooked.facts["methods"][name]
+        judged = Outcome.joined(on(first, parts.select) + on(second, parts.fit))
+        seen = Outcome.joined(on(first, parts.fit) + on(second, parts.select))
+        assert (found["cross_fitted_accuracy"], found["cross_fitted_loss"]) == (
+            judged.accuracy,
+            pytest.approx(judged.loss),
+        )
+        assert (found["fit_accuracy"], found["fit_loss"]) == (seen.accuracy, pytest.approx(seen.loss))
+        assert np.array_equal(made.alpha, fitted(every).make(name).alpha)
+        assert found["valid_accuracy"] == Outcome.joined(on(made.alpha, every)).accuracy
     best = max(cooked.facts["ingredients"], key=lambda one: (one["valid_accuracy"], -one["valid_loss"]))
-    assert cooked.facts["methods"]["best"]["soup_accuracy"] == best["valid_accuracy"]
+    assert cooked.facts["methods"]["best"]["valid_accuracy"] == best["valid_accuracy"]
 
 
 def test_a_step_without_labels_gives_no_gradient():

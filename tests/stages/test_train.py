@@ -29,7 +29,7 @@ RECIPE = {
     "train.dropout": 0.5,
     "train.lr": 1e-3, "train.weight_decay": 0.0, "train.schedule": "plateau", "train.epochs": 9,
     "train.patience": 5, "train.seed": 1, "train.warmup": 0, "train.vary": 1.0, "train.ema": 0.0,
-    "train.precision": "fp32",
+    "train.precision": "fp32", "train.keep": "best",
     "train.device": "cpu", "train.ranks": 1,
     "train.exchange": "auto", "train.storage_gbs": 1.0, "train.interconnect_gbs": 0.0,
     "graph.normalization": "rw", "graph.mass": "row", "graph.self_loops": True,
