@@ -80,3 +80,8 @@ def test_a_cache_as_large_as_the_graph_reads_each_row_once():
 def test_a_cache_below_a_batch_is_refused():
     with pytest.raises(ValueError, match="a cache of 2 rows cannot hold a batch of 3"):
         planned_reads(*arrays([[0, 1], [1, 2, 3]]), np.arange(2), 4, 2)
+
+
+def test_a_cache_below_a_batch_is_refused_also_when_it_holds_rows_of_later_ones():
+    with pytest.raises(ValueError, match="a cache of 3 rows cannot hold a batch of 4"):
+        planned_reads(*arrays([[0, 1], [2, 3, 4, 5], [0, 1]]), np.arange(3), 6, 3)

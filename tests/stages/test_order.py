@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from stages.order import STAGE
 from stages.order.distance import distances, histograms
 from stages.order.epoch import epoch_order
-from stages.order.tour import longest_tour, random_length, tour_length
+from stages.order.tour import _greedy, _two_opt, longest_tour, random_length, tour_length
 from tests.memory import MemoryReader, run_stage
 
 VALUES = {"order.method": "label", "order.window": 0, "order.mix": 1}
@@ -66,6 +66,28 @@ def test_small_tours_are_nearly_the_longest():
         distance = distances(skewed(7, 4, seed))
         longest = max(tour_length(np.array([0, *rest]), distance) for rest in itertools.permutations(range(1, 7)))
         assert tour_length(longest_tour(distance), distance) >= 0.98 * longest
+
+
+def test_the_longest_of_the_tours_from_several_starts_is_taken():
+    later = 0
+    for seed in range(8):
+        distance = distances(skewed(24, 4, seed))
+        lengths = []
+        for start in range(0, 24, 3):
+            tour = _greedy(distance, start)
+            _two_opt(tour, distance)
+            lengths.append(tour_length(tour, distance))
+        assert tour_length(longest_tour(distance), distance) == pytest.approx(max(lengths))
+        later += lengths[0] < max(lengths) - 1e-9
+    assert later > 2
+
+
+def test_of_records_as_far_apart_the_first_comes_next():
+    labels = np.repeat([0, 1, 2, 0, 1, 2, 0, 1], 5)  # three kinds of records, all pairs of kinds alike
+    distance = distances(histograms(labels, np.arange(0, 41, 5), 3))
+    assert len(np.unique(distance[0])) == 3
+    assert _greedy(distance, 0).tolist() == list(range(8))
+    assert _greedy(distance, 4).tolist() == [4, 0, 1, 2, 3, 5, 6, 7]
 
 
 def test_random_length_is_the_mean_over_all_cycles():

@@ -49,6 +49,19 @@ def test_greedy_goes_where_most_rows_are_shared_unless_the_file_does_better(reco
     assert chain.tolist() == (list(range(len(records))) if best else greedy)
 
 
+def test_of_records_that_share_as_many_rows_the_first_comes_next(monkeypatch):
+    monkeypatch.setattr(overlap, "_misses", lambda group, ptr, chain, groups: -np.abs(np.diff(chain)).sum())
+    rng = np.random.default_rng(0)
+    ties = 0
+    for _ in range(40):
+        records = [rng.choice(6, 3, replace=False).tolist() for _ in range(8)]
+        shared = sorted(len(set(records[0]) & set(r)) for r in records[1:])
+        ties += shared[-1] == shared[-2]
+        chain, name = overlap_chain(*arrays(records))
+        assert chain.tolist() == (slow_chain(records) if name == "greedy" else list(range(8)))
+    assert ties > 10
+
+
 def regions(count=40, wide=30, seed=0):
     """Records that are runs of a line, dealt at random: the best chain walks along it."""
     starts = 10 * np.random.default_rng(seed).permutation(count)
@@ -100,7 +113,8 @@ def test_the_extremes_of_a_window_are_a_shuffle_and_the_tour_entered_anywhere():
     assert len({order.tobytes() for order in shuffled}) == 20
     assert np.mean([(np.abs(np.diff(order)) == 1).mean() for order in shuffled]) < 0.2
     whole = [epoch_order("overlap", tour, None, 30, 0, e, window=30) for e in range(20)]
-    assert all(set(np.diff(order) % 30) in ({1}, {29}) for order in whole)
+    ways = [tuple(set(np.diff(order) % 30)) for order in whole]
+    assert set(ways) == {(1,), (29,)}  # forwards in some epochs, backwards in others
     assert len({order.tobytes() for order in whole}) > 10
 
 
