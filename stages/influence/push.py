@@ -13,18 +13,21 @@ if TYPE_CHECKING:
 
 __all__ = ["TOUCHED", "push_top", "workspace"]
 
-TOUCHED = 1e-300  # far below any residual, so adding to it gives the addend exactly; marks "already on the list"
+TOUCHED = 1e-300
+"""Marks "already on the list": so far below any threshold that 10**20 visits do not add up to one."""
+LEAST = 1e-280
+"""Smallest threshold: below it the marks themselves would be pushed as mass is, and found above it again for ever."""
 
 
 def workspace(threshold: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.int32]]:
     """Dense arrays of one worker: residual and threshold side by side, estimates, and three lists of nodes.
 
     36 to 48 bytes a node (the lists are rings, so a power of two). They are clean between calls of `push_top`, so one
-    workspace serves any number of them.
+    workspace serves any number of them. Thresholds below `LEAST` are that.
     """
     n = len(threshold)
     state = np.zeros((n, 2), np.float64)
-    state[:, 1] = threshold
+    state[:, 1] = np.maximum(threshold, LEAST)
     return state, np.zeros(n, np.float64), np.empty((3, 1 << n.bit_length()), np.int32)
 
 

@@ -59,6 +59,15 @@ def top(graph, seeds, *, alpha=0.25, eps=1e-3, k=4, q=3, self_loops=True, output
     return *out, *pairs
 
 
+@pytest.mark.parametrize("eps", [2e-300, 1e-320])
+def test_thresholds_below_the_mark_of_visited_nodes_end(eps):
+    """Adding the mark at every visit once carried such a node across its threshold again, for ever."""
+    edges, _ = communities(30, 3)
+    graph = (*csr(30, edges)[:2], None, True)
+    estimate, _ = rows(graph, 0.25, eps, self_loops=True)
+    np.testing.assert_allclose(estimate, dense_ppr(*graph[:3], 0.25, True)[0], atol=1e-12)
+
+
 @settings(max_examples=150, deadline=None)
 @given(graphs(), st.sampled_from([0.05, 0.25, 0.9]), st.sampled_from([1e-1, 1e-2, 1e-4]), st.booleans())
 def test_estimates_against_a_dense_solve(graph, alpha, eps, self_loops):
