@@ -12,7 +12,7 @@ from pipeline.report_learning import curves
 from pipeline.report_records import read_sizes
 from pipeline.run_folder import dump, run_document, write_atomically
 from pipeline.status import table
-from pipeline.summary import Built, accuracy_rows, summarise
+from pipeline.summary import Built, accuracy_rows, inference_seconds, summarise
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
@@ -94,7 +94,8 @@ def result_text(summary: Mapping[str, Any], built: Sequence[Built], folder: Path
         found = f"test accuracy {_percent(infer['test_accuracy'])}{beside}"
         if "accuracy" in infer:
             found = f"accuracy on all of them that have labels {_percent(infer['accuracy'])}"
-        parts.append(f"inference on {infer['num_outputs']:,} nodes in {infer['seconds']:.1f} s: {found}")
+        spent = inference_seconds(infer)
+        parts.append(f"inference on {infer['num_outputs']:,} nodes: {found}" + (f"\n  {spent}" if spent else ""))
     parts.append(f"written: {folder / 'summary.json'}, {folder / 'report.html'}")
     if summary["remarks"]:
         parts.append("\n".join(f"remark: {line}" for line in summary["remarks"]))

@@ -20,6 +20,7 @@ from pipeline.report_learning import learning_curves
 from pipeline.report_origin import origin_sections
 from pipeline.report_records import record_sections
 from pipeline.report_soup import soup_sections, souped_of
+from pipeline.summary import inference_seconds
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -99,7 +100,7 @@ def _result(summary: Mapping[str, Any]) -> str:
             found = f", accuracy {percent(infer['accuracy']) or 'unknown'} on all nodes asked for that have labels"
             whole = infer["full_graph_accuracy"]
         found += "" if whole is None else f", {percent(whole)} by exact inference on the full graph"
-        found += f"; {count(infer['num_outputs'])} nodes in {number(infer['seconds'], 1)} s"
+        found += f"; {count(infer['num_outputs'])} nodes, {inference_seconds(infer) or 'seconds unknown'}"
     return f'<p class="result">{text(chosen_words(soup))}{found}.</p>'
 
 

@@ -16,10 +16,12 @@ if TYPE_CHECKING:
     from pipeline.dag import Node
     from pipeline.recipe import Recipe
 
-__all__ = ["Built", "accuracy_rows", "summarise"]
+__all__ = ["Built", "accuracy_rows", "inference_seconds", "summarise"]
 
 _SPLITS = ("train", "valid", "test", "infer")
 _SAMPLED = ("nodes_by_layer", "edges_by_layer", "overlap", "lru_misses")
+_INFER_SECONDS = ("seconds", "full_graph_seconds", "all_models_seconds", "load_seconds", "write_seconds")
+"""Of inference: the chosen model's batched inference alone, and its parts; null in artifacts of older versions."""
 _METHODS = ("best", "uniform", "greedy", "gis", "learned", "signed", "partition")  # as tables list them
 
 
@@ -252,7 +254,27 @@ def _infer(recipe: Recipe, infer: Built | None) -> dict[str, Any] | None:
         # Measured on the nodes asked for, among them perhaps those trained on: no test accuracy.
         figures |= {"accuracy": figures["test_accuracy"], "full_graph_accuracy": figures["full_graph_test_accuracy"]}
         figures |= {"test_accuracy": None, "full_graph_test_accuracy": None}
-    return {"seconds": infer.manifest["seconds"], **figures}
+    return {**{name: infer.note(name) for name in _INFER_SECONDS}, **figures}
+
+
+def inference_seconds(infer: Mapping[str, Any]) -> str:
+    """What took how long in inference, in words; empty where an older version measured all of it as one."""
+    parts = [
+        f"{_seconds(infer[name])} {what}"
+        for name, what in (
+            ("seconds", "by the chosen model alone"),
+            ("full_graph_seconds", "exactly on the full graph"),
+            ("all_models_seconds", "by all models"),
+            ("load_seconds", "to load them"),
+            ("write_seconds", "to write the predictions"),
+        )
+        if infer.get(name) is not None
+    ]
+    return ", ".join(parts)
+
+
+def _seconds(value: float) -> str:
+    return f"{value:.1f} s" if value >= 1 else f"{value:.2g} s"
 
 
 def accuracy_rows(summary: Mapping[str, Any]) -> list[Row]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from stages.soup.stage import METHODS, ingredients
@@ -65,7 +66,6 @@ def _run(params: Params, inputs: Inputs, shard: Shard, writer: Writer) -> dict[s
     from stages.infer.predict import write_predictions
     from stages.train.evaluate import settings
 
-    started = time.perf_counter()
     options: dict[str, Any] = {"params": params, "threads": max(1, writer.threads // params.ranks)}
     if params.ranks == 1:
         result = asked(None, inputs, writer.progress, **options)
@@ -75,8 +75,10 @@ def _run(params: Params, inputs: Inputs, shard: Shard, writer: Writer) -> dict[s
         with led(params.ranks, asked, inputs, device=params.device, **options) as team:
             result = asked(team, inputs, writer.progress, **options)
     found = result.found
+    started = time.perf_counter()
     write_predictions(writer.path("predictions.arrow"), found)
-    writer.note("batched_seconds", time.perf_counter() - started)
+    for name, seconds in (*result.seconds.items(), ("write_seconds", time.perf_counter() - started)):
+        writer.note(name, seconds)
     exact = None
     if params.full_graph:
         started = time.perf_counter()
@@ -103,6 +105,8 @@ class Asked:
     found: Predictions
     labelled: int
     accuracies: dict[str, float | None]
+    seconds: dict[str, float]
+    """Seconds of each part: to load the models; `seconds`, the chosen model's inference alone; of all models."""
 
 
 def asked(
@@ -119,6 +123,7 @@ def asked(
     from stages.train.model import load_model
     from stages.train.state import state_digest
 
+    started = time.perf_counter()
     soup, packed = inputs["soup"], inputs["outputs"].facts
     device = params.device
     share: dict[str, Any] = {}
@@ -138,15 +143,25 @@ def asked(
         same[name] = models.setdefault(digest, (name, model))[0]
     distinct = dict(models.values())
     copies = Counter(same[role] for role in ingredients(inputs))
+    together = copies if copies.total() > 1 else None
+    outputs, classes = int(packed["outputs"]), int(packed["num_classes"])
+    sizes = (outputs, classes, report or _unheard, team)
+    clock = [started, time.perf_counter()]
     with settings(threads):
+        # The chosen model alone, as whoever takes its predictions runs it; the others are asked for their scores.
         steps = open_steps(inputs["outputs"], distinct[chosen], shuffle=False, device=device, **share)
-        outputs, classes = int(packed["outputs"]), int(packed["num_classes"])
-        together = copies if copies.total() > 1 else None
-        found, scores = predict(distinct, chosen, steps, outputs, classes, report or _unheard, team, together)
+        found, scores = predict({chosen: distinct[chosen]}, chosen, steps, *sizes)
+        clock.append(time.perf_counter())
+        if len(distinct) > 1 or together:
+            steps = open_steps(inputs["outputs"], distinct[chosen], shuffle=False, device=device, **share)
+            _, scores = predict(distinct, chosen, steps, *sizes, together)
+        clock.append(time.perf_counter())
     labelled = scores[chosen].labelled
     same |= {ENSEMBLE: ENSEMBLE} if together else {}
     accuracies = {name: scores[same[name]].accuracy if labelled else None for name in same}
-    return Asked(chosen, distinct[chosen], device, found, labelled, accuracies)
+    load, alone, every = (later - earlier for earlier, later in pairwise(clock))
+    seconds = {"load_seconds": load, "seconds": alone, "all_models_seconds": every if len(scores) > 1 else alone}
+    return Asked(chosen, distinct[chosen], device, found, labelled, accuracies, seconds)
 
 
 def _unheard(done: int, total: int, text: str) -> None:

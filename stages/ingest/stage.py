@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from stages.errors import BadInput
 from stages.ingest.reduction import check_reduce, features_to_reduce
 from stages.stage import Cost, Shard, Stage, added
 

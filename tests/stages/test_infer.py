@@ -10,10 +10,11 @@ from stages.infer.predict import predict, write_predictions
 from stages.infer.stage import Params
 from stages.soup import STAGE as SOUP
 from stages.soup.stage import Params as SoupParams
+from stages.stage import Shard
 from stages.step import Adj
 from stages.train.model import build_model, load_model
 from stages.train.params import NAMES
-from tests.memory import MemoryReader, run_stage
+from tests.memory import MemoryReader, MemoryWriter, run_stage
 from tests.stages.steps import adj_of, community, packs, weighted
 from tests.stages.test_soup import trained
 from tests.stages.test_train import CONFIG
@@ -71,6 +72,41 @@ def test_predictions_and_accuracies(tmp_path, model):
     np.testing.assert_allclose(probabilities, torch.softmax(logits, 1).numpy()[n_id], atol=1e-5)
     member = given["soup"].facts["methods"]["best"]["members"][0]
     assert facts["results"]["best"] == facts["results"][f"ingredient:{member}"]
+
+
+def test_seconds_are_those_of_the_chosen_model_alone(tmp_path, monkeypatch):
+    """A slow model among the others, slow loading and slow writing are no part of `infer.seconds`."""
+    import time
+
+    from stages.infer import predict as module
+    from stages.train import model as models
+
+    def slow(kind, original):
+        def call(*args, **options):
+            asked.append(kind)
+            clock[0] += 100.0
+            return original(*args, **options)
+
+        return call
+
+    asked, clock = [], [0.0]
+    given = inputs(tmp_path)
+    monkeypatch.setattr(time, "perf_counter", lambda: clock[0])
+    monkeypatch.setattr(models, "load_model", slow("load", models.load_model))
+    monkeypatch.setattr(module, "predict", slow("predict", module.predict))
+    monkeypatch.setattr(module, "write_predictions", slow("write", module.write_predictions))
+    writer = MemoryWriter(tmp_path / "infer")
+    facts = STAGE.run(Params(full_graph=True), given, Shard("predictions"), writer)
+    loaded = 100.0 * asked.count("load")
+    assert asked[-3:] == ["predict", "predict", "write"]
+    assert writer.notes == {
+        "load_seconds": loaded,
+        "seconds": 100.0,
+        "all_models_seconds": 100.0,
+        "write_seconds": 100.0,
+        "full_graph_seconds": 0.0,
+    }
+    assert not [name for name in facts if "seconds" in name]  # times are in no digest
 
 
 @pytest.mark.parametrize("kind", NAMES)
