@@ -39,6 +39,17 @@ class _Parser(argparse.ArgumentParser):
         raise BadInput(what, fix=fix or f"{self.prog} --help")
 
 
+class _Version(argparse.Action):
+    """Prints the version, which is looked up only where it is asked for."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_given: Any) -> None:
+        """Print it and stop."""
+        from pipeline.manifest import own_version
+
+        print(f"stockpot {own_version()}")
+        parser.exit()
+
+
 class _VerbParser(_Parser):
     """Takes options and stages in any order: `run R.toml --store S train` as well as `run R.toml train --store S`."""
 
@@ -62,6 +73,7 @@ def parser() -> argparse.ArgumentParser:
         description="Turn a large graph, once, into a store of mini-batches; train and soup GNNs from it.",
         epilog="exit codes: 0 done, 1 failed, 2 bad input, 130 interrupted",
     )
+    top.add_argument("--version", action=_Version, nargs=0, help="print the version of stockpot and stop")
     verbs = top.add_subparsers(dest="verb", metavar="VERB", required=True, parser_class=_VerbParser)
 
     run = _verb(verbs, "run", _run, "build what is missing, ancestors only, and print the result")

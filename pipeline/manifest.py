@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
     from pathlib import Path
 
-__all__ = ["FACTS", "MANIFEST", "build_manifest", "check_manifest", "seal", "software", "unseal"]
+__all__ = ["FACTS", "MANIFEST", "build_manifest", "check_manifest", "own_version", "seal", "software", "unseal"]
 
 MANIFEST = "manifest.json"
 FACTS = "facts.json"
@@ -145,13 +145,14 @@ def refuse_newer(data: bytes, path: Path | str) -> None:
     found = document.get("format") if isinstance(document, dict) else None
     if type(found) is int and found > FORMAT_VERSION:
         raise BadInput(
-            f"{path}: written in format {found}; this stockpot ({_own_version()}) reads formats up to {FORMAT_VERSION}",
+            f"{path}: written in format {found}; this stockpot ({own_version()}) reads formats up to {FORMAT_VERSION}",
             fix="upgrade stockpot, or choose another store with --store DIR",
         )
 
 
 @cache
-def _own_version() -> str:
+def own_version() -> str:
+    """Version of stockpot."""
     try:
         return metadata.version("stockpot")
     except metadata.PackageNotFoundError:
@@ -160,7 +161,7 @@ def _own_version() -> str:
 
 def software() -> dict[str, str]:
     """Versions of Python, of stockpot and of the libraries this process has loaded."""
-    found = {"python": platform.python_version(), "stockpot": _own_version()}
+    found = {"python": platform.python_version(), "stockpot": own_version()}
     for name in LIBRARIES:
         module = sys.modules.get(name)
         if module is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from pipeline.accuracies import accuracy_text
@@ -45,9 +46,15 @@ def check_writable(folder: Path) -> None:
     BadInput
         Naming the file and the mend.
     """
+    made = [at for at in (folder, *folder.parents) if not at.exists()]
     probe = folder / f".probe-{unique()}"
-    write_atomically(probe, "")
-    probe.unlink()
+    try:
+        write_atomically(probe, "")
+        probe.unlink()
+    finally:
+        for at in made:  # a run that fails leaves no empty folder
+            with suppress(OSError):
+                at.rmdir()
 
 
 def write_outputs(

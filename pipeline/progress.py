@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import time
 from dataclasses import dataclass, field
 from typing import IO, TYPE_CHECKING, Any, Protocol
 
+from pipeline.attempt import FINISH
 from pipeline.printable import printable
 
 if TYPE_CHECKING:
@@ -15,6 +17,12 @@ if TYPE_CHECKING:
 __all__ = ["Display", "Fraction", "Plain", "Silent", "display"]
 
 PLAIN_EVERY_S = 10.0
+PACE_AFTER_S = 2.0
+"""Seconds of progress from which the rest is reckoned."""
+FINISH_SHARE = 0.05
+"""Of a node's bar: what its finish takes, which joins the shards and commits."""
+MOST_SHARE = 0.99
+"""What a bar shows at most before its node is committed."""
 
 
 @dataclass(frozen=True)
@@ -33,12 +41,16 @@ class Display(Protocol):
         """Print one line now."""
         ...
 
+    def expect(self, done: int, total: int) -> None:
+        """`done` of `total` artifacts of this run are built; those found cached are in neither."""
+        ...
+
     def start(self, node: str, shards: int) -> None:
-        """`node` begins; it has `shards` tasks and a finish."""
+        """`node` begins; `shards` tasks are left to do, and a finish."""
         ...
 
     def update(self, node: str, finished: int, running: Mapping[str, Fraction]) -> None:
-        """`finished` shards are published; the others report what they have."""
+        """`finished` of the shards that were left are published; those in flight report what they have."""
         ...
 
     def stop(self, node: str, seconds: float | None, text: str = "") -> None:
@@ -56,9 +68,18 @@ def display(stream: IO[str], *, silent: bool = False) -> Display:
 
 
 def share(finished: int, shards: int, running: Mapping[str, Fraction]) -> float:
-    """Done share of a node in [0, 1]: published shards count whole, others by their own report."""
-    partial = sum(min(1.0, f.done / f.total) for f in running.values() if f.total > 0)
-    return min(1.0, (finished + partial) / max(1, shards))
+    """Done share of what is left to do of a node, in [0, 1): it is never all before the node is committed.
+
+    Published shards count whole, others by their own report; what comes after them, the finish, is the last part.
+    """
+    ended = _part(running[FINISH]) if FINISH in running else 0.0
+    partial = sum(_part(f) for name, f in running.items() if name != FINISH)
+    shared = min(1.0, (finished + partial) / shards) if shards else 1.0
+    return min(MOST_SHARE, (1 - FINISH_SHARE) * shared + FINISH_SHARE * ended)
+
+
+def _part(fraction: Fraction) -> float:
+    return min(1.0, fraction.done / fraction.total) if fraction.total > 0 else 0.0
 
 
 def newest(running: Mapping[str, Fraction]) -> str:
@@ -70,12 +91,50 @@ def newest(running: Mapping[str, Fraction]) -> str:
     return printable(f"{last.done}/{last.total} {last.text}".strip(), one_line=True)
 
 
+@dataclass
+class Pace:
+    """How long a node still takes, from its progress since its first report.
+
+    What was there before that report, the epochs of a checkpoint for one, was not done at this pace.
+    """
+
+    first: tuple[float, float] | None = None
+
+    def to_go(self, done: float, now: float) -> str:
+        """In words; empty as long as too little is known.
+
+        Parameters
+        ----------
+        done : share of the node, as `share` has it.
+        now : seconds of a monotonic clock.
+        """
+        if self.first is None:
+            self.first = (now, done)
+        since, before = self.first
+        if now - since < PACE_AFTER_S or done <= before:
+            return ""
+        return f"{_duration((1 - done) * (now - since) / (done - before))} to go"
+
+
+def _duration(seconds: float) -> str:
+    """About how long, in the largest unit that fits.
+
+    >>> _duration(42), _duration(130), _duration(7200)
+    ('42 s', '3 min', '2.0 h')
+    """
+    if seconds < 60:
+        return f"{math.ceil(seconds)} s"
+    return f"{math.ceil(seconds / 60)} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
 class Silent:
     """Shows nothing (`--json`)."""
 
     def say(self, text: str) -> None:
         """Warnings still go to stderr."""
         print(printable(text), file=sys.stderr, flush=True)
+
+    def expect(self, done: int, total: int) -> None: ...
 
     def start(self, node: str, shards: int) -> None: ...
 
@@ -94,31 +153,42 @@ class Plain:
     every_s: float = PLAIN_EVERY_S
     _shards: dict[str, int] = field(default_factory=dict)
     _spoken: dict[str, float] = field(default_factory=dict)
+    _paces: dict[str, Pace] = field(default_factory=dict)
+    _count: str = ""
 
     def say(self, text: str) -> None:
         print(printable(text), file=self.stream, flush=True)
 
+    def expect(self, done: int, total: int) -> None:
+        self._count = f"{done} of {total}"
+
     def start(self, node: str, shards: int) -> None:
         self._shards[node] = shards
         self._spoken[node] = time.monotonic()
+        self._paces[node] = Pace()
         self.say(f"{node:<18} started, {shards} shard{'s' if shards != 1 else ''}")
 
     def update(self, node: str, finished: int, running: Mapping[str, Fraction]) -> None:
         now = time.monotonic()
+        done = share(finished, self._shards.get(node, 1), running)
+        to_go = self._paces.setdefault(node, Pace()).to_go(done, now)
         if now - self._spoken.get(node, now) < self.every_s:
             return
         self._spoken[node] = now
-        done = share(finished, self._shards.get(node, 1), running)
-        self.say(f"{node:<18} {done:4.0%}  {newest(running)}".rstrip())
+        self.say(f"{node:<18} {done:4.0%}  {', '.join(filter(None, (newest(running), to_go)))}".rstrip())
 
     def stop(self, node: str, seconds: float | None, text: str = "") -> None:
-        self.say(f"{node:<18} {'failed' if seconds is None else f'done in {seconds:.1f} s'}  {text}".rstrip())
+        self.say(_ended(node, seconds, text or (self._count if seconds is not None else "")))
 
     def close(self) -> None: ...
 
 
+def _ended(node: str, seconds: float | None, text: str) -> str:
+    return f"{node:<18} {'failed' if seconds is None else f'done in {seconds:.1f} s'}  {text}".rstrip()
+
+
 class _Bars:
-    """A bar per node under way, gone when it is done; a line remains."""
+    """A bar per node under way, gone when it is done, above one of all artifacts to build; a line remains."""
 
     def __init__(self, stream: IO[str]) -> None:
         from rich.console import Console
@@ -137,24 +207,34 @@ class _Bars:
         )
         self._tasks: dict[str, Any] = {}
         self._shards: dict[str, int] = {}
+        self._paces: dict[str, Pace] = {}
+        self._all: Any = None
         self._progress.start()
 
     def say(self, text: str) -> None:
         self._progress.console.print(printable(text), markup=False, soft_wrap=True)
 
+    def expect(self, done: int, total: int) -> None:
+        if self._all is None:
+            self._all = self._progress.add_task("all", total=total, text="")
+        self._progress.update(self._all, completed=done, total=total, text=f"{done} of {total} artifacts")
+
     def start(self, node: str, shards: int) -> None:
         self._shards[node] = shards
+        self._paces[node] = Pace()
         self._tasks[node] = self._progress.add_task(node, total=1.0, text="")
 
     def update(self, node: str, finished: int, running: Mapping[str, Fraction]) -> None:
         if node in self._tasks:
             done = share(finished, self._shards[node], running)
-            self._progress.update(self._tasks[node], completed=done, text=newest(running))
+            to_go = self._paces[node].to_go(done, time.monotonic())
+            text = ", ".join(filter(None, (newest(running), to_go)))
+            self._progress.update(self._tasks[node], completed=done, text=text)
 
     def stop(self, node: str, seconds: float | None, text: str = "") -> None:
         if node in self._tasks:
             self._progress.remove_task(self._tasks.pop(node))
-        self.say(f"{node:<18} {'failed' if seconds is None else f'done in {seconds:.1f} s'}  {text}".rstrip())
+        self.say(_ended(node, seconds, text))
 
     def close(self) -> None:
         self._progress.stop()

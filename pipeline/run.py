@@ -6,6 +6,7 @@ sends what is missing to worker processes, and finishes the node when all its sh
 
 from __future__ import annotations
 
+import math
 import time
 import traceback
 from contextlib import suppress
@@ -58,7 +59,19 @@ class _Job:
     finished: set[str] = field(default_factory=set)
     flying: set[str] = field(default_factory=set)
     lost: dict[str, int] = field(default_factory=dict)
-    started: float = field(default_factory=time.monotonic)
+    before: int = 0
+    """Shards found published when the node was begun."""
+    ran: list[tuple[float, float]] = field(default_factory=list)
+    """When its tasks ran, by this process's clock."""
+
+    @property
+    def seconds(self) -> float:
+        """Seconds in which at least one of its tasks ran: waiting for a worker is in none of them."""
+        total, until = 0.0, -math.inf
+        for first, last in sorted(self.ran):
+            total += max(0.0, last - max(first, until))
+            until = max(until, last)
+        return total
 
 
 @dataclass(frozen=True)
@@ -133,6 +146,7 @@ class Runner:
                 self._plans[p.node.id] = p
         if len(self._plans) == len(planned):
             return self._plans
+        self._count()
         self.store.check_writable()
         self.store.clean_work()
         calm = False
@@ -236,6 +250,7 @@ class Runner:
             self._set_forced_aside(planned)
         if planned.cached:
             self._plans[node.id] = planned
+            self._count()
             return True
         if planned.cost is not None:
             # The plan knew less: now the facts of all inputs are real.
@@ -282,12 +297,12 @@ class Runner:
             for shard in (*shards, Shard(FINISH))
         }
         published = set(self.store.work_in_progress(str(planned.key))["shards"]) & set(names)
-        job = _Job(planned, tasks, [name for name in names if name not in published], published)
+        job = _Job(planned, tasks, [name for name in names if name not in published], published, before=len(published))
         if not job.queue:
             job.queue.append(FINISH)
         self._serial[node.id] = self._serial.get(node.id, 0) + 1
         self._jobs[node.id] = job
-        self.show.start(node.id, len(names))
+        self.show.start(node.id, len(names) - job.before)
         if published:
             self.show.say(f"{node.id:<18} {len(published)} of {len(names)} shards are there from before")
 
@@ -313,6 +328,9 @@ class Runner:
         if job is None or tag.serial != self._serial[tag.node]:
             return  # its node was begun again or has failed: whatever it published, the store knows
         job.flying.discard(tag.shard)
+        if outcome.value is not None and not outcome.value.reused:
+            now = time.monotonic()
+            job.ran.append((now - outcome.value.seconds, now))
         if outcome.lost:
             self._lost(job, tag)
         elif isinstance(outcome.error, CorruptShard) and outcome.error.key == job.planned.key:
@@ -346,7 +364,8 @@ class Runner:
         del self._jobs[node.id]
         self._plans[node.id] = planned
         self.built.add(node.id)
-        self.show.stop(node.id, time.monotonic() - job.started)
+        self._count()
+        self.show.stop(node.id, job.seconds)
 
     # --- what goes wrong
 
@@ -401,10 +420,15 @@ class Runner:
             where = node_id if shard in ("", FINISH) else f"{node_id}, shard {shard}"
             text = " ".join(str(error).split())
             error = RunError(f"{where}: {type(error).__name__}: {text}", trace=trace)
+        # The first error is raised when all is done; what it says is not said twice.
+        said = {str(failed) for failed in self._failed.values()}
+        text = str(error) if self._failed and str(error) not in said else ""
         self._failed[node_id] = error
         if node_id in self._jobs:
             del self._jobs[node_id]
-            self.show.stop(node_id, None, str(error))
+            self.show.stop(node_id, None, text)
+        elif text:
+            self.show.say(f"{node_id:<18} failed  {text}")
 
     def _first_failure(self) -> BaseException:
         node, error = next(iter(self._failed.items()))
@@ -421,4 +445,9 @@ class Runner:
                 for name, p in progress.items()
                 if name in job.flying
             }
-            self.show.update(node_id, len(job.finished), running)
+            self.show.update(node_id, max(0, len(job.finished) - job.before), running)
+
+    def _count(self) -> None:
+        """Say how many artifacts are built of those that this run builds; cached ones are in neither."""
+        waiting = len(self._nodes) - len(self._plans)
+        self.show.expect(len(self.built), len(self.built) + waiting)

@@ -7,8 +7,9 @@ is the content of `files` and, beside that, `kind` and `name`; never a path.
 from __future__ import annotations
 
 import difflib
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from importlib import import_module
+from importlib import import_module, metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,8 +21,17 @@ if TYPE_CHECKING:
 
 __all__ = ["EMBEDDED", "KINDS", "Source", "describe", "single_file"]
 
-EMBEDDED = Path(__file__).parents[2] / "data" / "wordnet.npz"
-"""The graph that comes with stockpot."""
+
+def _embedded(root: Path) -> Path:
+    """The graph that comes with stockpot: of the source tree at `root`, or where an installation put it."""
+    places = [root / "data" / "wordnet.npz", root / "share" / "stockpot" / "wordnet.npz"]  # `pip install --target`
+    if not places[0].is_file():
+        with suppress(metadata.PackageNotFoundError):
+            places += [Path(str(f.locate())) for f in metadata.files("stockpot") or () if f.name == "wordnet.npz"]
+    return next((place for place in places if place.is_file()), places[0])
+
+
+EMBEDDED = _embedded(Path(__file__).parents[2])
 
 DOWNLOADS = Path("data/downloads")
 """Where what a user fetched is looked for, relative to the working directory; ignored by git."""

@@ -1,0 +1,94 @@
+"""What `pip install` of a wheel gives: the command, its version, and the embedded graph, from any folder."""
+
+import os
+import shutil
+import subprocess
+import sys
+import tomllib
+import venv
+import zipfile
+from importlib import metadata
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pipeline.cli import main
+from stages.ingest import source
+
+ROOT = Path(__file__).parents[2]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+
+
+def test_version(capsys):
+    with pytest.raises(SystemExit) as ended:
+        main(["--version"])
+    assert ended.value.code == 0
+    assert capsys.readouterr().out == f"stockpot {metadata.version('stockpot')}\n"
+
+
+def test_a_package_index_can_show_what_it_is():
+    assert len(PROJECT["description"]) < 512
+    assert "graph neural networks" in PROJECT["keywords"]
+    assert "Programming Language :: Python :: 3.11" in PROJECT["classifiers"]
+    assert not [name for name in PROJECT["classifiers"] if name.startswith("License ")]  # for the owner to choose
+    assert len(set(PROJECT["classifiers"])) == len(PROJECT["classifiers"])
+
+
+def test_the_embedded_graph_is_found_where_an_installation_put_it(tmp_path, monkeypatch):
+    installed = tmp_path / "prefix/share/stockpot/wordnet.npz"
+    installed.parent.mkdir(parents=True)
+    installed.write_bytes(b"")
+
+    class File:
+        name = "wordnet.npz"
+
+        def locate(self):
+            return installed
+
+    monkeypatch.setattr(source.metadata, "files", lambda _name: [File()])
+    assert source._embedded(ROOT) == ROOT / "data/wordnet.npz"
+    assert source._embedded(tmp_path / "site-packages") == installed
+    target = tmp_path / "target/share/stockpot/wordnet.npz"
+    target.parent.mkdir(parents=True)
+    target.write_bytes(b"")
+    assert source._embedded(tmp_path / "target") == target
+    monkeypatch.setattr(source.metadata, "files", lambda _name: None)
+    assert source._embedded(tmp_path / "none") == tmp_path / "none/data/wordnet.npz"  # for the error that names it
+
+
+@pytest.mark.long
+def test_a_wheel_plans_the_embedded_graph_from_an_empty_folder(tmp_path):
+    tree = tmp_path / "tree"
+    skip = shutil.ignore_patterns("__pycache__", "downloads")
+    for name in ("pipeline", "stages", "data"):
+        shutil.copytree(ROOT / name, tree / name, ignore=skip)
+    for name in ("pyproject.toml", "README.md"):
+        shutil.copy(ROOT / name, tree)
+    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--quiet"]
+    build = [*pip, "wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", str(tmp_path), str(tree)]
+    subprocess.run(build, check=True)
+    (wheel,) = tmp_path.glob("stockpot-*.whl")
+    with zipfile.ZipFile(wheel) as packed:
+        names = packed.namelist()
+    assert [name for name in names if name.endswith("share/stockpot/wordnet.npz")]
+    assert [name for name in names if name.endswith("share/stockpot/WORDNET-LICENSE")]
+    home = tmp_path / "home"
+    venv.create(home)
+    subprocess.run(
+        [*pip, "--python", str(home / "bin/python"), "install", "--no-deps", "--no-index", str(wheel)], check=True
+    )
+    (site,) = home.glob("lib/python*/site-packages")
+    (site / "shared.pth").write_text(f"{Path(np.__file__).parents[1]}\n")  # the libraries it needs, not installed twice
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    (empty / "mine.toml").write_text('[dataset]\nsource = "wordnet"\n')
+    clean = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    command = [home / "bin/stockpot", "plan", "mine.toml", "ingest", "split"]
+    done = subprocess.run(command, cwd=empty, env=clean, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "ingest" in done.stdout
+    version = subprocess.run(
+        [home / "bin/stockpot", "--version"], cwd=empty, env=clean, capture_output=True, check=True
+    )
+    assert version.stdout.decode() == f"stockpot {PROJECT['version']}\n"
