@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import sys
 import time
 from dataclasses import dataclass, field
@@ -120,11 +119,11 @@ def _duration(seconds: float) -> str:
     """About how long, in the largest unit that fits.
 
     >>> _duration(42), _duration(130), _duration(7200)
-    ('42 s', '3 min', '2.0 h')
+    ('42 s', '2 min', '2.0 h')
     """
-    if seconds < 60:
-        return f"{math.ceil(seconds)} s"
-    return f"{math.ceil(seconds / 60)} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+    if seconds < 120:
+        return f"{max(1, round(seconds))} s"
+    return f"{round(seconds / 60)} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
 
 
 class Silent:

@@ -254,6 +254,18 @@ def test_one_line_and_a_code(place, words, code, message):
     assert not (place / "new").exists()
 
 
+def test_an_error_is_printed_once_and_leaves_no_empty_folder(tmp_path):
+    new_recipe(tmp_path)
+    (tmp_path / "control/refuse-split").write_text("1")
+    done = stockpot(tmp_path, "run", "toy.toml", "split", "--runs", "out")
+    assert done.returncode == 2, done.stderr
+    assert done.stderr.count("\n") == 1
+    said = done.stderr.removeprefix("stockpot: error: ").strip()
+    assert said not in done.stdout
+    assert "split              failed\n" in done.stdout
+    assert not (tmp_path / "out/toy").exists()
+
+
 def test_a_bug_in_a_stage_is_one_line_and_a_log(tmp_path):
     new_recipe(tmp_path)
     (tmp_path / "control/fail-split").write_text("1")

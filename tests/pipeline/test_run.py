@@ -10,11 +10,11 @@ from pipeline.digests import StatCache
 from pipeline.plan import Planner
 from pipeline.progress import Silent
 from pipeline.recipe import from_tables
-from pipeline.run import RunError, Runner
+from pipeline.run import RunError, Runner, _Job
 from pipeline.seen import Seen
 from pipeline.store import Store
 from pipeline.workers import LocalWorkers
-from stages.errors import BadInput, NonDeterminism, OverBudget
+from stages.errors import BadInput, NonDeterminism, OverBudget, StockpotError
 from tests.pipeline import fakes
 
 BUDGET = Budget(memory_bytes=4_000_000_000, cores=2)
@@ -22,10 +22,19 @@ BUDGET = Budget(memory_bytes=4_000_000_000, cores=2)
 
 class Said(Silent):
     def __init__(self):
-        self.lines = []
+        self.lines, self.stopped, self.shards, self.expected = [], {}, {}, []
 
     def say(self, text):
         self.lines.append(text)
+
+    def expect(self, done, total):
+        self.expected.append((done, total))
+
+    def start(self, node, shards):
+        self.shards[node] = shards
+
+    def stop(self, node, seconds, text=""):
+        self.stopped[node] = (seconds, text)
 
 
 @pytest.fixture(scope="module")
@@ -115,6 +124,41 @@ def test_everything_is_built_once_and_then_cached(world):
     assert world.run(start=no_cluster) == digests
     assert fakes.calls() == []
     assert not list((world.folder / "store/work").glob("*"))
+
+
+def test_seconds_are_those_of_its_tasks_and_only_what_is_to_build_is_counted(world):
+    world.run("pack")
+    world.said.expected.clear()
+    digests = world.run()
+    left = len(world.built)
+    assert world.said.expected[0] == (0, left)
+    assert world.said.expected[-1] == (left, left)
+    assert 0 < left < len(digests)
+    for node in world.built:
+        (manifest,) = (
+            reader.manifest
+            for stage, key in world.store.artifacts()
+            if stage == node.partition(":")[0] and (reader := world.store.open(stage, key)).digest == digests[node]
+        )
+        seconds, _ = world.said.stopped[node]
+        if len(manifest["shards"]) == 2:  # a shard and its finish, one after the other: nothing else is in it
+            assert seconds == pytest.approx(manifest["seconds"])
+        assert 0 < seconds <= manifest["seconds"] * (1 + 1e-9)
+
+
+def test_seconds_of_tasks_side_by_side_are_counted_once_and_gaps_not_at_all():
+    job = _Job(None, {}, [], ran=[(10.0, 12.0), (11.0, 13.0), (11.5, 12.0), (20.0, 21.0)])
+    assert job.seconds == 4.0
+
+
+def test_an_error_is_said_once(world):
+    world.order("fail", "train.0")
+    world.order("refuse", "train.1")
+    with pytest.raises(StockpotError) as caught:
+        world.run()
+    said = [text for _, text in (world.said.stopped["train:0"], world.said.stopped["train:1"])]
+    assert said.count("") == 1  # the one that is raised
+    assert all(text not in str(caught.value) for text in said if text)
 
 
 def test_only_ancestors_of_the_named_stages(world):
