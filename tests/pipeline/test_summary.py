@@ -149,7 +149,7 @@ def test_rows_of_the_table():
 def test_run_document(tmp_path):
     recipe, nodes = built()
     document = run_document(recipe, tmp_path / "store", nodes)
-    assert set(document) == {"format", "name", "store", "recipe", "artifacts"}
+    assert set(document) == {"format", "name", "store", "recipe", "artifacts", "check"}
     assert document["format"] == 1
     assert document["store"] == str(tmp_path / "store")
     assert document["recipe"] == recipe.tables()
