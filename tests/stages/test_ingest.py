@@ -303,6 +303,18 @@ def test_sparse_rows_are_sorted_and_merged_and_lose_stored_zeros(tmp_path):
     assert graph.facts["x_nnz"] == 3
 
 
+def test_as_many_masks_as_nodes_are_read_by_row_under_our_names(tmp_path):
+    rng = np.random.default_rng(1)
+    part = np.stack([rng.permutation([0, 0, 0, 1, 1, 2]) for _ in range(6)])
+    names = ("train_masks", "valid_masks", "test_masks")
+    graph = ingest(tmp_path, **{name: part == k for k, name in enumerate(names)})
+    for k, name in enumerate(("train", "valid", "test")):
+        ptr = graph.array(f"split_{name}_ptr")
+        for split in range(6):
+            found = graph.array(f"split_{name}")[ptr[split] : ptr[split + 1]]
+            assert found.tolist() == np.flatnonzero(part[split] == k).tolist()
+
+
 def test_published_lists_and_masks(tmp_path):
     lists = {"train_idx": np.array([2, 0]), "valid_idx": np.array([1]), "test_idx": np.array([5, 4])}
     graph = ingest(tmp_path, **lists)

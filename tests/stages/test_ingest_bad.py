@@ -1,5 +1,6 @@
 """Bad data sets: one line each, naming file, field and entry, and nothing written that a reader could take for good."""
 
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -7,6 +8,7 @@ import pytest
 
 from stages.errors import BadInput
 from stages.ingest import STAGE
+from stages.ingest.features import check_dense_rows, check_sparse_rows
 from tests.memory import MemoryReader, run_stage
 
 EDGES = np.array([[0, 1, 2, 3], [1, 2, 3, 4]])
@@ -167,6 +169,14 @@ CASES = {
         {**LISTS, "test_idx": np.array([5, 1])},
         "test_idx: expected no node of train_idx, found node 1 in both",
     ),
+    "split overlaps behind": (
+        {**LISTS, "test_idx": np.array([5, *LISTS["valid_idx"][:1]])},
+        "test_idx: expected no node of valid_idx, found node 2 in both",
+    ),
+    "split overlaps before": (
+        {**LISTS, "valid_idx": LISTS["train_idx"][:1]},
+        "valid_idx: expected no node of train_idx, found node 0 in both",
+    ),
     "split range": (
         {**LISTS, "test_idx": np.array([9])},
         "test_idx: expected node ids from 0 to 5, found 9 at position 0",
@@ -289,3 +299,17 @@ def test_errors_of_the_own_disk_are_not_blamed_on_the_file(tmp_path):
 
     with pytest.raises(OSError, match="No space"):
         STAGE.run(params, {"source": Source(tmp_path / "g.npz")}, STAGE.shards(params, {})[0], Full())
+
+
+@pytest.mark.parametrize("sparse", [False, True])
+def test_a_feature_in_a_later_block_is_named_by_its_node(sparse):
+    def bad(name, text, fix=None):
+        return BadInput(f"{name}: {text}", fix=fix or "none")
+
+    rows = np.ones((4, 3), np.float32)
+    rows[2, 1] = NAN
+    parts = np.arange(0, 13, 3), np.tile([0, 1, 2], 4), rows.reshape(-1)
+    checked = partial(check_sparse_rows, bad, ("i", "x"), *parts, 3, 100) if sparse else None
+    checked = checked or partial(check_dense_rows, bad, "x", rows, 100)
+    with pytest.raises(BadInput, match="x: expected finite features, found nan at node 102, column 1"):
+        checked()

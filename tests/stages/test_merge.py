@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stages.influence.merge import clusters
+from stages.influence.merge import clusters, forest, join, line, roots
 from stages.influence.mix import balanced, mix_clusters
 from stages.influence.pairs import descending, overlaps, shared
 from stages.influence.scramble import jitter, permutation, scramble
@@ -76,6 +76,28 @@ def test_clusters_hold_every_output_once_and_contain_the_capped_merge(m, cap, se
     found = [set(members[a:b].tolist()) for a, b in itertools.pairwise(ptr)]
     for merged in kruskal(n, [(pairs[0][e], pairs[1][e]) for e in np.argsort(-pairs[2], kind="stable")], cap):
         assert any(merged <= one for one in found)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(1, 10), st.integers(1, 10), st.integers(0, 999))
+def test_the_larger_set_comes_first_and_of_equals_that_of_the_smaller_root(n, cap, seed):
+    """Sets as lists whose first member is the root; equal sizes are met all the time."""
+    pairs = np.random.default_rng(seed).integers(0, n, (2 * n, 2)).astype(np.int32)
+    order = np.random.default_rng(seed + 1).permutation(2 * n)
+    lists = {i: [i] for i in range(n)}
+    for a, b in pairs[order]:
+        one, other = (next(found for found in lists.values() if i in found) for i in (a, b))
+        if one is other or len(one) + len(other) > cap:
+            continue
+        first, second = sorted((one, other), key=lambda found: (-len(found), found[0]))
+        del lists[second[0]]
+        first += second
+    parent, size, following, tail = forest(n)
+    join(parent, size, following, tail, pairs[:, 0].copy(), pairs[:, 1].copy(), order, cap)
+    assert set(roots(parent).tolist()) == set(lists)
+    members = line(parent, following, np.arange(n, dtype=np.int32)).tolist()
+    assert members == [i for found in sorted(lists.values(), key=min) for i in found]
+    assert [int(size[root]) for root in sorted(lists)] == [len(lists[root]) for root in sorted(lists)]
 
 
 def test_shared_links_consecutive_holders_of_a_node():

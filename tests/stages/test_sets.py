@@ -170,3 +170,9 @@ def test_holding_is_the_smallest_set_with_the_share(values, share, data):
         )
     )
     assert len(got) - len(outputs) == least
+
+
+def test_holding_takes_equal_values_by_id():
+    nodes, values = np.array([9, 4, 7, 2, 5], np.int32), np.array([0.2, 0.2, 0.2, 0.2, 0.2])
+    assert holding(nodes, values, 0.55, np.array([], np.int32)).tolist() == [2, 4, 5]
+    assert holding(nodes, values, 0.55, np.array([9], np.int32)).tolist() == [9, 2, 4]
