@@ -251,7 +251,7 @@ class Attempt:
             raise NonDeterminism(
                 f"stage {stage}, shard {self.shard} of {self.work.key}: two attempts at an exact shard differ in "
                 f"{_difference(first, entry)}; the first stands, the second is kept in {self.root}",
-                fix="check this machine's memory and library versions, then `stockpot verify`",
+                fix="check this machine's memory and library versions, then stockpot verify --all",
             )
         self.drop()
         return first

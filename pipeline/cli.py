@@ -13,7 +13,7 @@ import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipeline.command import DEFAULT_RUNS, DEFAULT_STORE, command
+from pipeline.command import DEFAULT_RUNS, DEFAULT_STORE, command, kept
 from pipeline.printable import printable, printable_json
 from stages.errors import BadInput, StockpotError
 from stages.places import local
@@ -205,7 +205,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except StockpotError as error:
-        _complain(str(error) if error.fix is not None else f"{error}{_mend(error)}")
+        fix = _mend(error) if error.fix is None else error.fix
+        _complain(error.message + (f"; fix: {kept(fix, args) if args else fix}" if fix else ""))
         trace = getattr(error, "trace", "")
         if trace:
             _keep_trace(args, trace)
@@ -231,7 +232,7 @@ def _mend(error: StockpotError) -> str:
 
     named = (key for key in KEYS if re.search(rf"(^|\s){re.escape(key)}\b", error.message))
     if isinstance(error, BadInput) and (key := max(named, key=len, default=None)):
-        return f"; fix: change {key}; stockpot recipe --defaults says what it takes"
+        return f"change {key}; stockpot recipe --defaults says what it takes"
     return ""
 
 

@@ -94,7 +94,7 @@ def commit(
             if exact:
                 raise NonDeterminism(
                     f"{target}: stage {stage} is exact, but this commit has other bytes than the committed artifact",
-                    fix="stockpot verify, and check this machine's memory and library versions",
+                    fix="stockpot verify --all, and check this machine's memory and library versions",
                 )
             return  # A recorded stage: the first commit is adopted by everyone.
         # Left by a commit of other bytes that never ended: without a manifest no reader has seen it.

@@ -12,6 +12,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from pipeline.arrays import METADATA, read_array
+from pipeline.command import verify_mends
 from pipeline.digests import StatCache, Verified, file_digest, source_digest
 from pipeline.errors import BadInput, Conflict, Corrupt, CorruptArtifact, CorruptShard
 from pipeline.manifest import FACTS
@@ -174,7 +175,7 @@ class ArtifactReader(PayloadReader):
     def corrupt(self, message: str) -> CorruptArtifact:
         return CorruptArtifact(
             f"{message} (artifact {self.stage}/{self.key})",
-            fix=f"stockpot verify --all --store {self.root.parents[2]} sets it aside, the next run builds it anew",
+            fix=verify_mends(self.root.parents[2]),
             stage=self.stage,
             key=self.key,
         )

@@ -434,7 +434,7 @@ class Runner:
         node, error = next(iter(self._failed.items()))
         others = [name for name in self._failed if name != node]
         if others and isinstance(error, StockpotError):
-            error.args = (f"{error}; also failed: {', '.join(others)}",)
+            error.message = f"{error.message}; also failed: {', '.join(others)}"
         return error
 
     def _tell(self) -> None:

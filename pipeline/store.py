@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline import fs
 from pipeline.attempt import Work
+from pipeline.command import verify_mends
 from pipeline.commit import remove_work
 from pipeline.errors import BadInput, Corrupt, CorruptArtifact
 from pipeline.manifest import MANIFEST, check_manifest, unseal
@@ -113,7 +114,7 @@ class Store:
         except Corrupt as error:
             raise CorruptArtifact(
                 error.message,
-                fix=f"stockpot verify --all --store {self.root} sets it aside, the next run builds it anew",
+                fix=verify_mends(self.root),
                 stage=stage,
                 key=key,
             ) from error

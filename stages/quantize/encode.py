@@ -84,5 +84,5 @@ def _fits(block: NDArray[np.float32], first: int) -> None:
         raise BadInput(
             f"features.codec fp16: expected values within +-{FP16_MAX:.0f}, "
             f"found {block[row, column]:g} at node {first + row}, column {column}",
-            fix="scale the features, or set features.codec = 'fp32'",
+            fix="scale the features, or --set features.codec=fp32",
         )
