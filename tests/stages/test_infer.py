@@ -70,6 +70,14 @@ def test_predictions_and_accuracies(tmp_path, model):
     with torch.no_grad():
         logits = chosen(torch.from_numpy(x), adj_of(weighted(a, chosen.adj, np.asarray(a.sum(1)).ravel())))
     np.testing.assert_allclose(probabilities, torch.softmax(logits, 1).numpy()[n_id], atol=1e-5)
+    predicted = []
+    for i in range(2):
+        single = load_model(given[f"ingredient:{i}"].path("model.safetensors"))
+        with torch.no_grad():
+            adj = adj_of(weighted(a, single.adj, np.asarray(a.sum(1)).ravel()))
+            predicted.append(single(torch.from_numpy(x), adj).softmax(1)[torch.from_numpy(n_id)].numpy())
+    mean = (np.mean(predicted, 0).argmax(1) == y[n_id])[known].mean()
+    assert facts["results"]["ensemble"] == pytest.approx(mean)
     member = given["soup"].facts["methods"]["best"]["members"][0]
     assert facts["results"]["best"] == facts["results"][f"ingredient:{member}"]
 
@@ -107,6 +115,26 @@ def test_seconds_are_those_of_the_chosen_model_alone(tmp_path, monkeypatch):
         "full_graph_seconds": 0.0,
     }
     assert not [name for name in facts if "seconds" in name]  # times are in no digest
+
+
+def test_equal_ingredients_count_each_in_the_mean_of_all_and_one_alone_has_none(tmp_path):
+    """Two copies of one model and one of another: a mean of three, though two are asked."""
+    models = {name: build_model({**CONFIG, "model": "gcn"}, seed=i).eval() for i, name in enumerate("ab")}
+    pack = packs()["test"]
+    steps = [pack.step(group, 3, "norm", True) for group in pack.groups]
+    outputs = len(pack.outputs)
+    right = labelled = 0
+    for one in steps:
+        with torch.no_grad():
+            mean = sum(n * models[name](one.x, one.adjs).softmax(1) for name, n in (("a", 2), ("b", 1))) / 3
+        right += int((mean.argmax(1) == one.y).sum())
+        labelled += int((one.y >= 0).sum())
+    _, scores = predict(models, "a", steps, outputs, 3, lambda *_: None, None, {"a": 2, "b": 1})
+    assert (scores["ensemble"].correct, scores["ensemble"].labelled) == (right, labelled)
+    _, scores = predict(models, "a", steps, outputs, 3, lambda *_: None)
+    assert scores.keys() == {"a", "b"}
+    alone = run_stage(STAGE, Params(full_graph=False), inputs(tmp_path, count=1), tmp_path / "infer")
+    assert "ensemble" not in alone.facts["results"]
 
 
 @pytest.mark.parametrize("kind", NAMES)

@@ -14,6 +14,7 @@ from stages.errors import BadInput, StockpotError
 from stages.exchange.step import ShareStep
 from stages.exchange.team import Team
 from stages.train import STAGE, checkpoint, trainer
+from stages.train.evaluate import evaluate
 from stages.train.model import MODELS, build_model, load_model
 from stages.train.params import NAMES, Params
 from stages.train.state import state_digest
@@ -88,6 +89,45 @@ def test_a_killed_training_resumes_bit_by_bit(tmp_path, every_step, epoch, step,
     with pytest.raises(Killed):
         run(tmp_path / "cut", params, kill_at(epoch, step))
     assert same(run(tmp_path / "cut", params), whole)
+
+
+def test_the_last_epoch_s_weights_are_kept_where_validation_is_left_to_soups(tmp_path, every_step):
+    """No early stop, and no pick: the weights are those a training of that many epochs ends with."""
+    params = replace(BASE, lr=0.05, schedule="constant", epochs=8, patience=1)
+    best, last = run(tmp_path / "best", params), run(tmp_path / "last", replace(params, keep="last"))
+    assert len(last.history) == 8
+    assert last.best["epoch"] == 7
+    assert last.best["accuracy"] == last.history[-1]["valid_accuracy"]
+    assert last.history[: len(best.history)] == best.history  # validation moves nothing
+    assert len(best.history) < 8
+    assert best.best["accuracy"] == max(row["valid_accuracy"] for row in best.history)
+    data = packs()
+    adj = build_model({**CONFIG, "model": "gcn"}).adj
+    found = evaluate(last.model, data["valid"].batches(layers=3, adj=adj, shuffle=False))
+    assert found.accuracy == last.history[-1]["valid_accuracy"]
+    with pytest.raises(Killed):
+        run(tmp_path / "cut", replace(params, keep="last"), kill_at(5, 2))
+    assert same(run(tmp_path / "cut", replace(params, keep="last")), last)
+
+
+def test_every_ingredient_drops_units_of_its_own(tmp_path):
+    """The same steps in the same order: what sets two ingredients apart is the stream their dropout is drawn from."""
+
+    def trained(index, dropout):
+        data = packs()
+        config = {**CONFIG, "model": "gcn", "dropout": dropout}
+        adj = build_model(config).adj
+        steps = Loader(data["train"].batches(layers=3, adj=adj).steps, shuffle=False)
+        valid = data["valid"].batches(layers=3, adj=adj, shuffle=False)
+        folder = tmp_path / f"{index}-{dropout}"
+        folder.mkdir()
+        params = replace(BASE, epochs=1, index=index, dropout=dropout)
+        return trainer.train(params, config, steps, valid, folder, 1, lambda *_: None).model.state_dict()
+
+    first, other = trained(0, 0.5), trained(1, 0.5)
+    assert not any(torch.equal(first[name], other[name]) for name in first if name.endswith("lin.weight"))
+    first, other = trained(0, 0.0), trained(1, 0.0)
+    assert all(torch.equal(first[name], other[name]) for name in first)
 
 
 @pytest.mark.parametrize("model", ["gat", "gin"])
