@@ -8,7 +8,7 @@ come from these trainings: "best", each at its best epoch on validation; "holdou
 one half of validation, the soup made and chosen on the other half; "last", each at its last epoch,
 validation untouched until souping (arXiv 2503.11612).
 Selection accuracy is what the choice was made by, cross-fitted; bias is that less the accuracy on the test records.
-Rows go to runs/bench/soup_bias.json.
+Rows go to runs/bench/soup-bias/GRAPH.json.
 """
 
 from __future__ import annotations
@@ -303,19 +303,21 @@ def main() -> None:
     parser.add_argument("--seeds", nargs="*", type=int, default=list(range(20)))
     args = parser.parse_args()
     graphs = [g for g in GRAPHS if g.name in args.data]
-    out = FOLDER.with_suffix(".json")
-    rows = json.loads(out.read_text()) if out.exists() and not args.train else []
-    for seed in args.seeds:
-        for graph in graphs:
+    rows: list[dict] = []
+    for graph in graphs:
+        out = FOLDER / f"{graph.name}.json"
+        mine = json.loads(out.read_text()) if out.exists() else []
+        known = {(row["seed"], row["variant"]) for row in mine}
+        for seed in args.seeds:
             started = time.process_time()
             if args.train:
                 train(graph, seed)
             elif (FOLDER / "models" / f"{graph.name}-{seed}" / "done").exists():
-                known = {(row["graph"], row["seed"], row["variant"]) for row in rows}
-                rows += [souped(graph, seed, v) for v in VARIANTS if (graph.name, seed, v) not in known]
-                out.write_text(json.dumps(rows, indent=1))
+                mine += [souped(graph, seed, v) for v in VARIANTS if (seed, v) not in known]
+                out.write_text(json.dumps(mine, indent=1))
             print(f"{graph.name} seed {seed}: {time.process_time() - started:.1f} CPU s", flush=True)
-    if rows:
+        rows += mine
+    if rows and not args.train:
         print(table(rows))
 
 

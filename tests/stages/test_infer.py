@@ -75,7 +75,7 @@ def test_predictions_and_accuracies(tmp_path, model):
         single = load_model(given[f"ingredient:{i}"].path("model.safetensors"))
         with torch.no_grad():
             adj = adj_of(weighted(a, single.adj, np.asarray(a.sum(1)).ravel()))
-            predicted.append(single(torch.from_numpy(x), adj).softmax(1)[torch.from_numpy(n_id)].numpy())
+            predicted.append(single(torch.from_numpy(x), adj).softmax(1).numpy()[n_id])
     mean = (np.mean(predicted, 0).argmax(1) == y[n_id])[known].mean()
     assert facts["results"]["ensemble"] == pytest.approx(mean)
     member = given["soup"].facts["methods"]["best"]["members"][0]
