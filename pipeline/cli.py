@@ -135,6 +135,9 @@ def parser() -> argparse.ArgumentParser:
     soup.add_argument("--out", type=_place, metavar="DIR", help="folder of the soup; default: MODELS-soup")
     _overrides(soup, "soup.method=greedy, and for a factory train.hidden=64, ...")
 
+    fetch = _verb(verbs, "fetch", _fetch, "bring the raw files of an ogb: or pyg: data set, without a prompt")
+    _recipe(fetch)
+
     report = _verb(verbs, "report", _report, "write report.html and summary.json again from what is stored")
     _recipe(report)
 
@@ -205,7 +208,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except StockpotError as error:
-        fix = _mend(error) if error.fix is None else error.fix
+        fix = _mend(error) if error.fix is None else _typed(args, error.fix)
         _complain(error.message + (f"; fix: {kept(fix, args) if args else fix}" if fix else ""))
         trace = getattr(error, "trace", "")
         if trace:
@@ -234,6 +237,13 @@ def _mend(error: StockpotError) -> str:
     if isinstance(error, BadInput) and (key := max(named, key=len, default=None)):
         return f"change {key}; stockpot recipe --defaults says what it takes"
     return ""
+
+
+def _typed(args: argparse.Namespace | None, text: str) -> str:
+    """A text whose command that fetches the data can be typed as it stands."""
+    if getattr(args, "recipe", None) is None:
+        return text
+    return text.replace("stockpot fetch RECIPE", command(args, "fetch"))  # type: ignore[arg-type]
 
 
 def _complain(message: str) -> None:
@@ -314,8 +324,6 @@ def _built(args: argparse.Namespace) -> int:
     budget = session.budget()
     report = session.runs / session.recipe.name / "dask-report.html" if args.dask_report or not budget.local else None
     try:
-        if left_out := session.planner.left_out:
-            show.say(left_out)
         while True:
             runner = Runner(session.planner, session.store, budget, show, report=report)
             runner.run(args.stages)
@@ -361,8 +369,9 @@ def _plan(args: argparse.Namespace) -> int:
     planned, budget = session.planner.plan(args.stages), session.budget()
     session.planner.check_source(planned)
     session.seen.save()
-    absent = session.planner.absent
-    left_out = session.planner.left_out
+    absent, left_out = session.planner.absent, session.planner.left_out
+    if absent is not None:
+        absent = BadInput(absent.message, fix=_typed(args, str(absent.fix)))
     text = plan_text(planned, budget, absent) + (f"\n{left_out}" if left_out else "")
     _print(args, {**plan_document(planned, budget, absent), "left_out": left_out or None}, text)
     refuse(budget, [(p.node.id, p.cost) for p in planned if p.cost is not None and not p.cached])
@@ -469,6 +478,30 @@ def _report(args: argparse.Namespace) -> int:
         raise BadInput(f"report: nothing of {args.recipe} is built in {args.store}", fix=f"stockpot run {args.recipe}")
     summary = write_outputs(session.recipe, session.store, session.runs, built, command(args, "run"))
     _print(args, summary, f"written: {session.runs / session.recipe.name / 'report.html'}")
+    return 0
+
+
+def _fetch(args: argparse.Namespace) -> int:
+    from pipeline.progress import display
+    from pipeline.recipe import load
+    from stages.ingest.fetch import fetch
+    from stages.ingest.source import describe
+
+    text = load(args.recipe, args.set).dataset.source
+    absent = (source := describe(text)).absent
+    if absent is not None:
+        show = display(sys.stderr, silent=args.json)
+        try:
+            fetch(source, show.say)
+        finally:
+            show.close()
+        source = describe(text)
+        if source.absent is not None:
+            raise source.absent
+    document = {"source": text, "folder": source.root, "fetched": absent is not None, "bytes": source.bytes()}
+    how = "fetched" if absent is not None else "there already"
+    where = f" in {source.root}" if source.files else ""
+    _print(args, document, f"{text}: {how}: {len(source.files)} files{where}")
     return 0
 
 

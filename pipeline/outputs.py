@@ -101,8 +101,12 @@ def result_text(summary: Mapping[str, Any], built: Sequence[Built], folder: Path
         found = f"test accuracy {_percent(infer['test_accuracy'])}{beside}"
         if "accuracy" in infer:
             found = f"accuracy on all of them that have labels {_percent(infer['accuracy'])}"
+        if (official := infer.get("official")) is not None:
+            found += f"; ogb's evaluator of {official['data']}: {official['metric']} {official['value']:.4f}"
         spent = inference_seconds(infer)
         parts.append(f"inference on {infer['num_outputs']:,} nodes: {found}" + (f"\n  {spent}" if spent else ""))
+    if left_out := summary["dataset"]["left_out"]:
+        parts.append(f"left out of the data set: {', '.join(left_out)}")
     parts.append(f"written: {folder / 'summary.json'}, {folder / 'report.html'}")
     if summary["remarks"]:
         parts.append("\n".join(f"remark: {line}" for line in summary["remarks"]))

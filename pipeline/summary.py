@@ -254,6 +254,8 @@ def _infer(recipe: Recipe, infer: Built | None) -> dict[str, Any] | None:
         # Measured on the nodes asked for, among them perhaps those trained on: no test accuracy.
         figures |= {"accuracy": figures["test_accuracy"], "full_graph_accuracy": figures["full_graph_test_accuracy"]}
         figures |= {"test_accuracy": None, "full_graph_test_accuracy": None}
+    if "official" in infer.facts:
+        figures["official"] = infer.facts["official"]
     return {**{name: infer.note(name) for name in _INFER_SECONDS}, **figures}
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
+from stages.infer.official import official_data, official_score
 from stages.soup.stage import METHODS, ingredients
 from stages.stage import Cost, Facts, Inputs, Reader, Shard, Stage, Writer, added
 from stages.train.cost import TORCH_BYTES, step_bytes
@@ -39,12 +40,14 @@ class Params:
     device : where models are asked.
     ranks : processes that predict the split.
     exchange : "cooperative": together, record by record; else each takes every `ranks`-th, so that no row crosses.
+    official : data set of OGB whose evaluator scores the predictions, "" for none.
     """
 
     full_graph: bool
     device: str = added("cpu")
     ranks: int = added(1)
     exchange: str = added("auto")
+    official: str = added("")
 
 
 def _resolve(recipe: Mapping[str, Any], facts: Mapping[str, Facts]) -> Params:
@@ -55,6 +58,7 @@ def _resolve(recipe: Mapping[str, Any], facts: Mapping[str, Facts]) -> Params:
         resolved_device(str(recipe["train.device"]), ranks),
         ranks,
         "cooperative" if together else "auto",
+        official_data(recipe),
     )
 
 
@@ -85,7 +89,11 @@ def _run(params: Params, inputs: Inputs, shard: Shard, writer: Writer) -> dict[s
         with settings(writer.threads):
             exact = _full_graph_accuracy(result.model, inputs, found, writer, result.device)
         writer.note("full_graph_seconds", time.perf_counter() - started)
+    official = {}
+    if params.official:
+        official["official"] = official_score(params.official, found.y, found.probabilities.argmax(1))
     return {
+        **official,
         "num_outputs": int(inputs["outputs"].facts["outputs"]),
         "labelled": result.labelled,
         "chosen": result.chosen,
@@ -285,7 +293,7 @@ STAGE = Stage(
     exact=False,
     params=Params,
     roles=("outputs", "soup", "ingredient*", "graph", "codes", "hag", "exchange"),
-    reads=("infer.full_graph", "train.device", "train.ranks", "train.exchange"),
+    reads=("infer.full_graph", "infer.split", "dataset.source", "train.device", "train.ranks", "train.exchange"),
     resolve=_resolve,
     shards=_shards,
     run=_run,

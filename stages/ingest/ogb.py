@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 __all__ = ["open_ogb"]
 
-_FETCH = "remove this folder and fetch it again, see data/README.md"
+_FETCH = "move this folder away, then stockpot fetch RECIPE"
 
 
 @contextmanager

@@ -1,6 +1,7 @@
-"""An `ogb:` source is raw files in OGB's own layout; nothing is fetched: what is missing is named, with the command.
+"""An `ogb:` source is raw files in OGB's own layout; what is missing is named, with the command that fetches it.
 
-ogb's package is not used: it asks questions with `input()`, and its second load fails on today's torch defaults.
+Of ogb's package only parts are used (`stages.ingest.ogb_package`): its loader asks questions with `input()`, and its
+second load fails on today's torch defaults.
 """
 
 from __future__ import annotations
@@ -22,14 +23,11 @@ if TYPE_CHECKING:
 
 __all__ = ["KNOWN", "Published", "counts", "describe"]
 
-_URL = "http://snap.stanford.edu/ogb/data/nodeproppred"
-
 
 @dataclass(frozen=True)
 class Published:
-    """What OGB publishes about a data set: its archive (and the folder in it), its split, its counts."""
+    """What OGB publishes about a data set: its split, its form, its counts."""
 
-    archive: str
     split: str
     binary: bool
     nodes: int
@@ -40,13 +38,9 @@ class Published:
 
 
 KNOWN = {
-    "ogbn-arxiv": Published("arxiv", "time", False, 169_343, 1_166_243, 128, 40, (90_941, 29_799, 48_603)),
-    "ogbn-products": Published(
-        "products", "sales_ranking", False, 2_449_029, 61_859_140, 100, 47, (196_615, 39_323, 2_213_091)
-    ),
-    "ogbn-papers100M": Published(
-        "papers100M-bin", "time", True, 111_059_956, 1_615_685_872, 128, 172, (1_207_179, 125_265, 214_338)
-    ),
+    "ogbn-arxiv": Published("time", False, 169_343, 1_166_243, 128, 40, (90_941, 29_799, 48_603)),
+    "ogbn-products": Published("sales_ranking", False, 2_449_029, 61_859_140, 100, 47, (196_615, 39_323, 2_213_091)),
+    "ogbn-papers100M": Published("time", True, 111_059_956, 1_615_685_872, 128, 172, (1_207_179, 125_265, 214_338)),
 }
 _REFUSED = {"ogbn-proteins": "multi-label targets are", "ogbn-mag": "heterogeneous graphs are"}
 _SPLITS = ("train", "valid", "test")
@@ -71,7 +65,7 @@ def describe(source: str, rest: str) -> Source:
     if not (folder / "raw/node-feat.csv.gz").is_file():
         files.pop("raw/node-feat.csv.gz", None)  # a data set may come without
     missing = [file for file in files if not (folder / file).is_file()]
-    return Source(source, "ogb", name, str(folder), files, _absent(source, name, folder, missing) if missing else None)
+    return Source(source, "ogb", name, str(folder), files, _absent(source, folder, missing) if missing else None)
 
 
 def _choose() -> str:
@@ -85,15 +79,9 @@ def _files(known: Published) -> list[str]:
     return [*(f"raw/{file}" for file in raw), *(f"split/{known.split}/{part}.csv.gz" for part in _SPLITS)]
 
 
-def _absent(source: str, name: str, folder: Path, missing: list[str]) -> BadInput:
-    archive = KNOWN[name].archive
-    root = folder.parent
-    aside = f"mv {folder.name} {folder.name}.incomplete && " if folder.exists() else ""
-    fetch = (
-        f"mkdir -p {root} && cd {root} && curl -fLO {_URL}/{archive}.zip && unzip -q {archive}.zip && "
-        f"{aside}mv {archive} {folder.name}"
-    )
-    return BadInput(f"dataset.source {source}: missing in {folder}: {', '.join(missing)}", fix=fetch)
+def _absent(source: str, folder: Path, missing: list[str]) -> BadInput:
+    text = f"dataset.source {source}: missing in {folder}: {', '.join(missing)}"
+    return BadInput(text, fix="stockpot fetch RECIPE")
 
 
 def counts(source: Source) -> Mapping[str, Any] | None:

@@ -71,7 +71,10 @@ def _load(text: str, named: Named, root: Path, folder: str, *, embedded: bool) -
 
     def download(self: Any) -> None:
         missing = [os.path.relpath(path, folder) for path in self.raw_paths if not Path(path).exists()]
-        raise BadInput(f"{text}: missing in {root}: {', '.join(missing) or 'raw files'}", fix=_fetch(named, root))
+        raise BadInput(
+            f"{text}: missing in {root}: {', '.join(missing) or 'raw files'}",
+            fix=f"move {root} away, then stockpot fetch RECIPE",
+        )
 
     # Without the network: what is not there is said, not fetched.
     offline = cls if embedded else type(cls.__name__, (cls,), {"download": download, "__module__": cls.__module__})
@@ -85,18 +88,15 @@ def _load(text: str, named: Named, root: Path, folder: str, *, embedded: bool) -
         raise
     except Exception as error:
         said = " ".join(f"{type(error).__name__}: {error}".split())
-        raise BadInput(f"{text}: torch_geometric cannot read it: {said}", fix=_fetch(named, root)) from error
+        raise BadInput(
+            f"{text}: torch_geometric cannot read it: {said}", fix=f"move {root} away, then stockpot fetch RECIPE"
+        ) from error
     if count != 1:
         raise BadInput(
             f"{text}: expected one graph, found {count}: data sets of several graphs are not available in this version",
             fix="choose a data set for node classification",
         )
     return graph
-
-
-def _fetch(named: Named, root: Path) -> str:
-    arguments = "".join(f", {key}={value!r}" for key, value in named.arguments.items())
-    return f"""python -c "from torch_geometric.datasets import {named.cls}; {named.cls}('{root}'{arguments})\""""
 
 
 def _arrays(text: str, named: Named, graph: Any) -> dict[str, NDArray[Any]]:

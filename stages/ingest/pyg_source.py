@@ -115,10 +115,9 @@ def describe(source: str, rest: str) -> Source:
     files = {str(path.relative_to(root)): str(path) for path in _raw_files(root, named.name)}
     absent = None
     if not files:
-        arguments = "".join(f", {key}={value!r}" for key, value in named.arguments.items())
         absent = BadInput(
             f"dataset.source {source}: expected the raw files of {named.cls} in {root}, found none",
-            fix=f"""python -c "from torch_geometric.datasets import {named.cls}; {named.cls}('{root}'{arguments})\"""",
+            fix="stockpot fetch RECIPE",
         )
     return Source(source, "pyg", named.canonical, str(root), files, absent)
 

@@ -214,7 +214,14 @@ def test_predictions_are_by_id_whatever_order_records_and_outputs_come_in(tmp_pa
     assert (tmp_path / "drawn").read_bytes() == tables[0]
 
 
-RECIPE = {"infer.full_graph": False, "train.device": "cpu", "train.ranks": 1, "train.exchange": "auto"}
+RECIPE = {
+    "dataset.source": "wordnet",
+    "infer.split": "test",
+    "infer.full_graph": False,
+    "train.device": "cpu",
+    "train.ranks": 1,
+    "train.exchange": "auto",
+}
 
 
 def test_projection_counts_the_whole_graph_only_where_it_is_used(tmp_path):

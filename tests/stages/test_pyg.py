@@ -203,8 +203,7 @@ def test_data_sets_that_are_refused(folder, write, source, words):
 def test_what_is_missing_comes_with_its_command(folder):
     absent = str(describe("pyg:Planetoid/Cora?split=geom-gcn").absent)
     root = folder / "data/downloads/pyg/Planetoid"
-    assert f"expected the raw files of Planetoid in {root}, found none; fix: python -c" in absent
-    assert f"Planetoid('{root}', name='Cora', split='geom-gcn')" in absent
+    assert f"expected the raw files of Planetoid in {root}, found none; fix: stockpot fetch RECIPE" in absent
     counts = source_counts(describe("pyg:Planetoid/PubMed"))
     assert (counts["num_nodes"], counts["num_features"], counts["num_classes"]) == (19_717, 500, 3)
     assert "num_nodes" in counts["estimated"]
