@@ -81,6 +81,18 @@ def test_pyg_layers_agree_on_csr_and_edges(pack, adj, make):
         torch.testing.assert_close(layer(one.x, one.adj_t), layer(other.x, other.edge_index, *weight))
 
 
+@pytest.mark.parametrize("adj", ["norm", "mean", "plain", "plain+loops"])
+def test_edges_carry_the_values_of_the_matrix_where_they_are_not_all_one(pack, adj):
+    csr = open_batches(pack, adj=adj, shuffle=False, per_step=2)
+    edges = open_batches(pack, adj=adj, shuffle=False, per_step=2, as_="edge_index")
+    for one, other in zip(csr, edges, strict=True):
+        assert ("edge_weight" in other) == (adj in ("norm", "mean"))
+        found = torch.zeros(one.adj_t.shape)
+        source, target = other.edge_index
+        found[target, source] = other.edge_weight if "edge_weight" in other else torch.ones(len(source))
+        assert torch.equal(found, one.adj_t.to_dense())
+
+
 def test_normalisation_of_a_record_uses_whole_graph_degrees(made):
     """PyG's own normalisation where the record is the graph; here only a part of each neighbourhood is inside."""
     pack, inputs = made

@@ -38,6 +38,9 @@ def test_no_record_is_lost(rows):
     assert len(steps) == 1
     assert str(steps.pop()).strip("0") in {"1", "2", "5"}
     assert len(edges) <= 20
+    inside = [v for values in rows.values() for v in values]
+    assert edges[0] <= min(inside) < edges[1]
+    assert edges[-2] <= max(inside) < edges[-1]
     for name, values in rows.items():
         for i, n in enumerate(counts[name]):
             assert n == sum(edges[i] <= v < edges[i + 1] for v in values)
@@ -62,6 +65,14 @@ def test_points_lie_where_their_values_say(values):
         for (_, y), v in zip(found, values, strict=True):
             assert y == pytest.approx(low + (v - min(values)) / span * (high - low), abs=0.11)
     assert all(0 < y < HEIGHT for _, y in found)
+
+
+def test_values_are_drawn_in_the_unit_of_their_axis():
+    shares = [Line("one", [(1.0, 0.5), (2.0, 0.75)]), Line("two", [(1.0, 0.625)], strong=True)]
+    percent = [Line(one.name, [(x, 100 * y) for x, y in one.points], strong=one.strong) for one in shares]
+    assert line_chart(shares, "a", "b", "epoch", 100.0) == line_chart(percent, "a", "b", "epoch")
+    drawn = [tag for tag, _ in Page(f"<h1>{line_chart(shares[::-1], 'a', 'b', 'epoch')}</h1>").drawn]
+    assert drawn.index("path") < drawn.index("circle")  # the strong one on top, in whatever order they are given
 
 
 @given(st.floats(0, 1e12), st.floats(0, 1e12), st.floats(0, 1e12))

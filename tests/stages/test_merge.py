@@ -150,6 +150,13 @@ def test_mixing_puts_whole_clusters_together_and_depends_on_the_seed():
     assert (record[:, 0] != mix_clusters(sizes, 8, 80, 1).reshape(64, 10)[:, 0]).any()
 
 
+def test_mixing_deals_larger_clusters_first_so_that_the_last_ones_fit_whole():
+    sizes = np.array([2, 3, 3, 4], np.int64)
+    pieces = np.split(mix_clusters(sizes, 2, 6, 0), np.cumsum(sizes)[:-1])
+    assert [len(set(piece.tolist())) for piece in pieces] == [1, 1, 1, 1]
+    assert pieces[0][0] == pieces[3][0] != pieces[1][0] == pieces[2][0]
+
+
 @settings(max_examples=100, deadline=None)
 @given(st.lists(st.integers(1, 40), min_size=1, max_size=60), st.integers(1, 50), st.integers(1, 4), st.integers(0, 3))
 def test_mixing_holds_more_clusters_only_where_no_other_record_has_room(sizes, cap, most, seed):
