@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stages.influence.push import _push, push_top, workspace
-from stages.influence.union import mass_inside
+from stages.influence.union import mass_inside, record_nodes
 from stages.influence.walk import walk
 from tests.stages.graphs import communities, csr, dense_ppr, graphs
 
@@ -194,3 +194,17 @@ def test_mass_inside_is_the_share_of_the_estimate_on_the_record():
     for s in range(3):
         inside = n_id[n_ptr[record[s]] : n_ptr[record[s] + 1]]
         assert got[s] == pytest.approx(estimate[seeds[s], inside].sum() / estimate[seeds[s]].sum())
+
+
+def test_a_record_holds_its_outputs_also_where_they_are_not_among_the_most_influential():
+    rng = np.random.default_rng(0)
+    outputs = np.sort(rng.choice(40, 12, replace=False)).astype(np.int32)
+    found = np.array([rng.choice(np.delete(np.arange(40), u), 3, replace=False) for u in outputs], np.int32)
+    found[::4, 1:] = -1
+    members, ptr = rng.permutation(12), np.array([0, 5, 5, 12])
+    rows, row_ptr = record_nodes(outputs, members, ptr, found, 40)
+    assert row_ptr[0] == 0
+    for r in range(3):
+        mine = members[ptr[r] : ptr[r + 1]]
+        expected = {*outputs[mine].tolist(), *found[mine].reshape(-1).tolist()} - {-1}
+        assert rows[row_ptr[r] : row_ptr[r + 1]].tolist() == sorted(expected)
