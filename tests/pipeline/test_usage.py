@@ -3,8 +3,11 @@
 import os
 import subprocess
 import sys
+import time
 
 import pytest
+
+from pipeline.usage import Usage
 
 SCRIPT = """
 import numpy as np
@@ -27,3 +30,17 @@ def test_the_second_task_of_a_process_is_counted_like_the_first():
     first, second = map(int, done.stdout.split())
     assert first >= 60
     assert second >= 60
+
+
+def test_processes_that_a_task_starts_are_counted_with_it():
+    held = "held = bytearray(b'1') * (64 << 20); print(len(held), flush=True); input()"
+    with Usage() as usage:
+        child = subprocess.Popen(
+            [sys.executable, "-S", "-c", held], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        assert int(child.stdout.readline()) == 64 << 20
+        until = time.monotonic() + 30
+        while usage.peak_bytes < 60 << 20 and time.monotonic() < until:
+            time.sleep(0.02)
+        child.communicate("\n")
+    assert usage.peak_bytes >= 60 << 20

@@ -51,6 +51,14 @@ def test_communities_are_found_and_reported(tmp_path, method):
     np.testing.assert_array_equal(part, again.array("part"))
 
 
+def test_what_metis_is_given_has_no_loops_and_each_edge_both_ways():
+    pattern = np.array([[1, 1, 0, 0], [0, 0, 0, 1], [0, 0, 1, 0], [0, 1, 0, 0]], bool)
+    indptr, indices = np.concatenate([[0], np.cumsum(pattern.sum(1))]), np.nonzero(pattern)[1].astype(np.int32)
+    found_ptr, found = symmetric(indptr, indices)
+    assert found_ptr.tolist() == [0, 1, 3, 3, 4]
+    assert found.tolist() == [1, 0, 3, 1]
+
+
 def test_directed_graphs_are_symmetrised(tmp_path):
     edges, _ = communities(300, 4)
     directed = reader(*csr(300, edges, undirected=False)[:2], directed=True)
