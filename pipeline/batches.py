@@ -26,6 +26,7 @@ from stages.pack.join import join
 from stages.pack.record import Layer
 from stages.pack.sampled import sampled_matrix
 from stages.step import Adj
+from stages.train.params import resolved_mass
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -209,7 +210,8 @@ def open_batches(
         `GCNConv(normalize=False)`; "mean", rows divided by their in-record degree.
     as_ : "csr" for `adj_t` as torch CSR, "edge_index" for edges with `edge_weight`.
     layers : trim to a model of that many layers, see `Batches.layers`; None keeps everything.
-    per_step, self_loops, normalization, mass : None takes the run's recipe, else 1, True, "sym", "none".
+    per_step, self_loops, normalization, mass : None takes the run's recipe, else 1, True, "sym", "none". A mass of
+        "auto" is what the run found.
     rank, world_size : rank r takes steps r, r + W, ...; `num_outputs_step` counts the outputs of all ranks' steps.
     drop_last : leave out a short last step, and last steps that do not reach every rank.
     prefetch : steps prepared ahead by a thread.
@@ -241,7 +243,10 @@ def open_batches(
         loads=LoadPlan.from_reader(found.loads) if shuffle and found.loads is not None else None,
         adj=adj,
         normalization=graph.get("normalization", "sym") if normalization is None else normalization,
-        mass=graph.get("mass", "none") if mass is None else mass,
+        mass=resolved_mass(
+            graph.get("mass", "none") if mass is None else mass,
+            None if found.sizing is None else found.sizing.facts,
+        ),
         self_loops=graph.get("self_loops", True) if self_loops is None else self_loops,
         per_step=train.get("per_step", 1) if per_step is None else per_step,
         shuffle=shuffle,

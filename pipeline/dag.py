@@ -11,6 +11,7 @@ from stages.errors import BadInput
 from stages.hag.stage import enabled
 from stages.partition.blocks import BLOCKS, num_blocks
 from stages.quantize.names import is_lossy
+from stages.sizing.stage import METHODS as SIZED
 
 if TYPE_CHECKING:
     from collections.abc import Container, Iterable, Mapping, Sequence
@@ -26,6 +27,7 @@ STAGES: dict[str, Stage[Any]] = {
         "ingest",
         "split",
         "partition",
+        "sizing",
         "influence",
         "sample",
         "order",
@@ -100,6 +102,10 @@ def build(recipe: Recipe) -> list[Node]:
     sampled = recipe.batches.method in SAMPLED
     made_by = "sample" if sampled else "influence"
     sharing = "never" if unshared(recipe) else enabled(recipe.hag.enabled)
+    sized = {}
+    if recipe.batches.method in SIZED and "auto" in _sizes(recipe):
+        nodes.append(_node("sizing", "sizing", {"graph": "ingest", "split": "split"}))
+        sized = {"sizing": "sizing"}
     own_outputs = recipe.infer.split != "test" or recipe.infer.top_k not in (0, recipe.batches.top_k)
     for split in (*SPLITS, "infer") if own_outputs else SPLITS:
         records: dict[str, str] = {"graph": "ingest", "split": "split"}
@@ -107,7 +113,8 @@ def build(recipe: Recipe) -> list[Node]:
             records["partition"] = "partition"
         if split == "infer" and recipe.infer.split not in ("test", "all"):
             records["nodes"] = NODES
-        nodes.append(_node(f"{made_by}:{split}", made_by, records, split=split))
+        made = _node(f"{made_by}:{split}", made_by, records, split=split)
+        nodes.append(replace(made, advice=MappingProxyType(sized)))
         if split == "train" and sharing != "never":
             nodes.append(_node("hag", "hag", {"graph": "ingest", "records": f"{made_by}:train"}, of="records"))
         if split == "train":
@@ -124,10 +131,13 @@ def build(recipe: Recipe) -> list[Node]:
         nodes.append(_node("exchange", "exchange", {"records": "pack:train"}))
         read["exchange"] = "exchange"
     if recipe.train.warmup > 0:
-        nodes.append(_node("warmup", "warmup", read))
+        nodes.append(replace(_node("warmup", "warmup", read), advice=MappingProxyType(sized)))
         read = {**read, "start": "warmup"}
     ingredients = {f"ingredient:{i}": f"train:{i}" for i in range(recipe.train.ingredients)}
-    nodes += [_node(f"train:{i}", "train", read, index=i) for i in range(recipe.train.ingredients)]
+    nodes += [
+        replace(_node(f"train:{i}", "train", read, index=i), advice=MappingProxyType(sized))
+        for i in range(recipe.train.ingredients)
+    ]
     nodes.append(_node("soup", "soup", {"train": "pack:train", "valid": "pack:valid", **ingredients}))
     outputs = "pack:infer" if own_outputs else "pack:test"
     predict = {"outputs": outputs, "soup": "soup", **ingredients, "graph": "ingest", "codes": "quantize"}
@@ -144,6 +154,12 @@ def build(recipe: Recipe) -> list[Node]:
 
 def _node(name: str, stage: str, inputs: Mapping[str, str], **instance: Any) -> Node:
     return Node(name, stage, MappingProxyType(dict(inputs)), MappingProxyType(instance))
+
+
+def _sizes(recipe: Recipe) -> tuple[Any, ...]:
+    """Values that stage `sizing` finds where they are "auto"."""
+    batches = recipe.batches
+    return batches.top_k, batches.outputs, batches.mix, recipe.graph.mass
 
 
 def _supported(recipe: Recipe) -> None:

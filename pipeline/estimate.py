@@ -10,6 +10,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from stages.influence.params import TOP_K, most_outputs
 from stages.partition.blocks import num_blocks
 from stages.quantize.codec import EXACT, describe
 from stages.quantize.names import parse
@@ -139,13 +140,24 @@ def _partition(known: _Known) -> Guess | None:
     return Guess({**sizes, "method": known.param("method", "metis")})
 
 
+def _sizing(known: _Known) -> Guess | None:
+    """As automatic sizes are where many small records hold enough; a dense graph gets fewer and larger ones."""
+    counts, asked = known.facts["split"], known.values["batches.top_k"]
+    splits = {
+        name: {"top_k": TOP_K if asked == "auto" else asked, "outputs": most_outputs("auto", int(counts[name]), name)}
+        for name in ("train", "valid", "test")
+    }
+    return Guess({"splits": splits, "mass": "none"})
+
+
 def _influence(known: _Known) -> Guess | None:
     nodes, split = known.facts["graph"]["num_nodes"], known.values["split"]
     source = known.values["infer.split"] if split == "infer" else split
     outputs = int(known.facts["split"].get(source, nodes))
     records = max(1, math.ceil(outputs / max(1, known.param("outputs", 1024))))
-    top_k = int(known.param("top_k", 0) or known.values["batches.top_k"])
-    rows = min(math.ceil(outputs * min(_REPLICATION, top_k + 1)), records * nodes)
+    rows = min(math.ceil(outputs * min(_REPLICATION, known.param("top_k", TOP_K) + 1)), records * nodes)
+    if known.param("whole", False):
+        rows = records * nodes
     if known.values["batches.method"] in ("batch", "cluster"):
         share = 24 if known.param("mass", 0.0) else 2 * max(1.0, known.param("ratio", 0.0))
         rows = max(rows, math.ceil(share * nodes))
@@ -363,6 +375,7 @@ _RULES: dict[str, Callable[[_Known], Guess | None]] = {
     "ingest": _ingest,
     "split": _split,
     "partition": _partition,
+    "sizing": _sizing,
     "influence": _influence,
     "sample": _sample,
     "order": _order,

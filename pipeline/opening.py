@@ -23,12 +23,13 @@ BUILD = "stockpot run RECIPE builds it"
 
 @dataclass(frozen=True)
 class Opened:
-    """A pack artifact, the order and load plan that go with it (train of a run) and the recipe's tables of a run."""
+    """A pack artifact; of a run also the recipe's tables, what sizes were measured, order and load plan of train."""
 
     pack: Reader
     order: Reader | None = None
     recipe: Mapping[str, Any] = field(default_factory=dict)
     loads: Reader | None = None
+    sizing: Reader | None = None
 
 
 def _artifact(run: Mapping[str, Any], folder: Path, name: str) -> ArtifactReader:
@@ -70,7 +71,8 @@ def opened(where: str | Path | Reader, split: str) -> Opened:
             _artifact(run, folder, name) if split == "train" and name in run["artifacts"] else None
             for name in ("order", "loadplan")
         )
-        return Opened(_artifact(run, folder, f"pack:{split}"), order, run.get("recipe", {}), loads)
+        sizing = _artifact(run, folder, "sizing") if "sizing" in run["artifacts"] else None
+        return Opened(_artifact(run, folder, f"pack:{split}"), order, run.get("recipe", {}), loads, sizing)
     if (folder / "manifest.json").exists():
         folder = folder.absolute()
         if folder.parent.name != "pack":

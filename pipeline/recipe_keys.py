@@ -64,7 +64,9 @@ class Graph:
     undirected: bool = key(True, "add the reverse of every edge; false keeps directions (and their transpose)")
     self_loops: bool = key(True, "every node also sees itself when values are normalised")
     normalization: Literal["sym", "rw", "none"] = key("sym", "sym | rw | none; applied by the reader, never stored")
-    mass: Literal["none", "row"] = key("none", "none | row: correct rows for neighbours outside the record")
+    mass: Literal["auto", "none", "row"] = key(
+        "auto", "none | row: correct rows for neighbours outside the record | auto: where records hold too few of them"
+    )
 
 
 @dataclass(frozen=True)
@@ -117,9 +119,15 @@ class Batches:
         "PageRank mass per unit of degree left unpushed: smaller is more exact and slower",
         Range(1e-12, 1, below=True),
     )
-    top_k: int = key(16, "nodes; most influential neighbours kept for every output", MANY)
+    top_k: int | Literal["auto", "all"] = key(
+        "auto",
+        "nodes; most influential neighbours kept for every output | all | auto: what holds enough, as measured",
+        MANY,
+    )
     outputs: int | Auto = key(
-        "auto", "most outputs in a record; auto aims at a few dozen records a split", Range(1, 2**31 - 1)
+        "auto",
+        "most outputs in a record; auto: a few dozen records a split, fewer where these hold too little",
+        Range(1, 2**31 - 1),
     )
     mix: int | Auto = key("auto", "influence clusters mixed into one record; more costs rows and gains accuracy", MANY)
     rounds: int = key(

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from pipeline import dag
 from stages.hag.stage import enabled
 from stages.quantize.codec import EXACT
+from stages.sizing.choice import MOST_ROWS, STEP_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -80,7 +81,8 @@ def _larger_records(recipe: Recipe, by_id: ById, packed: str) -> str:
         settings.append(f"--set {name}={2 * int(top_k)}")
     if outputs:
         settings.append(f"--set batches.outputs={2 * int(outputs)}")
-    if recipe.train.model == "gcn" and recipe.graph.mass == "none":
+    trained = by_id.get("train:0")
+    if recipe.train.model == "gcn" and (trained is None or trained.manifest["params"].get("mass", "none") == "none"):
         settings.append("--set graph.mass=row")
     return " ".join(settings) or "larger batches.outputs"
 
@@ -147,6 +149,22 @@ def _order_breaks_dependence(recipe: Recipe, by_id: ById) -> Iterator[str]:
         f"shared; fix: --set order.method=overlap --set order.window={max(2, min(int(kappa), 64))}{cache}, or "
         "--set batches.kappa=1"
     )
+
+
+def _sizes_fell_back(recipe: Recipe, by_id: ById) -> Iterator[str]:
+    """No size that was measured holds enough of the neighbours at a bearable cost."""
+    splits: Mapping[str, Any] = _facts(by_id, "sizing").get("splits") or {}
+    lacking = {name: one["held"] for name, one in splits.items() if not one["enough"]}
+    sizes = {f"batches.{key}": getattr(recipe.batches, key) for key in ("top_k", "outputs")}
+    chosen = [name for name, value in sizes.items() if value == "auto"]
+    if lacking and chosen:
+        shares = "; ".join(f"{name} {100 * h[0]:.0f} and {100 * h[1]:.0f} %" for name, h in lacking.items())
+        yield (
+            f"{' and '.join(chosen)} auto: no size of records holds enough of the neighbours of their outputs, and of "
+            f"those ones' neighbours, within {MOST_ROWS:g} rows a node and {STEP_BYTES >> 20} MiB a step ({shares} are "
+            "held); fix: larger ones by hand, e.g. --set batches.top_k=64 --set batches.outputs="
+            f"{2 * max(one['outputs'] for one in splits.values())}, or features in fewer columns (features.reduce)"
+        )
 
 
 def _codec_fell_back(recipe: Recipe, by_id: ById) -> Iterator[str]:
@@ -225,6 +243,7 @@ _RULES: tuple[Callable[[Recipe, ById], Iterator[str]], ...] = (
     _soup_gains_nothing,
     _ingredients_behind_barriers,
     _order_breaks_dependence,
+    _sizes_fell_back,
     _codec_fell_back,
     _partition_fell_back,
     _sums_not_shared,

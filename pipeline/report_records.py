@@ -103,6 +103,22 @@ def _sizes(sizes: Mapping[str, Sizes]) -> str:
     return table(head, rows, about=about) + f'<div class="charts">{"".join(charts)}</div>'
 
 
+def _sizing(sizing: Mapping[str, Any]) -> str:
+    """What was measured where the recipe leaves sizes to "auto"."""
+    found = [
+        f"{text(split)} {count(one['records'])} of at most {count(one['outputs'])} outputs, "
+        + ("each of the whole graph" if one["top_k"] == "all" else f"{count(one['top_k'])} neighbours kept")
+        + f", which hold {' and '.join(percent(share) for share in one['held'][:2])}"
+        for split, one in sizing["splits"].items()
+    ]
+    return (
+        "Sizes of records were measured on the graph: "
+        + "; ".join(found)
+        + " of the neighbours of outputs and of their neighbours. Rows are "
+        + ("corrected for the rest." if sizing["mass"] == "row" else "not corrected for the rest.")
+    )
+
+
 def _sentences(stages: Mapping[str, Any]) -> str:
     """Figures that need no chart."""
     said = []
@@ -113,6 +129,8 @@ def _sentences(stages: Mapping[str, Any]) -> str:
             f"{percent(partition['edge_cut'])} of the edges, balance {number(partition['balance'])} "
             "(largest part / mean part)."
         )
+    if (sizing := stages.get("sizing")) is not None:
+        said.append(_sizing(sizing))
     if codes.get("codec") is not None:
         width = (
             "rows of varying length"

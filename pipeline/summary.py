@@ -70,6 +70,10 @@ def summarise(recipe: Recipe, built: Sequence[Built]) -> dict[str, Any]:
             }
     if (partition := by_id.get("partition")) is not None:
         stages["partition"] |= _pick(partition.facts, "parts", "edge_cut", "balance", "method")
+    if (sizing := by_id.get("sizing")) is not None:
+        names = ("top_k", "outputs", "mix", "held", "records", "rows", "enough")
+        found = {split: _pick(facts, *names) for split, facts in sizing.facts["splits"].items()}
+        stages["sizing"] |= {"mass": sizing.facts["mass"], "splits": found}
     if (order := by_id.get("order")) is not None:
         stages["order"] |= _pick(order.facts, "method", "tour_length", "random_length")
         stages["order"] |= {

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from stages.influence.walk import Walk
     from stages.stage import Inputs
 
-__all__ = ["SetWalk", "outputs_of", "owner_of", "set_walk", "walk_of"]
+__all__ = ["Arrays", "SetWalk", "outputs_of", "owner_of", "set_walk", "walk_of"]
 
 
 class Given(Protocol):
@@ -24,6 +24,17 @@ class Given(Protocol):
 
     @property
     def source(self) -> str: ...
+
+
+class Walked(Protocol):
+    """Parameters of the walk."""
+
+    @property
+    def alpha(self) -> float: ...
+    @property
+    def eps(self) -> float: ...
+    @property
+    def self_loops(self) -> bool: ...
 
 
 Arrays = tuple["NDArray[Any]", "NDArray[Any]", "NDArray[Any]"]
@@ -46,7 +57,7 @@ def owner_of(ids: NDArray[np.int32], inputs: Inputs) -> NDArray[np.int64]:
     return part
 
 
-def walk_of(params: Params, inputs: Inputs) -> tuple[Arrays, Walk]:
+def walk_of(params: Walked, inputs: Inputs) -> tuple[Arrays, Walk]:
     """CSR arrays and the constants of the walk on them."""
     from stages.influence.walk import walk
     from stages.ingest.csr import frozen

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from stages.stage import Facts
 
-__all__ = ["PARTED", "READS", "Params", "count_of", "most_outputs", "resolve"]
+__all__ = ["PARTED", "READS", "Params", "count_of", "mixed", "most_outputs", "resolve"]
 
 READS = (
     "batches.method",
@@ -32,6 +32,8 @@ READS = (
 )
 PARTED = ("batch", "cluster")  # outputs grouped by the partition
 
+TOP_K = 16
+"""Neighbours kept for an output where nothing was measured."""
 _RECORDS = 64  # records a training split aims at: more and smaller steps learn faster at equal rows (stages/README.md)
 _LEAST_OUTPUTS, _MOST_OUTPUTS = 256, 1024
 _MIX = 16  # clusters in a record, and the fewest outputs a cluster should have
@@ -53,6 +55,7 @@ class Params:
     ratio, mass : of "batch", nodes kept for a part as a share of a part's mean size, or those that hold this share
         of the mass; one of them is 0.
     orientation : of "batch", transpose | reference.
+    whole : every record holds all nodes; top_k and mix are 0 then.
     """
 
     method: str
@@ -68,10 +71,11 @@ class Params:
     ratio: float = added(0.0)
     mass: float = added(0.0)
     orientation: str = added("")
+    whole: bool = added(off=False)
 
 
 def resolve(values: Mapping[str, Any], facts: Mapping[str, Facts]) -> Params:
-    """Resolve `outputs` and `mix` from the number of outputs."""
+    """Resolve "auto": as stage `sizing` found where it looked, else from counts."""
     method, split = values["batches.method"], values["split"]
     source, top_k = split, values["batches.top_k"]
     if split == "infer":
@@ -79,10 +83,20 @@ def resolve(values: Mapping[str, Any], facts: Mapping[str, Facts]) -> Params:
         source = chosen if chosen in ("test", "all") else "nodes"
         top_k = values["infer.top_k"] or top_k
     count = count_of(source, facts)
-    outputs = most_outputs(values["batches.outputs"], count, split)
+    sized: Mapping[str, Any] = {}
+    if "sizing" in facts:
+        # Nodes that are none of the splits get what the test split does.
+        sized = facts["sizing"]["splits"][split if split != "infer" else "test"]
+    if top_k == "auto":
+        top_k = sized.get("top_k", TOP_K)
+    whole = top_k == "all" and method in ("node", "random")
+    outputs = values["batches.outputs"]
+    if outputs == "auto":
+        outputs = sized.get("outputs") or most_outputs(outputs, count, split)
+    outputs = int(outputs)
     mix = values["batches.mix"]
     if mix == "auto":
-        mix = min(max(balanced(max(count, 1), outputs)[1] // _MIX, 1), _MIX) if method == "node" else 0
+        mix = mixed(balanced(max(count, 1), outputs)[1]) if method == "node" else 0
     ppr, batch, mass = method != "cluster", method == "batch", float(values["batches.aux_mass"])
     return Params(
         method=method,
@@ -90,14 +104,15 @@ def resolve(values: Mapping[str, Any], facts: Mapping[str, Facts]) -> Params:
         source=source,
         alpha=float(values["batches.alpha"]) if ppr else 0.0,
         eps=float(values["batches.eps"]) if ppr else 0.0,
-        top_k=int(top_k) if method in ("node", "random") else 0,
+        top_k=int(top_k) if method in ("node", "random") and not whole else 0,
         self_loops=bool(values["graph.self_loops"]) and ppr,
         outputs=outputs,
-        mix=int(mix) if method in ("node", "batch") else 0,
+        mix=int(mix) if method in ("node", "batch") and not whole else 0,
         rounds=int(values["batches.rounds"]) if split == "train" else 1,
         ratio=float(values["batches.aux_ratio"]) if batch and mass == 0.0 else 0.0,
         mass=mass if batch else 0.0,
         orientation=values["batches.orientation"] if batch else "",
+        whole=whole,
     )
 
 
@@ -107,6 +122,11 @@ def most_outputs(asked: int | str, count: int, split: str) -> int:
         return int(asked)
     outputs = min(max(-(-count // _RECORDS), _LEAST_OUTPUTS), _MOST_OUTPUTS)
     return outputs if split == "train" else 2 * outputs  # no backward pass
+
+
+def mixed(outputs: int) -> int:
+    """Clusters in a record of at most `outputs` outputs, as "auto" has them."""
+    return min(max(outputs // _MIX, 1), _MIX)
 
 
 def count_of(source: str, facts: Mapping[str, Facts]) -> int:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,28 +19,57 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from stages.influence.given import Arrays
     from stages.influence.params import Params
+    from stages.influence.walk import Walk
     from stages.stage import Inputs, Shard, Writer
 
-__all__ = ["PAIRS", "THREADS", "output_rows", "part_sets"]
+__all__ = ["PAIRS", "THREADS", "Entries", "largest_entries", "output_rows", "part_sets"]
 
 PAIRS = 16  # entries at other outputs kept for each output: more change the replication by less than 0.5 %
 THREADS = 4  # most threads of a task: each has up to 48 bytes a node of its own
 _CHUNK = 512  # outputs a thread takes at a time
 
 
-def output_rows(params: Params, inputs: Inputs, shard: Shard, writer: Writer) -> dict[str, Any]:
-    """Largest entries of each output of the span and, for "node", its largest entries at other outputs."""
+@dataclass(frozen=True)
+class Entries:
+    """Largest entries of some outputs' PPR, as of `push_top`.
+
+    Attributes
+    ----------
+    top, top_value : i4[S, k], f4[S, k], padded with -1, 0.
+    pair, pair_value : i4[S, q], f4[S, q], entries at other outputs by their positions, padded with -1, 0.
+    """
+
+    top: NDArray[np.int32]
+    top_value: NDArray[np.float32]
+    pair: NDArray[np.int32]
+    pair_value: NDArray[np.float32]
+
+
+def largest_entries(
+    graph: Arrays,
+    walk: Walk,
+    alpha: float,
+    outputs: NDArray[np.int32],
+    seeds: NDArray[np.int32],
+    top_k: int,
+    pairs: int,
+    threads: int,
+    progress: Callable[[int, int, str], None],
+) -> Entries:
+    """Push each of `seeds`: its `top_k` largest entries, and its `pairs` largest at other ones of `outputs`."""
     from stages.influence.push import push_top, workspace
 
-    graph, walk = walk_of(params, inputs)
-    outputs = outputs_of(params, inputs)
-    seeds = outputs[shard.start : shard.stop]
     position = np.full(len(graph[0]) - 1, -1, np.int32)
     position[outputs] = np.arange(len(outputs), dtype=np.int32)
-    width = PAIRS if params.method == "node" else 0
-    top, top_value = np.empty((len(seeds), params.top_k), np.int32), np.empty((len(seeds), params.top_k), np.float32)
-    pair, pair_value = np.empty((len(seeds), width), np.int32), np.empty((len(seeds), width), np.float32)
+    shape, pair_shape = (len(seeds), top_k), (len(seeds), pairs)
+    found = Entries(
+        np.empty(shape, np.int32),
+        np.empty(shape, np.float32),
+        np.empty(pair_shape, np.int32),
+        np.empty(pair_shape, np.float32),
+    )
     starts = range(0, len(seeds), _CHUNK)
 
     def work(worker: int, workers: int) -> None:
@@ -51,25 +81,37 @@ def output_rows(params: Params, inputs: Inputs, shard: Shard, writer: Writer) ->
                 walk.spread,
                 walk.settle,
                 seeds[part],
-                params.alpha,
+                alpha,
                 position,
                 *space,
-                top[part],
-                top_value[part],
-                pair[part],
-                pair_value[part],
+                found.top[part],
+                found.top_value[part],
+                found.pair[part],
+                found.pair_value[part],
             )
             if worker == 0:
-                writer.progress(min(at + _CHUNK, len(seeds)), len(seeds), "outputs")
+                progress(min(at + _CHUNK, len(seeds)), len(seeds), "outputs")
 
-    _threaded(work, min(writer.threads, len(starts)))
-    writer.array(f"part-{shard.name}-top", top)
+    _threaded(work, min(threads, len(starts)))
+    return found
+
+
+def output_rows(params: Params, inputs: Inputs, shard: Shard, writer: Writer) -> dict[str, Any]:
+    """Largest entries of each output of the span and, for "node", its largest entries at other outputs."""
+    graph, walk = walk_of(params, inputs)
+    outputs = outputs_of(params, inputs)
+    seeds = outputs[shard.start : shard.stop]
+    width = PAIRS if params.method == "node" else 0
+    found = largest_entries(
+        graph, walk, params.alpha, outputs, seeds, params.top_k, width, writer.threads, writer.progress
+    )
+    writer.array(f"part-{shard.name}-top", found.top)
     if width:
-        held = pair >= 0
-        writer.array(f"part-{shard.name}-top-value", top_value)
+        held = found.pair >= 0
+        writer.array(f"part-{shard.name}-top-value", found.top_value)
         writer.array(f"part-{shard.name}-pairs", held.sum(axis=1).astype(np.int32))
-        writer.array(f"part-{shard.name}-pair", pair[held])
-        writer.array(f"part-{shard.name}-pair-value", pair_value[held])
+        writer.array(f"part-{shard.name}-pair", found.pair[held])
+        writer.array(f"part-{shard.name}-pair-value", found.pair_value[held])
     return {"outputs": len(seeds)}
 
 

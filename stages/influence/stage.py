@@ -34,7 +34,7 @@ _SAMPLE = 1024  # outputs whose captured PPR mass is measured
 def shards(params: Params, inputs: Inputs) -> Sequence[Shard]:
     """Spans of the sorted outputs, or of the parts that hold any; one shard without work where no PPR is needed."""
     ids = outputs_of(params, inputs)
-    if params.method == "cluster":
+    if params.method == "cluster" or params.whole:
         return [Shard("all", 0, len(ids))]
     if params.method == "batch":
         # A shard begins with the first part whose outputs start in a new span.
@@ -48,7 +48,7 @@ def shards(params: Params, inputs: Inputs) -> Sequence[Shard]:
 
 def run(params: Params, inputs: Inputs, shard: Shard, writer: Writer) -> dict[str, Any]:
     """PPR of one span: the largest entries of each output or part."""
-    if params.method == "cluster":
+    if params.method == "cluster" or params.whole:
         return {}
     return (part_sets if params.method == "batch" else output_rows)(params, inputs, shard, writer)
 
@@ -63,7 +63,9 @@ def finish(params: Params, inputs: Inputs, outputs: Mapping[str, Reader], writer
         record = group(seed)
         members, ptr = grouped(record, records)
         n_id, n_ptr = nodes(members, ptr)
-        if seed == 0 and params.method != "cluster":
+        if params.whole:
+            captured = 1.0
+        elif seed == 0 and params.method != "cluster":
             captured = _captured(params, inputs, ids, record, n_id, n_ptr)
         found.append((members, ptr, n_id, n_ptr))
     members, n_id = (np.concatenate([one[i] for one in found]) for i in (0, 2))
@@ -92,13 +94,17 @@ def _method(
 ) -> tuple[int, Callable[[int], NDArray[np.int32]], Callable[..., Nodes]]:
     """Number of records in a round, the record of every output for a seed, and the nodes of the records."""
     records, cap = balanced(len(ids), params.outputs)
+    if params.whole:
+        every = np.arange(int(inputs["graph"].facts["num_nodes"]), dtype=np.int32)
+        ends = len(every) * np.arange(records + 1, dtype=np.int64)
+        return records, lambda seed: at_random(len(ids), records, seed), lambda *_: (np.tile(every, records), ends)
     if params.method in PARTED:
         owner = owner_of(ids, inputs)
         if params.method == "cluster":
             part = np.asarray(inputs["partition"].array("part"))
             ends = np.cumsum(np.bincount(part))
-            every = np.split(np.argsort(part, kind="stable").astype(np.int32), ends[:-1])
-            sets = [every[part] for part in np.unique(part[ids])]
+            by_part_ids = np.split(np.argsort(part, kind="stable").astype(np.int32), ends[:-1])
+            sets = [by_part_ids[part] for part in np.unique(part[ids])]
         else:
             sets = np.split(_joined(outputs, "set"), np.cumsum(_joined(outputs, "sets"))[:-1])
             records, cap = max(records, -(-len(sets) // params.mix) if params.mix else 0), params.outputs
@@ -165,7 +171,8 @@ def cost(params: Params, facts: Mapping[str, Facts]) -> Cost:
         share = 24.0 if params.mass else 2.0 * max(params.ratio, 1.0)
         rows = min(count + math.ceil(share * nodes), nodes * count)
     else:
-        rows = min(count * (params.top_k + 1), nodes * -(-count // params.outputs))
+        most = nodes * -(-count // params.outputs)
+        rows = most if params.whole else min(count * (params.top_k + 1), most)
     written = params.rounds * (count * 12 + rows * 4)
     held = count * (params.top_k * 24 + PAIRS * 24 + 64)
     compiling = 96 << 20  # numba, the first time on a machine: measured up to 81 MB

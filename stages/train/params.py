@@ -24,6 +24,7 @@ __all__ = [
     "model_config",
     "resolve",
     "resolved_device",
+    "resolved_mass",
 ]
 
 NAMES = ("gcn", "sage", "gat", "gin", "sage-lstm")
@@ -137,6 +138,8 @@ def resolve(recipe: Mapping[str, Any], facts: Mapping[str, Facts]) -> Params:
         )
     index, seed = int(recipe["index"]), int(get["seed"])
     by = {name: factor(float(get["vary"]), seed, index, name) for name in ("lr", "weight_decay", "dropout")}
+    holdout, device = checked_holdout(float(recipe["soup.holdout"])), resolved_device(str(get["device"]), ranks)
+    digest = source_digest(model) if own else ""
     normalised = own or model == "gcn"  # a mean divides by the neighbours it has: nothing of [graph] changes it
     return Params(
         model=model,
@@ -151,21 +154,28 @@ def resolve(recipe: Mapping[str, Any], facts: Mapping[str, Facts]) -> Params:
         patience=int(get["patience"]),
         seed=seed,
         index=index,
-        device=resolved_device(str(get["device"]), ranks),
+        device=device,
         normalization=str(recipe["graph.normalization"]) if normalised else "none",
-        mass=str(recipe["graph.mass"]) if normalised else "none",
+        mass=resolved_mass(str(recipe["graph.mass"]), facts.get("sizing")) if normalised else "none",
         self_loops=bool(recipe["graph.self_loops"]) if normalised or model == "gat" else False,
         heads=heads if own or model == "gat" else 0,
-        source_digest=source_digest(model) if own else "",
+        source_digest=digest,
         warmup=int(get["warmup"]),
         ema=float(get["ema"]),
         norm="batch" if model == "gin" else "",
         precision=str(get["precision"]),
-        holdout=checked_holdout(float(recipe["soup.holdout"])),
+        holdout=holdout,
         keep=str(get["keep"]),
         ranks=ranks,
         **_shared(get, ranks),
     )
+
+
+def resolved_mass(asked: str, sizing: Facts | None) -> str:
+    """`graph.mass`: "auto" is what stage `sizing` found, "none" where records are of a kind that it does not size."""
+    if asked != "auto":
+        return asked
+    return "none" if sizing is None else str(sizing["mass"])
 
 
 def _shared(get: Mapping[str, Any], ranks: int) -> dict[str, Any]:

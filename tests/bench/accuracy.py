@@ -2,6 +2,7 @@
 
     python -m tests.bench.accuracy                 # WordNet 1 seed, Physics and Computers 3 seeds, GCN and SAGE
     python -m tests.bench.accuracy --data computers --models gcn --seeds 3
+    python -m tests.bench.accuracy --defaults      # recipes that name nothing but their data: see tests.bench.defaults
 
 Both sides train to their own early stop on the same split, features and model; the result is that of the best
 validation epoch. Rows go to runs/bench/accuracy.json as they are measured, so a stopped run loses nothing.
@@ -15,6 +16,8 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+
+from tests.bench import defaults
 
 SEEDS = {"wordnet": 1, "physics": 3, "computers": 3}
 EARLY_STOP = ["train.schedule=plateau", "train.epochs=1000", "train.patience=40"]
@@ -57,6 +60,9 @@ def mean(rows: list[dict], key: str) -> float:
 
 
 def main() -> None:
+    if sys.argv[1:2] == ["--defaults"]:
+        defaults.main(sys.argv[2:])
+        return
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", nargs="+", default=list(SEEDS))
     parser.add_argument("--models", nargs="+", default=["gcn", "sage"])

@@ -82,7 +82,7 @@ def test_run_writes_its_three_files(place):
     run = json.loads((folder / "run.json").read_text())
     assert run["name"] == "toy"
     assert run["store"] == str(place / "runs/store")
-    assert len(run["artifacts"]) == 17
+    assert len(run["artifacts"]) == 18
     for artifact in run["artifacts"].values():
         assert (place / "runs/store/objects" / artifact["stage"] / artifact["key"] / "manifest.json").is_file()
     first = json.loads((place / "first.json").read_text())
@@ -97,7 +97,7 @@ def test_a_second_run_is_cached_and_fast(place):
     assert done.returncode == 0
     assert done.stderr == ""
     assert "built " not in done.stdout.replace("built in", "")
-    assert done.stdout.count("cached") == 17
+    assert done.stdout.count("cached") == 18
     for word in ("single model 0 (seed 0)", "uniform", "greedy (chosen on validation)", "74.00 %", "74.50 %"):
         assert word in done.stdout
     summary = json.loads((place / "runs/toy/summary.json").read_text())
@@ -122,7 +122,7 @@ def test_plain_lines_tell_what_is_built(tmp_path):
 def test_plan_and_status(place):
     plan = stockpot(place, "plan", "toy.toml")
     assert plan.returncode == 0
-    assert "nothing to run: all 17 artifacts are cached" in plan.stdout
+    assert "nothing to run: all 18 artifacts are cached" in plan.stdout
     more = json.loads(stockpot(place, "plan", "toy.toml", "--set", "train.ingredients=3", "--json").stdout)
     assert more["would_run"] == 3
     states = {node["node"]: node["state"] for node in more["nodes"]}
@@ -130,7 +130,7 @@ def test_plan_and_status(place):
     forced = json.loads(stockpot(place, "plan", "toy.toml", "--force", "order", "--json").stdout)
     assert {n["node"]: n["reason"] for n in forced["nodes"]}["order"] == "forced"
     status = stockpot(place, "status", "toy.toml")
-    assert "17 of 17 artifacts are built" in status.stdout
+    assert "18 of 18 artifacts are built" in status.stdout
     document = json.loads(stockpot(place, "status", "toy.toml", "--json").stdout)
     assert {node["state"] for node in document["nodes"]} == {"cached"}
     assert document["nodes"][0]["bytes"] > 0
@@ -139,7 +139,7 @@ def test_plan_and_status(place):
 def test_recipe():
     done = stockpot(ROOT, "recipe", "--defaults", real=True)
     assert done.returncode == 0
-    assert "top_k = 16 " in done.stdout
+    assert "rounds = 1 " in done.stdout
 
 
 def test_recipe_resolved(place):

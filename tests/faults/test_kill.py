@@ -17,7 +17,7 @@ from safetensors.numpy import load_file
 from tests.graphs import write_recipe
 
 pytestmark = pytest.mark.long
-EXACT = ("ingest", "split", "influence", "order", "quantize", "pack")
+EXACT = ("ingest", "split", "sizing", "influence", "order", "quantize", "pack")
 
 
 def command(recipe, store, runs):

@@ -25,6 +25,7 @@ READS = {
     "ingest": ("graph.undirected", "features.reduce"),
     "split": ("dataset.split", "dataset.split_index"),
     "partition": ("partition.method", "partition.parts"),
+    "sizing": ("batches.alpha",),
     "influence": ("batches.method", "batches.alpha", "batches.outputs", "infer.split", "infer.top_k"),
     "order": ("order.method",),
     "codebook": ("features.codec",),
@@ -39,6 +40,7 @@ ROLES = {
     "ingest": ("source",),
     "split": ("graph",),
     "partition": ("graph",),
+    "sizing": ("graph", "split"),
     "influence": ("graph", "split", "partition", "nodes"),
     "order": ("records", "graph"),
     "codebook": ("graph", "split"),
@@ -49,7 +51,7 @@ ROLES = {
     "soup": ("train", "valid", "ingredient*"),
     "infer": ("outputs", "soup", "ingredient*", "graph", "codes"),
 }
-EXACT = {"ingest", "split", "influence", "order", "quantize", "pack"}
+EXACT = {"ingest", "split", "sizing", "influence", "order", "quantize", "pack"}
 NODES, EDGES = 40, 120
 PEAK = 50_000_000
 
@@ -150,6 +152,21 @@ FACTS = {
     },
     "split": lambda v: {"train": 20, "valid": 10, "test": 10, "origin": "seeded"},
     "partition": lambda v: {"parts": 4, "edge_cut": 0.25, "balance": 1.02, "method": "metis", "num_nodes": NODES},
+    "sizing": lambda v: {
+        "splits": {
+            split: {
+                "top_k": 16,
+                "outputs": 10,
+                "mix": 1,
+                "held": [0.95, 0.9, 0.8],
+                "records": 2,
+                "rows": 60,
+                "enough": True,
+            }
+            for split in ("train", "valid", "test")
+        },
+        "mass": "none",
+    },
     "influence": lambda v: {
         "split": v["split"],
         "records": 2,

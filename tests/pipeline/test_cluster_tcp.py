@@ -166,6 +166,7 @@ def same(found, expected):
     return {stage for stage, _ in found} == {
         "ingest",
         "split",
+        "sizing",
         "influence",
         "order",
     } and found.items() <= expected.items()

@@ -22,6 +22,7 @@ def test_ids_and_wiring():
         "partition",
         "codebook",
         "quantize",
+        "sizing",
         "influence:train",
         "hag",
         "order",
@@ -39,6 +40,7 @@ def test_ids_and_wiring():
     assert found["codebook"].inputs == {"graph": "ingest", "split": "split"}
     assert found["quantize"].inputs == {"graph": "ingest", "codebook": "codebook"}
     assert found["influence:valid"].inputs == {"graph": "ingest", "split": "split"}
+    assert found["influence:valid"].advice == found["train:1"].advice == {"sizing": "sizing"}
     assert found["influence:valid"].instance == {"split": "valid"}
     assert found["train:1"].inputs == {"train": "pack:train", "valid": "pack:valid", "order": "order"}
     assert found["train:1"].instance == {"index": 1}
@@ -49,6 +51,25 @@ def test_ids_and_wiring():
         "ingredient:1": "train:1",
     }
     assert found["infer"].inputs["outputs"] == "pack:test"
+
+
+SIZES = {"top_k": 16, "outputs": 64, "mix": 4}
+
+
+@pytest.mark.parametrize("auto", [*SIZES, "mass"])
+def test_sizes_are_measured_where_one_of_them_is_automatic(auto):
+    batches = {name: value for name, value in SIZES.items() if name != auto}
+    found = nodes(batches=batches, graph={} if auto == "mass" else {"mass": "none"}, train={"warmup": 1})
+    assert found["sizing"].inputs == {"graph": "ingest", "split": "split"}
+    assert {found[name].advice["sizing"] for name in ("influence:test", "warmup", "train:0")} == {"sizing"}
+    named = nodes(batches=SIZES, graph={"mass": "none"}, train={"warmup": 1})
+    assert "sizing" not in named
+    assert named["influence:test"].advice == named["warmup"].advice == named["train:0"].advice == {}
+
+
+@pytest.mark.parametrize("method", ["batch", "cluster", "neighbor", "labor"])
+def test_other_methods_have_no_sizes_to_measure(method):
+    assert "sizing" not in nodes(batches={"method": method})
 
 
 def test_a_warm_up_is_one_artifact_that_all_ingredients_start_from():
@@ -87,7 +108,13 @@ def test_select_and_ancestors():
     assert select(every, []) == [node.id for node in every]
     assert select(every, ["train"]) == ["train:0", "train:1"]
     assert select(every, ["train:1"]) == ["train:1"]
-    assert [n.id for n in ancestors(every, ["order"])] == ["ingest", "split", "influence:train", "order"]
+    assert [n.id for n in ancestors(every, ["order"])] == [
+        "ingest",
+        "split",
+        "sizing",
+        "influence:train",
+        "order",
+    ]
     with pytest.raises(BadInput, match="stage warmup: not part of this recipe; expected one of ingest, split"):
         select(every, ["warmup"])
 

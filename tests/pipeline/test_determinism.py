@@ -8,7 +8,7 @@ import pytest
 
 from tests.graphs import write_recipe
 
-EXACT = {"ingest", "split", "influence", "order", "quantize", "pack"}
+EXACT = {"ingest", "split", "sizing", "influence", "order", "quantize", "pack"}
 
 
 def digests(folder, store, workers):

@@ -16,7 +16,7 @@ split_index = 0
 undirected = true
 self_loops = true
 normalization = "sym"
-mass = "none"
+mass = "auto"
 [features]
 reduce = 0
 codec = "auto"
@@ -28,7 +28,7 @@ parts = "auto"
 method = "node"
 alpha = 0.25
 eps = 2e-4
-top_k = 16
+top_k = "auto"
 outputs = "auto"
 mix = "auto"
 rounds = 1

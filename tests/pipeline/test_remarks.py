@@ -146,6 +146,19 @@ def test_an_auto_that_fell_back():
     assert said(small, sets=[("soup.method", "uniform")])[0] == []
 
 
+def test_sizes_that_hold_too_little():
+    def sized(enough):
+        one = {"enough": enough, "held": [0.6, 0.3, 0.2], "outputs": 256}
+        return {"sizing": {"splits": {"train": one, "test": {**one, "enough": True}}}}
+
+    (line,) = said(sized(False))[0]
+    assert line.startswith("batches.top_k and batches.outputs auto: no size of records holds enough")
+    assert "(train 60 and 30 % are held)" in line
+    assert "--set batches.outputs=512" in line
+    assert said(sized(True))[0] == []
+    assert said(sized(False), sets=[("batches.top_k", 16), ("batches.outputs", 9)])[0] == []
+
+
 def test_gpus_that_are_not_used():
     def line(present, usable, **more):
         return said(notes={"train:0": {"gpus": {"present": present, "usable": usable}}}, **more)[0]

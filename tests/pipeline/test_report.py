@@ -108,7 +108,7 @@ def test_stages_are_those_of_the_summary():
         assert row[1:3] == ["cached", f"{a['seconds']:.1f}"]
         assert (row[4], row[5], row[6], row[8], row[9]) == (sizes_[0], sizes_[1], share, sizes_[2], a["key"][:12])
     picture = next(p for p in page.pictures if p["title"].startswith("Stages"))
-    assert f"influence: cached, 4.5 s, 21 B stored, peak {human_bytes(11000)}" in picture["desc"]
+    assert f"influence: cached, 4.5 s, 21 B stored, peak {human_bytes(12000)}" in picture["desc"]
 
 
 def test_records_are_those_of_the_summary():
@@ -177,6 +177,7 @@ STAGES = (
     "partition",
     "codebook",
     "quantize",
+    "sizing",
     "influence",
     "hag",
     "order",
@@ -195,7 +196,7 @@ def test_any_stage_may_be_missing(stages, cached):
     there = {b.node.id for b in nodes}
     for row in rows:
         assert row[1] == (("cached" if cached else "built") if row[0] in there else "not built")
-    assert len(rows) == (16 if "quantize" in stages and "codebook" not in stages else 17)
+    assert len(rows) == (17 if "quantize" in stages and "codebook" not in stages else 18)
 
 
 def test_some_of_a_stage_may_be_missing():

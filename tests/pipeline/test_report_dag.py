@@ -82,9 +82,10 @@ def test_the_dag_of_a_recipe():
         ("pack", "train"),
         ("partition", "pack"),
         ("quantize", "pack"),
+        ("sizing", "influence"),
         ("soup", "infer"),
         ("split", "codebook"),
-        ("split", "influence"),
+        ("split", "sizing"),
         ("train", "soup"),
     ]
     assert boxes(nodes, {})["train"].artifacts == 8

@@ -120,7 +120,7 @@ def everything():
 def test_everything_is_built_once_and_then_cached(world):
     digests = world.run()
     assert world.built == set(digests) == everything()
-    assert len(fakes.calls()) == len(set(fakes.calls())) == 11 + 6 * 3
+    assert len(fakes.calls()) == len(set(fakes.calls())) == 12 + 6 * 3
     assert world.run(start=no_cluster) == digests
     assert fakes.calls() == []
     assert not list((world.folder / "store/work").glob("*"))

@@ -88,7 +88,7 @@ def test_the_contract():
     single = summary["train"]["ingredients"][1]
     assert single == {
         "seed": 1,
-        "key": nodes[14].key,
+        "key": nodes[15].key,
         "epochs": 5,
         "seconds": 1.5,
         "seconds_per_epoch": 0.5,
@@ -100,12 +100,12 @@ def test_the_contract():
     assert greedy == {**measured, "members": [0], "cross_fitted_accuracy": None, "same_as": None}
     assert summary["artifacts"]["pack:valid"] == {
         "stage": "pack",
-        "key": nodes[10].key,
+        "key": nodes[11].key,
         "cached": True,
         "seconds": 1.5,
-        "peak_bytes": 10000,
+        "peak_bytes": 11000,
         "bytes_written": 10,
-        "projected_bytes": 22000,
+        "projected_bytes": 24000,
         "bytes": 7,
     }
     infer = summary["infer"]
@@ -154,7 +154,7 @@ def test_run_document(tmp_path):
     assert document["store"] == str(tmp_path / "store")
     assert document["recipe"] == recipe.tables()
     first = document["artifacts"]["influence:train"]
-    assert first == {"stage": "influence", "key": nodes[5].key, "digest": nodes[5].digest}
+    assert first == {"stage": "influence", "key": nodes[6].key, "digest": nodes[6].digest}
 
 
 def test_files_are_replaced_whole(tmp_path, monkeypatch):
