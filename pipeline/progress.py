@@ -98,9 +98,10 @@ class Pace:
     """
 
     first: tuple[float, float] | None = None
+    last: tuple[float, float] = (0.0, 0.0)
 
     def to_go(self, done: float, now: float) -> str:
-        """In words; empty as long as too little is known.
+        """In words; empty as long as too little is known, and where it should have been done by now.
 
         Parameters
         ----------
@@ -108,11 +109,15 @@ class Pace:
         now : seconds of a monotonic clock.
         """
         if self.first is None:
-            self.first = (now, done)
+            self.first = self.last = (now, done)
+        if done != self.last[1]:
+            self.last = (now, done)
         since, before = self.first
-        if now - since < PACE_AFTER_S or done <= before:
+        at, reached = self.last
+        if at - since < PACE_AFTER_S or reached <= before:
             return ""
-        return f"{_duration((1 - done) * (now - since) / (done - before))} to go"
+        rest = (1 - reached) * (at - since) / (reached - before) - (now - at)
+        return f"{_duration(rest)} to go" if rest > 0 else ""
 
 
 def _duration(seconds: float) -> str:

@@ -32,9 +32,11 @@ def test_time_to_go_is_reckoned_from_what_this_run_did():
     assert pace.to_go(0.5, 100.0) == ""  # a checkpoint: done before, at no pace of this run
     assert pace.to_go(0.51, 100.5) == ""
     assert pace.to_go(0.6, 110.0) == "40 s to go"
-    assert pace.to_go(0.5, 120.0) == ""
+    assert pace.to_go(0.6, 120.0) == "30 s to go"  # nothing new is known: the time runs
+    assert pace.to_go(0.6, 151.0) == ""  # and is over
+    assert pace.to_go(0.5, 160.0) == ""
     assert pace.to_go(0.6, 1100.0) == "67 min to go"
-    assert pace.to_go(0.6, 10_100.0) == "11.1 h to go"
+    assert pace.to_go(0.61, 10_100.0) == "9.8 h to go"
 
 
 class Terminal(io.StringIO):
