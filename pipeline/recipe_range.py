@@ -11,8 +11,8 @@ from stages.errors import BadInput
 
 __all__ = ["MOST_TEXT", "Range", "check_text", "shown"]
 
-MOST_TEXT = 4096
-"""Characters of the longest text a key takes; a path of Linux has no more bytes."""
+MOST_TEXT = 1024
+"""Characters of the longest text a key takes: more than any path that is typed, and short enough to be shown."""
 
 _MOST_SHOWN = 120
 """Characters of a value that an error message repeats."""
