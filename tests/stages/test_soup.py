@@ -246,6 +246,19 @@ def test_settings_are_read_by_the_methods_they_are_for_alone():
     assert of("partition", **other) == Params("partition", epochs=7, rate=2.5, period=3, parts=8, drawn=2)
 
 
+def test_the_settings_of_a_run_reach_the_methods(tmp_path, data):
+    """One step of a rate of nearly nothing leaves the weights where they start; the authors' 25 steps do not."""
+    singles = untrained(tmp_path / "a", [4, 4, 4])
+    params = Params("published", epochs=1, rate=1e-9, period=4)
+    found = run_stage(STAGE, params, {"valid": data["valid"], **singles}, tmp_path / "soup").facts["methods"]
+    weights = np.array(found["published"]["alpha"]["weights"])
+    assert weights.shape[1] == 3
+    expected = np.random.default_rng(0).normal(0.0, (2 / sum(weights.shape)) ** 0.5, weights.shape)
+    expected = np.exp(expected) / np.exp(expected).sum(1, keepdims=True)
+    assert found["best"]["members"] == [0]  # equal ingredients stand in the order of their numbers
+    assert np.exp(expected) / np.exp(expected).sum(1, keepdims=True) == pytest.approx(weights, abs=1e-6)
+
+
 def test_the_methods_named_are_those_made():
     from stages.soup import methods
 
