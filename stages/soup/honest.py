@@ -106,11 +106,12 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 @dataclass(frozen=True)
 class Choice:
-    """The method to keep, and the corrected p-value by which each method that was looked at is better than the first.
+    """The method to keep, and the corrected p-value by which each other method is better than the first.
 
     Attributes
     ----------
-    looks : methods compared with the first; those that equal an earlier one in all outputs are none.
+    looks : methods compared with the first; one that equals an earlier one in all outputs is none,
+        and has its p-value.
     """
 
     chosen: str
@@ -130,7 +131,8 @@ def choose(outcomes: Mapping[str, Outcome], eligible: Sequence[str] | None = Non
     ----------
     eligible : methods that may be chosen; all are looked at and counted. None: all.
     """
-    first, *others = _distinct(outcomes)
+    equals = _equals(outcomes)
+    first, *others = dict.fromkeys(equals.values())
     against = {name: paired(outcomes[first], outcomes[name]) for name in others}
     corrected = dict(zip(others, holm([a.better_p_value for a in against.values()]), strict=True))
     better = [
@@ -146,15 +148,16 @@ def choose(outcomes: Mapping[str, Outcome], eligible: Sequence[str] | None = Non
         found = paired(outcomes[chosen], outcomes[name])
         if (len(better) - 1) * found.better_p_value <= LEVEL and not found.worse:
             chosen = name
-    return Choice(chosen, corrected, len(others))
+    every = {name: corrected.get(same, 1.0) for name, same in equals.items() if name != first}
+    return Choice(chosen, every, len(others))
 
 
-def _distinct(outcomes: Mapping[str, Outcome]) -> list[str]:
-    """Names of the outcomes that no earlier one equals."""
-    out: list[str] = []
+def _equals(outcomes: Mapping[str, Outcome]) -> dict[str, str]:
+    """Name -> the first name whose outcome is the same on every output: its own where none is."""
+    out: dict[str, str] = {}
     for name, outcome in outcomes.items():
-        if not any(np.array_equal(outcome.losses, outcomes[earlier].losses) for earlier in out):
-            out.append(name)
+        same = (earlier for earlier in out.values() if np.array_equal(outcome.losses, outcomes[earlier].losses))
+        out[name] = next(same, name)
     return out
 
 

@@ -85,8 +85,8 @@ def cook(
     parts = divide(ranking.labelled, seed)
     fits = _Fits(scorer, ranking, parts, seed, schedule)
     wanted = _wanted(method, ranking, parts, out.remarks)
-    filter_s = 0.0
-    if any(name in LEARNED for name in wanted):
+    filter_s, filtered = 0.0, any(name in LEARNED for name in wanted)
+    if filtered:
         _, filter_s, _ = timed("filter", lambda: [fit.barriers for fit in fits.every])
         wanted = _soupable(method, wanted, fits, out.remarks)
     scored: dict[str, _Scored] = {}
@@ -102,8 +102,7 @@ def cook(
     out.phases = {"rank": rank_s, "filter": filter_s}
     methods = {}
     for name in wanted:
-        # A method that equals an earlier one in every output was not looked at again.
-        corrected = choice.corrected.get(name, 1.0) if method == "auto" and name != "best" else None
+        corrected = choice.corrected.get(name)
         methods[name] = _described(scorer.stack.names, out.soups[name], scored[name], scored["best"], corrected)
         methods[name]["same_as"] = _same_as(name, out.soups)
         if name in BY_GRADIENT and methods[name]["n_eff"] < N_EFF_LOW:
@@ -124,7 +123,7 @@ def cook(
             "labelled": [sum(ranking.labelled[r] for r in half) for half in fits.judges],
             "records": [len(half) for half in fits.judges],
         },
-        "ingredients": fits.ingredients(filtered=filter_s > 0),
+        "ingredients": fits.ingredients(filtered=filtered),
         "ensemble": {"valid_accuracy": Outcome.joined(ranking.ensemble).accuracy, "models": ranking.count},
         "landscape": landscape,
         "labelled": sum(ranking.labelled),

@@ -7,7 +7,9 @@ Every seed draws a split of its own and trains ingredients of one warm-up once. 
 come from these trainings: "best", each at its best epoch on validation; "holdout", at its best epoch on
 one half of validation, the soup made and chosen on the other half; "last", each at its last epoch,
 validation untouched until souping (arXiv 2503.11612).
-Selection accuracy is what the choice was made by, cross-fitted; bias is that less the accuracy on the test records.
+Selection accuracy is what the choice was made by, cross-fitted; bias is that less the accuracy on the test
+records, less the same difference of the last-epoch ingredients, whose weights no validation output has
+touched: so it is no matter of which outputs are validation.
 Rows go to runs/bench/soup-bias/GRAPH.json.
 """
 
@@ -262,10 +264,25 @@ def souped(graph: Graph, seed: int, variant: str) -> dict:
         "methods": {name: {k: v for k, v in m.items() if k != "alpha"} for name, m in methods.items()},
         "single_valid": float(np.mean([one["valid_accuracy"] for one in cooked.facts["ingredients"]])),
         "single_test": float(np.mean(singles)),
+        "reference": reference(graph, seed, variant),
         "labelled": cooked.facts["labelled"],
         "epochs": [metadata["epoch"] for _, metadata in states],
         "seconds": seconds,
     }
+
+
+def reference(graph: Graph, seed: int, variant: str) -> float:
+    """Mean accuracy of the last-epoch ingredients, picked by nothing, on the outputs a variant's soup is chosen by."""
+    from pipeline.opening import artifact_of
+    from stages.train.evaluate import evaluate, open_steps
+    from stages.train.holdout import Outputs
+    from stages.train.model import load_model
+
+    root, run = FOLDER / "models" / f"{graph.name}-{seed}", FOLDER / f"{graph.name}-{seed}"
+    models = [load_model(root / "last" / f"{i}.safetensors") for i in range(INGREDIENTS)]
+    steps = open_steps(artifact_of(run, "pack:valid"), models[0], shuffle=False)
+    steps = list(Outputs(steps, HOLDOUT, held=True) if variant == "holdout" else steps)
+    return float(np.mean([evaluate(model, steps).accuracy for model in models]))
 
 
 def table(rows: list[dict]) -> str:
@@ -284,12 +301,13 @@ def table(rows: list[dict]) -> str:
         for variant in VARIANTS:
             every = [row for (_, kind), row in of.items() if kind == variant]
             against = [row["test"] - of[row["seed"], "best"]["test"] for row in every]
+            chance = [row["reference"] - of[row["seed"], "last"]["single_test"] for row in every]
             columns = [
                 said([row["selection"] for row in every]),
                 said([row["valid"] for row in every]),
                 said([row["test"] for row in every]),
-                said([row["selection"] - row["test"] for row in every], "+"),
-                said([row["valid"] - row["test"] for row in every], "+"),
+                said([row["selection"] - row["test"] - c for row, c in zip(every, chance, strict=True)], "+"),
+                said([row["valid"] - row["test"] - c for row, c in zip(every, chance, strict=True)], "+"),
                 said(against, "+"),
             ]
             lines.append(f"| {name} | {variant} | {len(every)} | {' | '.join(columns)} |")
@@ -307,6 +325,9 @@ def main() -> None:
     for graph in graphs:
         out = FOLDER / f"{graph.name}.json"
         mine = json.loads(out.read_text()) if out.exists() else []
+        for row in mine:
+            if "reference" not in row:
+                row["reference"] = reference(graph, row["seed"], row["variant"])
         known = {(row["seed"], row["variant"]) for row in mine}
         for seed in args.seeds:
             started = time.process_time()

@@ -146,6 +146,8 @@ def test_more_looks_ask_for_more():
     equal = {f"other {i}": better for i in range(4)}
     choice = honest.choose({"simple": simple, "better": better, **equal})
     assert (choice.chosen, choice.looks) == ("better", 1)
+    assert list(choice.corrected.values()) == pytest.approx([p] * 5)
+    assert honest.choose({"simple": simple, "same": simple}).corrected == {"same": 1.0}
 
 
 def test_of_better_soups_the_simplest_is_kept_unless_one_is_clearly_better_still():
