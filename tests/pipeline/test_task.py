@@ -328,6 +328,20 @@ def die(*_args, **_kwargs):
     raise KeyboardInterrupt
 
 
+def test_a_file_that_no_shard_wrote_is_in_no_artifact(tmp_path):
+    """Left by a commit that never ended: whatever it is, no manifest names it."""
+    tasks = plan(tmp_path)
+    folder = Store(tmp_path).folder("count", tasks[0].key)
+    (folder / "lines").mkdir(parents=True)
+    (folder / "lines/shard-7.txt").write_text("of another commit")
+    for task in tasks:
+        execute(task)
+    found = Store(tmp_path).open("count", tasks[0].key)
+    present = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+    assert present == sorted([*found.names(), "manifest.json"])
+    assert list(Store(tmp_path).quarantined.rglob("shard-7.txt"))
+
+
 def test_files_must_differ_between_shards(tmp_path, monkeypatch):
     def run(_params, _inputs, _shard, writer):
         writer.path("same.txt").write_text("x")

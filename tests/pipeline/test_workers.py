@@ -1,6 +1,7 @@
 """No worker ever holds more projected bytes than it may use; tasks nobody wants end; one module imports Dask."""
 
 import ast
+import ctypes
 import queue
 import threading
 import time
@@ -280,3 +281,20 @@ def test_an_exception_that_meets_the_tidying_leaves_nobody_watching(monkeypatch)
     with pytest.raises(Unwanted):
         while_wanted(lambda: True, lambda: 1)
     assert not [thread for thread in threading.enumerate() if thread.name == "stockpot-wanted"]
+
+
+def test_what_was_sent_and_has_not_arrived_is_taken_back(monkeypatch):
+    sent, there = [], threading.Event()
+
+    def send(thread, what):
+        assert thread.value == threading.main_thread().ident
+        sent.append(what)
+        there.set()
+
+    slow = SimpleNamespace(PyThreadState_SetAsyncExc=send)  # what is sent arrives after all else
+    fake = SimpleNamespace(c_ulong=ctypes.c_ulong, py_object=ctypes.py_object, pythonapi=slow)
+    monkeypatch.setattr(interrupt, "ctypes", fake)
+    monkeypatch.setattr(interrupt, "ASK_EVERY_S", 0.0001)
+    assert while_wanted(lambda: False, lambda: there.wait(30))
+    assert sent[0].value is Unwanted
+    assert sent[-1] is None
