@@ -14,7 +14,7 @@ from stages.errors import BadInput, StockpotError
 from stages.exchange.step import ShareStep
 from stages.exchange.team import Team
 from stages.train import STAGE, checkpoint, trainer
-from stages.train.evaluate import evaluate
+from stages.train.evaluate import Score, evaluate
 from stages.train.model import MODELS, build_model, load_model
 from stages.train.params import NAMES, Params
 from stages.train.state import state_digest
@@ -342,6 +342,11 @@ def test_a_rank_divides_its_loss_by_the_labelled_outputs_of_all():
     trainer._team_step(TwoRanks(1, 2), BASE, model, adam, shared, 0, 0, due=False)
     for p, gradient in zip(model.parameters(), expected, strict=True):
         torch.testing.assert_close(p.grad, gradient)
+
+
+def test_scores_rank_by_accuracy_then_lower_loss_and_a_loss_that_is_no_number_loses():
+    good, same, worse, lost = Score(3, 4, 2.0), Score(3, 4, 3.0), Score(2, 4, 0.1), Score(3, 4, float("nan"))
+    assert sorted([lost, worse, same, good], key=lambda score: score.rank) == [worse, lost, same, good]
 
 
 def test_early_stop_waits_for_its_patience(tmp_path):
