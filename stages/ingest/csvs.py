@@ -115,7 +115,10 @@ def _bad(path: Path, error: Exception, names: Sequence[str] = ()) -> BadInput:
     text = " ".join(str(error).split())
     found = re.search(r"CSV column #(\d+): Row #(\d+): CSV conversion error to (\w+): invalid value '(.*)'", text)
     if found is None:
-        return BadInput(f"{path}: expected readable csv, found: {text}", fix=f"write {path.name} again")
+        fix = f"write {path.name} again"
+        if "invalid UTF8" in text:
+            fix = f"iconv -f LATIN1 -t UTF-8 {path.name} > new.csv && mv new.csv {path.name}"
+        return BadInput(f"{path}: expected readable csv, found: {text}", fix=fix)
     name = names[int(found[1])] if int(found[1]) < len(names) else found[1]
     what = {"int64": "an integer", "double": "a number"}.get(found[3], found[3])
     fix = f"correct this row of {path.name} and run the same command again"

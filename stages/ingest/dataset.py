@@ -64,11 +64,13 @@ class DataSet(Protocol):
     num_nodes : N, at least 1, below 2^31.
     num_edges : E, stored edges, at least 1.
     weighted : whether edges carry weights.
+    left_out : names in it that are left out on purpose.
     """
 
     num_nodes: int
     num_edges: int
     weighted: bool
+    left_out: tuple[str, ...]
 
     def edges(self, most: int) -> Iterator[EdgeBlock]:
         """All stored edges in order, at most `most` in a block; may be called again and gives the same edges."""

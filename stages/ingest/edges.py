@@ -48,13 +48,17 @@ def check_ids(
     """
     if values.dtype.kind not in "iu":
         detail = ""
+        fix: str | None = "store it as int32 or int64"
         if values.dtype.kind == "f" and not np.isfinite(values).all():
             at = int(np.flatnonzero(~np.isfinite(values))[0])
-            detail = f", and {values[at]} at {what} {first + at}"
-        raise bad(name, f"expected integer node ids, found {values.dtype}{detail}", fix="store it as int32 or int64")
+            # As an integer, what is no number would be some node.
+            detail, fix = f", and {values[at]} at {what} {first + at}", f"remove such items first, then {fix}"
+        raise bad(name, f"expected integer node ids, found {values.dtype}{detail}", fix=fix)
     if values.size and (values.min() < 0 or values.max() >= num_nodes):
         at = int(np.flatnonzero((values < 0) | (values >= num_nodes))[0])
-        raise bad(name, f"expected node ids from 0 to {num_nodes - 1}, found {values[at]} at {what} {first + at}")
+        from_one = values.min() > 0 and values.max() == num_nodes
+        fix = "where ids count from 1, subtract 1; else set num_nodes to all nodes there are" if from_one else None
+        raise bad(name, f"expected node ids from 0 to {num_nodes - 1}, found {values[at]} at {what} {first + at}", fix)
     return values.astype(np.int32, copy=False)
 
 

@@ -60,7 +60,8 @@ def edge_table(path: Path) -> Table:
     others = set(table.columns) - {*(pair or ()), "weight"}
     if pair is None or others:
         raise table.bad(
-            f"expected columns source, target (or src, dst) and perhaps weight, found {', '.join(table.columns)}"
+            f"expected columns source, target (or src, dst) and perhaps weight, found {', '.join(table.columns)}",
+            fix=f"name the columns of {path.name} so, and leave out others",
         )
     return table
 

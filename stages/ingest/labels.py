@@ -19,6 +19,7 @@ __all__ = ["SPLITS", "check_disjoint", "check_labels", "check_list", "read_split
 
 SPLITS = PARTS
 _MOST_CLASSES = 1 << 16
+_NUMBER = "number the classes: numpy.unique(y, return_inverse=True)[1], then -1 where unlabelled"
 
 
 def check_labels(bad: Bad, name: str, y: NDArray[Any], num_nodes: int) -> NDArray[np.int32]:
@@ -29,6 +30,7 @@ def check_labels(bad: Bad, name: str, y: NDArray[Any], num_nodes: int) -> NDArra
         raise bad(
             name,
             f"expected one class a node, found shape {y.shape}: multi-label targets are not available in this version",
+            "of one-hot rows take y.argmax(1), else choose one column",
         )
     if len(y) != num_nodes:
         raise bad(name, f"expected {num_nodes} labels, one a node, found {len(y)}")
@@ -41,15 +43,18 @@ def check_labels(bad: Bad, name: str, y: NDArray[Any], num_nodes: int) -> NDArra
                 name,
                 f"expected integer classes, found {y[at]} at node {at}: "
                 "regression targets are not available in this version",
+                "deal the targets into classes, numbered from 0",
             )
     elif y.dtype.kind not in "iub":
-        raise bad(name, f"expected integer classes, found {y.dtype}")
+        raise bad(name, f"expected integer classes, found {y.dtype}", _NUMBER)
     # Booleans have neither order nor sign in numpy's checks below.
     y = y.astype(np.int8) if y.dtype.kind == "b" else y
     if y.min() < -1 or y.max() >= _MOST_CLASSES:
         at = int(np.flatnonzero((y < -1) | (y >= _MOST_CLASSES))[0])
         raise bad(
-            name, f"expected classes from 0 to {_MOST_CLASSES - 1}, or -1 for unlabelled, found {y[at]} at node {at}"
+            name,
+            f"expected classes from 0 to {_MOST_CLASSES - 1}, or -1 for unlabelled, found {y[at]} at node {at}",
+            _NUMBER,
         )
     if y.max() < 0:
         raise bad(name, "expected at least one labelled node, found none")

@@ -24,6 +24,7 @@ UNREADABLE = (zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError, Run
 """What zipfile, zlib and numpy raise of a file that is not sound; RuntimeError of one that is encrypted."""
 
 _FIX = "write it again with numpy.savez"
+_SINGLE = "numpy.savez(path, edge_index=..., x=..., y=...); data/README.md lists the names"
 _NPY = b"\x93NUMPY"
 _MOST_DEFLATED = 1040
 """A byte of deflate gives at most 1,032."""
@@ -97,7 +98,7 @@ class Members:
         except BadInput:
             raise
         except UNREADABLE as error:
-            raise self.bad(name, damage(error), fix=_FIX) from error
+            raise self.bad(name, damage(error), fix=mend(error)) from error
 
     def bad(self, name: str, text: str, fix: str | None = None) -> BadInput:
         """Error about member `name`; without a mend of its own, to correct it in the file."""
@@ -113,6 +114,13 @@ def damage(error: Exception) -> str:
     if "allow_pickle" in str(error):
         return "expected plain numbers, found pickled objects"
     return f"expected a readable array, found a damaged one ({error})"
+
+
+def mend(error: Exception) -> str:
+    """The mend of an array that cannot be read; objects would be pickled again."""
+    if "allow_pickle" in str(error):
+        return "store rows of equal length and one type: numpy.array(values, dtype=float) says what does not fit"
+    return _FIX
 
 
 def check_archive(archive: zipfile.ZipFile, path: Path) -> None:
@@ -138,7 +146,7 @@ def check_archive(archive: zipfile.ZipFile, path: Path) -> None:
         try:
             _check_entry(archive, entry)
         except UNREADABLE as error:
-            raise BadInput(f"{path}: {name}: {damage(error)}", fix=_FIX) from error
+            raise BadInput(f"{path}: {name}: {damage(error)}", fix=mend(error)) from error
 
 
 def _check_entry(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> None:
@@ -165,7 +173,7 @@ def open_npz(path: Path) -> Iterator[Members]:
         try:
             file = stack.enter_context(path.open("rb"))
             if file.read(len(_NPY)) == _NPY:
-                raise BadInput(f"{path}: expected an npz file, found a single array", fix=_FIX)
+                raise BadInput(f"{path}: expected an npz file, found a single array", fix=_SINGLE)
             archive = stack.enter_context(zipfile.ZipFile(file))
         except BadInput:
             raise

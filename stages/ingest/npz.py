@@ -46,6 +46,7 @@ class NpzDataSet:
 
     def __init__(self, members: Members) -> None:
         self._members = members
+        self.left_out = members.fields.left_out
         self.num_nodes = read_num_nodes(members)
         self.num_edges = self._count_edges()
         self.weighted = "edge_weight" in members

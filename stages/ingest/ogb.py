@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from stages.errors import BadInput
 from stages.ingest.csvs import csv_batches, csv_column, csv_numbers, first_fields
 from stages.ingest.dataset import EdgeBlock
 from stages.ingest.edges import check_ids
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
 __all__ = ["open_ogb"]
 
-_FETCH = "move this folder away, then stockpot fetch RECIPE"
+_FETCH = "mv {folder} {folder}.damaged && stockpot fetch RECIPE"
 
 
 @contextmanager
@@ -33,7 +34,7 @@ def open_ogb(reader: Reader) -> Iterator[NpzDataSet]:
     name = str(reader.facts["name"])
     folder, known = Path(str(reader.facts["root"])), KNOWN[name]
     files = {file: reader.path(file) for file in reader.names()}
-    with ExitStack() as stack:
+    with _fetched_again(folder), ExitStack() as stack:
         parts = {}
         for split in ("train", "valid", "test"):
             path = files[f"split/{known.split}/{split}.csv.gz"]
@@ -57,6 +58,17 @@ def open_ogb(reader: Reader) -> Iterator[NpzDataSet]:
         yield _CsvDataSet(Gathered(folder, parts, stack), files)
 
 
+@contextmanager
+def _fetched_again(folder: Path) -> Iterator[None]:
+    """Published files are not written or corrected by a user: what is wrong with them is fetched again."""
+    try:
+        yield
+    except BadInput as error:
+        if (error.fix or "").startswith(("write ", "correct ")):
+            raise BadInput(error.message, fix=_FETCH.format(folder=folder)) from error
+        raise
+
+
 def _has(path: Path, member: str) -> bool:
     import zipfile
 
@@ -77,7 +89,9 @@ class _CsvDataSet(NpzDataSet):
     def _count_edges(self) -> int:
         found = self._members["num_edges"]
         if found.size != 1 or found[0] < 1:
-            raise self.bad("num_edges", f"expected one positive integer, found {found.tolist()!r}", fix=_FETCH)
+            raise self.bad(
+                "num_edges", f"expected one positive integer, found {found.tolist()!r}", fix="write it again"
+            )
         return int(found[0])
 
     def edges(self, most: int) -> Iterator[EdgeBlock]:
@@ -96,7 +110,9 @@ class _CsvDataSet(NpzDataSet):
             seen += batch.num_rows
             yield EdgeBlock(ids[0], ids[1])
         if seen != self.num_edges:
-            raise self.bad("edge_index", f"expected {self.num_edges} edges (num-edge-list), found {seen}", fix=_FETCH)
+            raise self.bad(
+                "edge_index", f"expected {self.num_edges} edges (num-edge-list), found {seen}", fix="write it again"
+            )
 
     def features(self) -> Features | None:
         """Rows of `node-feat.csv.gz`, None where the data set comes without."""

@@ -8,6 +8,7 @@ import os
 import tempfile
 import warnings
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -48,15 +49,18 @@ def open_pyg(reader: Reader) -> Iterator[NpzDataSet]:
             link.symlink_to(path)
         graph = _load(text, named, root, folder, embedded=not files)
     with ExitStack() as stack:
-        yield NpzDataSet(_Tensors(text, _arrays(text, named, graph), stack))
+        yield NpzDataSet(_Tensors(text, _arrays(text, named, graph), _left_out(named, graph), stack))
 
 
 class _Tensors(Gathered):
     """Arrays of torch_geometric under the names of `npz:`."""
 
-    def __init__(self, text: str, arrays: Mapping[str, NDArray[Any]], stack: ExitStack) -> None:
+    def __init__(
+        self, text: str, arrays: Mapping[str, NDArray[Any]], left_out: tuple[str, ...], stack: ExitStack
+    ) -> None:
         self._text = text
         super().__init__(Path(text), {name: Part(Path(text), values=values) for name, values in arrays.items()}, stack)
+        self.fields = replace(self.fields, left_out=left_out)
 
     def bad(self, name: str, text: str, fix: str | None = None) -> BadInput:
         return BadInput(f"{self._text}: {name}: {text}", fix=fix or "correct it in a copy, written as npz:")
@@ -97,6 +101,13 @@ def _load(text: str, named: Named, root: Path, folder: str, *, embedded: bool) -
             fix="choose a data set for node classification",
         )
     return graph
+
+
+def _left_out(named: Named, graph: Any) -> tuple[str, ...]:
+    """Attributes of the graph that are not taken, sorted."""
+    masks = [field for fields in _MASKS.values() for field in fields] if named.splits else []
+    taken = {"edge_index", "num_nodes", "y", "x", "edge_weight", *masks}
+    return tuple(sorted(name for name in graph.keys() if name not in taken))  # noqa: SIM118 - no dict
 
 
 def _arrays(text: str, named: Named, graph: Any) -> dict[str, NDArray[Any]]:

@@ -118,7 +118,10 @@ def describe(source: str) -> Source:
 
 def _npz(source: str, path: Path) -> Source:
     if not path.is_file():
-        raise BadInput(f"dataset.source {source}: expected a file at {path.absolute()}, found none", fix=_FIX)
+        there = [file.name for file in path.absolute().parent.glob("*.npz")]
+        near = difflib.get_close_matches(path.name, there, n=1, cutoff=0.5)
+        fix = f"dataset.source=npz:{path.parent / near[0]}" if near else f"correct the path; it starts at {Path.cwd()}"
+        raise BadInput(f"dataset.source {source}: expected a file at {path.absolute()}, found none", fix=fix)
     from stages.ingest.members import open_npz
 
     with open_npz(path) as members:

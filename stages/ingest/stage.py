@@ -60,9 +60,9 @@ def run(params: Params, inputs: Inputs, shard: Shard, writer: Writer) -> dict[st
     from stages.ingest.graph import write_graph
     from stages.ingest.open import open_dataset
 
-    if left_out := inputs["source"].facts.get("left_out"):
-        writer.note("left_out", left_out)
     with open_dataset(inputs["source"]) as data:
+        if left_out := list(dict.fromkeys([*inputs["source"].facts.get("left_out", ()), *data.left_out])):
+            writer.note("left_out", left_out)
         # Small and most often wrong, so first.
         labels = _labels(data, writer)
         data.write_node_ids(writer.path)

@@ -242,6 +242,7 @@ class SyntheticDataSet:
 
     def __init__(self, text: str, made: Communities) -> None:
         self.num_nodes, self.num_edges = made.nodes, made.edges
+        self.left_out: tuple[str, ...] = ()
         self._text, self._made = text, made
         self._nodes = _order(made.nodes, _key(made.seed, _NODES))
         self._splits = _order(made.nodes, _key(made.seed, _SPLITS))

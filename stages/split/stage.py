@@ -113,13 +113,15 @@ def checked_split(
             raise BadInput(
                 f"dataset.split: {name}: expected at least one node, found an empty split of "
                 f"{sum(len(v) for v in ids)} labelled nodes",
-                fix="larger shares, or more labelled nodes",
+                fix="--set dataset.split.train=0.5 --set dataset.split.valid=0.25"
+                if sum(map(len, ids)) > 2
+                else "label at least 3 nodes in y",
             )
         if not (labels[values] >= 0).any():
             raise BadInput(
                 f"split {params.index}: {name}: expected at least one labelled node, found {len(values)} nodes without "
                 f"label, the first of them node {values[0]}",
-                fix="choose another dataset.split_index, or give these nodes labels in y",
+                fix="give some of these nodes a class in y; among several splits dataset.split_index chooses",
             )
     return ids
 

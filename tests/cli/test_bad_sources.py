@@ -113,7 +113,7 @@ def test_a_sound_source_is_planned_and_read_once_more_at_most(tmp_path, monkeypa
     assert main(["plan", "data.toml", "split"]) == 0
     assert "dataset.source npz:graph.npz: left out: edge_type" in capsys.readouterr().out
     assert main(["run", "data.toml", "split"]) == 0
-    assert "dataset.source npz:graph.npz: left out: edge_type" in capsys.readouterr().out
+    assert "left out of the data set: edge_type" in capsys.readouterr().out
     assert json.loads((tmp_path / "runs/data/summary.json").read_text())["dataset"]["left_out"] == ["edge_type"]
     monkeypatch.setattr("stages.ingest.check.check_dataset", lambda *a: pytest.fail("it is built"))
     assert main(["plan", "data.toml", "split"]) == 0

@@ -232,3 +232,9 @@ def test_describing_imports_no_torch():
     text += "print([m for m in ('torch', 'torch_geometric', 'ogb', 'numba') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", text], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_what_is_not_taken_is_left_out_by_name():
+    with opened("pyg:KarateClub?splits=none") as data:
+        assert data.left_out == ("train_mask",)
+        assert data.splits() == []
