@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.opening import artifact_of
 from pipeline.run_folder import read_run
-from stages.errors import BadInput, Conflict
+from stages.errors import BadInput, Conflict, Corrupt
 from stages.places import local
 
 if TYPE_CHECKING:
@@ -101,9 +101,13 @@ def _look(label: str, path: Path) -> Ingredient:
             f"{label}: expected a safetensors file, found {error}", fix="save it with safetensors.torch.save_file"
         ) from error
     if _OURS in header:
-        from stages.train.state import read_metadata
+        from stages.train.state import read_state
 
-        return Ingredient(label, path, read_metadata(path), own=True)
+        metadata = read_state(path)[1]  # the tensors too: their digest is what vouches for the metadata
+        config = metadata.get("config")
+        if not isinstance(config, dict) or not {"model", "num_features", "num_classes"} <= config.keys():
+            raise Corrupt(f"{label}: expected a model's configuration in its metadata, found none")
+        return Ingredient(label, path, metadata, own=True)
     said: dict[str, Any] = {name: header[name] for name in _SAID if name in header}
     if "inputs" in said:
         try:

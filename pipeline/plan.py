@@ -16,6 +16,7 @@ from pipeline.estimate import Guess, estimate
 from pipeline.keys import artifact_key, plain
 from pipeline.reader import SourceReader
 from pipeline.task import ArtifactInput, SourceInput
+from stages.errors import sensible
 from stages.ingest.source import describe, single_file
 from stages.places import local
 from stages.stage import Cost
@@ -194,7 +195,19 @@ class Planner:
         """Plan one node, its parents having been planned; None where there is nothing to build.
 
         Parents that are not in `above` are such nodes: what reads them does without.
+
+        Raises
+        ------
+        Corrupt
+            The facts of a committed input make no sense.
         """
+        stored = [parent for parent in node.parents if parent in above and above[parent].cached]
+        if not stored:
+            return self._look(node, above)
+        with sensible(f"{node.id}: facts of {', '.join(stored)}"):
+            return self._look(node, above)
+
+    def _look(self, node: Node, above: Mapping[str, Planned]) -> Planned | None:
         if dag.SOURCE in node.inputs.values() and self.absent is not None:
             return self._ahead(node, above, "its data is not there yet")
         waiting = [above[parent] for parent in node.parents if parent in above and not above[parent].cached]

@@ -28,7 +28,7 @@ MOST_FILE = 2**20
 """Characters of the largest recipe that is read: a recipe is no place for data."""
 _MOST_NAME = 100
 """Characters of a key's name up to which the nearest key is looked for."""
-_ADDRESS = re.compile(r"tcp://(\[[0-9a-fA-F:.]+\]|[^\s:/@]+):[0-9]{1,5}")
+_ADDRESS = re.compile(r"(?:tcp|tls)://(\[[0-9a-fA-F:.]+\]|[^\s:/@]+):[0-9]{1,5}")
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ import google_crc32c
 import numpy as np
 import pyarrow as pa
 
-from stages.errors import BadInput, Conflict, Corrupt
+from stages.errors import BadInput, Conflict, Corrupt, sensible
 from stages.pack import index as packed_index
 from stages.pack import schema as packed
 from stages.pack.layered import depth
@@ -84,7 +84,8 @@ class _File:
 
     @cached_property
     def codec(self) -> Codec:
-        return Codec.from_json(self.meta["codec"], (self.schema.metadata or {}).get(packed.TABLES))
+        with sensible(f"{self.path}: the codec"):
+            return Codec.from_json(self.meta["codec"], (self.schema.metadata or {}).get(packed.TABLES))
 
 
 def _open(path: Path) -> _File:
@@ -99,6 +100,7 @@ def _open(path: Path) -> _File:
         raise unread(
             path, error, lambda why: Corrupt(f"{path}: expected a packed file, found none ({why})", fix=REBUILD)
         ) from error
+    _check_places(path, index, size)
     head, tail = int(index.offset[0]), int(index.offset[-1] + index.length[-1])
     for what, part in (("head", data.slice(0, head)), ("tail", data.slice(tail))):
         found = int(google_crc32c.value(part))
@@ -106,10 +108,19 @@ def _open(path: Path) -> _File:
             raise Corrupt(
                 f"{path}: crc32c of its {what} expected {index.meta[f'{what}_crc32c']}, found {found}", fix=REBUILD
             )
-    schema = pa.ipc.read_schema(pa.BufferReader(data.slice(packed.MAGIC_BYTES, head - packed.MAGIC_BYTES)))
-    meta = packed.metadata(schema, str(path))
-    packed.supported(meta, str(path))
-    return _File(path, index, data, schema, packed.layout(schema), meta, bytearray(len(index.offset)))
+    with sensible(str(path)):
+        schema = pa.ipc.read_schema(pa.BufferReader(data.slice(packed.MAGIC_BYTES, head - packed.MAGIC_BYTES)))
+        meta = packed.metadata(schema, str(path))
+        packed.supported(meta, str(path))
+        return _File(path, index, data, schema, packed.layout(schema), meta, bytearray(len(index.offset)))
+
+
+def _check_places(path: Path, index: packed_index.Index, size: int) -> None:
+    """Records lie one after the other, inside the file: what an index says of places is held against the bytes."""
+    ends = index.offset + index.length
+    sound = len(ends) > 0 and (ends >= index.offset).all() and (index.offset[1:] >= ends[:-1]).all()
+    if not sound or index.offset[0] < packed.MAGIC_BYTES or ends[-1] > size:
+        raise Corrupt(f"{path}: its index names places that are not in its {size} bytes", fix=REBUILD)
 
 
 def _gatherer(codes: Reader) -> Callable[[Record], Record]:

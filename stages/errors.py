@@ -2,7 +2,23 @@
 
 from __future__ import annotations
 
-__all__ = ["BadInput", "Conflict", "Corrupt", "Interrupted", "NonDeterminism", "OverBudget", "StockpotError"]
+import traceback
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+__all__ = [
+    "BadInput",
+    "Conflict",
+    "Corrupt",
+    "Interrupted",
+    "NonDeterminism",
+    "OverBudget",
+    "StockpotError",
+    "sensible",
+]
 
 
 class StockpotError(Exception):
@@ -69,3 +85,30 @@ class Interrupted(StockpotError):
 
     kind = "interrupted"
     exit_code = 130
+
+
+@contextmanager
+def sensible(what: str, corrupt: Callable[[str], Corrupt] = Corrupt) -> Iterator[None]:
+    """Read what was stored: where it makes no sense to what reads it, it is refused as damage, whatever its seal says.
+
+    Parameters
+    ----------
+    what : is read, for the message. The traceback goes along as `trace`.
+    corrupt : makes the error from its message.
+    """
+    try:
+        yield
+    except StockpotError:
+        raise
+    except (
+        ArithmeticError,
+        AttributeError,
+        LookupError,
+        MemoryError,
+        RuntimeError,
+        TypeError,
+        ValueError,
+    ) as error:
+        found = corrupt(f"{what}: what is stored makes no sense: {type(error).__name__}: {error}")
+        found.trace = traceback.format_exc()  # type: ignore[attr-defined]
+        raise found from error

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 from torch import Tensor, nn
 
-from stages.errors import BadInput
+from stages.errors import BadInput, sensible
 from stages.step import Adj
 from stages.train.convs import GATConv, GCNConv, GINConv, LSTMConv, SAGEConv, first_may_project
 from stages.train.factory import factory_of
@@ -198,8 +198,28 @@ def save_model(path: Path, model: Network, metadata: Mapping[str, Any]) -> None:
 
 
 def load_model(path: Path) -> Network:
-    """Read a model written by `save_model`, in eval mode."""
+    """Read a model written by `save_model`, in eval mode.
+
+    Raises
+    ------
+    Corrupt
+        The file is damaged, or its configuration is not that of its tensors.
+    """
     state, metadata = read_state(path)
-    model = build_model(metadata["config"])
-    model.load_state_dict(state)
+    with sensible(f"{path}: the model's configuration"):
+        config = metadata["config"]
+        if config["model"] in MODELS:
+            _hold_against(config, state)
+        model = build_model(config)
+        model.load_state_dict(state)
     return model.eval()
+
+
+def _hold_against(config: Mapping[str, Any], state: Mapping[str, Tensor]) -> None:
+    """Refuse a configuration of other tensors before anything is allocated by what it says."""
+    with torch.device("meta"):
+        declared = MODELS[config["model"]](config).state_dict()
+    for name in sorted(declared.keys() | state.keys()):
+        shapes = [tuple(part[name].shape) if name in part else None for part in (declared, state)]
+        if shapes[0] != shapes[1]:
+            raise ValueError(f"it declares {name} as {shapes[0]}, the file has {shapes[1]}")

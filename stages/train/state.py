@@ -7,6 +7,7 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from stages.errors import Corrupt
+from stages.places import unread
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -63,8 +64,8 @@ def write_state(path: Path, state: Mapping[str, Tensor], metadata: Mapping[str, 
 def _text(path: Path, file: Any) -> tuple[str, str]:
     try:
         document = json.loads(file.metadata()[_METADATA])
-        return document[_METADATA], document[_DIGEST]
-    except (KeyError, TypeError, ValueError) as error:
+        return str(document[_METADATA]), str(document[_DIGEST])
+    except (KeyError, TypeError, ValueError, RecursionError) as error:
         raise Corrupt(f"{path}: expected a file with stockpot's metadata, found none ({error!r})") from error
 
 
@@ -84,6 +85,8 @@ def read_state(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
             state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
     except SafetensorError as error:
         raise Corrupt(f"{path}: expected a safetensors file, found {error}") from error
+    except OSError as error:
+        raise unread(path, error, lambda why: Corrupt(f"{path}: cannot be read: {why}")) from error
     found = state_digest(state, text)
     if found != expected:
         raise Corrupt(f"{path}: its content has digest {found}, expected {expected}")
@@ -100,3 +103,7 @@ def read_metadata(path: Path) -> dict[str, Any]:
             return metadata
     except SafetensorError as error:
         raise Corrupt(f"{path}: expected a safetensors file, found {error}") from error
+    except OSError as error:
+        raise unread(path, error, lambda why: Corrupt(f"{path}: cannot be read: {why}")) from error
+    except (ValueError, RecursionError) as error:
+        raise Corrupt(f"{path}: expected metadata as JSON, found {error}") from error
