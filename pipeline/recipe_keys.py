@@ -266,7 +266,10 @@ class Resources:
     workers: int | Auto = key(
         "auto", "processes; auto: cores, as far as the memory budget carries; all of a cluster", Range(1, 4096)
     )
-    scheduler: str = key("local", "local: processes of this machine | tcp://HOST:PORT of a Dask scheduler elsewhere, tls:// where it encrypts")
+    scheduler: str = key(
+        "local",
+        "local: processes of this machine | tcp://HOST:PORT of a Dask scheduler elsewhere, tls:// where it encrypts",
+    )
 
 
 SECTIONS: dict[str, type] = {
