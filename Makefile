@@ -10,7 +10,7 @@ RUNS   ?= runs
 ARGS   ?=
 RUN     = $(BIN)/stockpot run $(RECIPE) --store $(STORE) --runs $(RUNS) $(ARGS)
 
-STAGES := ingest split partition influence sample order codebook quantize pack warmup train soup infer
+STAGES := ingest split partition influence sample order judge codebook quantize pack warmup train soup infer codeloss
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:

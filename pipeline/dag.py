@@ -31,6 +31,7 @@ STAGES: dict[str, Stage[Any]] = {
         "influence",
         "sample",
         "order",
+        "judge",
         "codebook",
         "quantize",
         "hag",
@@ -41,11 +42,12 @@ STAGES: dict[str, Stage[Any]] = {
         "train",
         "soup",
         "infer",
+        "codeloss",
     )
 }
 """Every stage by name. A new stage is a new folder and one line here."""
 
-OPTIONAL = ("codebook",)
+OPTIONAL = ("judge", "codebook", "codeloss")
 """Stages that may find they have nothing to build, once the facts of their inputs are known."""
 SAMPLED = ("neighbor", "labor")
 SPLITS = ("train", "valid", "test")
@@ -93,12 +95,15 @@ def build(recipe: Recipe) -> list[Node]:
         _node("split", "split", {"graph": "ingest"}),
         _node("partition", "partition", {"graph": "ingest"}),
     ]
-    codes = {"graph": "ingest"}
+    codes, judged = {"graph": "ingest"}, {}
+    if recipe.features.codec == "auto":
+        nodes.append(_node("judge", "judge", {"graph": "ingest", "split": "split"}))
+        judged = {"judge": "judge"}
     if recipe.features.codec == "auto" or is_lossy(recipe.features.codec):
-        judged = {"split": "split"} if recipe.features.codec == "auto" or recipe.features.tier_share > 0 else {}
-        nodes.append(_node("codebook", "codebook", {"graph": "ingest", **judged}))
+        exposed = {"split": "split"} if recipe.features.tier_share > 0 else {}
+        nodes.append(_advised(_node("codebook", "codebook", {"graph": "ingest", **exposed}), judged))
         codes["codebook"] = "codebook"
-    nodes.append(_node("quantize", "quantize", codes))
+    nodes.append(_advised(_node("quantize", "quantize", codes), judged))
     sampled = recipe.batches.method in SAMPLED
     made_by = "sample" if sampled else "influence"
     sharing = "never" if unshared(recipe) else enabled(recipe.hag.enabled)
@@ -121,7 +126,7 @@ def build(recipe: Recipe) -> list[Node]:
             nodes.append(_node("order", "order", {"records": f"{made_by}:train", "graph": "ingest"}))
         packed = {"graph": "ingest", "partition": "partition", "records": f"{made_by}:{split}", "codes": "quantize"}
         advice = {} if sharing == "never" else {"hag": "hag"}
-        nodes.append(replace(_node(f"pack:{split}", "pack", packed, split=split), advice=MappingProxyType(advice)))
+        nodes.append(_advised(_node(f"pack:{split}", "pack", packed, split=split), advice))
     read = {"train": "pack:train", "valid": "pack:valid", "order": "order"}
     if recipe.order.cache != 0:
         planned = {"records": "pack:train", "order": "order", "graph": "ingest"}
@@ -149,6 +154,9 @@ def build(recipe: Recipe) -> list[Node]:
         nodes.append(_node("exchange:outputs", "exchange", {"records": outputs}))
         predict["exchange"] = "exchange:outputs"
     nodes.append(_node("infer", "infer", predict))
+    if "codebook" in codes or recipe.features.codec == "fp16":
+        asked = {"valid": "pack:valid", "soup": "soup", "graph": "ingest"}
+        nodes.append(_advised(_node("codeloss", "codeloss", asked), {"codes": "quantize"}))
     return nodes
 
 
@@ -160,6 +168,10 @@ def _sizes(recipe: Recipe) -> tuple[Any, ...]:
     """Values that stage `sizing` finds where they are "auto"."""
     batches = recipe.batches
     return batches.top_k, batches.outputs, batches.mix, recipe.graph.mass
+
+
+def _advised(node: Node, advice: Mapping[str, str]) -> Node:
+    return replace(node, advice=MappingProxyType(dict(advice)))
 
 
 def _supported(recipe: Recipe) -> None:
@@ -211,9 +223,14 @@ def select(nodes: Sequence[Node], names: Iterable[str]) -> list[str]:
 
 
 def needed(nodes: Sequence[Node], built: Container[str]) -> list[Node]:
-    """The nodes without those of `OPTIONAL` that were not built although who would read them was: nothing was to do."""
+    """The nodes without those of `OPTIONAL` that had nothing to do: all around them is built, but they are not."""
     read = {parent for node in nodes if node.id in built for parent in node.parents}
-    left_out = {n.id for n in nodes if n.stage in OPTIONAL and n.id in read and n.id not in built}
+    asked = {parent for node in nodes for parent in node.parents}
+
+    def had_nothing_to_do(node: Node) -> bool:
+        return node.id in read if node.id in asked else all(parent in built for parent in node.parents)
+
+    left_out = {n.id for n in nodes if n.stage in OPTIONAL and n.id not in built and had_nothing_to_do(n)}
     kept = {node.id for node in nodes} - left_out | {SOURCE, NODES}
 
     def among(roles: Mapping[str, str]) -> Mapping[str, str]:

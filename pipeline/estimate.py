@@ -219,6 +219,10 @@ def _order(known: _Known) -> Guess | None:
     return Guess({"method": known.values["order.method"], "records": records, **lengths, **shape, **_rounds(known)})
 
 
+def _judge(known: _Known) -> Guess | None:
+    return Guess({"codec": known.param("exact", "fp32"), "row_passes": known.param("rows", 0)})
+
+
 def _codebook(known: _Known) -> Guess | None:
     graph = known.facts["graph"]
     sizes = {"num_nodes": graph["num_nodes"], "num_features": graph["num_features"]}
@@ -250,7 +254,8 @@ def _quantize(known: _Known) -> Guess | None:
             "nmse_aggregated": None,
             "num_nodes": nodes,
             "num_features": columns,
-        }
+        },
+        {"codec", "nmse"} if codec in EXACT and codec != "fp16" and "judge" not in known.facts else frozenset(),
     )
 
 
@@ -371,6 +376,10 @@ def _soup(known: _Known) -> Guess | None:
     return Guess({"chosen": "best", "methods": {}, "num_parameters": parameters})
 
 
+def _codeloss(known: _Known) -> Guess | None:
+    return Guess({"codec": known.param("codec", ""), "accuracy_drop": None})
+
+
 _RULES: dict[str, Callable[[_Known], Guess | None]] = {
     "ingest": _ingest,
     "split": _split,
@@ -379,6 +388,7 @@ _RULES: dict[str, Callable[[_Known], Guess | None]] = {
     "influence": _influence,
     "sample": _sample,
     "order": _order,
+    "judge": _judge,
     "codebook": _codebook,
     "quantize": _quantize,
     "hag": _hag,
@@ -388,4 +398,5 @@ _RULES: dict[str, Callable[[_Known], Guess | None]] = {
     "train": _train,
     "warmup": _train,
     "soup": _soup,
+    "codeloss": _codeloss,
 }

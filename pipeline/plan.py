@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 
 __all__ = ["AFTER", "BUILD", "CACHED", "CHECKED_BYTES", "Planned", "Planner", "totals"]
 
+_UNKNOWN = Cost(0, 0, 1 << 20)
+"""Of a node that may turn out to have nothing to build; what it takes where it has is known by then."""
 CACHED, BUILD, AFTER = "cached", "build", "after"
 CHECKED_BYTES = 64 << 20
 """A data set up to this size is read whole by `Planner.check_source`."""
@@ -284,7 +286,7 @@ class Planner:
             raise
         if params is None:
             if any(f.touched for f in facts.values() if isinstance(f, Guess)):
-                return Planned(node, AFTER, f"{reason}, if needed", facts=Guess({}), cost=Cost(0, 0, 0))
+                return Planned(node, AFTER, f"{reason}, if needed", facts=Guess({}), cost=_UNKNOWN)
             return None
         return self._projected(Planned(node, AFTER, reason, params), facts)
 

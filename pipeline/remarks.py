@@ -10,6 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline import dag
 from stages.hag.stage import enabled
+from stages.judge.sizes import SHARE
+from stages.judge.stage import JUDGED
+from stages.quantize.auto import keeps
 from stages.quantize.codec import EXACT
 from stages.sizing.choice import MOST_ROWS, STEP_BYTES
 
@@ -21,7 +24,7 @@ if TYPE_CHECKING:
 
     ById = Mapping[str, Built]
 
-__all__ = ["NOTICEABLE", "remarks"]
+__all__ = ["NOTICEABLE", "remarks", "row_pass_share"]
 
 NOTICEABLE = 0.01
 """Share of accuracy from which batched and full-graph inference are said to disagree."""
@@ -39,6 +42,16 @@ def remarks(recipe: Recipe, built: Sequence[Built]) -> list[str]:
     """
     by_id = {b.node.id: b for b in built}
     return [line for rule in _RULES for line in rule(recipe, by_id)]
+
+
+def row_pass_share(by_id: ById) -> float | None:
+    """Row-passes of the judge over those of all epochs of the run's trainings; None where either is not there."""
+    judge, packed = by_id.get("judge"), by_id.get("pack:train")
+    epochs = sum(int(b.facts.get("epochs") or 0) for b in by_id.values() if b.node.stage in ("train", "warmup"))
+    if judge is None or packed is None or not epochs:
+        return None
+    rows = int(packed.facts["rows"]) / int(packed.facts.get("rounds", 1))
+    return float(judge.facts.get("row_passes") or 0) / (epochs * rows)
 
 
 def _facts(by_id: ById, node: str) -> Mapping[str, Any]:
@@ -168,13 +181,43 @@ def _sizes_fell_back(recipe: Recipe, by_id: ById) -> Iterator[str]:
 
 
 def _codec_fell_back(recipe: Recipe, by_id: ById) -> Iterator[str]:
-    facts = _facts(by_id, "codebook")
-    if recipe.features.codec == "auto" and facts.get("rate") and facts.get("codec") in EXACT:
+    facts, graph = _facts(by_id, "judge"), _facts(by_id, "ingest")
+    if recipe.features.codec != "auto":
+        return
+    if graph.get("num_features") and recipe.train.model not in JUDGED and not keeps(recipe.values(), graph):
+        yield (
+            f"features.codec auto: features stay without loss: no judge runs train.model {recipe.train.model!r}, only "
+            f"{', '.join(JUDGED)}; fix: name a codec, e.g. --set features.codec=sq8"
+        )
+    if facts and facts.get("codec") in EXACT and facts["codec"] != "fp16":
         yield (
             f"features.codec auto: features stay {facts['codec']}, no smaller code is shown to cost at most "
             f"{100 * recipe.features.max_accuracy_drop:.2f} points ({facts.get('reason')}); fix: "
             f"--set features.codec={facts['codec']} saves the comparison, a larger features.max_accuracy_drop allows "
             "one"
+        )
+
+
+def _code_costs_accuracy(recipe: Recipe, by_id: ById) -> Iterator[str]:
+    """The chosen model is worth less on coded features than was allowed."""
+    facts, allowed = _facts(by_id, "codeloss"), recipe.features.max_accuracy_drop
+    drop = facts.get("accuracy_drop")
+    if drop is not None and drop > allowed + _TOLERANCE:
+        yield (
+            f"features as {facts['codec']} cost the chosen model {100 * drop:.2f} points of validation accuracy "
+            f"({100 * facts['valid_accuracy']:.2f} % on them, {100 * facts['fp32_valid_accuracy']:.2f} % on fp32), "
+            f"features.max_accuracy_drop is {100 * allowed:.2f}; fix: --set features.codec=fp32"
+        )
+
+
+def _judge_costs_passes(_: Recipe, by_id: ById) -> Iterator[str]:
+    """The judge is sized for trainings of many epochs, whatever this recipe's are: its key holds none of them."""
+    share = row_pass_share(by_id)
+    if share is not None and share > SHARE + _TOLERANCE:
+        codec = _facts(by_id, "judge").get("codec")
+        yield (
+            f"choosing the codec took {100 * share:.0f} % of the rows of this training, which is a short one; fix: "
+            f"--set features.codec={codec} names the choice"
         )
 
 
@@ -245,6 +288,8 @@ _RULES: tuple[Callable[[Recipe, ById], Iterator[str]], ...] = (
     _order_breaks_dependence,
     _sizes_fell_back,
     _codec_fell_back,
+    _code_costs_accuracy,
+    _judge_costs_passes,
     _partition_fell_back,
     _sums_not_shared,
     _device_fell_back,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline import dag
 from pipeline.accuracies import Row, ensemble_row, soup_rows
-from pipeline.remarks import remarks
+from pipeline.remarks import remarks, row_pass_share
 from stages.hag.stage import enabled
 
 if TYPE_CHECKING:
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["Built", "accuracy_rows", "inference_seconds", "summarise"]
 
 _SPLITS = ("train", "valid", "test", "infer")
+_JUDGED = ("reason", "rate", "judged_on", "trained_on", "accuracy", "model", "row_passes", "rows_allowed")
 _SAMPLED = ("nodes_by_layer", "edges_by_layer", "overlap", "lru_misses")
 _INFER_SECONDS = ("seconds", "full_graph_seconds", "all_models_seconds", "load_seconds", "write_seconds")
 """Of inference: the chosen model's batched inference alone, and its parts; null in artifacts of older versions."""
@@ -88,9 +89,14 @@ def summarise(recipe: Recipe, built: Sequence[Built]) -> dict[str, Any]:
     if (hag := by_id.get("hag")) is not None:
         stages["hag"] |= _hag(hag.facts, [b.facts for b in built if b.node.stage == "pack"])
     if (codes := by_id.get("quantize")) is not None:
-        stages["quantize"] |= _quantize(codes.facts)
+        stages["quantize"] |= _quantize(codes.facts) | _code_loss(by_id)
     if (book := by_id.get("codebook")) is not None:
-        stages["codebook"] |= _pick(book.facts, "codec", "reason", "sensitivity", "nmse_by_depth", "judged_on", "rate")
+        stages["codebook"] |= _pick(book.facts, "codec", "sensitivity", "nmse_by_depth")
+    if (judge := by_id.get("judge")) is not None:
+        figures = {**_pick(judge.facts, *_JUDGED), "row_pass_share": row_pass_share(by_id)}
+        stages["judge"] |= {"codec": judge.facts.get("codec"), **figures}
+        if book is not None:
+            stages["codebook"] |= figures
     return {
         "remarks": remarks(recipe, built),
         "dataset": _dataset(recipe, by_id.get("ingest"), by_id.get("split")),
@@ -186,6 +192,13 @@ def _quantize(facts: Mapping[str, Any]) -> dict[str, Any]:
         "bytes_per_row": facts.get("row_bytes"),
         **_pick(facts, "table_bytes", "compression_ratio", "nmse", "nmse_aggregated", "tier"),
     }
+
+
+def _code_loss(by_id: Mapping[str, Built]) -> dict[str, Any]:
+    """What the code costs the chosen model on validation; null where it loses nothing, or nothing was chosen yet."""
+    loss = by_id.get("codeloss")
+    names = ("accuracy_drop", "fp32_valid_accuracy")
+    return dict.fromkeys(names) if loss is None else _pick(loss.facts, *names)
 
 
 def _train(recipe: Recipe, by_id: Mapping[str, Built]) -> dict[str, Any] | None:

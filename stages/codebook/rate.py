@@ -1,4 +1,4 @@
-"""The rate-distortion table of a graph's features: what codecs cost in bytes, in aggregated error and in accuracy."""
+"""What a code costs in bytes and in error, of single rows and after mean aggregations, on a sample of the graph."""
 
 from __future__ import annotations
 
@@ -7,14 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from stages.codebook.rate_choice import Candidate
 from stages.codebook.rate_error import nmse_by_depth, propagated, sensitivity
-from stages.codebook.rate_proxy import correct, drop_of
 from stages.codebook.rate_sample import draw
 from stages.codebook.rate_sizes import FANOUT, LAYERS, WHOLE, WIDTH, most_outputs, most_rows
-from stages.quantize.codec import EXACT, decode
+from stages.quantize.codec import decode
 from stages.quantize.coder import Coder, Sums
-from stages.quantize.names import parse
+from stages.quantize.features import Features
 from stages.quantize.sizes import BLOCK_ROWS, CHUNK_BYTES
 
 if TYPE_CHECKING:
@@ -22,31 +20,48 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from stages.quantize.features import Features
     from stages.stage import Reader
 
     Decoder = Callable[[NDArray[np.float32]], NDArray[np.float32]]
 
-__all__ = ["Measure"]
+__all__ = ["Figures", "Measure", "measured"]
 
 
 @dataclass(frozen=True)
-class _Side:
-    """Propagated features of the outputs, f4[LAYERS + 1, outputs, width], and the proxy's hits on validation."""
+class Figures:
+    """Of one code.
 
-    features: NDArray[np.float32]
-    hits: NDArray[np.bool_] | None
+    Attributes
+    ----------
+    codec : its name.
+    row_bytes, table_bytes : as stored. total_bytes : of all rows of the graph, with the tables.
+    compression_ratio : fp32 over `total_bytes`.
+    nmse : error energy over centred energy, of single rows.
+    nmse_by_depth : the same of the outputs after 1, 2, ... mean aggregations.
+    """
+
+    codec: str
+    row_bytes: int
+    table_bytes: int
+    total_bytes: int
+    compression_ratio: float
+    nmse: float
+    nmse_by_depth: tuple[float, ...]
+
+    @property
+    def nmse_aggregated(self) -> float:
+        """Mean over the depths."""
+        return sum(self.nmse_by_depth) / max(1, len(self.nmse_by_depth))
 
 
 class Measure:
-    """Measures codecs on one sample of a graph, always against the exact features.
+    """Measures codes on one sample of a graph, always against the exact features.
 
     Parameters
     ----------
     graph : as ingested.
     features : of that graph.
-    train, valid : ids of outputs, disjoint, neither empty.
-    judged : whether they are a split: without, errors are measured and no accuracy.
+    outputs, others : ids of nodes to measure errors at, disjoint, neither empty.
 
     Notes
     -----
@@ -58,55 +73,41 @@ class Measure:
         self,
         graph: Reader,
         features: Features,
-        train: NDArray[np.integer[Any]],
-        valid: NDArray[np.integer[Any]],
-        *,
-        judged: bool,
+        outputs: NDArray[np.integer[Any]],
+        others: NDArray[np.integer[Any]],
         seed: int = 0,
     ) -> None:
-        self._features, self._judged = features, judged
+        self._features = features
         columns = features.num_features
         self.sample = draw(
             np.asarray(graph.array("indptr")),
             np.asarray(graph.array("indices")),
-            train,
-            valid,
+            outputs,
+            others,
             layers=LAYERS,
             most_outputs=most_outputs(columns),
             most_rows=most_rows(columns),
             fanout=FANOUT if graph.facts["nnz"] > WHOLE else int(graph.facts["nnz"]) + 1,
             seed=seed,
         )
-        outputs = self.sample.n_id[self.sample.outputs]
-        self._y = np.asarray(graph.array("y"))[outputs].astype(np.int64) if judged else None
-        self._classes = int(graph.facts["num_classes"]) if judged else 0
         self._project: NDArray[np.float32] | None = None
         if columns > WIDTH:
             signs = np.random.default_rng((seed, 1)).integers(0, 2, (columns, WIDTH))
             self._project = (2 * signs - 1).astype(np.float32) / np.float32(np.sqrt(WIDTH))
-        self._exact = self._side(lambda block: block)
-
-    @property
-    def judged_on(self) -> int:
-        """Validation nodes whose labels count."""
-        return 0 if self._exact.hits is None else len(self._exact.hits)
+        self._exact = propagated(self.sample, self._rows(lambda block: block), LAYERS)
 
     def sensitivity(self) -> list[float]:
         """Chat_1, ..., Chat_LAYERS of the graph and its features."""
         return sensitivity(self.sample, self._rows(lambda block: block), LAYERS)
 
-    def candidate(self, name: str, fitted: Mapping[str, NDArray[Any]]) -> Candidate:
-        """Figures of codec `name`, with tables recalibrated on the sample.
+    def figures(self, name: str, fitted: Mapping[str, NDArray[Any]]) -> Figures:
+        """Figures of the lossy codec `name`, with tables recalibrated on the sample.
 
         Parameters
         ----------
-        fitted : what its coder encodes with; empty for fp32 and fp16.
+        fitted : what its coder encodes with.
         """
-        columns = self._features.num_features
-        if name == "fp32":
-            return self._row(name, 4 * columns, 0, 0.0, None)
-        if name == "fp16":
-            return self._row(name, 2 * columns, 0, None, lambda block: block.astype(np.float16).astype(np.float32))
+        rows, columns = self._features.num_rows, self._features.num_features
         coder = Coder(name, fitted)
         parts = [coder.encode(block) for block in self._blocks()]
         codes = np.concatenate([mine for mine, _ in parts])
@@ -118,37 +119,17 @@ class Measure:
             done += len(block)
             return decode(codec, codes[done - len(block) : done])
 
-        return self._row(name, coder.row_bytes, codec.table_bytes, nmse, decoded)
-
-    def _row(
-        self, name: str, row_bytes: int, table_bytes: int, nmse: float | None, decoder: Decoder | None
-    ) -> Candidate:
-        total = row_bytes * self._features.num_rows + table_bytes
-        family = name if name in EXACT else parse(name).family
-        if decoder is None:
-            return Candidate(name, family, row_bytes, table_bytes, total, 1.0, 0.0, (0.0,) * LAYERS, 0.0, 0.0, 0.0)
-        side = self._side(decoder)
-        own, *by_depth = nmse_by_depth(self._exact.features, side.features)
-        drop = None if self._exact.hits is None or side.hits is None else drop_of(self._exact.hits, side.hits)
-        return Candidate(
+        _, *by_depth = nmse_by_depth(self._exact, propagated(self.sample, self._rows(decoded), LAYERS))
+        total = coder.row_bytes * rows + codec.table_bytes
+        return Figures(
             codec=name,
-            family=family,
-            row_bytes=row_bytes,
-            table_bytes=table_bytes,
+            row_bytes=coder.row_bytes,
+            table_bytes=codec.table_bytes,
             total_bytes=total,
-            compression_ratio=4.0 * self._features.num_rows * self._features.num_features / total,
-            nmse=own if nmse is None else nmse,
+            compression_ratio=4.0 * rows * columns / total,
+            nmse=nmse,
             nmse_by_depth=tuple(by_depth),
-            drop=drop.mean if drop else None,
-            drop_error=drop.error if drop else None,
-            drop_bound=drop.bound if drop else None,
         )
-
-    def _side(self, decoder: Decoder) -> _Side:
-        found = propagated(self.sample, self._rows(decoder), LAYERS)
-        if self._y is None:
-            return _Side(found, None)
-        return _Side(found, correct(found, self._y, len(self.sample.train), self._classes))
 
     def _rows(self, decoder: Decoder) -> NDArray[np.float32]:
         """Decoded rows of the sample's nodes, projected where they are wide: f4[n, width]."""
@@ -166,3 +147,27 @@ class Measure:
         step = max(1, CHUNK_BYTES // (4 * BLOCK_ROWS * max(1, self._features.num_features))) * BLOCK_ROWS
         for start in range(0, len(n_id), step):
             yield self._features.rows(n_id[start : start + step])
+
+
+def measured(name: str, fitted: Mapping[str, NDArray[Any]], graph: Reader, seed: int) -> dict[str, Any]:
+    """Facts of a code: its errors after aggregation, how much the graph averages out, and on how much of it."""
+    features = Features.from_reader(graph)
+    measure = Measure(graph, features, *_any_nodes(features, seed), seed=seed)
+    found = measure.figures(name, fitted)
+    return {
+        "nmse_aggregated": found.nmse_aggregated,
+        "nmse_by_depth": list(found.nmse_by_depth),
+        "sensitivity": measure.sensitivity(),
+        "measured_rows": len(measure.sample.n_id),
+        "measured_outputs": len(measure.sample.outputs),
+    }
+
+
+def _any_nodes(features: Features, seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Nodes to measure errors at, in two parts as a split is: no label is asked for."""
+    most = most_outputs(features.num_features)
+    if features.num_rows <= most:
+        ids = np.arange(features.num_rows)
+    else:
+        ids = np.unique(np.random.default_rng((seed, 2)).integers(0, features.num_rows, most))
+    return ids[::2], ids[1::2]

@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from stages.codebook.rate_sizes import ladder, rate_bytes
+from stages.codebook.rate_sizes import rate_bytes
 from stages.errors import BadInput
-from stages.quantize.auto import keeps
+from stages.quantize.auto import judged, keeps
 from stages.quantize.codec import EXACT
-from stages.quantize.names import is_lossy, parse
+from stages.quantize.names import parse
 from stages.quantize.tiers import tier_of
 from stages.stage import Cost, Facts, Inputs, Reader, Shard, Stage, Writer, added
 
@@ -36,19 +36,15 @@ class Params:
 
     Attributes
     ----------
-    codec : a lossy codec's name; empty where one of `candidates` is chosen.
+    codec : a lossy codec's name.
     sample : most rows it is trained on.
     seed : of the samples and of training.
-    candidates : codecs compared, each family from its most bytes to its fewest; the first is exact.
-    max_drop : share of accuracy the chosen one may cost.
     tier, tier_rows : residual code of the most exposed nodes, and how many these are.
     """
 
     codec: str
     sample: int
     seed: int
-    candidates: tuple[str, ...] = added(())
-    max_drop: float = added(0.0)
     tier: str = added("")
     tier_rows: int = added(0)
 
@@ -66,7 +62,9 @@ def _resolve(recipe: Mapping[str, Any], facts: Mapping[str, Facts]) -> Params | 
         )
     columns, rows = int(graph["num_features"]), int(graph["num_nodes"])
     if codec == "auto":
-        return _auto(recipe, graph)
+        codec = "" if keeps(recipe, graph) else judged(facts)
+        if not codec or codec in EXACT:
+            return None
     kind = parse(codec)
     kind.row_bytes(columns)
     if kind.family == "bifeat-vq" and kind.entries > rows:
@@ -76,17 +74,6 @@ def _resolve(recipe: Mapping[str, Any], facts: Mapping[str, Facts]) -> Params | 
         )
     tier, tier_rows = tier_of(recipe, rows)
     return Params(codec, sample_size(columns), _SEED, tier=tier, tier_rows=tier_rows)
-
-
-def _auto(recipe: Mapping[str, Any], graph: Facts) -> Params | None:
-    """Candidates to compare; None where features are kept without loss: then nothing is measured."""
-    max_drop = float(recipe["features.max_accuracy_drop"])
-    if not 0 <= max_drop <= 1:
-        raise BadInput(f"features.max_accuracy_drop: expected a share from 0 to 1, found {max_drop}")
-    if keeps(recipe, graph):
-        return None
-    columns, rows = int(graph["num_features"]), int(graph["num_nodes"])
-    return Params("", sample_size(columns), _SEED, ladder(rows, columns), max_drop, *tier_of(recipe, rows))
 
 
 def _shards(params: Params, inputs: Inputs) -> Sequence[Shard]:
@@ -134,7 +121,8 @@ def _finish(params: Params, inputs: Inputs, shards: Mapping[str, Reader], writer
     sizes = {"num_nodes": int(graph["num_nodes"]), "num_features": int(graph["num_features"])}
     import numpy as np
 
-    from stages.codebook.rate_run import rate
+    from stages.codebook.fit import fit
+    from stages.codebook.rate import measured
     from stages.quantize.coder import units
 
     names = sorted(shards)
@@ -142,21 +130,20 @@ def _finish(params: Params, inputs: Inputs, shards: Mapping[str, Reader], writer
     rows = sizes["num_nodes"]
     shift = (columns[:, 0].sum(0) / rows).astype(np.float32)
     reach = np.maximum(columns[:, 2].max(0) - shift, shift - columns[:, 1].min(0))
-    largest = float(np.abs(columns[:, 1:]).max())
     most = np.abs(columns[:, 1:]).max((0, 1))
     _squares_fit(params.codec, reach, most)
     sample = np.concatenate([shards[name].array(f"part-sample-{name}") for name in names])
-    codec, fitted, rated = rate(params, inputs, sample, shift, units(reach, rows), largest, writer.progress)
-    _squares_fit(codec, reach, most)
+    fitted = fit(params.codec, sample, shift, params.seed) | {"shift": shift, "scale": units(reach, rows)}
     for name, values in fitted.items():
         writer.array(name, values)
-    found = {"codec": codec, "arrays": sorted(fitted), "sample": len(sample), **sizes, **rated}
-    return found | (_tier(params, inputs, writer, codec, fitted, sample) if is_lossy(codec) and params.tier else {})
+    found = {"codec": params.codec, "arrays": sorted(fitted), "sample": len(sample), **sizes}
+    found |= measured(params.codec, fitted, inputs["graph"], params.seed)
+    return found | (_tier(params, inputs, writer, params.codec, fitted, sample) if params.tier else {})
 
 
 def _squares_fit(codec: str, reach: NDArray[np.float64], largest: NDArray[np.float64]) -> None:
     """Refuse values whose squared distances are beyond fp32, in which entries are searched; scalar codes take any."""
-    if codec and is_lossy(codec) and not parse(codec).bits and reach.max() > _MOST_REACH:
+    if not parse(codec).bits and reach.max() > _MOST_REACH:
         column = int(reach.argmax())
         raise BadInput(
             f"features.codec {codec}: expected values within {_MOST_REACH:g} of their mean, "
@@ -188,16 +175,13 @@ def _cost(params: Params, facts: Mapping[str, Facts]) -> Cost:
     graph = facts["graph"]
     nodes, columns, nnz = int(graph["num_nodes"]), int(graph["num_features"]), int(graph["x_nnz"])
     read = 4 * nodes * columns if graph["features"] == "dense" else 8 * nnz + 8 * (nodes + 1)
-    kinds = [parse(name) for name in params.candidates or [params.codec] if name not in EXACT]
+    kind = parse(params.codec)
     sample = 4 * columns * min(params.sample, nodes)
     # The normal equations of `rq` and their factors; the sample as read, mixed and centred, its rest and scores.
-    training = max(
-        kind.coder_bytes(columns) + (3 * 8 * (kind.units * kind.entries) ** 2 if kind.family == "rq" else 0)
-        for kind in kinds
-    )
+    training = kind.coder_bytes(columns) + (3 * 8 * (kind.units * kind.entries) ** 2 if kind.family == "rq" else 0)
     measuring = rate_bytes(nodes, columns, int(graph["nnz"]))
     held = 5 * sample + training + measuring + 8 * nodes
-    tables = max(kind.table_bytes(columns) for kind in kinds)
+    tables = kind.table_bytes(columns)
     if params.tier:
         tier = parse(params.tier)
         # Weights of all nodes and their copy; the rows it is trained on, what is left of them, and its training.
@@ -217,7 +201,6 @@ STAGE = Stage(
     reads=(
         "features.codec",
         "features.lossless_up_to",
-        "features.max_accuracy_drop",
         "features.tier_share",
         "features.tier_bytes",
     ),

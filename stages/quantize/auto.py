@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from stages.quantize.codec import Codec
     from stages.stage import Facts
 
-__all__ = ["code_bytes", "exact_codec", "keeps", "lossless_limit", "smaller_bits"]
+__all__ = ["code_bytes", "exact_codec", "judged", "keeps", "lossless_limit", "smaller_bits"]
 
 _WORTH = 0.5
 """Features that are mostly 0 are kept as their values where these take no more than this share of the fp32 bytes."""
@@ -61,6 +61,11 @@ def lossless_limit(recipe: Mapping[str, Any]) -> int:
             fix="--set features.lossless_up_to=2GB",
         )
     return found
+
+
+def judged(facts: Mapping[str, Facts]) -> str:
+    """The codec a judge chose of features that are not kept by their size; what loses nothing where none had a say."""
+    return str(facts["judge"]["codec"]) if "judge" in facts else exact_codec(facts["graph"])
 
 
 def keeps(recipe: Mapping[str, Any], graph: Facts) -> bool:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
 from stages.errors import BadInput
-from stages.quantize.auto import code_bytes, exact_codec, keeps, lossless_limit, smaller_bits
+from stages.quantize.auto import code_bytes, exact_codec, judged, keeps, lossless_limit, smaller_bits
 from stages.quantize.codec import EXACT, FURTHER, TABLE, Codec, describe
 from stages.quantize.names import is_lossy, parse
 from stages.quantize.sizes import BLOCK_ROWS, CHUNK_BYTES
@@ -58,7 +58,7 @@ def _resolve(recipe: Mapping[str, Any], facts: Mapping[str, Facts]) -> Params:
     if asked in ("fp32", "fp16"):
         return Params(asked)
     if asked == "auto":
-        asked = exact_codec(graph) if keeps(recipe, graph) else str(facts["codebook"]["codec"])
+        asked = exact_codec(graph) if keeps(recipe, graph) else judged(facts)
         if asked in EXACT:
             return Params(asked, half=asked == "fp32")
     if asked == "lossless":

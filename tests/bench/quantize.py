@@ -10,7 +10,7 @@ are measured on the same nodes. WordNet, Debian and Physics are 128 SVD columns,
 
 What auto takes, with 0.2 and 1 points allowed: how much smaller than fp32, tables counted. Bits a dimension of sparse
 binary columns as they are published. Rows go to runs/bench/quantize.json; --full then trains networks on coded features
-(`tests.bench.quantize_accuracy`).
+(`tests.bench.quantize_accuracy`), and on what auto takes of them (`tests.bench.codec_table`).
 """
 
 from __future__ import annotations
@@ -29,12 +29,11 @@ import numpy as np
 import scipy.sparse as sp
 
 from stages.codebook.fit import fit
-from stages.codebook.rate import Measure
-from stages.codebook.rate_choice import Candidate, choose
-from stages.codebook.rate_sizes import ladder
+from stages.codebook.rate import Figures, Measure
 from stages.errors import BadInput
 from stages.ingest.features import SparseRows
 from stages.ingest.svd import reduce_features
+from stages.judge import STAGE as JUDGE
 from stages.quantize.coder import units
 from stages.quantize.features import Features
 from stages.quantize.names import parse
@@ -114,40 +113,40 @@ def _reader(a: sp.csr_matrix, y: np.ndarray, x: np.ndarray) -> MemoryReader:
         "y": y.astype(np.int32),
     }
     facts = {"num_nodes": len(x), "nnz": a.nnz, "num_features": x.shape[1], "num_classes": int(y.max()) + 1}
-    return MemoryReader(arrays, facts | {"features": "dense", "binary": bool(np.isin(x[:1000], (0, 1)).all())})
+    kind = {"features": "dense", "binary": bool(np.isin(x[:1000], (0, 1)).all()), "x_nnz": int(np.count_nonzero(x))}
+    return MemoryReader(arrays, facts | kind | {"directed": False, "weighted": False})
 
 
 class Bench:
-    """Candidates of one data set, each measured once."""
+    """Figuress of one data set, each measured once."""
 
     def __init__(self, name: str, shared: Path) -> None:
         self.name = name
         self.graph, train, valid = load(name, shared)
+        self.split = MemoryReader({"train": train, "valid": valid}, {"train": len(train), "valid": len(valid)})
         self.features = Features.from_reader(self.graph)
-        self.measure = Measure(self.graph, self.features, train, valid, judged=True)
+        self.measure = Measure(self.graph, self.features, train, valid)
         x = self.features.x
         assert x is not None
         self.rows, self.columns = x.shape
         self._sample = x[np.sort(np.random.default_rng(0).permutation(self.rows)[:TRAIN_ROWS])]
         shift = x.mean(0, dtype=np.float64).astype(np.float32)
         self._units = {"shift": shift, "scale": units(np.abs(x - shift).max(0), self.rows)}
-        self._found: dict[str, Candidate] = {}
+        self._found: dict[str, Figures] = {}
 
-    def candidate(self, name: str) -> Candidate:
+    def candidate(self, name: str) -> Figures:
         if name not in self._found:
             started = time.process_time()
-            exact = name in ("fp32", "fp16")
-            fitted = {} if exact else fit(name, self._sample, self._units["shift"]) | self._units
-            found = self._found[name] = self.measure.candidate(name, fitted)
+            fitted = fit(name, self._sample, self._units["shift"]) | self._units
+            found = self._found[name] = self.measure.figures(name, fitted)
             print(
                 f"  {self.name:<10} {name:<16} {found.row_bytes:>4} B a row, {found.table_bytes:>8} B of tables, "
-                f"NMSE {found.nmse:.5f}, aggregated {found.nmse_aggregated:.5f}, ridge loses {100 * found.drop:+.2f} "
-                f"± {100 * found.drop_error:.2f} points, {time.process_time() - started:.0f} s",
+                f"NMSE {found.nmse:.5f}, aggregated {found.nmse_aggregated:.5f}, {time.process_time() - started:.0f} s",
                 flush=True,
             )
         return self._found[name]
 
-    def ours(self, peer: Candidate) -> list[str]:
+    def ours(self, peer: Figures) -> list[str]:
         """Our codecs that take no more bytes than the peer, each as fine as they allow; at least one."""
         bits, columns, total = parse(peer.codec).bits, self.columns, peer.total_bytes
         names = [f"sq{bits // 2**k}" for k in range(2) if bits >= 2**k]
@@ -234,26 +233,27 @@ def sparse(name: str, shared: Path) -> list[dict]:
 
 
 def choices(bench: Bench) -> list[dict]:
-    """What auto takes: candidates as in the stage, a family up to its first failure."""
+    """What auto takes where a GCN judges: as in the stage, whatever the size of the features."""
     rows = []
     for max_drop, target in ((0.002, 30.0), (0.01, None)):
-        table: list[Candidate] = []
-        failed = set()
-        for name in ladder(bench.rows, bench.columns):
-            family = name if name.startswith("fp") else parse(name).family
-            if family not in failed:
-                table.append(bench.candidate(name))
-                failed |= {family} if (table[-1].drop_bound or 0) > max_drop else set()
-        taken, why = choose(table, max_drop)
-        ratio = table[0].total_bytes / taken.total_bytes
-        print(f"  {bench.name}: {100 * max_drop:g} points allowed: {taken.codec}, {ratio:.1f} times smaller; {why}")
+        asked = {"features.codec": "auto", "features.lossless_up_to": 0, "features.max_accuracy_drop": max_drop}
+        inputs = {"graph": bench.graph, "split": bench.split}
+        params = JUDGE.resolve(asked | {"train.model": "gcn"}, {role: one.facts for role, one in inputs.items()})
+        with tempfile.TemporaryDirectory() as folder:
+            facts = run_stage(JUDGE, params, inputs, folder).facts
+        plain = 4 * bench.rows * bench.columns
+        size = next((row["total_bytes"] for row in facts["rate"] if row["codec"] == facts["codec"]), plain)
+        ratio, taken = plain / size, facts["codec"]
+        print(
+            f"  {bench.name}: {100 * max_drop:g} points allowed: {taken}, {ratio:.1f} times smaller; {facts['reason']}"
+        )
         rows.append(
             {
-                "what": f"bytes of auto's choice, {100 * max_drop:g} points allowed: {taken.codec}",
+                "what": f"bytes of auto's choice, {100 * max_drop:g} points allowed: {taken}",
                 "dataset": bench.name,
-                "ours": taken.total_bytes,
+                "ours": size,
                 "peer": "fp32",
-                "peer_value": table[0].total_bytes,
+                "peer_value": plain,
                 "unit": "bytes",
                 "threads": 1,
                 "n": 1,
@@ -297,6 +297,7 @@ def main() -> None:
     if args.full:
         accuracy = [sys.executable, "-m", "tests.bench.quantize_accuracy", "--shared", str(args.shared)]
         subprocess.run([*accuracy, "--data", "physics", "debian", "wordnet"], check=True)
+        subprocess.run([sys.executable, "-m", "tests.bench.codec_table", "--shared", str(args.shared)], check=True)
 
 
 if __name__ == "__main__":

@@ -28,6 +28,7 @@ READS = {
     "sizing": ("batches.alpha",),
     "influence": ("batches.method", "batches.alpha", "batches.outputs", "infer.split", "infer.top_k"),
     "order": ("order.method",),
+    "judge": ("features.codec",),
     "codebook": ("features.codec",),
     "quantize": ("features.codec",),
     "hag": ("hag.capacity",),
@@ -35,7 +36,10 @@ READS = {
     "train": ("train.model", "train.hidden", "train.epochs", "train.seed"),
     "soup": ("soup.method", "soup.holdout"),
     "infer": ("infer.full_graph",),
+    "codeloss": (),
 }
+NOTHING = ("judge", "codeloss")
+"""Stages that have nothing to build."""
 ROLES = {
     "ingest": ("source",),
     "split": ("graph",),
@@ -43,6 +47,7 @@ ROLES = {
     "sizing": ("graph", "split"),
     "influence": ("graph", "split", "partition", "nodes"),
     "order": ("records", "graph"),
+    "judge": ("graph", "split"),
     "codebook": ("graph", "split"),
     "quantize": ("graph", "codebook"),
     "hag": ("graph", "records"),
@@ -50,6 +55,7 @@ ROLES = {
     "train": ("train", "valid", "order"),
     "soup": ("train", "valid", "ingredient*"),
     "infer": ("outputs", "soup", "ingredient*", "graph", "codes"),
+    "codeloss": ("valid", "soup", "graph"),
 }
 EXACT = {"ingest", "split", "sizing", "influence", "order", "quantize", "pack"}
 NODES, EDGES = 40, 120
@@ -96,6 +102,8 @@ def resolve(stage):
         for role in facts.values():
             if "num_nodes" in role:
                 assert role["num_nodes"] == NODES
+        if stage in NOTHING:
+            return None
         instance = values.get("split", values.get("index"))
         name = stage if instance is None else f"{stage}.{instance}"
         return Params(json.dumps(dict(values), sort_keys=True), name, stage)

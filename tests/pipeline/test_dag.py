@@ -20,6 +20,7 @@ def test_ids_and_wiring():
         "ingest",
         "split",
         "partition",
+        "judge",
         "codebook",
         "quantize",
         "sizing",
@@ -35,9 +36,12 @@ def test_ids_and_wiring():
         "train:1",
         "soup",
         "infer",
+        "codeloss",
     ]
     assert found["ingest"].inputs == {"source": SOURCE}
-    assert found["codebook"].inputs == {"graph": "ingest", "split": "split"}
+    assert found["judge"].inputs == {"graph": "ingest", "split": "split"}
+    assert found["codebook"].inputs == {"graph": "ingest"}
+    assert found["codebook"].advice == found["quantize"].advice == {"judge": "judge"}
     assert found["quantize"].inputs == {"graph": "ingest", "codebook": "codebook"}
     assert found["influence:valid"].inputs == {"graph": "ingest", "split": "split"}
     assert found["influence:valid"].advice == found["train:1"].advice == {"sizing": "sizing"}
@@ -51,6 +55,11 @@ def test_ids_and_wiring():
         "ingredient:1": "train:1",
     }
     assert found["infer"].inputs["outputs"] == "pack:test"
+    assert found["codeloss"].inputs == {"valid": "pack:valid", "soup": "soup", "graph": "ingest"}
+    exact, lossy = nodes(features={"codec": "fp32"}), nodes(features={"codec": "sq4"})
+    assert not {"judge", "codebook", "codeloss"} & set(exact)
+    assert {"codebook", "codeloss"} <= set(lossy)
+    assert "judge" not in lossy
 
 
 SIZES = {"top_k": 16, "outputs": 64, "mix": 4}

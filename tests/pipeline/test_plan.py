@@ -13,6 +13,7 @@ from pipeline.budget import WORKER_BYTES, Budget, human_bytes, measure, refuse
 from pipeline.counts import source_counts
 from pipeline.digests import StatCache
 from pipeline.estimate import Guess
+from pipeline.keys import plain
 from pipeline.plan import Planner
 from pipeline.recipe import KEYS, from_tables, load
 from pipeline.run import Runner
@@ -52,7 +53,7 @@ def build_here(plans, store):
     shards = stage.shards(plans.params, open_inputs(store, plans.inputs))
     names = tuple(shard.name for shard in shards)
     for shard in (*shards, Shard(FINISH)):
-        params = vars(plans.params)
+        params = plain(plans.params)
         execute(
             Task(str(store.root), plans.node.id, stage.name, plans.key, params, plans.inputs, shard, names, stage.exact)
         )
@@ -212,9 +213,10 @@ def test_a_node_with_nothing_to_build_is_in_no_plan_and_its_readers_do_without(t
     source = write_npz(tmp_path / "g.npz", nodes=200)
     plain, coded = planner(tmp_path, source), planner(tmp_path, source, features={"lossless_up_to": 100})
     ids, judged = ([p.node.id for p in plan.plan()] for plan in (plain, coded))
-    assert [name for name in judged if name not in ids] == ["codebook"]
+    assert [name for name in judged if name not in ids] == ["judge", "codebook", "codeloss"]
     assert {p.node.id: p.reason for p in plain.plan()}["quantize"] == "after ingest"
-    assert "codebook" in {p.node.id: p.reason for p in coded.plan()}["quantize"]
+    reasons = {p.node.id: p.reason for p in coded.plan()}
+    assert (reasons["judge"], reasons["codebook"]) == ("after ingest, split", "after ingest, judge, if needed")
     build_all(plain, "ingest")
     planned = {p.node.id: p for p in plain.plan()}
     assert planned["quantize"].state == "build"
@@ -222,7 +224,9 @@ def test_a_node_with_nothing_to_build_is_in_no_plan_and_its_readers_do_without(t
     assert planned["quantize"].cost is not None
     assert [node.id for node in dag.needed(plain.nodes, {"ingest"})] == [node.id for node in plain.nodes]
     left = {node.id: node for node in dag.needed(plain.nodes, {"ingest", "quantize"})}
-    assert "codebook" not in left
+    assert not {"judge", "codebook"} & set(left)
+    assert "codeloss" in left
+    assert "codeloss" not in {n.id for n in dag.needed(plain.nodes, {"ingest", "quantize", "pack:valid", "soup"})}
     assert left["quantize"].inputs == {"graph": "ingest"}
 
 
@@ -236,7 +240,7 @@ def test_codes_are_projected_from_documented_counts(tmp_path, monkeypatch, sourc
     recipe = from_tables("toy", {"dataset": {"source": source}, "features": {"lossless_up_to": up_to}})
     plan = Planner(recipe, Store(tmp_path / "store"), StatCache(tmp_path / "stat.json"), Seen(None))
     planned = {p.node.id: p for p in plan.plan()}
-    assert ("codebook" in planned and planned["codebook"].params is not None) == (up_to == 0)
+    assert ("judge" in planned and planned["judge"].params is not None) == (up_to == 0)
     assert planned["quantize"].cost.written > 0
     assert planned["pack:train"].cost.written > 0
 
@@ -370,7 +374,10 @@ FIXED = {
 
 def resolved(plan):
     """Node id -> its parameters and inputs: what a recipe key can change in a key directly."""
-    return {p.node.id: (json.dumps(asdict(p.params), sort_keys=True), dict(p.node.inputs)) for p in plan.plan()}
+    return {
+        p.node.id: (json.dumps(None if p.params is None else asdict(p.params), sort_keys=True), dict(p.node.inputs))
+        for p in plan.plan()
+    }
 
 
 def test_every_recipe_key_moves_what_the_table_says(tmp_path):
@@ -396,6 +403,21 @@ def test_every_recipe_key_moves_what_the_table_says(tmp_path):
         found[key] = names
     expected = tomllib.loads(TABLE.read_text())["moves"]
     assert found == expected, "\n".join(f'"{k}" = {json.dumps(v)}' for k, v in found.items())
+
+
+def test_of_the_training_only_its_model_moves_the_judge(tmp_path):
+    """Codes are chosen by `train.model` at a fixed width, depth and length: no other key recodes anything."""
+    source, base = write_npz(tmp_path / "g.npz", nodes=200), {**BASE, "features": {"lossless_up_to": 0}}
+    before, moved = resolved(planner(tmp_path, source, **base))["judge"], set()
+    for key, value in CHANGES.items():
+        section, *inner = key.split(".")
+        if section in ("features", "dataset"):
+            continue
+        table = {inner[-1]: value} if len(inner) == 1 else {inner[0]: {inner[1]: value}}
+        within = {**base.get(section, {}), **WITHIN.get(key, {}), **table}
+        if resolved(planner(tmp_path, source, **{**base, section: within})).get("judge") != before:
+            moved.add(key)
+    assert moved == {"train.model"}
 
 
 def test_attention_and_models_of_ones_own_are_projected_by_the_edge(tmp_path, monkeypatch):

@@ -130,11 +130,17 @@ def test_an_auto_that_fell_back():
     assert "KaMinPar is projected to need more" in said(stream)[0][0]
     assert said(stream, sets=[("partition.method", "stream")])[0] == []
 
-    kept = {"codebook": {"codec": "fp32", "rate": [{}], "reason": "sq8 may cost 2 points"}}
+    kept = {"judge": {"codec": "fp32", "rate": [{}], "reason": "sq8 may cost 2 points"}}
     assert "features stay fp32" in said(kept)[0][0]
     assert "sq8 may cost 2 points" in said(kept)[0][0]
-    assert said({"codebook": {**kept["codebook"], "codec": "sq8"}})[0] == []
+    assert said({"judge": {**kept["judge"], "codec": "sq8"}})[0] == []
     assert said(kept, sets=[("features.codec", "sq8")])[0] == []
+
+    large = {"ingest": {"num_nodes": 10**8, "num_features": 128, "binary": False}}
+    for model in ("sage-lstm", "my.nets:build"):
+        assert f"no judge runs train.model '{model}'" in said(large, sets=[("train.model", model)])[0][0]
+        assert said(sets=[("train.model", model)])[0] == []
+        assert said(large, sets=[("train.model", model), ("features.codec", "sq8")])[0] == []
 
     nothing = {"hag": {"use": True}, "pack:train": {"hag": {"records": 0}}}
     assert "edge weights" in said(nothing)[0][0]
@@ -183,3 +189,24 @@ def test_they_end_the_output_and_begin_the_page(tmp_path):
     page = render(Report(recipe, {**summary, "remarks": ["1 < 2"]}, nodes))
     assert page.index("<li>1 &lt; 2</li>") < page.index("<h2>Accuracy")
     assert 'class="remarks"' not in render(Report(recipe, {**summary, "remarks": []}, nodes))
+
+
+def test_a_code_that_costs_the_chosen_model_more_than_was_allowed():
+    loss = {"codec": "sq1", "valid_accuracy": 0.8, "fp32_valid_accuracy": 0.805, "accuracy_drop": 0.005}
+    lines, recipe, nodes = said({"codeloss": loss})
+    assert len(lines) == 1
+    for word in ("sq1", "0.50 points", "80.00 %", "80.50 %", "max_accuracy_drop is 0.20", "--set features.codec=fp32"):
+        assert word in lines[0]
+    assert summarise(recipe, nodes)["stages"]["quantize"]["accuracy_drop"] == 0.005
+    assert said({"codeloss": {**loss, "accuracy_drop": 0.002}})[0] == []
+    assert said({"codeloss": loss}, sets=[("features.max_accuracy_drop", 0.01)])[0] == []
+
+
+def test_a_judge_that_took_more_than_a_tenth_of_a_short_training():
+    trained = {"pack:train": {"rows": 1000}, "train:0": {"epochs": 5}, "train:1": {"epochs": 10}}
+    lines, recipe, nodes = said({"judge": {"codec": "sq8", "row_passes": 3000}, **trained})
+    assert len(lines) == 1
+    assert "took 20 % of the rows" in lines[0]
+    assert "--set features.codec=sq8" in lines[0]
+    assert summarise(recipe, nodes)["stages"]["judge"]["row_pass_share"] == pytest.approx(0.2)
+    assert said({"judge": {"codec": "sq8", "row_passes": 1500}, **trained})[0] == []

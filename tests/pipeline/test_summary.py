@@ -34,7 +34,7 @@ CONTRACT = {
 def built(*, cached=True, only=None, ingredients=2, model="gcn"):
     recipe = from_tables("toy", {"train": {"ingredients": ingredients, "model": model}})
     found = []
-    for i, node in enumerate(build(recipe)):
+    for i, node in enumerate(n for n in build(recipe) if n.stage not in fakes.NOTHING):
         values = {"train.seed": 0, **node.instance}
         manifest = {
             "key": f"{i:032x}",
@@ -176,30 +176,41 @@ def test_accuracy_on_other_nodes_is_not_called_test_accuracy():
     assert {row.test for row in accuracy_rows(summary)} == {None}
 
 
-def test_the_rate_table_stands_in_summary_report_and_inspection():
+def test_the_judge_stands_in_summary_report_and_inspection():
     row = {
         "codec": "sq8",
-        "family": "sq",
         "row_bytes": 128,
         "table_bytes": 65536,
         "total_bytes": 15125888,
         "compression_ratio": 3.98,
         "nmse": 6e-5,
-        "nmse_by_depth": [7e-5, 4e-5, 5e-5],
+        "nmse_aggregated": 7e-5,
         "drop": -0.0003,
         "drop_error": 0.00015,
         "drop_bound": 0.0001,
+        "pairs": 2,
+        "allowed": True,
     }
-    facts = {"codec": "sq8", "rate": [row], "reason": "sq4 <fails>", "sensitivity": [0.9, 0.7, 0.8], "judged_on": 29415}
+    other = {**row, "codec": "pq9", "drop": None, "drop_error": None, "drop_bound": None, "pairs": 0, "allowed": None}
+    facts = {"codec": "sq8", "rate": [row, other], "reason": "sq4 <fails>", "judged_on": 29415, "trained_on": 58829}
+    facts |= {"accuracy": 0.7, "model": "gcn", "row_passes": 3_000_000, "rows_allowed": 3_700_000}
     recipe, nodes = built()
-    found = next(b for b in nodes if b.node.id == "codebook")
-    changed = replace(found, manifest={**found.manifest, "facts": facts})
-    summary = summarise(recipe, [changed if b is found else b for b in nodes])
-    assert {name: summary["stages"]["codebook"][name] for name in facts} == facts
+    book = next(b for b in nodes if b.node.id == "codebook")
+    measured = {"codec": "sq8", "sensitivity": [0.9, 0.7, 0.8], "nmse_by_depth": [7e-5, 4e-5, 5e-5]}
+    changed = replace(book, manifest={**book.manifest, "facts": measured})
+    judge = replace(
+        book, node=replace(book.node, id="judge", stage="judge"), manifest={**book.manifest, "facts": facts}
+    )
+    summary = summarise(recipe, [judge, *(changed if b is book else b for b in nodes)])
+    for stage in ("judge", "codebook"):
+        assert {name: summary["stages"][stage][name] for name in facts} == facts
+    assert summary["stages"]["codebook"]["sensitivity"] == [0.9, 0.7, 0.8]
+    assert summary["stages"]["quantize"]["accuracy_drop"] is None
     page = code_section(summary)
-    cells = ["128", "65,536", "15,125,888", "4.0", "6e-05", "7e-05", "4e-05", "5e-05", "-0.03 ± 0.01", "0.01"]
+    cells = ["128", "65,536", "15,125,888", "4.0", "6e-05", "7e-05", "-0.03 ± 0.01", "0.01", "2", "yes"]
     assert rate_cells(row) == cells
+    assert rate_cells(other)[-4:] == ["", "", "", "not judged"]
     assert all(f">{cell}<" in page for cell in cells)
-    assert "Chosen: sq8; sq4 &lt;fails&gt;. Judged on 29,415 nodes." in page
+    assert "Chosen: sq8; sq4 &lt;fails&gt;. Judged by gcn on 29,415 nodes in 3,000,000 row-passes" in page
     assert "0.900, 0.700, 0.800" in page
     assert code_section(summarise(recipe, nodes)) == ""

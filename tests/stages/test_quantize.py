@@ -238,7 +238,7 @@ def test_what_is_kept_without_loss_is_a_matter_of_fp32_bytes():
     facts = {**graph_reader().facts, "num_nodes": 1000, "num_features": 100, "x_nnz": 100_000, "binary": False}
     chosen = {"codec": "sq4"}
     for up_to, codec in (("400kB", "fp32"), (399_999, "sq4"), (0, "sq4"), ("0.39 MiB", "fp32")):
-        assert STAGE.resolve(asked("auto", up_to), {"graph": facts, "codebook": chosen}).codec == codec, up_to
+        assert STAGE.resolve(asked("auto", up_to), {"graph": facts, "judge": chosen}).codec == codec, up_to
     assert STAGE.resolve(asked("auto", 0), {"graph": {**facts, "binary": True}}).codec == "lossless-bits"
     with pytest.raises(BadInput, match=r"lossless_up_to: expected bytes or a size such as .2GB., or 0, found .much"):
         STAGE.resolve(asked("auto", "much"), {"graph": facts})

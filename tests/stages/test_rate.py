@@ -1,4 +1,4 @@
-"""Rate control's maths against dense oracles: sample, aggregated error, sensitivity, proxy, choice."""
+"""Rate control's maths against dense oracles: sample, aggregated error, sensitivity."""
 
 import itertools
 
@@ -8,9 +8,7 @@ import scipy.sparse as sp
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stages.codebook.rate_choice import Candidate, choose
 from stages.codebook.rate_error import SIGNS, nmse_by_depth, propagated, random_signs, sensitivity
-from stages.codebook.rate_proxy import NETWORK, RIDGE, correct, drop_of
 from stages.codebook.rate_sample import draw
 from tests.stages.graphs import communities, csr
 
@@ -125,81 +123,3 @@ def test_random_signs_are_balanced_and_those_of_the_node():
     assert abs(signs.mean()) < 0.02
     assert np.abs(signs.T @ signs / 2000 - np.eye(SIGNS)).max() < 0.12
     assert np.array_equal(random_signs(np.array([7, 1999])), signs[[7, 1999]])
-
-
-def test_the_proxy_is_ridge_regression():
-    rng = np.random.default_rng(0)
-    features = rng.normal(size=(2, 90, 3)).astype(np.float32)
-    y = rng.integers(0, 4, 90)
-    features[0, :, 0] += y
-    y[[3, 70]] = -1
-    hits = correct(features, y, 60, 4)
-    flat = np.concatenate(list(features), axis=1).astype(float)
-    train, valid = np.setdiff1d(np.arange(60), [3]), np.setdiff1d(np.arange(60, 90), [70])
-    mean, target = flat[train].mean(0), np.eye(4)[y[train]]
-    gram = (flat[train] - mean).T @ (flat[train] - mean)
-    gram += RIDGE * np.trace(gram) / 6 * np.eye(6)
-    weights = np.linalg.solve(gram, (flat[train] - mean).T @ (target - target.mean(0)))
-    guess = ((flat[valid] - mean) @ weights + target.mean(0)).argmax(1)
-    assert np.array_equal(hits, guess == y[valid])
-    assert hits.mean() > 0.5
-
-
-def test_features_that_say_nothing_give_the_largest_class():
-    y = np.array([1, 1, 0, 1, 0])
-    assert correct(np.ones((1, 5, 2), np.float32), y, 3, 2).tolist() == [True, False]
-
-
-def test_the_confidence_bound_holds_as_often_as_it_says():
-    """2.3 % of true drops lie above the bound, at most, here with a hundredth for the number of draws."""
-    rng = np.random.default_rng(0)
-    above = 0
-    for _ in range(4000):
-        exact = rng.random(2000) < 0.8
-        decoded = np.where(rng.random(2000) < 0.02, rng.random(2000) < 0.6, exact)
-        drop = drop_of(exact, decoded)
-        above += drop.bound < 0.02 * (0.8 - 0.6)
-        assert drop.bound >= max(drop.mean, NETWORK * drop.mean)
-    assert above / 4000 <= 0.033
-
-
-def test_no_nodes_prove_nothing():
-    none = np.zeros(0, bool)
-    assert drop_of(none, none).bound > 0.5
-
-
-def candidate(name, total, bound=0.0, error=0.1):
-    return Candidate(name, name[:2], total, 0, total, 512 / total, error, (error,), bound, 0.0, bound)
-
-
-TABLE = [
-    candidate("fp32", 512, error=0.0),
-    candidate("sq8", 128, 0.0005),
-    candidate("sq4", 64, 0.0019),
-    candidate("sq2", 32, 0.0021),
-    candidate("sq1", 16, 0.0),
-    candidate("rq16", 40, 0.001),
-    candidate("rq8", 30, 0.003),
-]
-
-
-def test_the_fewest_bytes_before_the_first_failure_of_a_family_are_taken():
-    taken, why = choose(TABLE, 0.002)
-    assert taken.codec == "rq16"
-    assert why.startswith("the best that fails: sq2 may cost 0.21 points")
-    assert choose(TABLE, 0.0)[0].codec == "fp32"
-    assert choose(TABLE, 0.0005)[0].codec == "sq8"
-    assert choose(TABLE, 1.0) == (TABLE[4], "no candidate is smaller")
-    assert choose([*TABLE, candidate("rx40", 40, error=0.05)], 0.002)[0].codec == "rx40"
-
-
-@given(st.lists(st.tuples(st.sampled_from("abc"), st.integers(1, 120), st.floats(0, 0.01)), max_size=12))
-def test_what_is_taken_is_allowed_and_so_is_all_before_it(rows):
-    rows = sorted(rows, key=lambda row: -row[1])
-    table = [candidate("fp32", 100, error=0.0), *(candidate(f"{f}{f}{i}", *row) for i, (f, *row) in enumerate(rows))]
-    taken, _ = choose(table, 0.002)
-    before = [c for c in table[: table.index(taken) + 1] if c.family == taken.family]
-    assert all(c.drop_bound <= 0.002 for c in before)
-    for c in table:
-        stands = all(o.drop_bound <= 0.002 for o in table[: table.index(c) + 1] if o.family == c.family)
-        assert not stands or c.total_bytes >= taken.total_bytes

@@ -1,0 +1,156 @@
+"""Describes `judge`: which code `features.codec = "auto"` takes of features too large to be kept; recorded."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from stages.errors import BadInput
+from stages.judge.ladder import ladder
+from stages.judge.sizes import MOST_STEP, judge_bytes, row_passes, sizes
+from stages.quantize.auto import code_bytes, exact_codec, keeps
+from stages.quantize.codec import describe
+from stages.stage import Cost, Facts, Inputs, Reader, Shard, Stage, Writer
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+__all__ = ["JUDGED", "STAGE", "Params"]
+
+JUDGED = ("gcn", "sage", "gat", "gin")
+"""Models that are judged by; features of others are kept without loss."""
+_SEED = 0
+_PILOT = 4096
+
+
+@dataclass(frozen=True)
+class Params:
+    """Resolved parameters.
+
+    Attributes
+    ----------
+    model : of the network that judges.
+    exact : codec that loses nothing, taken where no code is shown to cost little enough.
+    levels : codes by bytes, from the most to the fewest.
+    max_drop : share of accuracy that may be lost.
+    rows : row-passes that may be spent.
+    """
+
+    model: str
+    exact: str
+    levels: tuple[tuple[str, ...], ...]
+    max_drop: float
+    rows: int
+    seed: int = _SEED
+
+
+def _resolve(recipe: Mapping[str, Any], facts: Mapping[str, Facts]) -> Params | None:
+    """None where features are kept, whatever a judge might say: nothing is measured then."""
+    graph, model = facts["graph"], str(recipe["train.model"])
+    max_drop = float(recipe["features.max_accuracy_drop"])
+    if not 0 <= max_drop <= 1:
+        raise BadInput(
+            f"features.max_accuracy_drop: expected a share from 0 to 1, found {max_drop}",
+            fix="--set features.max_accuracy_drop=0.002",
+        )
+    if graph["features"] == "none" or not graph["num_features"]:
+        return None  # refused by `quantize`
+    if keeps(recipe, graph) or max_drop == 0 or model not in JUDGED:
+        return None
+    columns, nodes, exact = int(graph["num_features"]), int(graph["num_nodes"]), exact_codec(graph)
+    levels = ladder(nodes, columns, code_bytes(describe(exact, columns), graph))
+    if not levels:
+        return None
+    return Params(model, exact, levels, max_drop, row_passes(int(facts["split"]["train"])))
+
+
+def _shards(params: Params, inputs: Inputs) -> Sequence[Shard]:
+    return [Shard("judge", 0, params.rows)]
+
+
+def _run(params: Params, inputs: Inputs, shard: Shard, writer: Writer) -> dict[str, Any]:
+    import numpy as np
+
+    from stages.judge.decision import Decision
+    from stages.judge.network import Trainee, Trial, network_config
+    from stages.judge.records import Maker
+    from stages.judge.rows import SampleRows
+    from stages.quantize.features import Features
+    from stages.train.evaluate import settings
+
+    graph, rng = inputs["graph"], np.random.default_rng(params.seed)
+    facts: dict[str, Any] = {"codec": params.exact, "rate": [], "model": params.model, "rows_allowed": params.rows}
+    splits = [np.asarray(inputs["split"].array(name)).astype(np.int32) for name in ("train", "valid")]
+    features, maker = Features.from_reader(graph), Maker(graph)
+    mixed = [rng.permutation(ids) for ids in splits]
+    train = maker.records(np.sort(mixed[0][:_PILOT]), MOST_STEP // 2, params.seed)
+    size = None
+    for _ in range(2):  # a first look at few outputs, which share less, then at as many as these rows carry
+        per_output = sum(len(r.n_id) for r in train) / sum(len(r.y) for r in train)
+        size = sizes(params.rows, per_output, len(splits[0]), len(splits[1]), features.num_features)
+        if size is None:
+            why = f"{len(splits[0])} training outputs are too few to judge a code by within a tenth of their training"
+            return {**facts, "reason": why, "row_passes": 0, "judged_on": 0}
+        train = maker.records(np.sort(mixed[0][: size.train]), size.step, params.seed)
+    assert size is not None
+    valid = maker.records(np.sort(mixed[1][: size.valid]), 2 * MOST_STEP, params.seed)
+    sample = SampleRows(features, train, valid)
+    with settings(writer.threads):
+        trials = [[Trial(record, sample.places(record)) for record in records] for records in (train, valid)]
+        widths = {"num_features": features.num_features, "num_classes": int(graph.facts["num_classes"])}
+        trainee = Trainee(network_config(params.model, **widths), trials[0], trials[1], params.seed)
+        writer.progress(0, params.rows, "training on fp32")
+        trainee.stem(sample.exact)
+        nodes = int(graph.facts["num_nodes"])
+        decision = Decision(trainee, sample, nodes, params.max_drop, params.rows, params.seed)
+        taken = decision.taken(params.levels, lambda name: writer.progress(trainee.spent, params.rows, name))
+    if taken == "fp16" and not _within_halves(features):
+        taken = None
+    row = next((r for r in decision.table if r.codec == taken), None)
+    return {
+        **facts,
+        "codec": taken or params.exact,
+        "reason": decision.reason,
+        "rate": [r.to_json() for r in decision.table],
+        "nmse_aggregated": 0.0 if row is None else row.nmse_aggregated,
+        "accuracy": decision.accuracy,
+        "row_passes": trainee.spent,
+        "judged_on": sum(int((t.record.y >= 0).sum()) for t in trials[1]),
+        "trained_on": sum(len(t.record.y) for t in trials[0]),
+        "rows": [sum(len(t.places) for t in part) for part in trials],
+    }
+
+
+def _within_halves(features: Any) -> bool:
+    """Whether all values, not only those of the sample, are in the range of half floats."""
+    from stages.quantize.encode import FP16_MAX
+
+    return all(float(abs(block).max(initial=0.0)) <= FP16_MAX for _, block in features.chunks())
+
+
+def _finish(params: Params, inputs: Inputs, shards: Mapping[str, Reader], writer: Writer) -> dict[str, Any]:
+    return dict(shards["judge"].facts)
+
+
+def _cost(params: Params, facts: Mapping[str, Facts]) -> Cost:
+    graph = facts["graph"]
+    nodes, columns, nnz = int(graph["num_nodes"]), int(graph["num_features"]), int(graph["nnz"])
+    rows = min(params.rows, nodes)
+    peak = (320 << 20) + judge_bytes(nodes, columns, params.rows) + 12 * min(nnz, rows * (nnz // max(1, nodes) + 1))
+    note = f"a {params.model} judges codes of features by at most {params.rows:,} rows of short trainings"
+    return Cost(8 * nodes + 4 * nnz + 4 * columns * rows, 1 << 12, peak, note=note)
+
+
+STAGE = Stage(
+    name="judge",
+    version=1,
+    exact=False,
+    params=Params,
+    roles=("graph", "split"),
+    reads=("features.codec", "features.lossless_up_to", "features.max_accuracy_drop", "train.model"),
+    resolve=_resolve,
+    shards=_shards,
+    run=_run,
+    finish=_finish,
+    cost=_cost,
+)
