@@ -238,7 +238,10 @@ def test_a_fetched_data_set_is_trained_on_and_scored_by_ogb(server, tmp_path, mo
         "train.epochs": 2,
         "train.ingredients": 1,
         "train.hidden": 8,
+        "train.layers": 2,
+        "hag.enabled": "never",
         "soup.method": "best",
+        "infer.full_graph": "false",
         "resources.memory": "100GB",
     }
     words = [word for key, value in sets.items() for word in ("--set", f"{key}={value}")]
@@ -250,6 +253,7 @@ def test_a_fetched_data_set_is_trained_on_and_scored_by_ogb(server, tmp_path, mo
     assert f"ogb's evaluator of ogbn-arxiv: acc {official['value']:.4f}" in capsys.readouterr().out
 
 
+@pytest.mark.long
 def test_ogb_is_used_without_importing_it(server):
     import subprocess
     import sys
