@@ -8,17 +8,16 @@
 from __future__ import annotations
 
 import warnings
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 import torch
-from torch.utils.data import IterableDataset, get_worker_info
 
 from pipeline.assembly import csr_tensor
 from pipeline.fresh import FreshRecords
 from pipeline.opening import opened
 from pipeline.records import Records
-from pipeline.stream import Steps
+from pipeline.stream import Steps, whole_steps
 from stages.errors import BadInput
 from stages.loadplan.artifact import LoadPlan
 from stages.order.artifact import Order
@@ -29,18 +28,18 @@ from stages.step import Adj
 from stages.train.params import resolved_mass
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from torch import nn
 
+    from pipeline.dataset import BatchesDataset
     from stages.pack.layers import Matrix
     from stages.stage import Reader
 
-__all__ = ["Batches", "BatchesDataset", "open_batches", "open_model", "open_records"]
+__all__ = ["Batches", "open_batches", "open_model", "open_records"]
 
 FORMS = ("csr", "edge_index")
-_WORKERS = 1024  # most workers of a DataLoader
 
 
 class Batches(Steps):
@@ -68,7 +67,16 @@ class Batches(Steps):
 
     def dataset(self) -> BatchesDataset:
         """The same batches as a torch `IterableDataset`, for `DataLoader(..., batch_size=None, num_workers=n)`."""
+        from pipeline.dataset import BatchesDataset
+
         return BatchesDataset(self)
+
+    def __getitem__(self, i: int) -> NoReturn:
+        """Refuse to be indexed: a `DataLoader` given these itself would read one epoch again and again."""
+        raise BadInput(
+            f"batches: expected to be iterated, found the index {i}: it would always be a step of the same epoch",
+            fix="for batch in batches, or DataLoader(batches.dataset(), batch_size=None)",
+        )
 
     def assemble(self, records: Sequence[int], num_outputs: int) -> Any:
         """The batch of these records."""
@@ -126,54 +134,6 @@ def data_class() -> Any:
     return Data
 
 
-class BatchesDataset(IterableDataset[Any]):
-    """Batches for torch's `DataLoader`, in the same order for any number of workers: worker w takes w, w + n, ...
-
-    `set_epoch` also reaches workers that persist. Which step was handed out only the caller knows, so `state_dict`
-    asks for it.
-    """
-
-    def __init__(self, batches: Batches) -> None:
-        self._batches = batches
-        # Epoch and first step; then, of every worker that began there, among how many: the next iteration begins at 0.
-        self._position = torch.zeros(2 + _WORKERS, dtype=torch.int64).share_memory_()
-        self._stand(batches.epoch, batches.first)
-
-    def _stand(self, epoch: int, first: int) -> None:
-        self._position[2:] = 0
-        self._position[:2] = torch.tensor([epoch, first])
-
-    def __len__(self) -> int:
-        return len(self._batches)
-
-    def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch; the one a state was loaded for keeps its position."""
-        self._batches.set_epoch(epoch)
-        if epoch != int(self._position[0]):
-            self._stand(epoch, 0)
-
-    def state_dict(self, step: int) -> dict[str, Any]:
-        """State after `step` batches of this epoch were received."""
-        return {**self._batches.state_dict(), "epoch": int(self._position[0]), "step": step}
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Continue where a state was taken; see `Steps.load_state_dict`."""
-        self._batches.load_state_dict(state)
-        self._stand(self._batches.epoch, self._batches.first)
-
-    def __iter__(self) -> Iterator[Any]:
-        info = get_worker_info()
-        worker, workers = (0, 1) if info is None else (info.id, info.num_workers)
-        epoch, first = (int(v) for v in self._position[:2])
-        begun = self._position[2:]
-        if begun[worker] or ((begun != 0) & (begun != workers)).any():
-            first = 0
-        if not begun[worker]:
-            begun[worker] = workers  # once: what others read while they begin does not change under them
-        for planned in self._batches.plan(epoch)[first:][worker::workers]:
-            yield self._batches.make(planned)
-
-
 def open_batches(
     where: str | Path | Reader,
     split: str = "train",
@@ -200,12 +160,14 @@ def open_batches(
 ) -> Batches:
     """Batches of one packed split, one training step each. Opened lazily, so safe to fork.
 
+    Each iteration is the next epoch: `for batch in batches` twice reads epochs 0 and 1. `set_epoch` chooses another.
+
     Parameters
     ----------
     where : run folder (`runs/NAME`), store, folder of a pack artifact, or a reader of one.
     split : train | valid | test | infer.
-    shuffle : a new order each epoch, by the run's order artifact where there is one, or the orders its load plan has.
-        None: only for train.
+    shuffle : an order of its own for each epoch, by the run's order artifact where there is one, or the orders its load
+        plan has. None: only for train.
     adj : "plain", 0/1 pattern (SAGE, GIN, GAT); "plain+loops"; "norm", normalised values with the diagonal, for
         `GCNConv(normalize=False)`; "mean", rows divided by their in-record degree.
     as_ : "csr" for `adj_t` as torch CSR, "edge_index" for edges with `edge_weight`.
@@ -213,7 +175,7 @@ def open_batches(
     per_step, self_loops, normalization, mass : None takes the run's recipe, else 1, True, "sym", "none". A mass of
         "auto" is what the run found.
     rank, world_size : rank r takes steps r, r + W, ...; `num_outputs_step` counts the outputs of all ranks' steps.
-    drop_last : leave out a short last step, and last steps that do not reach every rank.
+    drop_last : leave out a short last step, and last steps that do not reach every rank; refused where none is left.
     prefetch : steps prepared ahead by a thread.
     device : "cpu", "cuda" or "cuda:N"; copies to a GPU run beside the step before, from pinned memory.
     pin_memory : pinned tensors where the device is the CPU.
@@ -233,7 +195,8 @@ def open_batches(
     found = opened(where, split)
     graph, train = found.recipe.get("graph", {}), found.recipe.get("train", {})
     shuffle = (split == "train" if shuffle is None else shuffle) and not fresh
-    return Batches(
+    per_step = train.get("per_step", 1) if per_step is None else per_step
+    batches = Batches(
         (FreshRecords if fresh else Records).from_reader(found.pack),
         as_=as_,
         layers=layers,
@@ -248,7 +211,7 @@ def open_batches(
             None if found.sizing is None else found.sizing.facts,
         ),
         self_loops=graph.get("self_loops", True) if self_loops is None else self_loops,
-        per_step=train.get("per_step", 1) if per_step is None else per_step,
+        per_step=per_step,
         shuffle=shuffle,
         seed=seed,
         drop_last=drop_last,
@@ -261,6 +224,9 @@ def open_batches(
         transform=transform,
         coded=coded,
     )
+    if drop_last:  # what is counted in the artifact: its files stay closed
+        whole_steps(int(found.pack.facts["records"]) // int(found.pack.facts.get("rounds", 1)), per_step, world_size)
+    return batches
 
 
 def open_records(where: str | Path | Reader, split: str = "train") -> Records:

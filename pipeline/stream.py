@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from copy import copy
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,7 @@ import torch
 
 from pipeline.assembly import Assembly
 from pipeline.held import HeldRecords
+from pipeline.position import Position, checked_epoch, checked_place
 from pipeline.prefetch import Prefetch
 from pipeline.records import Records
 from pipeline.transfer import Transfer, checked_device
@@ -22,20 +24,39 @@ from stages.order.artifact import Order
 from stages.pack.layers import Weights
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Generator, Iterator, Mapping
 
     from numpy.typing import NDArray
 
     from pipeline.transfer import Sent
     from stages.stage import Reader
 
-__all__ = ["Order", "Steps"]
+__all__ = ["Order", "Steps", "whole_steps"]
 
 STATE_FORMAT = 1
 
 
+def whole_steps(num_records: int, per_step: int, world_size: int) -> int:
+    """Steps of an epoch on each rank without a short last step and without last steps that do not reach every rank.
+
+    Raises
+    ------
+    BadInput
+        There is none.
+    """
+    steps = num_records // per_step
+    if steps < world_size:
+        fix = f"per_step={max(1, num_records // world_size)}" if num_records >= world_size else "drop_last=False"
+        raise BadInput(
+            f"drop_last: expected a whole step for every rank, found {num_records} records an epoch for per_step "
+            f"{per_step} and world_size {world_size}: no step would be left",
+            fix=fix,
+        )
+    return steps // world_size
+
+
 class Steps(Assembly):
-    """Steps of one packed split. Iterating walks the epoch last set; `set_epoch` chooses it, 0 at first.
+    """Steps of one packed split. Each iteration is the next epoch, 0 at first; `set_epoch` chooses another.
 
     Parameters
     ----------
@@ -50,7 +71,8 @@ class Steps(Assembly):
         no gradient through it | all | places: all, with the places of their entries (`stages.step.Adj`).
     per_step : records joined in a step.
     shuffle : False keeps the order of the file.
-    drop_last : leave out a last step of fewer records, and last steps that do not reach every rank.
+    drop_last : leave out a last step of fewer records, and last steps that do not reach every rank; refused where none
+        is left.
     rank, world_size : rank r takes steps r, r + W, ...
     prefetch : steps prepared ahead by a thread; 0 prepares each when it is asked for.
     dtype, device : of the tensors; values are computed in float32 and converted last.
@@ -61,7 +83,7 @@ class Steps(Assembly):
 
     Attributes
     ----------
-    epoch, first : epoch of the next iteration, and the step of it to begin with (0 unless a state was loaded).
+    position : where the next iteration begins, and how far the one begun last has come.
     held : in the steps of an iteration that follows a load plan: its records.
     rows_read : of features, by iterations that follow a load plan.
     """
@@ -99,10 +121,12 @@ class Steps(Assembly):
             ("per_step", per_step, 1),
             ("prefetch", prefetch, 0),
             ("seed", seed, 0),
+            ("rank", rank, 0),
+            ("world_size", world_size, 1),
         ):
             if isinstance(value, bool) or not isinstance(value, int) or value < least:
                 raise BadInput(f"{name}: expected a whole number from {least}, found {value!r}")
-        if not 0 <= rank < world_size:
+        if rank >= world_size:
             raise BadInput(f"rank: expected 0 <= rank < world_size, found rank {rank} of {world_size}")
         weights = Weights(adj, normalization, mass, self_loops)
         transfer = Transfer(checked_device(device, pin=pin_memory), pin=pin_memory)
@@ -112,7 +136,7 @@ class Steps(Assembly):
         self.per_step, self.seed, self.transform = per_step, seed, transform
         self.shuffle, self.drop_last, self.prefetch = shuffle, drop_last, prefetch
         self.rank, self.world_size = rank, world_size
-        self.epoch, self.first, self._handed = 0, 0, 0
+        self.position = Position()
 
     @classmethod
     def from_reader(
@@ -129,12 +153,14 @@ class Steps(Assembly):
         given: dict[str, Any] = {"order": found, "loads": planned, "layers": layers}
         return cls(records, store_key=reader.digest, split=split, **given, **options)
 
+    @property
+    def epoch(self) -> int:
+        """Epoch of the step that would be handed out next."""
+        return self.position.epoch
+
     def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch. The one a state was loaded for keeps its position, any other begins at its first step."""
-        if isinstance(epoch, bool) or not isinstance(epoch, int) or epoch < 0:
-            raise BadInput(f"epoch: expected a whole number from 0, found {epoch!r}")
-        if epoch != self.epoch:
-            self.epoch, self.first, self._handed = epoch, 0, 0
+        """Choose the next iteration's epoch. The one a state was loaded for keeps its first step, others begin at 0."""
+        self.position.choose_epoch(checked_epoch(epoch))
 
     def plan(self, epoch: int) -> list[tuple[tuple[int, ...], int]]:
         """Steps of this rank in an epoch: (records of the step, outputs of the steps all ranks take with it).
@@ -164,9 +190,7 @@ class Steps(Assembly):
         steps = [tuple(map(int, order[k : k + self.per_step])) for k in range(0, num_records, self.per_step)]
         outputs = self.store.outputs_of(order)
         if self.drop_last:
-            if len(steps[-1]) < self.per_step:
-                steps.pop()
-            del steps[len(steps) // self.world_size * self.world_size :]
+            del steps[whole_steps(num_records, self.per_step, self.world_size) * self.world_size :]
         size = [int(part.sum()) for part in np.split(outputs, range(self.per_step, num_records, self.per_step))]
         W = self.world_size
         return [(steps[k], sum(size[k // W * W : k // W * W + W])) for k in range(self.rank, len(steps), W)]
@@ -175,20 +199,23 @@ class Steps(Assembly):
         """Steps of an epoch on this rank: rounds are of equal size, so every epoch has as many."""
         num_records = len(self.store) // self.store.rounds
         if self.drop_last:
-            return num_records // self.per_step // self.world_size
+            return whole_steps(num_records, self.per_step, self.world_size)
         steps = -(-num_records // self.per_step)
         return len(range(self.rank, steps, self.world_size))
 
     def state_dict(self) -> dict[str, Any]:
-        """JSON-able position: the steps handed out so far in this epoch. Prefetched ones do not count."""
+        """JSON-able position: epoch and number of the step that comes next. Prefetched ones do not count.
+
+        Of several iterations at once, the one begun last counts.
+        """
         return {
             "format": STATE_FORMAT,
             "store_key": self.store_key,
             "order_key": self._order_key(),
             "split": self.split,
             "seed": self.seed,
-            "epoch": self.epoch,
-            "step": self._handed,
+            "epoch": self.position.epoch,
+            "step": self.position.step,
             "per_step": self.per_step,
             "world_size": self.world_size,
         }
@@ -205,67 +232,50 @@ class Steps(Assembly):
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue where a state was taken: the next iteration hands out exactly the step that would have come next.
 
-        Another number of ranks is accepted where all ranks of the old one stand at a step of the new one.
-
         Raises
         ------
         Conflict
-            The state is of another store, order, split, seed, per_step or format.
+            The state is of another store, order, split, seed, per_step, world_size or format, or its epoch or step is
+            out of range.
         """
-        mine = self.state_dict()
-        for name in ("format", "store_key", "order_key", "split", "seed", "per_step"):
-            if state.get(name) != mine[name]:
-                raise Conflict(
-                    f"loader state: its {name} is {state.get(name)}, but {mine[name]} here",
-                    fix="resume with the data and options it was saved with, or start the epoch anew",
-                )
-        if missing := [name for name in ("world_size", "step", "epoch") if not isinstance(state.get(name), int)]:
-            raise Conflict(
-                f"loader state: expected an integer {missing[0]}, found {state.get(missing[0])!r}",
-                fix="load what state_dict() returned, or start the epoch anew",
-            )
-        ranks, step = int(state["world_size"]), int(state["step"])
-        done = ranks * step
-        if ranks != self.world_size:
-            if done % self.world_size:
-                raise Conflict(
-                    f"loader state: {done} steps done by world_size {ranks}, not a multiple of {self.world_size} here",
-                    fix=f"resume with world_size {ranks}, or start the epoch anew",
-                )
-            step = done // self.world_size
-        if step > len(self) and ranks == self.world_size:
-            raise Conflict(f"loader state: step {step} of an epoch of {len(self)}", fix="start the epoch anew")
-        self.epoch = int(state["epoch"])
-        self._handed = self.first = min(step, len(self))
+        self.position.choose(*checked_place(state, self.state_dict(), len(self)))
 
     def __getitem__(self, i: int) -> Any:
         """Step `i` of the epoch, made now; the position is left alone."""
         return self.make(self.plan(self.epoch)[i])
 
     def __iter__(self) -> Iterator[Any]:
-        first, self.first = self.first, 0
-        self._handed = first
-        plan = self.plan(self.epoch)[first:]
-        maker = self._holding(first) if plan else self
-        if self.prefetch == 0:
-            for step in map(maker.make, plan):
-                self._handed += 1
+        """Steps of the next epoch, which is taken when the first is asked for."""
+        epoch, done, turn = self.position.begin()
+        steps = len(self)
+        self.position.reached(turn, epoch, done, steps)
+        with closing(self.walk(epoch, done)) as walked:
+            for step in walked:
+                done += 1
+                self.position.reached(turn, epoch, done, steps)
                 yield step
+                del step
+
+    def walk(self, epoch: int, first: int = 0) -> Generator[Any, None, None]:
+        """Steps of an epoch from its step `first` on; the position is left alone."""
+        plan = self.plan(epoch)[first:]
+        maker = self._holding(epoch, first) if plan else self
+        if self.prefetch == 0:
+            yield from map(maker.make, plan)
             return
         ahead = Prefetch(maker._sent, plan, self.prefetch)  # noqa: SLF001 - these steps, holding rows
         try:
             for sent in ahead:
-                self._handed += 1
                 yield self.transfer.received(sent)
                 del sent
         finally:
             ahead.close()
 
-    def _holding(self, first: int) -> Steps:
+    def _holding(self, epoch: int, first: int) -> Steps:
         """These steps with the rows held that the load plan of the epoch holds before its step `first`."""
         if self.loads is None or not self.shuffle or self.world_size > 1:
             return self
-        plan = self.loads.epoch(self.seed, self.epoch)
+        plan = self.loads.epoch(self.seed, epoch)
         running = copy(self)
         running.coded, running.held = False, HeldRecords(self.store, plan, first * self.per_step, self._count)
         return running

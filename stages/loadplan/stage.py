@@ -1,7 +1,7 @@
 """Load plan as a stage: the fewest feature rows read through a cache of fixed size, for epochs whose order is known.
 
-Where every epoch has the same order, one epoch of each round is planned. Where orders are drawn, `EPOCHS` of them are
-drawn under seed 0 and planned, and training uses those in turn: a plan is of no use for another order.
+Where every epoch walks one tour, it is planned once for each round, and training follows it. Where orders are drawn,
+`EPOCHS` of them are drawn under seed 0 and planned, and training uses those in turn: a plan is of no use for another.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import numpy as np
 
 from stages.errors import BadInput
 from stages.loadplan.size import cache_rows
+from stages.order.artifact import walks_tour
 from stages.stage import Cost, Shard, Stage
 
 if TYPE_CHECKING:
@@ -68,8 +69,7 @@ def resolve(values: Mapping[str, Any], facts: Mapping[str, Facts]) -> Params:
             fix=f"--set order.cache={most}, or smaller records by batches.outputs",
         )
     rounds = int(packed.get("rounds", 1))
-    fixed = order["method"] == "label" or (order["method"] == "overlap" and not order.get("window", 0))
-    return Params(cache, rounds if fixed else rounds * -(-EPOCHS // rounds))
+    return Params(cache, rounds if walks_tour(order) else rounds * -(-EPOCHS // rounds))
 
 
 def shards(params: Params, inputs: Inputs) -> Sequence[Shard]:

@@ -9,9 +9,14 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from stages.stage import Reader
+    from stages.stage import Facts, Reader
 
-__all__ = ["Order"]
+__all__ = ["Order", "walks_tour"]
+
+
+def walks_tour(facts: Facts) -> bool:
+    """Whether every epoch of an order, of which these are the facts, is one closed tour, entered somewhere."""
+    return facts["method"] == "label" or (facts["method"] == "overlap" and not facts.get("window", 0))
 
 
 @dataclass(frozen=True)

@@ -29,17 +29,19 @@ def epoch_order(
 ) -> NDArray[np.int32]:
     """Every record once; of the epoch's round, where there are several.
 
-    - "label": the tour, entered where the seed says and walked in its direction; the same in every epoch, so that
-      the step from one epoch into the next is one of the tour's.
+    - "label": the tour, entered at a record and walked in a direction that are drawn for each epoch.
     - "sample": each record drawn among those left with probability ~ its distance from the one before, carried over
       between epochs. The last record of each epoch is fixed by (seed, epoch) alone, so that the draw of an epoch
       needs no earlier one, and a run resumes anywhere. With several rounds the epoch before had other records, so
       the first is drawn evenly.
     - "shuffle": a permutation of its own for each epoch.
-    - "overlap": the tour as it is, or, for a window of w, cut into runs of w records, begun at another record in every
-      epoch; the runs are shuffled, and walked forwards or backwards: neighbours in the tour mostly stay neighbours.
-      A window of 1 is a shuffle, one of R or more a tour entered anywhere. `mix` runs (without a window: that many
-      parts of the tour) are walked side by side, a record of each in turn.
+    - "overlap": the tour, entered and walked as that of "label", or, for a window of w, cut into runs of w records,
+      begun at another record in every epoch; the runs are shuffled, and walked forwards or backwards: neighbours in the
+      tour mostly stay neighbours. A window of 1 is a shuffle, one of R or more a tour entered anywhere. `mix` runs
+      (without a window: that many parts of the tour) are walked side by side, a record of each in turn.
+
+    What is drawn for a whole tour is drawn once for all rounds: for epochs 0 to rounds - 1, for the next rounds epochs,
+    and so on. Load plans fix it as seed 0 draws it first: as the tour stands, for "overlap".
 
     O(R) ("sample": O(R^2)).
 
@@ -67,12 +69,12 @@ def epoch_order(
     if method == "shuffle":
         return permutation(num_records, _draw(seed, epoch)).astype(np.int32)
     if method == "label" and tour is not None:
-        entry = _draw(seed, 0)
-        walked = np.asarray(tour) if entry & 1 else np.asarray(tour)[::-1]
-        return np.roll(walked, -((entry >> 1) % num_records)).astype(np.int32)
+        return _entered(np.asarray(tour)[::-1], _draw(seed, epoch // rounds))
     if method == "overlap" and tour is not None:
-        runs = _windows(np.asarray(tour), window, _draw(seed, epoch)) if window else np.array_split(tour, mix)
-        return _side_by_side(runs, mix)
+        if window:
+            return _side_by_side(_windows(np.asarray(tour), window, _draw(seed, epoch)), mix)
+        entered = _entered(np.asarray(tour), _draw(seed, epoch // rounds) - _draw(0, 0))
+        return _side_by_side(np.array_split(entered, mix), mix)
     if method == "sample" and distance is not None:
         from stages.order.draw import draw_chain
 
@@ -82,6 +84,12 @@ def epoch_order(
     raise ValueError(
         f"order method {method!r} is unknown or lacks its array; label, sample, overlap, shuffle are known"
     )
+
+
+def _entered(tour: NDArray[np.int32], drawn: int) -> NDArray[np.int32]:
+    """The closed tour begun at another record, backwards where `drawn` is odd; as it is for 0."""
+    walked = tour[::-1] if drawn & 1 else tour
+    return np.roll(walked, -((drawn >> 1) % len(tour))).astype(np.int32)
 
 
 def _windows(tour: NDArray[np.int32], window: int, seed: int) -> list[NDArray[np.int32]]:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stages.errors import BadInput
+from stages.order.artifact import walks_tour
 from stages.stage import Facts, added
 from stages.train.factory import source_digest
 from stages.train.ranges import factor, varied_odds
@@ -45,6 +46,7 @@ _NOT_MODEL = (
     "exchange",
     "storage_gbs",
     "interconnect_gbs",
+    "tour",
 )
 """Of `Params`, what no factory is told: it is the same for the models of one soup, or of the training alone."""
 
@@ -71,6 +73,8 @@ class Params:
     exchange : how: "cooperative", each reads and computes the rows it owns of every step; "independent", all rows of
         its own outputs; "auto", what `stages.exchange.plan` predicts to be faster.
     storage_gbs, interconnect_gbs : GB/s of a rank, for that prediction; an interconnect of 0 is that of the device.
+    tour : how epochs walk the tour of an order that has one: "drawn", each from a record of its own and in a direction
+        of its own; "fixed", all alike: as a load plan has it.
     """
 
     model: str
@@ -101,6 +105,7 @@ class Params:
     storage_gbs: float = added(1.0)
     interconnect_gbs: float = added(0.0)
     keep: str = added("best")
+    tour: str = added("fixed")
 
 
 def resolve(recipe: Mapping[str, Any], facts: Mapping[str, Facts]) -> Params:
@@ -168,6 +173,7 @@ def resolve(recipe: Mapping[str, Any], facts: Mapping[str, Facts]) -> Params:
         keep=str(get["keep"]),
         ranks=ranks,
         **_shared(get, ranks),
+        tour=_tour(facts),
     )
 
 
@@ -176,6 +182,11 @@ def resolved_mass(asked: str, sizing: Facts | None) -> str:
     if asked != "auto":
         return asked
     return "none" if sizing is None else str(sizing["mass"])
+
+
+def _tour(facts: Mapping[str, Facts]) -> str:
+    """Whether an epoch's way along the tour is its own; "fixed" also where the order has no tour."""
+    return "drawn" if "order" in facts and walks_tour(facts["order"]) and "loads" not in facts else "fixed"
 
 
 def _shared(get: Mapping[str, Any], ranks: int) -> dict[str, Any]:

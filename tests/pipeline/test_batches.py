@@ -129,28 +129,12 @@ def test_trimmed_layers_give_the_same_outputs(pack):
         torch.testing.assert_close(x[: edge.batch_size], expected)
 
 
-@pytest.mark.filterwarnings("ignore:This DataLoader will create", "ignore:Sparse invariant checks")
-@pytest.mark.parametrize("workers", [0, 2])
-def test_a_dataset_keeps_the_order_for_any_number_of_workers(pack, workers):
-    def batches():
-        return open_batches(pack, seed=1, per_step=2)
-
-    dataset = batches().dataset()
-    loader = torch.utils.data.DataLoader(dataset, batch_size=None, num_workers=workers, persistent_workers=workers > 0)
-    expected = batches()
-    assert len(loader) == len(expected) == 7
-    for epoch in (0, 3):
-        dataset.set_epoch(epoch)
-        expected.set_epoch(epoch)
-        assert ids(loader) == ids(expected)
-    state = json.loads(json.dumps(dataset.state_dict(4)))
-    again = batches().dataset()
-    again.load_state_dict(state)
-    again.set_epoch(3)
-    loader = torch.utils.data.DataLoader(again, batch_size=None, num_workers=workers)
-    assert ids(loader) == ids(expected)[4:]
-    assert ids(loader) == ids(expected)  # the same epoch again is a whole one, for more workers too
-    assert ids(torch.utils.data.DataLoader(again, batch_size=None, num_workers=2 * workers)) == ids(expected)
+def test_more_ranks_than_whole_steps_are_refused_before_a_file_is_opened(pack):
+    with pytest.raises(BadInput, match=r"drop_last: .* 14 records an epoch for per_step 3 and world_size 5: no step"):
+        open_batches(pack, per_step=3, world_size=5, drop_last=True)
+    batches = open_batches(pack, per_step=3, world_size=4, drop_last=True)
+    assert batches.store._pid == -1
+    assert len(batches) == 1
 
 
 def test_state_and_defaults(pack):

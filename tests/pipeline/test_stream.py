@@ -101,14 +101,13 @@ def test_first_and_rest_are_the_whole(pack, order, prefetch, stop, epoch, per_st
             if len(taken) == count:
                 break
     state = json.loads(json.dumps(first.state_dict()))
-    assert (state["epoch"], state["step"]) == (epoch, count)
+    assert (state["epoch"], state["step"]) == ((epoch + 1, 0) if stop == "end" else (epoch, count))
     rest = fresh()
     rest.load_state_dict(state)
-    rest.set_epoch(epoch)
-    assert taken + ids(rest) == full
-    rest.set_epoch(epoch + 1)
-    whole.set_epoch(epoch + 1)
-    assert ids(rest) == ids(whole)
+    if stop != "end":
+        rest.set_epoch(epoch)  # the epoch it stands in keeps its place
+        assert taken + ids(rest) == full
+    assert ids(rest) == ids(whole) != full  # the next epoch
     assert not loaders()
 
 
@@ -121,7 +120,7 @@ def test_a_training_goes_on_where_its_inputs_were_rebuilt_under_other_keys(pack,
     state = steps_of(pack, order=order).state_dict()
     steps_of(other(pack), order=other(order)).load_state_dict(state)
     for changed in ({"reader": other(pack, "e" * 32)}, {"order": other(order, "e" * 32)}):
-        with pytest.raises(Conflict, match=f"_key is .*, but {'e' * 32} here"):
+        with pytest.raises(Conflict, match=f"_key is .*, but '{'e' * 32}' here"):
             steps_of(changed.pop("reader", pack), **({"order": order} | changed)).load_state_dict(state)
 
 
@@ -137,16 +136,71 @@ def test_resumed_twice_in_one_epoch(pack):
                 break
         state = part.state_dict()
     assert taken == full
-    assert state["step"] == len(full)
+    assert (state["epoch"], state["step"]) == (1, 0)
 
 
-def test_another_iteration_starts_anew(pack):
-    steps = steps_of(pack, shuffle=False)
-    full = ids(steps)
-    for _ in steps:
-        break
-    assert steps.state_dict()["step"] == 1
-    assert ids(steps) == full
+def place(steps):
+    state = steps.state_dict()
+    return state["epoch"], state["step"]
+
+
+def epochs_of(pack, count, **options):
+    """The steps of each of the first epochs, by number."""
+    steps = steps_of(pack, **options)
+    found = []
+    for epoch in range(count):
+        steps.set_epoch(epoch)
+        found.append(ids(steps))
+    return found
+
+
+@pytest.mark.parametrize("prefetch", [0, 2])
+def test_every_iteration_is_the_next_epoch(pack, prefetch):
+    expected = epochs_of(pack, 6)
+    assert len({tuple(one) for one in expected}) == 6
+    steps = steps_of(pack, prefetch=prefetch)
+    iter(steps)  # nobody reads it: no epoch is taken
+    assert [ids(steps), ids(steps)] == expected[:2]
+    for _ in zip(range(3), steps, strict=False):
+        pass
+    assert place(steps) in {(2, 3), (2, 4)}  # zip may have asked for one more
+    assert ids(steps) == expected[3]  # what was left in the middle is not gone back to
+    assert place(steps) == (4, 0)
+    steps.set_epoch(1)
+    assert place(steps) == (1, 0)
+    assert [ids(steps), ids(steps)] == expected[1:3]
+
+
+def test_of_two_iterations_at_once_each_is_an_epoch_and_the_later_one_is_the_state(pack):
+    expected = epochs_of(pack, 3)
+    steps = steps_of(pack)
+    pairs = [[tuple(step.input_id.tolist()) for step in pair] for pair in zip(steps, steps, strict=True)]
+    assert [list(one) for one in zip(*pairs, strict=True)] == expected[:2]
+    steps.set_epoch(0)
+    first, second = iter(steps), iter(steps)
+    next(first), next(second), next(first), next(first)
+    assert place(steps) == (1, 1)
+    steps.set_epoch(2)
+    next(first), next(second)
+    assert place(steps) == (2, 0)
+    assert ids(steps) == expected[2]
+
+
+def test_after_its_last_step_an_epoch_is_over(pack):
+    """Lightning asks for no more once it has the last step; a rank without steps has no last one."""
+    steps = steps_of(pack, per_step=7)
+    iterator = iter(steps)
+    assert place(steps) == (0, 0)
+    next(iterator)
+    assert place(steps) == (0, 1)
+    next(iterator)
+    assert place(steps) == (1, 0)
+    assert list(iterator) == []
+    assert place(steps) == (1, 0)
+    idle = steps_of(pack, per_step=14, rank=1, world_size=2)
+    assert len(idle) == 0
+    assert [list(idle), list(idle)] == [[], []]
+    assert place(idle) == (2, 0)
 
 
 @pytest.mark.parametrize(
@@ -156,29 +210,68 @@ def test_another_iteration_starts_anew(pack):
         ({"seed": 1}, "seed"),
         ({"order": None}, "order_key"),
         ({"shuffle": False}, "order_key"),
+        ({"world_size": 3}, "world_size"),
     ],
 )
 def test_a_state_of_other_options_is_refused_naming_both(pack, order, change, name):
     state = steps_of(pack, order=order).state_dict()
     other = steps_of(pack, **({"order": order} | change))
-    with pytest.raises(Conflict, match=f"its {name} is {state[name]}, but {other.state_dict()[name]} here"):
+    with pytest.raises(Conflict, match=f"its {name} is {state[name]!r}, but {other.state_dict()[name]!r} here"):
         other.load_state_dict(state)
 
 
-@pytest.mark.parametrize("name", ["step", "epoch", "world_size"])
-def test_half_a_state_is_refused_naming_what_is_missing(pack, name):
-    steps = steps_of(pack)
+FIELDS = ("format", "store_key", "order_key", "split", "seed", "epoch", "step", "per_step", "world_size")
+VALUES = (None, "1", True, False, 1.0, 0.0, -1, 15, 2**31, 10**30, float("nan"), [1], {})
+
+
+@pytest.mark.parametrize("name", FIELDS)
+def test_a_state_with_a_field_that_is_missing_or_out_of_range_is_refused_by_name(pack, name):
+    steps = steps_of(pack, seed=1)
     state = steps.state_dict()
+    assert tuple(state) == FIELDS
+    good = [2**31 - 1] if name == "epoch" else [14] if name == "step" else []
+    good += [15] if name == "epoch" else []
+    for value in (*VALUES, *good):
+        changed = steps_of(pack, seed=1)
+        before = changed.state_dict()
+        if value in good and type(value) is int:
+            changed.load_state_dict(state | {name: value})
+            continue
+        with pytest.raises(Conflict, match=rf"loader state: (its|expected) {name} .*; fix: ") as refused:
+            changed.load_state_dict(state | {name: value})
+        assert "\n" not in str(refused.value)
+        assert changed.state_dict() == before
     del state[name]
-    with pytest.raises(Conflict, match=f"expected an integer {name}, found None"):
+    with pytest.raises(Conflict, match=rf"loader state: (its|expected) {name} .*None"):
         steps.load_state_dict(state)
 
 
-@pytest.mark.parametrize("field", ["store_key", "split", "format"])
-def test_a_state_of_other_data_is_refused(pack, field):
-    steps = steps_of(pack)
-    with pytest.raises(Conflict, match=f"its {field} is other"):
-        steps.load_state_dict(steps.state_dict() | {field: "other"})
+@pytest.mark.parametrize("state", [None, [], "state", 3])
+def test_what_is_no_state_is_refused(pack, state):
+    with pytest.raises(Conflict, match=r"expected what state_dict\(\) returned, found"):
+        steps_of(pack).load_state_dict(state)
+
+
+@pytest.mark.parametrize("epoch", [-1, True, 1.0, "1", None, 2**31])
+def test_an_epoch_out_of_range_is_refused(pack, epoch):
+    with pytest.raises(BadInput, match="epoch: expected a whole number from 0, below 2147483648, found"):
+        steps_of(pack).set_epoch(epoch)
+
+
+@pytest.mark.parametrize(
+    ("options", "fix"),
+    [
+        ({"rank": 3, "world_size": 15}, "drop_last=False"),
+        ({"per_step": 5, "world_size": 3}, "per_step=4"),
+        ({"per_step": 15}, "per_step=14"),
+    ],
+)
+def test_more_ranks_than_whole_steps_are_refused(pack, options, fix):
+    steps = steps_of(pack, drop_last=True, **options)
+    for ask in (len, list, lambda s: s.plan(0)):
+        with pytest.raises(BadInput, match=f"14 records an epoch for per_step .*: no step would be left; fix: {fix}"):
+            ask(steps)
+    assert len(steps_of(pack, **options)) in (0, 1)
 
 
 def test_epochs_differ_and_repeat(pack, order):
@@ -227,24 +320,6 @@ def test_ranks_share_the_steps(pack, drop_last, per_step):
     for k, (_, total) in enumerate(plans[0]):
         together = [p[k][0] for p in plans if k < len(p)]
         assert total == sum(int(outputs[list(r)].sum()) for r in together)
-
-
-def test_another_number_of_ranks_continues_where_it_can(pack):
-    first = [steps_of(pack, rank=r, world_size=2) for r in range(2)]
-    taken = []
-    for _ in range(2):  # two steps each: four in all
-        for steps in first:
-            state = steps.state_dict()
-            again = steps_of(pack, rank=steps.rank, world_size=2)
-            again.load_state_dict(state)
-            step = next(iter(again))
-            taken.append(tuple(step.input_id.tolist()))
-            steps.load_state_dict(state | {"step": state["step"] + 1})
-    alone = steps_of(pack)
-    alone.load_state_dict(first[0].state_dict())
-    assert taken + ids(alone) == ids(steps_of(pack))
-    with pytest.raises(Conflict, match="4 steps done by world_size 2, not a multiple of 3"):
-        steps_of(pack, world_size=3).load_state_dict(first[0].state_dict())
 
 
 @pytest.mark.parametrize("prefetch", [0, 1, 3])
@@ -308,6 +383,10 @@ def test_other_types_and_transforms(pack):
         ({"per_step": 0}, "per_step: expected a whole number from 1, found 0"),
         ({"layers": 1.5}, "layers: expected"),
         ({"rank": 2, "world_size": 2}, "rank: expected 0 <= rank < world_size"),
+        ({"rank": -1}, "rank: expected a whole number from 0, found -1"),
+        ({"rank": True, "world_size": 2}, "rank: expected a whole number from 0, found True"),
+        ({"world_size": 0}, "world_size: expected a whole number from 1, found 0"),
+        ({"world_size": 2.0}, "world_size: expected a whole number from 1, found 2.0"),
         ({"adj": "gcn"}, "adj: expected plain"),
         ({"transposes": "first"}, "transposes: expected none | inner | all | places, found first"),
     ],
@@ -366,10 +445,7 @@ def test_an_epoch_reads_its_round_and_every_output_once(turns, method, per_step)
     for epoch in range(3):
         steps.set_epoch(epoch)
         assert sorted(i for step in ids(steps) for i in step) == list(range(42))
-    if method in ("label", "file"):
-        assert plans[0] == plans[3]
-    else:
-        assert plans[0] != plans[3]
+    assert (plans[0] == plans[3]) == (method == "file")
     assert [len(p) for p in (steps_of(pack, **options, drop_last=True).plan(4),)] == [7 // per_step]
     world = [steps_of(pack, **options, rank=r, world_size=2).plan(5) for r in range(2)]
     assert sorted(r for plan in world for step, _ in plan for r in step) == list(range(14, 21))

@@ -108,14 +108,26 @@ def test_every_epoch_holds_every_record_once(method):
             np.testing.assert_array_equal(order, epoch_order(method, tour, distance, records, seed, epoch))
 
 
-def test_label_walks_the_tour_and_seeds_enter_it_elsewhere():
+def test_label_walks_the_tour_and_every_seed_and_epoch_enters_it_elsewhere():
     distance = distances(skewed(30, 5))
     tour = longest_tour(distance)
-    orders = [epoch_order("label", tour, None, 30, seed, 0) for seed in range(8)]
-    for seed, order in enumerate(orders):
+    orders = [epoch_order("label", tour, None, 30, seed, epoch) for seed in range(4) for epoch in range(10)]
+    for order in orders:
         assert tour_length(order, distance) == pytest.approx(tour_length(tour, distance))
-        np.testing.assert_array_equal(order, epoch_order("label", tour, None, 30, seed, 5))
-    assert len({order.tobytes() for order in orders}) > 4
+    assert len({order.tobytes() for order in orders}) > 20  # of 60 that there are
+    next_in_tour = dict(zip(tour.tolist(), np.roll(tour, -1).tolist(), strict=True))
+    forwards = {next_in_tour[int(order[0])] == order[1] for order in orders}
+    assert forwards == {True, False}
+
+
+@pytest.mark.parametrize("method", ["label", "overlap"])
+def test_of_several_rounds_all_enter_their_tours_alike_until_they_come_again(method):
+    """What load plans were made of before epochs entered tours elsewhere is what seed 0 draws first."""
+    tour = np.random.default_rng(0).permutation(12).astype(np.int32)
+    orders = [epoch_order(method, tour, None, 12, 0, epoch, rounds=3).tolist() for epoch in range(9)]
+    assert orders[0] == orders[1] == orders[2] != orders[3] == orders[4] == orders[5] != orders[6]
+    if method == "overlap":
+        assert orders[0] == tour.tolist()
 
 
 def test_sample_prefers_distant_records_and_carries_the_last_over():

@@ -98,9 +98,9 @@ def test_windows_keep_neighbours_and_differ_by_epoch(records, window, seed, epoc
     order = epoch_order("overlap", tour, None, records, seed, epoch, window=window)
     assert order.dtype == np.int32
     assert sorted(order.tolist()) == list(range(records))
-    if window == 0:
+    if window == 0 and (seed, epoch) == (0, 0):
         assert np.array_equal(order, tour)
-        return
+    window = window or records
     place = np.argsort(tour)
     steps = np.abs(np.diff(place[order]))
     broken = ((steps != 1) & (steps != records - 1)).sum()
@@ -112,10 +112,11 @@ def test_the_extremes_of_a_window_are_a_shuffle_and_the_tour_entered_anywhere():
     shuffled = [epoch_order("overlap", tour, None, 30, 0, e, window=1) for e in range(20)]
     assert len({order.tobytes() for order in shuffled}) == 20
     assert np.mean([(np.abs(np.diff(order)) == 1).mean() for order in shuffled]) < 0.2
-    whole = [epoch_order("overlap", tour, None, 30, 0, e, window=30) for e in range(20)]
-    ways = [tuple(set(np.diff(order) % 30)) for order in whole]
-    assert set(ways) == {(1,), (29,)}  # forwards in some epochs, backwards in others
-    assert len({order.tobytes() for order in whole}) > 10
+    for window in (0, 30):
+        whole = [epoch_order("overlap", tour, None, 30, 0, e, window=window) for e in range(20)]
+        ways = [tuple(set(np.diff(order) % 30)) for order in whole]
+        assert set(ways) == {(1,), (29,)}  # forwards in some epochs, backwards in others
+        assert len({order.tobytes() for order in whole}) > 10
 
 
 @settings(deadline=None)
@@ -127,7 +128,7 @@ def test_runs_side_by_side_give_a_record_each_in_turn(records, window, mix, seed
     assert sorted(order.tolist()) == list(range(records))
     one = epoch_order("overlap", tour, None, records, seed, 0, window=window).tolist()
     if window == 0:
-        runs = [part.tolist() for part in np.array_split(tour, mix)]
+        runs = [part.tolist() for part in np.array_split(one, mix)]
     elif records % window:
         return  # where the short run of the walk stands is not known here
     else:

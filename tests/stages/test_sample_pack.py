@@ -204,12 +204,12 @@ def test_batches_of_a_script_are_trimmed_or_of_one_sample(tmp_path):
     apart, _ = packed(tmp_path / "apart")
     options = {"store_key": "k", "split": "train", "shuffle": False, "prefetch": 0}
     with pytest.raises(BadInput, match="layers of its records were sampled apart"):
-        Batches(Records.from_reader(apart), **options)[0]
-    adjs = Batches(Records.from_reader(apart), **options).layers(2)[0].adjs
+        next(iter(Batches(Records.from_reader(apart), **options)))
+    adjs = next(iter(Batches(Records.from_reader(apart), **options).layers(2))).adjs
     assert adjs[1].shape[1] == adjs[0].shape[0]
     together, _ = packed(tmp_path / "together", changes={"layer_dependency": True})
-    batch = Batches(Records.from_reader(together), adj="norm", **options)[0]
-    trimmed = Batches(Records.from_reader(together), adj="norm", **options).layers(2)[0].adjs
+    whole = Batches(Records.from_reader(together), adj="norm", **options)
+    batch, trimmed = next(iter(whole)), next(iter(whole.layers(2))).adjs
     n = batch.n_id.numel()
     assert batch.adj_t.shape == (n, n)
     x = torch.randn(n, 2)
@@ -280,8 +280,9 @@ def test_fresh_records_begin_with_the_stored_rounds_and_go_on(tmp_path, changes)
         assert sorted(torch.cat([step.input_id for step in epochs]).tolist()) == list(range(50))
         seen.append([step.n_id.tolist() for step in epochs])
     assert seen[0] != seen[1] != seen[2]
+    assert seen[2] != [step.n_id.tolist() for step in steps]  # and the next iteration is the next epoch
     state = steps.state_dict()
-    assert state["step"] == 3
+    assert (state["epoch"], state["step"]) == (9, 0)
     first = Steps(stored, **options)
     assert [step.n_id.tolist() for step in first] == seen[0]
 
