@@ -58,6 +58,16 @@ class Batches(Steps):
         self._options = options
         self._data = data_class()
 
+    @property
+    def num_features(self) -> int:
+        """Columns of `x`."""
+        return int(self.store.codec.num_features)
+
+    @property
+    def num_classes(self) -> int:
+        """Classes that `y` counts, from 0."""
+        return int(self.store.meta["num_classes"])
+
     def layers(self, num_layers: int) -> Batches:
         """The same batches trimmed to a model of that many layers; the position is not taken over.
 
