@@ -1,14 +1,16 @@
 """A compiled kernel on disk belongs to the sources it was compiled from: those of what it calls, too.
 
 numba asks of a cached function only whether its own file has changed, and goes on with the old code of a function it
-calls in another file. So each state of the kernels' sources has a folder of its own, and so has each numba, CPU and
-setting that changes the code. Every kernel takes `njit` from here; nothing of this touches a user's own functions.
+calls in another file. So the kernels of a file have a folder for each state of it and of all it takes names from, and
+for each numba, CPU and setting that changes the code. Every kernel takes `njit` from here; a user's own functions stay
+where numba keeps them.
 """
 
 from __future__ import annotations
 
 import atexit
 import hashlib
+import inspect
 import os
 import re
 import shutil
@@ -28,10 +30,10 @@ from numba.core import config
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-__all__ = ["cache_folder", "kernel_sources", "njit"]
+__all__ = ["cache_folder", "cache_root", "kernel_sources", "njit"]
 
 KEPT = 5
-"""Folders that stay beside each other, the last used ones: of a few versions, or of CPUs that share an installation."""
+"""Folders of a file's kernels that stay, the last used ones: of a few versions, or of CPUs that share a file system."""
 
 SETTINGS = (
     "BOUNDSCHECK",
@@ -48,20 +50,18 @@ SETTINGS = (
 """numba's settings (NUMBA_...) under which a source gives other code; numba's own cache looks at none of them."""
 
 _PACKAGE = Path(__file__).parent
-_KERNEL = re.compile(rb"^(?:from stages\.kernel|from numba[\w.]*|import numba)\b", re.MULTILINE)
 _IMPORT = re.compile(rb"^from stages\.([\w.]+) import (\([^)]*\)|[^\n]*)|^import stages\.([\w.]+)", re.MULTILINE)
-_NAME = re.compile(r"[0-9a-f]{16}")
 _DECORATING = threading.Lock()
 
 
 def njit(**options: Any) -> Callable[[Any], Any]:
-    """`numba.njit(**options)`, whose compiled code is kept in `cache_folder()` where `cache=True`."""
+    """`numba.njit(**options)`, whose compiled code is kept in the `cache_folder` of its file where `cache=True`."""
 
     def compiled(function: Any) -> Any:
         # numba reads where to keep a function when it is decorated, from settings of the process; they are put back.
         with _DECORATING:
             before = config.CACHE_DIR, getattr(config, "CACHE_LOCATOR_CLASSES", "")
-            config.CACHE_DIR, config.CACHE_LOCATOR_CLASSES = str(cache_folder()), ""
+            config.CACHE_DIR, config.CACHE_LOCATOR_CLASSES = str(cache_folder(Path(inspect.getfile(function)))), ""
             try:
                 dispatcher = numba.njit(**options)(function)  # noqa: TID251 - the one place
             finally:
@@ -88,20 +88,24 @@ def _file_name(stem: str, number: int) -> str:
     return f"{stem}{uuid.uuid4().hex[:16]}.nbc"
 
 
-def kernel_sources(package: Path = _PACKAGE) -> list[Path]:
-    """Files whose text decides what kernels compile to, sorted: those with kernels, and all they take names from.
+def kernel_sources(file: Path, package: Path | None = None) -> list[Path]:
+    """Files whose text decides what the kernels of a file compile to, sorted: it, and all it takes names from.
 
     A kernel sees the globals of its module, so imports inside functions and for type checkers do not count.
     """
-    texts = {path: path.read_bytes() for path in package.rglob("*.py")}
-    reached = {path for path, text in texts.items() if _KERNEL.search(text)}
-    ahead = list(reached)
+    package = _PACKAGE if package is None else package
+    reached, ahead = {file}, [file]
     while ahead:
-        for path in _imported(texts[ahead.pop()], package):
-            if path in texts and path not in reached:
+        for path in _imports(ahead.pop(), package):
+            if path not in reached:
                 reached.add(path)
                 ahead.append(path)
     return sorted(reached)
+
+
+@cache
+def _imports(file: Path, package: Path) -> tuple[Path, ...]:
+    return tuple(path for path in _imported(file.read_bytes(), package) if path.exists())
 
 
 def _imported(text: bytes, package: Path) -> Iterator[Path]:
@@ -113,39 +117,49 @@ def _imported(text: bytes, package: Path) -> Iterator[Path]:
             yield module / f"{name}.py"
 
 
-def _digest(package: Path) -> str:
-    """Name of the folder: sources, numba, llvmlite, CPU, and settings that change the code."""
+def _digest(file: Path) -> str:
+    """Of the sources of a file's kernels, numba, llvmlite, CPU, and settings that change the code."""
     whole = hashlib.blake2b(digest_size=8)
     features = binding.get_host_cpu_features().flatten()
     settings = [f"{name}={getattr(config, name, None)}" for name in SETTINGS]
     for part in (numba.__version__, llvmlite.__version__, binding.get_host_cpu_name(), features, *settings):
         whole.update(f"{part}\0".encode())
-    for path in kernel_sources(package):
+    for path in kernel_sources(file):
         text = path.read_bytes()
-        whole.update(f"{path.relative_to(package).as_posix()}\0{len(text)}\0".encode() + text)
+        whole.update(f"{path.name}\0{len(text)}\0".encode() + text)
     return whole.hexdigest()
 
 
 @cache
-def cache_folder() -> Path:
-    """Folder of compiled kernels, made where it is missing, once a process.
+def cache_folder(file: Path) -> Path:
+    """Folder of the compiled kernels of a source file, made where it is missing."""
+    root = cache_root()
+    name = ".".join(file.with_suffix("").parts[-2:])
+    folder = root / f"{name}-{_digest(file)}"
+    known = folder.is_dir()
+    folder.mkdir(exist_ok=True)
+    os.utime(folder)
+    if not known:
+        _prune(root, name, folder.name)
+    return folder
+
+
+@cache
+def cache_root() -> Path:
+    """Folder of all compiled kernels, made where it is missing, once a process.
 
     Under NUMBA_CACHE_DIR where that is set, else beside the sources; where neither can be written, among the user's
-    own caches, which is said once, and where that cannot be either, in a folder that lives as long as the process.
+    own caches, which is said once, and where that cannot be either, a folder that lives as long as the process.
     """
-    digest = _digest(_PACKAGE)
     asked = [Path(config.CACHE_DIR) / "stockpot"] if config.CACHE_DIR else []
     first = [*asked, _PACKAGE / "__pycache__" / "kernels"]
     own = Path(os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser()) / "stockpot" / "kernels"
     for root in (*first, own):
-        known = (root / digest).is_dir()
-        if not _writable(root / digest):
-            continue
-        if not known:
-            if root is not first[0]:
+        known = root.is_dir()
+        if _writable(root):
+            if not known and root is not first[0]:
                 warnings.warn(f"kernels are kept in {root}: {first[0]} cannot be written", stacklevel=2)
-            _prune(root, digest)
-        return root / digest
+            return root
     folder = Path(tempfile.mkdtemp(prefix="stockpot-kernels-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     warnings.warn(
@@ -157,20 +171,20 @@ def cache_folder() -> Path:
 
 
 def _writable(folder: Path) -> bool:
-    """Make a folder and note that it is used; whether files can be written to it."""
+    """Make a folder; whether files can be written to it."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=folder).close()
-        os.utime(folder)
     except OSError:
         return False
     return True
 
 
-def _prune(root: Path, digest: str) -> None:
-    """Leave `KEPT` folders, the last used ones; who still works in another writes it anew."""
+def _prune(root: Path, name: str, newest: str) -> None:
+    """Leave `KEPT` folders of a file, the last used ones; who still works in another writes it anew."""
+    pattern = re.compile(rf"{re.escape(name)}-[0-9a-f]{{16}}")
     try:
-        others = [p for p in root.iterdir() if _NAME.fullmatch(p.name) and p.name != digest]
+        others = [p for p in root.iterdir() if pattern.fullmatch(p.name) and p.name != newest]
         others.sort(key=lambda p: p.stat().st_mtime, reverse=True)
     except OSError:
         return  # another process prunes it, too

@@ -8,8 +8,11 @@ import numpy as np
 import pytest
 import torch
 
+from pipeline.batches import data_class
 from pipeline.cli import main
 from tests.graphs import write_recipe
+
+data_class()  # torch_geometric's first import warns of torch's plans, which is an error here
 
 README = (Path(__file__).parents[2] / "README.md").read_text()
 BLOCKS = re.findall(r"^```python\n(.*?)^```$", README, flags=re.MULTILINE | re.DOTALL)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from stages import kernel
-from stages.kernel import KEPT, cache_folder, kernel_sources
+from stages.kernel import KEPT, cache_folder, cache_root, kernel_sources
 
 ROOT = Path(kernel.__file__).parents[1]
 INNER = "from stages.kernel import njit\n\n\n@njit(cache=True)\ndef inner(x):\n    return {} * x\n"
@@ -70,7 +70,7 @@ def test_a_kernel_that_calls_one_of_another_file_follows_its_change(copy):
     os.utime(inner, ns=(before.st_atime_ns, before.st_mtime_ns))
     assert inner.stat().st_size == before.st_size
     assert ended(begin(copy))[:3] == (30, 0, 1)
-    assert len(folders(copy)) == 2
+    assert [p.name.partition("-")[0] for p in folders(copy)] == ["high.outer"] * 2 + ["low.inner"] * 2
     inner.write_text(INNER.format(2))
     assert ended(begin(copy))[:3] == (20, 1, 0)  # what it was before is there again
 
@@ -96,60 +96,62 @@ def test_a_function_has_a_file_of_its_own_for_every_compilation():
 def test_settings_that_change_the_code_have_a_folder_of_their_own(copy, monkeypatch, name):
     from numba.core import config
 
-    before = kernel._digest(copy / "stages")
-    assert before == kernel._digest(copy / "stages")
+    monkeypatch.setattr(kernel, "_PACKAGE", copy / "stages")
+    outer = copy / "stages" / "high" / "outer.py"
+    before = kernel._digest(outer)
+    assert before == kernel._digest(outer)
     monkeypatch.setattr(config, name, "other")
-    assert kernel._digest(copy / "stages") != before
+    assert kernel._digest(outer) != before
 
 
 def test_old_folders_go_and_others_things_stay(tmp_path):
     for k in range(2 * KEPT):
-        (tmp_path / f"{k:016x}").mkdir()
-        os.utime(tmp_path / f"{k:016x}", (k, k))
+        (tmp_path / f"low.inner-{k:016x}").mkdir()
+        os.utime(tmp_path / f"low.inner-{k:016x}", (k, k))
     (tmp_path / "notes").mkdir()
-    kernel._prune(tmp_path, f"{0:016x}")
-    expected = {0, *range(2 * KEPT - KEPT + 1, 2 * KEPT)}
-    assert {p.name for p in tmp_path.iterdir()} == {"notes", *(f"{k:016x}" for k in expected)}
+    (tmp_path / f"high.outer-{0:016x}").mkdir()
+    kernel._prune(tmp_path, "low.inner", f"low.inner-{0:016x}")
+    expected = {f"low.inner-{k:016x}" for k in (0, *range(2 * KEPT - KEPT + 1, 2 * KEPT))}
+    assert {p.name for p in tmp_path.iterdir()} == {"notes", f"high.outer-{0:016x}", *expected}
 
 
 @pytest.fixture
-def folder(copy, monkeypatch):
+def root(copy, monkeypatch):
     """Where a process would keep the kernels of the copy."""
     monkeypatch.setattr(kernel, "_PACKAGE", copy / "stages")
     monkeypatch.setenv("HOME", str(copy / "home"))
     monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
-    return cache_folder.__wrapped__
+    return cache_root.__wrapped__
 
 
-def test_where_sources_cannot_be_written_users_keep_their_own(copy, folder, monkeypatch):
-    name = kernel._digest(copy / "stages")
-    assert folder() == folder() == copy / "stages" / "__pycache__" / "kernels" / name
+def test_where_sources_cannot_be_written_users_keep_their_own(copy, root, monkeypatch):
+    assert root() == root() == copy / "stages" / "__pycache__" / "kernels"
     shutil.rmtree(copy / "stages" / "__pycache__")
     (copy / "stages" / "__pycache__").touch()  # no folder can be made here, by root neither
     with pytest.warns(UserWarning, match=f"kernels are kept in {copy}/home/.cache/stockpot/kernels: .* be written"):
-        assert folder() == copy / "home" / ".cache" / "stockpot" / "kernels" / name
-    assert folder().parent.parent.parent == copy / "home" / ".cache"  # said once
+        assert root() == copy / "home" / ".cache" / "stockpot" / "kernels"
+    assert root() == copy / "home" / ".cache" / "stockpot" / "kernels"  # said once
     monkeypatch.setenv("XDG_CACHE_HOME", str(copy / "caches"))
     with pytest.warns(UserWarning, match="kernels are kept in"):
-        assert folder().parent == copy / "caches" / "stockpot" / "kernels"
+        assert root() == copy / "caches" / "stockpot" / "kernels"
     shutil.rmtree(copy / "caches")
     (copy / "caches").touch()
     with pytest.warns(UserWarning, match="compiled anew by every process: .* fix: NUMBA_CACHE_DIR="):
-        found = folder()
+        found = root()
     assert found.is_dir()
     found.rmdir()
 
 
-def test_a_folder_that_was_asked_for_is_taken(copy, folder, monkeypatch):
+def test_a_folder_that_was_asked_for_is_taken(copy, root, monkeypatch):
     from numba.core import config
 
     monkeypatch.setattr(config, "CACHE_DIR", str(copy / "asked"))
-    assert folder().parent == copy / "asked" / "stockpot"
+    assert root() == copy / "asked" / "stockpot"
     assert not (copy / "stages" / "__pycache__").exists()
     (copy / "file").touch()
     monkeypatch.setattr(config, "CACHE_DIR", str(copy / "file"))
     with pytest.warns(UserWarning, match=f"kernels are kept in .*: {copy}/file/stockpot cannot be written"):
-        assert folder().parent == copy / "stages" / "__pycache__" / "kernels"
+        assert root() == copy / "stages" / "__pycache__" / "kernels"
 
 
 def test_functions_of_others_stay_where_numba_keeps_them():
@@ -158,8 +160,9 @@ def test_functions_of_others_stay_where_numba_keeps_them():
     from stages.order.draw import draw_chain
 
     assert not config.CACHE_DIR
-    assert Path(draw_chain.stats.cache_path).parent == cache_folder()
-    assert cache_folder().parent == ROOT / "stages" / "__pycache__" / "kernels" or "NUMBA_CACHE_DIR" in os.environ
+    folder = cache_folder(ROOT / "stages" / "order" / "draw.py")
+    assert Path(draw_chain.stats.cache_path).parent == folder
+    assert folder.parent == ROOT / "stages" / "__pycache__" / "kernels" or "NUMBA_CACHE_DIR" in os.environ
 
 
 def test_sources_are_all_that_kernels_take_names_from():
@@ -178,15 +181,17 @@ def test_sources_are_all_that_kernels_take_names_from():
         path = ROOT.joinpath(*name.split("."))
         return {path.with_suffix(".py"), path / "__init__.py"} & modules.keys()
 
-    reached = {
-        p for p, tree in modules.items() if any(n.startswith(("stages.kernel", "numba")) for n in imported(tree))
-    }
-    reached |= {p for p, tree in modules.items() if "numba" in {getattr(n, "module", None) for n in tree.body}}
-    assert len(reached) > 50
-    while more := {f for p in reached for name in imported(modules[p]) for f in file_of(name)} - reached:
-        reached |= more
-    found = set(kernel_sources())
-    assert ROOT / "stages" / "hag" / "lanes.py" in found
-    packages = {p for p in reached if p.name == "__init__.py"}
-    assert found - packages == reached - packages
-    assert ROOT / "stages" / "train" / "trainer.py" not in found
+    def reached(path):
+        found = {path}
+        while more := {f for p in found for name in imported(modules[p]) for f in file_of(name)} - found:
+            found |= more
+        return found - {p for p in found if p.name == "__init__.py"}
+
+    kernels = [p for p, tree in modules.items() if "stages.kernel" in imported(tree)]
+    assert len(kernels) > 50
+    for path in kernels:
+        found = set(kernel_sources(path))
+        assert found - {p for p in found if p.name == "__init__.py"} == reached(path)
+    levels = kernel_sources(ROOT / "stages" / "hag" / "schedule.py")
+    assert ROOT / "stages" / "hag" / "lanes.py" in levels
+    assert ROOT / "stages" / "ingest" / "csr.py" not in levels
