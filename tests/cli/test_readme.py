@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from pipeline.batches import data_class
-from pipeline.cli import main
 from tests.graphs import write_recipe
+from tests.runs import run_here
 
 data_class()  # torch_geometric's first import warns of torch's plans, which is an error here
 
@@ -22,10 +22,8 @@ BLOCKS = re.findall(r"^```python\n(.*?)^```$", README, flags=re.MULTILINE | re.D
 def folder(tmp_path_factory):
     """A working directory with a run in runs/wordnet."""
     folder = tmp_path_factory.mktemp("readme")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        write_recipe(folder, "wordnet", nodes=400, epochs=2, ingredients=1, extra='[soup]\nmethod = "best"\n')
-        assert main(["run", "wordnet.toml"]) == 0
+    extra = '[infer]\nfull_graph = false\n[soup]\nmethod = "best"\n'
+    run_here(write_recipe(folder, "wordnet", nodes=400, epochs=2, ingredients=1, extra=extra), folder / "runs")
     return folder
 
 
