@@ -296,6 +296,21 @@ def test_inclusion_probabilities_and_unbiased_estimates(kind, weighted, kappa):
         assert counts == pytest.approx(np.minimum(np.diff(graph.indptr), 4).sum(), rel=0.02)
 
 
+@pytest.mark.parametrize("k", [3, -1])
+@pytest.mark.parametrize("kind", KINDS)
+def test_edges_of_weight_zero_are_never_taken(kind, k):
+    graph = random_graph(40, 900, seed=1, weighted=True)
+    weight = np.where(np.random.default_rng(5).random(len(graph.indices)) < 0.4, 0, graph.weight).astype(np.float32)
+    graph = Graph.of(graph.indptr, graph.indices, weight)
+    how = Sampling(**kind, fanouts=(k,))
+    sampler, rows = Sampler(graph, how), np.arange(40, dtype=np.int32)
+    taken = np.zeros(len(weight), int)
+    for run in range(60):
+        taken[sampler.pick(rows, k, how.drift(run), 0)[1]] += 1
+    assert (taken[weight == 0] == 0).all()
+    assert taken[weight > 0].min() == 60 if k < 0 else (taken[weight > 0] > 0).mean() > 0.9
+
+
 def test_importances_solve_their_equation_and_lower_the_expected_sources():
     for weighted in (False, True):
         graph = random_graph(300, 6000, seed=2, weighted=weighted)

@@ -97,6 +97,14 @@ def test_held_out_outputs_are_seen_by_soups_alone(tmp_path):
         assert mine.labelled + evaluate(model, Outputs(steps, 0.5, held=False)).labelled == whole.labelled
 
 
+def test_of_the_outputs_each_side_sees_its_own():
+    steps = packs(nodes=480)["valid"].batches(layers=3, adj="norm", shuffle=False)
+    for held in (False, True):
+        for one, whole in zip(Outputs(steps, 0.3, held=held), steps, strict=True):
+            mine = held_out(whole.input_id.numpy(), 0.3) == held
+            assert one.y.tolist() == np.where(mine, whole.y.numpy(), -1).tolist()
+
+
 def test_a_share_held_out_is_that_share():
     for share in (0.0, 0.1, 0.5, 0.9):
         assert held_out(np.arange(20_000), share).mean() == pytest.approx(share, abs=0.02)

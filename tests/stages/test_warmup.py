@@ -49,6 +49,16 @@ def branch(data, root, params):
     return shared, train(data, root / "i", params, start=root / "start.safetensors")
 
 
+def test_what_follows_a_warm_up_goes_on_at_the_rate_it_ended_with(tmp_path, data, monkeypatch):
+    monkeypatch.setitem(trainer.PLATEAU, "patience", 0)
+    params = replace(SHARED, schedule="plateau", lr=0.3, epochs=6, warmup=4)
+    shared, rest = branch(data, tmp_path, params)
+    ended = read_metadata(tmp_path / "start.safetensors")["rate"]
+    assert ended < 1
+    assert rest.history[0]["lr"] == pytest.approx(ended * 0.3)
+    assert rest.history[0]["lr"] <= shared.history[-1]["lr"]
+
+
 @pytest.mark.parametrize("schedule", ["cosine", "constant"])
 def test_a_warm_up_and_what_follows_are_one_training(tmp_path, data, schedule):
     """Without random masks, ingredient 0 of a shared start is the training that was never parted, bit by bit."""
