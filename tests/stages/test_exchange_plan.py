@@ -93,6 +93,16 @@ def test_what_crosses_are_features_once_and_hidden_rows_both_ways(name, row_byte
     assert dealt.interconnect == 0
 
 
+def test_an_epoch_of_several_rounds_takes_one_of_them():
+    config, three = model_of("gcn", 6).config, {"weighted": False, "records": 300, "rounds": 3}
+    one = predicted(facts(), {"weighted": False, "records": 100}, config, 1)
+    whole = facts()
+    whole["received"] = [3 * n for n in whole["received"]]
+    for mode in ("together", "alone"):
+        whole[mode] = {kind: [3 * n for n in counts] for kind, counts in whole[mode].items()}
+    assert predicted(whole, three, config, 1) == one
+
+
 @pytest.mark.parametrize("name", ["gcn", "sage", "gat"])
 def test_widths_are_those_of_the_models(name):
     model = model_of(name, 6)

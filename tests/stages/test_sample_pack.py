@@ -293,3 +293,15 @@ def test_fresh_records_are_of_sampled_splits(tmp_path):
     reader, _ = plain(tmp_path)
     with pytest.raises(BadInput, match="expected sampled records, found all edges"):
         FreshRecords.from_reader(reader)
+
+
+def test_records_of_other_rounds_begin_elsewhere_in_the_communities():
+    begins = []
+    for seed in range(6):
+        members, ptr = dealt(60, 6, seed, np.arange(60))  # each output a community, so that only the place differs
+        first = members[ptr[0] : ptr[1]]
+        steps = np.diff(first) != 1
+        assert steps.sum() <= 1  # one run, perhaps across the end
+        begins.append(int(first[np.flatnonzero(steps)[0] + 1] if steps.any() else first[0]))
+    assert begins[0] == 0
+    assert len(set(begins)) > 3

@@ -349,6 +349,12 @@ def test_scores_rank_by_accuracy_then_lower_loss_and_a_loss_that_is_no_number_lo
     assert sorted([lost, worse, same, good], key=lambda score: score.rank) == [worse, lost, same, good]
 
 
+def test_of_equal_epochs_the_first_is_kept(tmp_path):
+    result = run(tmp_path, replace(BASE, lr=1e-30, weight_decay=0.0, schedule="constant"))
+    assert len({row["valid_loss"] for row in result.history}) == 1
+    assert result.best["epoch"] == 0
+
+
 def test_early_stop_waits_for_its_patience(tmp_path):
     result = run(tmp_path, replace(BASE, epochs=60, patience=2, schedule="constant"))
     assert len(result.history) < 60
