@@ -18,7 +18,7 @@ from pipeline.fresh import FreshRecords
 from pipeline.opening import opened
 from pipeline.records import Records
 from pipeline.stream import Steps, whole_steps
-from stages.errors import BadInput
+from stages.errors import BadInput, sensible
 from stages.loadplan.artifact import LoadPlan
 from stages.order.artifact import Order
 from stages.pack.join import join
@@ -206,14 +206,17 @@ def open_batches(
     graph, train = found.recipe.get("graph", {}), found.recipe.get("train", {})
     shuffle = (split == "train" if shuffle is None else shuffle) and not fresh
     per_step = train.get("per_step", 1) if per_step is None else per_step
+    with sensible(f"{where}: order and load plan"):
+        order = Order.from_reader(found.order) if shuffle else None
+        loads = LoadPlan.from_reader(found.loads) if shuffle and found.loads is not None else None
     batches = Batches(
         (FreshRecords if fresh else Records).from_reader(found.pack),
         as_=as_,
         layers=layers,
         store_key=found.pack.key,
         split=split,
-        order=Order.from_reader(found.order) if shuffle else None,
-        loads=LoadPlan.from_reader(found.loads) if shuffle and found.loads is not None else None,
+        order=order,
+        loads=loads,
         adj=adj,
         normalization=graph.get("normalization", "sym") if normalization is None else normalization,
         mass=resolved_mass(
