@@ -68,7 +68,11 @@ RUNS = {
         {"ingredients": 1, "ranks": 2, "batches": 'method = "labor"\nfanouts = [4, 4]'},
         ("exchange", "order", "pack"),
     ),
-    "cluster": ("", {"ingredients": 1, "batches": 'method = "cluster"\nrounds = 2'}, ("pack",)),
+    "cluster": (
+        '[features]\ncodec = "fp32"\n[hag]\nenabled = "never"\n',
+        {"ingredients": 1, "batches": 'method = "cluster"\nrounds = 2'},
+        ("pack",),
+    ),
 }
 """Name -> (sections, changes of [train] and [batches], what is built: all where it is empty)."""
 
