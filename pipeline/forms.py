@@ -21,6 +21,8 @@ _HEX = re.compile(r"[0-9a-f]{32}")
 _ATTEMPT = re.compile(r"attempt-[0-9a-f]{32}")
 _MOST = 1 << 63
 """No size or count is larger: what holds them has 64 bits."""
+_MOST_S = 1 << 37
+"""Nor a time: the calendar of Python ends with the year 9999."""
 
 
 def inside(name: str) -> bool:
@@ -47,7 +49,7 @@ def _count(value: Any) -> bool:
 
 
 def _seconds(value: Any) -> bool:
-    return type(value) in (int, float) and math.isfinite(value) and 0 <= value < _MOST
+    return type(value) in (int, float) and math.isfinite(value) and 0 <= value < _MOST_S
 
 
 def _texts(value: Any) -> bool:

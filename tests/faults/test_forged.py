@@ -24,7 +24,22 @@ from tests.damage import build, put, targets
 from tests.pipeline.toy import build as toy
 from tests.pipeline.toy import install
 
-NONSENSE = (None, True, -1, 2**40, 2**70, 1e308, "x", "../../etc/passwd", "a\x1b[2J", [], {}, [[]], {"a": {}})
+NONSENSE = (
+    None,
+    True,
+    -1,
+    2**37 - 1,
+    2**40,
+    2**70,
+    1e308,
+    "x",
+    "../../etc/passwd",
+    "a\x1b[2J",
+    [],
+    {},
+    [[]],
+    {"a": {}},
+)
 
 
 @pytest.fixture
