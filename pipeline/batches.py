@@ -167,6 +167,7 @@ def open_batches(
     mass: str | None = None,
     coded: bool = False,
     fresh: bool = False,
+    store: str | Path | None = None,
 ) -> Batches:
     """Batches of one packed split, one training step each. Opened lazily, so safe to fork.
 
@@ -194,6 +195,7 @@ def open_batches(
         `x.times(weight)` is a linear layer, `x.decoded()` the rows.
     fresh : of a sampled split: neighbours and the outputs that go together are drawn anew in every epoch instead of
         read, in the order of the sampling, whatever `shuffle` says: batches that depend follow each other.
+    store : of a run whose store is no longer where it was, and did not move together with the run's folder.
 
     Raises
     ------
@@ -202,7 +204,7 @@ def open_batches(
     Corrupt
         On reading: stored bytes do not match their checksums.
     """
-    found = opened(where, split)
+    found = opened(where, split, store)
     graph, train = found.recipe.get("graph", {}), found.recipe.get("train", {})
     shuffle = (split == "train" if shuffle is None else shuffle) and not fresh
     per_step = train.get("per_step", 1) if per_step is None else per_step
@@ -242,15 +244,15 @@ def open_batches(
     return batches
 
 
-def open_records(where: str | Path | Reader, split: str = "train") -> Records:
-    """Single records of one packed split by index, as numpy views; `where` as in `open_batches`."""
-    return Records.from_reader(opened(where, split).pack)
+def open_records(where: str | Path | Reader, split: str = "train", *, store: str | Path | None = None) -> Records:
+    """Single records of one packed split by index, as numpy views; `where` and `store` as in `open_batches`."""
+    return Records.from_reader(opened(where, split, store).pack)
 
 
-def open_model(where: str | Path) -> nn.Module:
+def open_model(where: str | Path, *, store: str | Path | None = None) -> nn.Module:
     """The model a run chose (its soup), in eval mode: `model(batch.x, batch.adj_t)` or `(batch.x, batch.adjs)`.
 
-    It reads batches opened with `adj=model.adj`.
+    It reads batches opened with `adj=model.adj`; `store` as in `open_batches`.
 
     Raises
     ------
@@ -260,7 +262,7 @@ def open_model(where: str | Path) -> nn.Module:
     from pipeline.opening import artifact_of
     from stages.train.model import load_model
 
-    model = load_model(artifact_of(where, "soup").path("chosen.safetensors")).eval()
+    model = load_model(artifact_of(where, "soup", store).path("chosen.safetensors")).eval()
     model.register_forward_pre_hook(_with_transposes)
     return model
 

@@ -262,6 +262,38 @@ def test_a_run_brings_its_order_and_recipe(run, pack):
         open_model(folder)
 
 
+def test_a_store_that_moved_is_found_beside_its_run_or_where_it_is_said_to_be(run, tmp_path):
+    folder, store, _ = run
+    expected = ids(open_batches(folder))
+    assert json.loads((folder / "run.json").read_text())["store"] == str(store)
+    elsewhere = tmp_path / "moved" / "both"  # the run and its store, as far apart as they were
+    (elsewhere / "runs").mkdir(parents=True)
+    folder = folder.rename(elsewhere / "runs" / "tiny")
+    pot = store.rename(elsewhere / "store")
+    assert ids(open_batches(folder)) == expected
+    assert len(open_records(folder)) == 14
+    other = pot.rename(tmp_path / "pot")
+    with pytest.raises(BadInput, match=rf"run\.json: expected its store in {store}, found none there; fix: store=DIR"):
+        open_batches(folder)
+    assert ids(open_batches(folder, store=other)) == expected
+    assert len(open_records(folder, store=str(other))) == 14
+    with pytest.raises(BadInput, match=f"expected its store in {tmp_path}/none, found none there"):
+        open_batches(folder, store=tmp_path / "none")
+    with pytest.raises(BadInput, match="expected the folder of a run where store="):
+        open_batches(other, store=other)
+
+
+def test_another_store_that_is_called_alike_is_not_taken_for_the_runs(run):
+    folder, _, _ = run
+    path = folder / "run.json"
+    document = json.loads(path.read_text())
+    for entry in document["artifacts"].values():
+        entry["digest"] = "0" * 32
+    path.write_text(json.dumps(document | {"store": "/gone/store"}))
+    with pytest.raises(Conflict, match="another store than the run's; fix: store=DIR"):
+        open_batches(folder)
+
+
 @pytest.mark.parametrize("model", ["gcn", "sage"])
 def test_the_chosen_model_is_ready_for_use(pack, tmp_path, monkeypatch, model):
     from stages.train.model import build_model, save_model
