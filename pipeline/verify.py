@@ -55,8 +55,13 @@ def verify_artifact(store: Store, stage: str, key: str) -> list[Finding]:
         return Finding(stage, key, str(folder / file), kind, message)
 
     try:
-        data = fs.read(folder / MANIFEST)
         store.refuse_links(folder)
+    except BadInput as error:
+        return [finding("", "unreadable", error.message)]
+    except Corrupt as error:
+        return [finding("", "link", error.message)]
+    try:
+        data = fs.read(folder / MANIFEST)
         manifest = check_manifest(data, folder / MANIFEST, stage, key)
     except FileNotFoundError:
         return [finding(MANIFEST, "missing", "no manifest: the artifact is not committed")]
@@ -67,7 +72,7 @@ def verify_artifact(store: Store, stage: str, key: str) -> list[Finding]:
     except BadInput as error:
         return [finding(MANIFEST, "newer_format", str(error))]
     except Corrupt as error:
-        return [finding(MANIFEST, "link" if folder.is_symlink() else "manifest", str(error))]
+        return [finding(MANIFEST, "manifest", str(error))]
     found = []
     for name, file in sorted(manifest["files"].items()):
         if (wrong := _wrong(folder / name, file)) is not None:

@@ -138,7 +138,8 @@ def test_links_are_refused(made, tmp_path, what):
     path.symlink_to(elsewhere)
     with pytest.raises(Corrupt, match="link"):
         store.open("count", key)
-    assert verify_artifact(store, "count", key)
+    kinds = [finding.kind for finding in verify_artifact(store, "count", key)]
+    assert kinds == ["link"] if what in ("", "manifest.json") else kinds
     moved = store.quarantine("count", key, "a link")
     assert moved is not None
     assert elsewhere.exists(), "what a link shows is not touched"
@@ -152,6 +153,7 @@ def test_a_stage_that_is_a_link_out_of_the_store_is_refused_and_left(made, tmp_p
     with pytest.raises(StockpotError, match="found a link to") as caught:
         store.open("count", key)
     assert caught.value.exit_code == 2
+    assert [f.kind for f in verify_artifact(store, "count", key)] == ["unreadable"]
 
 
 @pytest.mark.parametrize(
