@@ -151,6 +151,9 @@ def _check_csr(path: Path) -> None:
     with ExitStack() as stack:
         members = Gathered(path.parent, {"format": Part(path, "format")}, stack)
         found = members["format"]
+        for name in members.others(path):
+            if name not in ("data", "format", "indices", "indptr", "shape"):
+                raise members.bad("format", f"expected data, indices, indptr and shape beside it, found also {name}")
         if found.tolist() not in (b"csr", "csr"):
             raise members.bad("format", f"expected csr, found {found.tolist()!r}", fix="save matrix.tocsr()")
 

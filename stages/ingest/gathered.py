@@ -73,6 +73,10 @@ class Gathered(Members):
     def all_names(self) -> list[str]:
         return sorted(self._parts)
 
+    def others(self, path: Path) -> list[str]:
+        """Names of all members of one of the npz files, sorted."""
+        return sorted(name.removesuffix(".npy") for name in self._zips[path].namelist())
+
     def __getitem__(self, name: str) -> NDArray[Any]:
         with self.reading(name):
             values = self._parts[name].values

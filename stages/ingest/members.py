@@ -146,7 +146,8 @@ def check_archive(archive: zipfile.ZipFile, path: Path) -> None:
         try:
             _check_entry(archive, entry)
         except UNREADABLE as error:
-            raise BadInput(f"{path}: {name}: {damage(error)}", fix=mend(error)) from error
+            unneeded = f"where it is not needed, zip -d {shlex.quote(path.name)} {shlex.quote(entry.filename)}; else "
+            raise BadInput(f"{path}: {name}: {damage(error)}", fix=unneeded + mend(error)) from error
 
 
 def _check_entry(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> None:

@@ -65,7 +65,15 @@ def describe(source: str, rest: str) -> Source:
     if not (folder / "raw/node-feat.csv.gz").is_file():
         files.pop("raw/node-feat.csv.gz", None)  # a data set may come without
     missing = [file for file in files if not (folder / file).is_file()]
-    return Source(source, "ogb", name, str(folder), files, _absent(source, folder, missing) if missing else None)
+    absent = _absent(source, folder, missing) if missing else None
+    return Source(source, "ogb", name, str(folder), files, absent, left_out=_left_out(folder, files))
+
+
+def _left_out(folder: Path, files: Mapping[str, str]) -> tuple[str, ...]:
+    """Raw files and splits that are published and not used: years of papers, say."""
+    found = (path for part in ("raw", "split") for path in (folder / part).rglob("*") if path.is_file())
+    names = (path.relative_to(folder).as_posix() for path in found)
+    return tuple(sorted(name for name in names if name not in files))
 
 
 def _choose() -> str:

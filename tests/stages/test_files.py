@@ -416,6 +416,11 @@ def test_a_matrix_of_columns_is_refused(tmp_path):
     sp.save_npz(tmp_path / "features.npz", sp.csc_matrix(arrays()[2]))
     with pytest.raises(BadInput, match=r"features\.npz: format: expected csr, found b'csc'"):
         read_all(source)
+    matrix = sp.csr_matrix(arrays()[2])
+    parts = {name: getattr(matrix, name) for name in ("data", "indices", "indptr", "shape")}
+    np.savez(tmp_path / "features.npz", **parts, format=np.array(b"csr"), weight=np.ones(3))
+    with pytest.raises(BadInput, match=r"expected data, indices, indptr and shape beside it, found also weight"):
+        read_all(source)
 
 
 def test_files_for_people_are_left_alone_and_said(tmp_path):

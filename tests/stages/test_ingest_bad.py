@@ -98,7 +98,7 @@ CASES = {
     "edges only loops": ({"edge_index": np.array([[0, 1], [0, 1]])}, "found no edges but self-loops"),
     "edge pickled": (
         {"edge_index": np.array([[0, None]], object)},
-        "edge_index: expected plain numbers, found pickled",
+        "edge_index: expected plain numbers, found pickled objects; fix: where it is not needed, zip -d bad.npz edge",
     ),
     "weight NaN": (
         {"edge_weight": np.array([1, 1, NAN, 1])},

@@ -236,3 +236,8 @@ def test_truncated_files(tmp_path):
         opened(f"ogb:ogbn-papers100M@{tmp_path}") as data,
     ):
         list(data.edges(10))
+
+
+def test_published_files_that_are_not_used_are_said(tmp_path):
+    write_csv(tmp_path, **{"raw/node_year": "2017\n"})
+    assert describe(f"ogb:ogbn-arxiv@{tmp_path}").left_out == ("raw/node_year.csv.gz",)
