@@ -14,7 +14,7 @@ STAGES := ingest split partition influence sample order judge codebook quantize 
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: data/wordnet.npz help setup run plan status verify report inspect test test-long lint format bench bench-coop bench-influence bench-partition bench-pipeline bench-hag bench-soup bench-coded bench-quantize accuracy clean $(STAGES)
+.PHONY: data/wordnet.npz help setup run plan status verify report inspect test test-long lint format bench bench-coop bench-influence bench-partition bench-pipeline bench-hag bench-soup bench-coded bench-quantize bench-loader accuracy clean $(STAGES)
 
 help:  ## list every target
 	@grep -hE '^[a-z][a-zA-Z./_ -]*:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | awk -F'\t' '{printf "  make %-18s %s\n", $$1, $$2}'
@@ -66,7 +66,7 @@ format: $(READY)  ## rewrite the code in the house layout
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: bench-coop bench-influence bench-partition bench-pipeline bench-hag bench-soup bench-quantize  ## every benchmark; results in runs/bench/NAME.json
+bench: bench-coop bench-influence bench-partition bench-pipeline bench-hag bench-soup bench-quantize bench-loader  ## every benchmark; results in runs/bench/NAME.json
 
 bench-influence: $(READY)  ## PPR + top-k against torch_geometric get_ppr, alternating runs
 	$(BIN)/python -m tests.bench.influence $(ARGS)
@@ -96,6 +96,9 @@ bench-quantize: $(READY)  ## features' codes: error at equal bytes against BiFea
 	$(BIN)/python -m tests.bench.codecs
 	$(BIN)/python -m tests.bench.tiers
 	$(BIN)/python -m tests.bench.coded --epochs
+
+bench-loader: $(READY)  ## a plain loop, DataLoader and Lightning over the run in runs/wordnet (ARGS=WHERE: another): same batches, CPU seconds
+	$(BIN)/python -m tests.bench.loader $(ARGS)
 
 accuracy: $(READY)  ## the accuracy table of stages/README.md: stockpot against full-batch training (about an hour)
 	$(BIN)/python -m tests.bench.accuracy $(ARGS)
