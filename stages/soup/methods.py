@@ -225,10 +225,10 @@ class Methods:
         plan, draw = self.schedule, np.random.default_rng(self.seed)
         ids = [self.scorer.batches[r].n_id.cpu().numpy() for r in self.records]
         part = record_parts(ids, [self.labelled[r] for r in self.records], plan.parts, self.seed)
-        groups = [[r for r, p in zip(self.records, part, strict=True) if p == k] for k in np.unique(part)]
-        size = max(1, round(plan.drawn * len(groups) / plan.parts))
-        picked = [draw.choice(len(groups), size, replace=False) for _ in range(plan.epochs)]
-        return self._as_published([[r for k in sorted(some) for r in groups[k]] for some in picked])
+        there = np.unique(part)  # METIS may leave parts empty
+        size = max(1, round(plan.drawn * len(there) / plan.parts))
+        seen = [set(draw.choice(there, size, replace=False).tolist()) for _ in range(plan.epochs)]
+        return self._as_published([[r for r, k in zip(self.records, part, strict=True) if k in some] for some in seen])
 
     def published(self) -> Made:
         """LS: each epoch one step on all records."""
