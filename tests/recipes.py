@@ -133,5 +133,6 @@ def small_recipe(seed, source):
     """TOML text of recipe `seed`, two epochs long: every key of `SMALL` at one of its values, or left out."""
     draw = random.Random(seed)
     values = {name: draw.choice(choices) for name, choices in SMALL.items() if draw.random() < 0.35}
+    values.setdefault("soup.method", "best")
     values |= {"dataset.source": source, "train.epochs": 2, "train.hidden": 8, "train.heads": 2, "train.device": "cpu"}
     return "".join(f"{name} = {literal(value)}\n" for name, value in values.items())

@@ -98,12 +98,12 @@ def ran(folder, seed, tmp_path):
 
 
 def test_what_a_plan_takes_a_run_takes(folder, tmp_path):
-    assert sum(ran(folder, seed, tmp_path) for seed in range(3)) > 0
+    assert sum(ran(folder, seed, tmp_path) for seed in range(2)) > 0
 
 
 @pytest.mark.long
 def test_what_a_plan_takes_a_run_takes_dozens_of_times(folder, tmp_path):
-    assert sum(ran(folder, seed, tmp_path) for seed in range(3, RUNS)) > RUNS / 3
+    assert sum(ran(folder, seed, tmp_path) for seed in range(2, RUNS)) > RUNS / 3
 
 
 def test_seeds_at_the_end_of_their_range_are_trained_with(folder, tmp_path):
@@ -113,6 +113,7 @@ def test_seeds_at_the_end_of_their_range_are_trained_with(folder, tmp_path):
     path.write_text(
         f'dataset.source = "{source_of(folder)}"\ndataset.split.seed = {most}\ntrain.seed = {most}\n'
         "train.ingredients = 2\ntrain.vary = 2.0\ntrain.epochs = 2\ntrain.hidden = 8\ntrain.layers = 2\n"
+        'soup.method = "best"\n'
     )
     run_here(path, tmp_path / "runs")
     summary = json.loads((tmp_path / "runs/seeds/summary.json").read_text())
