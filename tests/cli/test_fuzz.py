@@ -97,13 +97,9 @@ def ran(folder, seed, tmp_path):
     return True
 
 
-def test_what_a_plan_takes_a_run_takes(folder, tmp_path):
-    assert sum(ran(folder, seed, tmp_path) for seed in range(2)) > 0
-
-
 @pytest.mark.long
-def test_what_a_plan_takes_a_run_takes_dozens_of_times(folder, tmp_path):
-    assert sum(ran(folder, seed, tmp_path) for seed in range(2, RUNS)) > RUNS / 3
+def test_what_a_plan_takes_a_run_takes(folder, tmp_path):
+    assert sum(ran(folder, seed, tmp_path) for seed in range(RUNS)) > RUNS / 3
 
 
 def test_seeds_at_the_end_of_their_range_are_trained_with(folder, tmp_path):
