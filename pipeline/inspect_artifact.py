@@ -34,6 +34,7 @@ def artifact_document(target: Target) -> dict[str, Any]:
         "params": manifest["params"],
         "parents": manifest["parents"],
         "facts": manifest["facts"],
+        "judged": None if target.judged is None else dict(target.judged),
         **{name: manifest[name] for name in ORIGIN},
         "projected_bytes": target.projected_bytes,
         "notes": manifest["notes"],
@@ -77,8 +78,9 @@ def artifact_text(document: dict[str, Any]) -> str:
         "\n".join(f"{name:<10}{text}" for name, text in head),
         _pairs("parameters", d["params"]),
         table(("input", "stage", "key", "digest"), parents) if parents else "inputs\n  none",
-        _pairs("facts", {name: value for name, value in d["facts"].items() if name != "rate"}),
-        *([_rate(d["facts"])] if d["facts"].get("rate") else []),
+        _pairs("facts", _without_table(d["facts"])),
+        *([_pairs("chosen by the judge", _without_table(d["judged"]))] if d["judged"] else []),
+        *(_rate(facts) for facts in (d["facts"], d["judged"] or {}) if facts.get("rate")),
         _files(d),
     ]
     return "\n\n".join(parts)
@@ -93,6 +95,10 @@ def _pairs(title: str, values: Mapping[str, Any]) -> str:
     width = max((len(name) for name in values), default=0)
     lines = [f"  {name:<{width}}  {_value(value)}" for name, value in values.items()]
     return "\n".join([title, *(lines or ["  none"])])
+
+
+def _without_table(facts: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in facts.items() if name != "rate"}
 
 
 def _rate(facts: Mapping[str, Any]) -> str:

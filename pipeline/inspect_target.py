@@ -7,7 +7,7 @@ meant where `--split` or `--record` is given, and by a recipe or run alone: reco
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pipeline import dag
 from pipeline.command import command
@@ -16,6 +16,7 @@ from stages.errors import BadInput, Corrupt
 
 if TYPE_CHECKING:
     import argparse
+    from collections.abc import Mapping
     from pathlib import Path
 
     from pipeline.plan import Planner
@@ -35,12 +36,14 @@ class Target:
     name : "pack:train" as a recipe calls it, "pack/KEY" by folder.
     record : index of the record to show; None shows the whole artifact.
     projected_bytes : memory of one task as planned; None where no recipe was given.
+    judged : of a codebook, facts of the judge that chose its codec; None where none did.
     """
 
     name: str
     reader: ArtifactReader
     record: int | None = None
     projected_bytes: int | None = None
+    judged: Mapping[str, Any] | None = None
 
 
 def _named(args: argparse.Namespace) -> tuple[str, int | None]:
@@ -88,7 +91,8 @@ def in_recipe(planner: Planner, args: argparse.Namespace) -> Target:
             f"inspect: {name} has {len(found)} artifacts: {', '.join(found)}",
             fix=command(args, "inspect", found[0]),
         )
-    planned = next((p for p in planner.plan(found) if p.node.id == found[0]), None)
+    plans = {p.node.id: p for p in planner.plan(found)}
+    planned = plans.get(found[0])
     if planned is None:
         raise BadInput(
             f"inspect: {found[0]}: this run needs none: features are kept without loss",
@@ -99,7 +103,8 @@ def in_recipe(planner: Planner, args: argparse.Namespace) -> Target:
     if not planned.cached:
         raise BadInput(f"{found[0]}: not built in {planner.store.root}", fix=command(args, "run", found[0]))
     reader = planner.store.open(planned.node.stage, str(planned.key))
-    return Target(found[0], reader, record, planned.cost.peak if planned.cost is not None else None)
+    judged = plans["judge"].facts if found[0] == "codebook" and "judge" in plans else None
+    return Target(found[0], reader, record, planned.cost.peak if planned.cost is not None else None, judged)
 
 
 def in_folder(folder: Path, args: argparse.Namespace) -> Target:

@@ -12,9 +12,8 @@ average errors less than three, so a code is not judged more kindly than a deepe
 LR = 1e-2
 STEM_STEPS, BRANCH_STEPS = 240, 40
 """Training steps on fp32 that all sides start from, and of each side of a pair from there."""
-PAIRS = 4
+PAIRS, LEAST_PAIRS = 4, 2
 """Pairs of trainings a code is compared by, at most, and the fewest that can allow it."""
-LEAST_PAIRS = 2
 TOP_K, ALPHA, EPS = 16, 0.25, 2e-4
 """Of the records: the recipe's defaults."""
 SHARE = 0.1

@@ -80,17 +80,24 @@ def _run(params: Params, inputs: Inputs, shard: Shard, writer: Writer) -> dict[s
 
     graph, rng = inputs["graph"], np.random.default_rng(params.seed)
     facts: dict[str, Any] = {"codec": params.exact, "rate": [], "model": params.model, "rows_allowed": params.rows}
+    y = np.asarray(graph.array("y"))
     splits = [np.asarray(inputs["split"].array(name)).astype(np.int32) for name in ("train", "valid")]
-    features, maker = Features.from_reader(graph), Maker(graph)
-    mixed = [rng.permutation(ids) for ids in splits]
+    splits = [ids[y[ids] >= 0] for ids in splits]
+    few = (
+        f"{len(splits[0])} training and {len(splits[1])} validation outputs with labels are too few to judge a code by "
+        "within a tenth of their training"
+    )
+    features = Features.from_reader(graph)
+    size = sizes(params.rows, 1.0, len(splits[0]), len(splits[1]), features.num_features)  # a row for each, at least
+    if size is None:
+        return {**facts, "reason": few, "row_passes": 0, "judged_on": 0}
+    maker, mixed = Maker(graph), [rng.permutation(ids) for ids in splits]
     train = maker.records(np.sort(mixed[0][:_PILOT]), MOST_STEP // 2, params.seed)
-    size = None
     for _ in range(2):  # a first look at few outputs, which share less, then at as many as these rows carry
         per_output = sum(len(r.n_id) for r in train) / sum(len(r.y) for r in train)
         size = sizes(params.rows, per_output, len(splits[0]), len(splits[1]), features.num_features)
         if size is None:
-            why = f"{len(splits[0])} training outputs are too few to judge a code by within a tenth of their training"
-            return {**facts, "reason": why, "row_passes": 0, "judged_on": 0}
+            return {**facts, "reason": few, "row_passes": 0, "judged_on": 0}
         train = maker.records(np.sort(mixed[0][: size.train]), size.step, params.seed)
     assert size is not None
     valid = maker.records(np.sort(mixed[1][: size.valid]), 2 * MOST_STEP, params.seed)

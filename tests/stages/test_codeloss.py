@@ -1,9 +1,12 @@
 """What the chosen model loses on coded features is measured on the records and rows that it was chosen by."""
 
+import json
+
 import numpy as np
 import pytest
 import torch
 
+from pipeline.cli import main
 from pipeline.records import Records
 from pipeline.stream import Steps
 from stages.codeloss import STAGE
@@ -44,3 +47,41 @@ def test_the_loss_is_that_of_the_chosen_model_on_its_validation_records(tmp_path
     assert facts["valid_accuracy"] == pytest.approx(coded.accuracy)
     assert facts["accuracy_drop"] == pytest.approx(exact.accuracy - coded.accuracy)
     assert (abs(facts["accuracy_drop"]) > 0) == (codec == "pq1")
+
+
+def whole(tmp_path, **options):
+    """Summary and folder of a finished run that lets a judge have its say."""
+    recipe = write_recipe(tmp_path, ingredients=1, **options)
+    run_here(recipe, tmp_path / "runs")
+    folder = tmp_path / "runs" / "tiny"
+    return json.loads((folder / "summary.json").read_text()), folder, recipe
+
+
+def test_a_judge_of_few_outputs_keeps_features_and_the_rest_has_nothing_to_do(tmp_path):
+    summary, folder, _ = whole(tmp_path, epochs=2, extra="[features]\nlossless_up_to = 0\n")
+    assert {"judge", "quantize", "infer"} <= set(summary["artifacts"])
+    assert not {"codebook", "codeloss"} & set(summary["artifacts"])
+    assert summary["stages"]["judge"]["codec"] == summary["stages"]["quantize"]["codec"] == "fp32"
+    assert summary["stages"]["quantize"]["accuracy_drop"] is None
+    assert any("features stay fp32" in line and "too few" in line for line in summary["remarks"])
+    assert "codebook" not in (folder / "report.html").read_text()
+
+
+@pytest.mark.long
+def test_auto_judges_codes_trains_on_them_and_asks_the_model_what_they_cost(tmp_path, capsys):
+    extra = "[features]\nlossless_up_to = 0\nmax_accuracy_drop = 0.02\n"
+    summary, folder, recipe = whole(
+        tmp_path, epochs=3, nodes=12_000, degree=4, features=32, outputs=512, hidden=64, extra=extra
+    )
+    judge, codes = summary["stages"]["judge"], summary["stages"]["quantize"]
+    assert judge["codec"] == codes["codec"] == summary["stages"]["codebook"]["codec"] not in ("fp32", "fp16")
+    assert judge["row_passes"] <= judge["rows_allowed"]
+    assert codes["accuracy_drop"] is not None
+    assert judge["row_pass_share"] > 0.1  # three epochs are less than it is sized for
+    assert any("of the rows of this training, which is a short one" in line for line in summary["remarks"])
+    assert f"Chosen: {judge['codec']}" in (folder / "report.html").read_text()
+    store = ["--store", str(tmp_path / "runs" / "store"), "--runs", str(tmp_path / "runs")]
+    assert main(["inspect", str(recipe), "codebook", *store]) == 0
+    words = capsys.readouterr().out
+    assert "chosen by the judge" in words
+    assert f"* {judge['codec']}" in words

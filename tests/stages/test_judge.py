@@ -93,7 +93,18 @@ def test_of_a_level_the_code_of_least_error_is_judged_and_the_same_again(tmp_pat
 def test_too_few_outputs_are_judged_by_nothing(tmp_path):
     facts = judged(tmp_path, (("sq8",),), nodes=1000, rows=row_passes(500))
     assert (facts["codec"], facts["row_passes"], facts["rate"]) == ("fp32", 0, [])
-    assert facts["reason"] == "500 training outputs are too few to judge a code by within a tenth of their training"
+    assert facts["reason"].startswith("500 training and 250 validation outputs with labels are too few to judge a code")
+    assert facts["reason"].endswith("by within a tenth of their training")
+
+
+def test_outputs_without_labels_judge_nothing(tmp_path):
+    g, s = graph(600), split(600)
+    y = g.arrays["y"].copy()
+    y[s.array("valid")] = -1
+    g.arrays["y"] = y
+    found = run_stage(STAGE, Params("gcn", "fp32", (("sq8",),), 0.01, 350_000), {"graph": g, "split": s}, tmp_path)
+    assert found.facts["codec"] == "fp32"
+    assert found.facts["reason"].startswith("300 training and 0 validation outputs with labels are too few")
 
 
 def test_features_beyond_half_floats_stay_fp32(tmp_path):
