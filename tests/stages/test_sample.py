@@ -428,3 +428,15 @@ def test_rows_of_a_dense_graph_choose_the_same_together_and_apart(kappa):
         np.testing.assert_array_equal(np.diff(together[0]), [edge.size for _, edge, _ in apart])
         assert 60 < together[1].size < 60 * 8
         assert (sampler.memo == -1).all()
+
+
+def test_no_variate_of_a_drifting_batch_is_left_for_the_next():
+    """Rows that read half of the nodes, so often that the variates of all nodes are drawn first."""
+    indptr = np.concatenate([np.arange(0, 501, 50), np.full(90, 500)]).astype(np.int64)
+    graph = Graph.of(indptr, np.tile(np.arange(50, dtype=np.int32), 10), None)
+    how = Sampling(method="labor", fanouts=(5,), kappa=3)
+    sampler, rows = Sampler(graph, how), np.arange(10, dtype=np.int32)
+    for run in range(6):
+        ptr, _, _ = sampler.pick(rows, 5, how.drift(run), 0)
+        assert 0 < ptr[-1] < 500
+        assert (sampler.memo == -1).all()
