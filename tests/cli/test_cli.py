@@ -207,9 +207,9 @@ def test_inspect_an_artifact(place):
         (
             ["plan", "toy.toml", "--set", "resources.workers=0"],
             2,
-            "fix: change resources.workers; stockpot recipe --def",
+            "fix: --set resources.workers=auto, the default",
         ),
-        (["plan", "toy.toml", "--set", "train.hidden=x"], 2, "fix: change train.hidden; stockpot recipe --defaults"),
+        (["plan", "toy.toml", "--set", "train.hidden=x"], 2, "fix: --set train.hidden=256, the default"),
         (["run", "toy.toml", "--scheduler", "udp://host:8786"], 2, "resources.scheduler"),
         (["run", "toy.toml", "warmup"], 2, "stage warmup: not part of this recipe"),
         (["run", "toy.toml", "--force", "warmup"], 2, "stage warmup: not part of this recipe"),
