@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import BadInput, StockpotError
 from pipeline.interrupt import Unwanted, while_wanted
-from pipeline.semaphores import clear_dead, owned
+from pipeline.semaphores import owned
 from pipeline.usage import give_back, own_bytes
 
 if TYPE_CHECKING:
@@ -317,7 +317,6 @@ def start_local(workers: int, memory_bytes: int, cores: int) -> Cluster:
     sys.warnoptions.append("ignore:resource_tracker:UserWarning")
     preload = list(dask.config.get("distributed.worker.preload", []))
     cluster = Cluster(None, memory_bytes=memory_bytes)
-    clear_dead()
     cluster.ending.enter_context(owned())  # workers that are started again take semaphores too
     try:
         with _blocked(signal.SIGINT, signal.SIGTERM):

@@ -19,6 +19,7 @@ from pipeline.budget import Budget, refuse
 from pipeline.errors import Corrupt, CorruptArtifact, CorruptShard, NonDeterminism, StockpotError
 from pipeline.keys import plain
 from pipeline.progress import Display, Fraction
+from pipeline.semaphores import clear_dead
 from pipeline.task import FINISH, Task, open_inputs
 from pipeline.workers import LentWorkers, LocalWorkers
 from stages.stage import Cost, Shard
@@ -136,6 +137,7 @@ class Runner:
         StockpotError
             The first error of a stage, when all that does not depend on it is done.
         """
+        clear_dead()
         planned = self.planner.plan(targets)
         if (absent := self.planner.absent) is not None:
             raise absent
