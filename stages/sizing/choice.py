@@ -10,10 +10,10 @@ if TYPE_CHECKING:
 
 __all__ = ["ENOUGH", "MASS_FROM", "Found", "choose"]
 
-ENOUGH = (0.85, 0.5)
+ENOUGH = (0.8, 0.4)
 """Share of the in-neighbours of outputs, and of their neighbours, that a record should hold, on average."""
 MASS_FROM = 0.85
-"""Share held at hops 0 and 1 below which rows of a training record are corrected for the rest."""
+"""Share held at hop 0 below which rows of a training record are corrected for the rest."""
 MOST_ROWS = 4.0
 """Rows of all records of a split, as a multiple of the graph's nodes: beyond, fewer and larger records are tried."""
 STEP_BYTES = 512 << 20

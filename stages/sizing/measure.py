@@ -53,7 +53,7 @@ class Measure:
     progress: Callable[[int, int, str], None]
 
     def __post_init__(self) -> None:
-        self.sample = sampled_outputs(self.graph[0], self.graph[1], self.outputs)
+        self.sample = sampled_outputs(self.graph, self.walk, self.alpha, self.outputs, self.threads)
         self._hop = np.full(len(self.graph[0]) - 1, -2, np.int32)
         self._entries: Entries | None = None
 

@@ -1,4 +1,4 @@
-"""Outputs that sizes are measured on: all of a split, or regions of it that keep neighbours together."""
+"""Outputs that sizes are measured on: all of a split, or neighbourhoods of it as records unite them."""
 
 from __future__ import annotations
 
@@ -7,72 +7,59 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from stages.influence.scramble import permutation
-from stages.kernel import njit
+from stages.influence.spans import largest_entries
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from stages.influence.given import Arrays
+    from stages.influence.walk import Walk
+
 __all__ = ["SAMPLE", "sampled_outputs"]
 
-SAMPLE = 16_384
+SAMPLE = 65_536
 """Most outputs that are looked at."""
-_REGIONS = 16
+_NEAR = 63
+"""Outputs taken with one that is drawn: as many as a cluster of a record has, about."""
+_AT_ONCE = 256
 
 
 def sampled_outputs(
-    indptr: NDArray[np.int64], indices: NDArray[np.int32], outputs: NDArray[np.int32], most: int = SAMPLE
+    graph: Arrays, walk: Walk, alpha: float, outputs: NDArray[np.int32], threads: int = 1, most: int = SAMPLE
 ) -> NDArray[np.int32]:
-    """All outputs where they are few, else the nearest ones around some that are drawn: i4[<= most], sorted.
+    """All outputs where they are few, else some that are drawn, each with the outputs that influence it most.
 
-    Records unite the neighbours of outputs that stand together, so outputs drawn one by one would look too dear.
+    Records unite the neighbours of outputs that stand together: outputs drawn one by one would look too dear, and
+    those around a hub, which a search by hops finds first, too cheap.
 
     Parameters
     ----------
-    indptr, indices : CSR of the graph, in which nearness is counted in hops
-    outputs : i4[O], sorted, distinct
+    graph, walk, alpha : as of stage influence.
+    outputs : i4[O], sorted, distinct.
+
+    Returns
+    -------
+    i4[<= most], sorted
     """
     if len(outputs) <= most:
         return outputs
-    wanted = np.zeros(len(indptr) - 1, np.bool_)
-    wanted[outputs] = True
-    starts = outputs[permutation(len(outputs), 0)]
-    return np.sort(_regions(indptr, indices, wanted, starts, most, most // _REGIONS))
+    starts = permutation(len(outputs), 0)
+    taken = np.zeros(len(outputs), np.bool_)
+    left = most
+    for at in range(0, len(starts), _AT_ONCE):
+        some = starts[at : at + _AT_ONCE]
+        near = largest_entries(graph, walk, alpha, outputs, outputs[some], 1, _NEAR, threads, _unheard).pair
+        for start, pairs in zip(some.tolist(), near, strict=True):
+            if taken[start]:
+                continue
+            region = np.concatenate([[start], pairs[pairs >= 0]])
+            region = region[~taken[region]][:left]
+            taken[region] = True
+            left -= len(region)
+            if not left:
+                return outputs[taken]
+    return outputs[taken]
 
 
-@njit(cache=True, nogil=True)
-def _regions(
-    indptr: NDArray[np.int64],
-    indices: NDArray[np.int32],
-    wanted: NDArray[np.bool_],
-    starts: NDArray[np.int32],
-    most: int,
-    region: int,
-) -> NDArray[np.int32]:
-    """Breadth first from one start after the other, `region` wanted nodes from each, until there are `most`."""
-    seen = np.zeros(len(indptr) - 1, np.bool_)
-    out = np.empty(most, np.int32)
-    queue = np.empty(len(indptr) - 1, np.int32)
-    size, tail = 0, 0
-    for start in starts:
-        if size == most:
-            break
-        if seen[start]:
-            continue
-        until = min(most, size + region)
-        head = tail
-        seen[start] = True
-        queue[tail] = start
-        tail += 1
-        while head < tail and size < until:
-            v = queue[head]
-            head += 1
-            if wanted[v]:
-                out[size] = v
-                size += 1
-            for e in range(indptr[v], indptr[v + 1]):
-                u = indices[e]
-                if not seen[u]:
-                    seen[u] = True
-                    queue[tail] = u
-                    tail += 1
-    return out[:size]
+def _unheard(done: int, total: int, text: str) -> None:
+    """Progress that is a small part of the work."""

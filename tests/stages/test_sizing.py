@@ -9,6 +9,7 @@ from hypothesis import given
 from pipeline.keys import plain
 from stages.influence import STAGE as INFLUENCE
 from stages.influence.given import walk_of
+from stages.influence.walk import walk
 from stages.sizing import STAGE
 from stages.sizing.choice import ALL, MOST_ROWS, STEP_BYTES, Found, choose
 from stages.sizing.held import HOPS, held_sums
@@ -77,12 +78,13 @@ def test_shares_held_are_those_of_a_walk_over_the_record(case):
     assert (scratch == -2).all()
 
 
-def test_a_sample_is_regions_of_outputs():
+def test_a_sample_is_neighbourhoods_of_outputs():
     edges, _ = communities(3000, 60, within=1.0)
     indptr, indices, _ = csr(3000, edges)
     outputs = np.arange(0, 3000, 2, dtype=np.int32)
-    assert sampled_outputs(indptr, indices, outputs, 1500) is outputs
-    found = sampled_outputs(indptr, indices, outputs, 320)
+    arrays = (indptr, indices, np.zeros(0, np.float32)), walk(indptr, None, self_loops=True, alpha=0.25, eps=1e-3), 0.25
+    assert sampled_outputs(*arrays, outputs, most=1500) is outputs
+    found = sampled_outputs(*arrays, outputs, most=320)
     assert len(found) == 320
     assert (np.diff(found) > 0).all()
     assert set(found.tolist()) <= set(outputs.tolist())
@@ -138,8 +140,8 @@ COUNTS = {"base": 250, "count": 1000, "fewest": 1, "measurable": 1000, "nodes": 
     ("held", "values", "expected"),
     [
         (lambda k, b: (0.9, 0.6), {}, (16, 250)),  # as small as they are by default
-        (lambda k, b: (0.9, 0.6 if k > 16 else 0.4), {}, (32, 250)),  # more neighbours
-        (lambda k, b: (0.9 if b > 250 else 0.8, 0.6), {}, (16, 500)),  # larger records
+        (lambda k, b: (0.9, 0.6 if k > 16 else 0.3), {}, (32, 250)),  # more neighbours
+        (lambda k, b: (0.9 if b > 250 else 0.7, 0.6), {}, (16, 500)),  # larger records
         (lambda k, b: (0.1, 0.1), {}, (ALL, 1000)),  # nothing less than the graph
         (lambda k, b: (0.1, 0.1), {"fewest": 2}, (ALL, 500)),
         (lambda k, b: (0.1, 0.1), {"top_k": 32}, (32, 250)),  # the first of those that come as near
