@@ -17,6 +17,7 @@ from stages.quantize.names import parse
 from stages.sample.params import Params as SampleParams
 from stages.sample.stage import reach
 from stages.train.cost import edge_floats
+from stages.train.params import EPOCHS
 from stages.train.params import Params as TrainParams
 
 if TYPE_CHECKING:
@@ -357,7 +358,7 @@ def _train(known: _Known) -> Guess | None:
     return Guess(
         {
             "seed": int(known.values["train.seed"]) + int(known.values.get("index", 0)),
-            "epochs": int(known.values["train.epochs"]),
+            "epochs": known.param("epochs", EPOCHS),
             "best_epoch": 0,
             "valid_accuracy": 0.0,
             "valid_loss": 0.0,

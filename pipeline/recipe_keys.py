@@ -201,11 +201,15 @@ class Train:
     lr: float = key(1e-3, "Adam's learning rate", Range(1e-12, 1000))
     weight_decay: float = key(0.0, "L2 penalty of Adam", Range(0, 1000))
     schedule: Literal["plateau", "cosine", "constant"] = key("plateau", "plateau | cosine | constant learning rate")
-    epochs: int = key(200, "most epochs", MANY)
+    epochs: int | Auto = key("auto", "most epochs; auto: 200, more where these are fewer than 1,500 steps", MANY)
     keep: Literal["best", "last"] = key(
         "best", "best: weights of the best epoch on validation | last: of the last one; validation is for soups alone"
     )
-    patience: int = key(30, "epochs without a better validation accuracy before training stops", Range(1, 10**9))
+    patience: int | Auto = key(
+        "auto",
+        "epochs without a better validation accuracy before training stops; auto: 30, and at least 150 steps",
+        Range(1, 10**9),
+    )
     ingredients: int = key(8, "models trained from one shared start, to be souped", Range(1, 1000))
     warmup: int = key(
         0,

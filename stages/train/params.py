@@ -34,6 +34,11 @@ NAMES = ("gcn", "sage", "gat", "gin", "sage-lstm")
 SHARED = ("gcn", "sage", "gat")
 """Models that several ranks train together."""
 
+EPOCHS, PATIENCE = 200, 30
+"""Epochs of a training, and those it waits for a better one, where an epoch has several steps."""
+STEPS, WAIT = 1500, 150
+"""Steps that these come to at least: where a record is the graph, an epoch is one step."""
+
 _NOT_MODEL = (
     "index",
     "warmup",
@@ -124,10 +129,10 @@ def resolve(recipe: Mapping[str, Any], facts: Mapping[str, Facts]) -> Params:
             f"train.ranks: {ranks} ranks train {', '.join(SHARED)} together, found {model}: {why}",
             fix="--set train.ranks=1",
         )
-    if get["warmup"] >= get["epochs"]:
+    if get["warmup"] >= (least := EPOCHS if get["epochs"] == "auto" else get["epochs"]):
         raise BadInput(
-            f"train.warmup: expected fewer than train.epochs ({get['epochs']}), found {get['warmup']}",
-            fix=f"--set train.warmup={get['epochs'] // 2}",
+            f"train.warmup: expected fewer than train.epochs ({least}), found {get['warmup']}",
+            fix=f"--set train.warmup={least // 2}",
         )
     sampling = facts.get("train", {}).get("sampling")
     if sampling is not None and len(fanouts := sampling["fanouts"]) < int(get["layers"]):
@@ -145,6 +150,7 @@ def resolve(recipe: Mapping[str, Any], facts: Mapping[str, Facts]) -> Params:
     by = {name: factor(float(get["vary"]), seed, index, name) for name in ("lr", "weight_decay", "dropout")}
     holdout, device = checked_holdout(float(recipe["soup.holdout"])), resolved_device(str(get["device"]), ranks)
     digest = source_digest(model) if own else ""
+    steps = steps_of(facts["train"], int(get["per_step"])) if "auto" in (get["epochs"], get["patience"]) else 1
     normalised = own or model == "gcn"  # a mean divides by the neighbours it has: nothing of [graph] changes it
     return Params(
         model=model,
@@ -155,8 +161,8 @@ def resolve(recipe: Mapping[str, Any], facts: Mapping[str, Facts]) -> Params:
         lr=_rounded(float(get["lr"]), float(get["lr"]) * by["lr"]),
         weight_decay=_rounded(float(get["weight_decay"]), float(get["weight_decay"]) * by["weight_decay"]),
         schedule=str(get["schedule"]),
-        epochs=int(get["epochs"]),
-        patience=int(get["patience"]),
+        epochs=max(EPOCHS, -(-STEPS // steps)) if get["epochs"] == "auto" else int(get["epochs"]),
+        patience=max(PATIENCE, -(-WAIT // steps)) if get["patience"] == "auto" else int(get["patience"]),
         seed=seed,
         index=index,
         device=device,
@@ -175,6 +181,11 @@ def resolve(recipe: Mapping[str, Any], facts: Mapping[str, Facts]) -> Params:
         **_shared(get, ranks),
         tour=_tour(facts),
     )
+
+
+def steps_of(packed: Facts, per_step: int) -> int:
+    """Training steps of an epoch over a packed split."""
+    return -(-int(packed["records"]) // (int(packed.get("rounds", 1)) * per_step))
 
 
 def resolved_mass(asked: str, sizing: Facts | None) -> str:
