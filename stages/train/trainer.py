@@ -332,9 +332,7 @@ def _set_rate(adam: torch.optim.Adam, rate: float) -> None:
 
 
 def _out_of_patience(params: Params, progress: Progress) -> bool:
-    if params.keep == "last" or progress.best is None:
-        return False
-    return progress.epoch - 1 - progress.best["epoch"] >= params.patience
+    return progress.best is not None and progress.epoch - 1 - progress.best["epoch"] >= params.patience
 
 
 def _check_labels(progress: Progress, valid: Score) -> None:

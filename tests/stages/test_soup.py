@@ -5,9 +5,10 @@ import pytest
 import torch
 
 from stages.errors import BadInput, Conflict
-from stages.soup import STAGE
+from stages.soup import STAGE, kitchen
 from stages.soup.alike import check_alike
 from stages.soup.calibrate import recalibrate
+from stages.soup.published import Schedule
 from stages.soup.stage import METHODS, Params
 from stages.train import STAGE as TRAIN
 from stages.train.evaluate import evaluate
@@ -254,17 +255,20 @@ def test_settings_are_read_by_the_methods_they_are_for_alone():
     assert of("partition", **other) == Params("partition", epochs=7, rate=2.5, period=3, parts=8, drawn=2)
 
 
-def test_the_settings_of_a_run_reach_the_methods(tmp_path, data):
-    """One step of a rate of nearly nothing leaves the weights where they start; the authors' 25 steps do not."""
-    singles = untrained(tmp_path / "a", [4, 4, 4])
-    params = Params("published", epochs=1, rate=1e-9, period=4)
-    found = run_stage(STAGE, params, {"valid": data["valid"], **singles}, tmp_path / "soup").facts["methods"]
-    weights = np.array(found["published"]["alpha"]["weights"])
-    assert weights.shape[1] == 3
-    expected = np.random.default_rng(0).normal(0.0, (2 / sum(weights.shape)) ** 0.5, weights.shape)
-    expected = np.exp(expected) / np.exp(expected).sum(1, keepdims=True)
-    assert found["best"]["members"] == [0]  # equal ingredients stand in the order of their numbers
-    assert np.exp(expected) / np.exp(expected).sum(1, keepdims=True) == pytest.approx(weights, abs=1e-6)
+def test_the_settings_of_a_run_reach_the_methods(tmp_path, data, monkeypatch):
+    seen = []
+    plain = kitchen.cook
+
+    def cook(scorer, **options):
+        seen.append(options["schedule"])
+        return plain(scorer, **{**options, "method": "uniform"})
+
+    monkeypatch.setattr(kitchen, "cook", cook)
+    singles = untrained(tmp_path / "a", [4, 5])
+    same = {"epochs": 3, "rate": 2.5, "period": 2}
+    for i, params in enumerate((Params("published", **same), Params("partition", **same, parts=8, drawn=2))):
+        run_stage(STAGE, params, {"valid": data["valid"], **singles}, tmp_path / f"soup{i}")
+    assert seen == [Schedule(3, 2.5, 2), Schedule(3, 2.5, 2, 8, 2)]
 
 
 def test_the_methods_named_are_those_made():

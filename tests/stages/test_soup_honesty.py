@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from stages.soup import kitchen, methods
-from stages.soup.batches import PIECES, Batches, divide
+from stages.soup.batches import PIECES, Batches, Parts, divide
 from stages.soup.kitchen import cook
 from stages.soup.methods import METHODS, Made, Methods
 from stages.soup.parts import record_parts
@@ -196,6 +196,18 @@ def test_where_validation_cannot_be_divided_nothing_fitted_is_chosen():
     assert not cooked.facts["parts"]["divided"]
     assert cooked.chosen in ("best", "uniform")
     assert kitchen.UNFITTED == ("best", "uniform")
+
+
+def test_who_may_be_chosen():
+    """None that is less accurate than the best ingredient where both were fitted; undivided, none that was fitted."""
+
+    def scored(right):
+        outcome = Outcome(np.arange(10) < right, np.zeros(10, np.float32))
+        return kitchen._Scored(outcome, outcome, outcome)
+
+    every = {"best": scored(5), "uniform": scored(5), "greedy": scored(6), "gis": scored(4)}
+    assert kitchen._eligible(every, Parts((0,), (1,), divided=True)) == ["best", "uniform", "greedy"]
+    assert kitchen._eligible(every, Parts((0,), (0,), divided=False)) == ["best", "uniform"]
 
 
 # --- what has the same weights
