@@ -354,7 +354,11 @@ CHANGES = {
     "resources.memory": "64GB",
     "resources.workers": 1,
 }
-BASE = {"batches": {"outputs": 64, "mix": 4}, "features": {"layout": "gather"}, "train": {"ingredients": 2}}
+BASE = {
+    "batches": {"outputs": 64, "mix": 4},
+    "features": {"layout": "gather"},
+    "train": {"ingredients": 2, "epochs": 200, "patience": 30},
+}
 """What the keys are changed in; sizes are set, or `auto` would follow the sizes of the splits."""
 WITHIN = {name: {"method": "batch"} for name in ("batches.aux_ratio", "batches.aux_mass", "batches.orientation")}
 SAMPLED = ("fanouts", "kappa", "importance_sampling", "layer_dependency", "seeds")

@@ -435,3 +435,19 @@ def test_projected_memory_grows_with_the_step():
     assert small.read > 0
     assert 0 < small.written < large.written
     assert small.peak < large.peak
+
+
+@pytest.mark.parametrize(
+    ("packed", "per_step", "epochs", "patience"),
+    [
+        ({"records": 64}, 1, 200, 30),
+        ({"records": 5}, 1, 300, 30),
+        ({"records": 1}, 1, 1500, 150),
+        ({"records": 4, "rounds": 2}, 1, 750, 75),
+        ({"records": 64}, 32, 750, 75),
+    ],
+)
+def test_few_steps_an_epoch_make_more_epochs(packed, per_step, epochs, patience):
+    auto = {**RECIPE, "train.epochs": "auto", "train.patience": "auto", "train.per_step": per_step}
+    found = STAGE.resolve(auto, {"train": packed})
+    assert (found.epochs, found.patience) == (epochs, patience)
