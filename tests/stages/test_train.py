@@ -346,7 +346,7 @@ def test_a_rank_divides_its_loss_by_the_labelled_outputs_of_all():
 
 def test_scores_rank_by_accuracy_then_lower_loss_and_a_loss_that_is_no_number_loses():
     good, same, worse, lost = Score(3, 4, 2.0), Score(3, 4, 3.0), Score(2, 4, 0.1), Score(3, 4, float("nan"))
-    assert sorted([lost, worse, same, good], key=lambda score: score.rank) == [worse, lost, same, good]
+    assert worse.rank < lost.rank < same.rank < good.rank
 
 
 def test_of_equal_epochs_the_first_is_kept(tmp_path):
