@@ -90,7 +90,7 @@ class Seen:
             return {}
         try:
             data = self._path.read_bytes()
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return {}
         except OSError as error:
             _log.warning("%s cannot be read (%s): it is begun anew", self._path, error)
