@@ -163,7 +163,7 @@ def test_an_error_is_said_once(world):
 
 
 def test_only_ancestors_of_the_named_stages(world):
-    assert set(world.run("order")) == {"ingest", "split", "influence:train", "order"}
+    assert set(world.run("order")) == {"ingest", "split", "sizing", "influence:train", "order"}
     assert set(world.run("pack:train")) >= {"partition", "quantize", "pack:train"}
     assert not any(call.startswith("train") for call in fakes.calls())
     with pytest.raises(BadInput, match="stage packs: not part of this recipe"):
