@@ -21,7 +21,7 @@ from tests.graphs import write_recipe
         ("alpha=1", "expected a number from 0.001, below 1, found 1"),
         ("eps=0", "expected a number from 1e-12, below 1, found 0; fix: --set batches.eps=0.0002"),
         ("eps=2e-300", "expected a number from 1e-12, below 1, found 2e-300"),
-        ("top_k=0", "expected an integer from 1 to 1000000, found 0"),
+        ("top_k=0", 'expected an integer from 1 to 1000000 or "auto" | "all", found 0'),
         ("outputs=0", 'expected an integer from 1 to 2147483647 or "auto", found 0'),
         ("mix=0", 'expected an integer from 1 to 1000000 or "auto", found 0'),
         ("rounds=0", "expected an integer from 1 to 10000, found 0"),
