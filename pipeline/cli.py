@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.command import DEFAULT_RUNS, DEFAULT_STORE, command, kept
 from pipeline.printable import printable, printable_json
-from stages.errors import BadInput, StockpotError
+from stages.errors import BadInput, Corrupt, StockpotError
 from stages.places import local
 
 if TYPE_CHECKING:
@@ -473,7 +473,14 @@ def _report(args: argparse.Namespace) -> int:
     from pipeline.outputs import built_of, write_outputs
 
     session = _Session(args)
-    built = built_of(session.planner.plan(), ())
+    planned = session.planner.plan()
+    for found in planned:
+        if found.damaged is not None:  # a report without it would say that it was never built
+            raise Corrupt(
+                f"{found.node.id}: damaged: {found.damaged}",
+                fix=f"stockpot verify --all --store {args.store} sets it aside, the next run builds it anew",
+            )
+    built = built_of(planned, ())
     if not built:
         raise BadInput(f"report: nothing of {args.recipe} is built in {args.store}", fix=f"stockpot run {args.recipe}")
     summary = write_outputs(session.recipe, session.store, session.runs, built, command(args, "run"))
