@@ -275,9 +275,13 @@ def test_edge_weights_are_projected(tmp_path):
 )
 def test_unsupported_values_are_refused_before_anything_runs(tmp_path, override, word):
     source = f"npz:{write_npz(tmp_path / 'g.npz', nodes=200)}"
-    with pytest.raises(BadInput, match=word):  # by its range when the recipe is read, or by the plan
+
+    def plan():  # a number is refused by its range when the recipe is read, a name by the plan
         recipe = from_tables("toy", {"dataset": {"source": source}}, [override])
         Planner(recipe, Store(tmp_path / "s"), StatCache(tmp_path / "c"), Seen(None)).plan()
+
+    with pytest.raises(BadInput, match=word):
+        plan()
 
 
 CHANGES = {
