@@ -58,7 +58,7 @@ def test_a_cached_run_starts_no_workers(place):
 
 def test_the_result(place):
     text = (place / "first.txt").read_text()
-    for word in ("single model 0 (seed 0)", "single model 1 (seed 1)", "soup: uniform", "soup: greedy", "full-graph"):
+    for word in ("single model 0 (seed 0)", "single model 1 (seed 1)", "uniform", "greedy", "a ceiling", "full-graph"):
         assert word in text
     summary = json.loads((place / "runs/tiny/summary.json").read_text())
     dataset = summary["dataset"]
@@ -71,7 +71,9 @@ def test_the_result(place):
         assert single["test_accuracy"] > 0.5
         assert single["seconds_per_epoch"] > 0
     for method in ("best", "uniform", "greedy"):
-        assert all(value is not None for value in summary["soup"]["methods"][method].values()), method
+        figures = dict(summary["soup"]["methods"][method])
+        assert figures.pop("same_as") in (None, "ingredient:0", "ingredient:1", "best", "uniform", "greedy")
+        assert all(value is not None for value in figures.values()), method
     chosen = summary["soup"]["methods"][summary["soup"]["chosen"]]
     assert summary["infer"]["test_accuracy"] == chosen["test_accuracy"]
     assert summary["infer"]["full_graph_test_accuracy"] > 0.5
