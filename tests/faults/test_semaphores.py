@@ -32,12 +32,13 @@ def named(pid):
 
 def test_those_of_dead_processes_go_and_those_of_living_ones_stay():
     lock_of = get_context("spawn").Lock
+    others = named(os.getpid())  # of clusters that earlier tests of this process started
     with owned():
         mine = lock_of()
     left = named(os.getpid())
-    assert len(left) == 1
+    assert len(left - others) == 1
     plain = lock_of()
-    assert named(os.getpid()) == left, "others of this process keep the names of Python"
+    assert named(os.getpid()) <= left, "others of this process keep the names of Python"
     pipe = subprocess.PIPE
     with subprocess.Popen([sys.executable, "-c", TAKES], stdin=pipe, stdout=pipe, start_new_session=True) as child:
         assert child.stdout.readline() == b"taken\n"
@@ -49,7 +50,7 @@ def test_those_of_dead_processes_go_and_those_of_living_ones_stay():
     assert len(named(child.pid)) >= 3
     clear_dead()
     assert not named(child.pid)
-    assert named(os.getpid()) == left
+    assert named(os.getpid()) >= left - others
     del mine, plain
 
 
