@@ -28,6 +28,8 @@ SHARED = Path("../shared/data")
 NODES = ("pack:train", "pack:valid", "pack:test", "order")
 VARIANTS = ("best", "holdout", "last")
 HOLDOUT = 0.5
+OUTPUTS = 256
+"""Most outputs in a record."""
 BALL = 10_000
 """Nodes of the WordNet subsample: the first ones of a breadth-first walk."""
 
@@ -95,16 +97,7 @@ def wordnet_ball(path: Path) -> None:
 
 def packed(graph: Graph, seed: int) -> Path:
     """Folder of a run that packed a split of its own, built in this process."""
-    from pipeline.dag import STAGES
-    from pipeline.digests import StatCache
-    from pipeline.keys import plain
-    from pipeline.outputs import built_of, write_outputs
-    from pipeline.plan import BUILD, Planner
-    from pipeline.recipe import load
-    from pipeline.seen import Seen
-    from pipeline.store import Store
-    from pipeline.task import FINISH, Task, execute, open_inputs
-    from stages.stage import Shard
+    from tests.bench.inline import run as build
 
     FOLDER.mkdir(parents=True, exist_ok=True)
     if "ball" in graph.source and not (FOLDER / "wordnet-ball.npz").exists():
@@ -113,24 +106,14 @@ def packed(graph: Graph, seed: int) -> Path:
     recipe.write_text(
         f'[dataset]\nsource = "{graph.source}"\n'
         f"split = {{ train = {graph.train}, valid = {graph.valid}, seed = {seed} }}\n"
-        f'[features]\nreduce = {graph.reduce}\ncodec = "fp32"\n[batches]\ntop_k = {graph.top_k}\n'
+        f'[features]\nreduce = {graph.reduce}\ncodec = "fp32"\n'
+        f'[graph]\nmass = "none"\n[batches]\ntop_k = {graph.top_k}\noutputs = {OUTPUTS}\n'
         '[hag]\nenabled = "never"\n'
     )
     run = FOLDER / recipe.stem
     if (run / "run.json").exists():
         return run
-    store = Store(FOLDER / "store")
-    planner = Planner(load(recipe), store, StatCache(FOLDER / "stat-cache.json"), Seen(FOLDER / "seen.json"))
-    wanted = ("ingest", "split", "partition", "quantize", "influence:", "order", "pack:")
-    while ready := [p for p in planner.plan() if p.state == BUILD and p.node.id.startswith(wanted)]:
-        for p in ready:
-            stage = STAGES[p.node.stage]
-            shards = stage.shards(p.params, open_inputs(store, p.inputs))
-            names = tuple(shard.name for shard in shards)
-            for shard in [*shards, Shard(FINISH)]:
-                task = (str(store.root), p.node.id, stage.name, p.key, plain(p.params), p.inputs, shard, names)
-                execute(Task(*task, stage.exact, 1))
-    write_outputs(planner.recipe, store, FOLDER, built_of(planner.plan(), ()))
+    build(recipe, (), FOLDER / "store", FOLDER, NODES)
     return run
 
 
