@@ -261,13 +261,13 @@ def test_recipe_keys_that_differ():
     assert changed(recipe) == [
         ("dataset.split.train", 0.3, 0.5),
         ("batches.fanouts", [3, 2], [10, 10, 10]),
-        ("train.epochs", 7, 200),
+        ("train.epochs", 7, "auto"),
     ]
     rows = sound(render(report(recipe, []))).table("Keys that differ")
     assert [row[:3] for row in rows] == [
         ["dataset.split.train", "0.3", "0.5"],
         ["batches.fanouts", "[3, 2]", "[10, 10, 10]"],
-        ["train.epochs", "7", "200"],
+        ["train.epochs", "7", "auto"],
     ]
     assert "Every key has its default" in "".join(sound(render(report(from_tables("toy", {}), []))).words)
 

@@ -227,7 +227,7 @@ def test_batched_inference_on_records_of_the_whole_graph_is_exact(tmp_path):
     npz = write_npz(tmp_path / "dense.npz", nodes=1500, replace=dense)
     recipe = tmp_path / "dense.toml"
     recipe.write_text(f'[dataset]\nsource = "npz:{npz}"\n')
-    sets = ["train.ingredients=1", "train.epochs=3", "train.hidden=8", "train.layers=2"]
+    sets = ["train.ingredients=1", "train.epochs=3", "train.hidden=8", "train.layers=2", "batches.top_k=all"]
     summary = run(recipe, sets, tmp_path / "store", tmp_path / "runs")
     assert {one["top_k"] for one in summary["stages"]["sizing"]["splits"].values()} == {ALL}
     assert summary["infer"]["test_accuracy"] == summary["infer"]["full_graph_test_accuracy"]
