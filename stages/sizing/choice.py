@@ -16,6 +16,9 @@ MASS_FROM = 0.85
 """Share held at hop 0 below which rows of a training record are corrected for the rest."""
 MOST_ROWS = 4.0
 """Rows of all records of a split, as a multiple of the graph's nodes: beyond, fewer and larger records are tried."""
+WHOLE = 3.0
+"""Records of the whole graph are taken, as nothing is missing in them, where their rows are at most this many times
+those of the size that holds enough."""
 STEP_BYTES = 512 << 20
 """Most bytes of a training step of the default model, as far as features, activations and edges go."""
 TOP_K = (16, 32, 64)
@@ -72,6 +75,7 @@ def choose(
     measurable: int,
     nodes: int,
     num_features: int,
+    exact: bool = False,
     top_k: int | str = 0,
     outputs: int = 0,
     mix: int = 0,
@@ -80,31 +84,55 @@ def choose(
 
     From many small records to few: the first size that holds enough and costs at most `MOST_ROWS` rows a node of the
     graph and `STEP_BYTES` a step; in the end the fewest records, each of the whole graph. Where none is, the one that
-    comes nearest to enough at that cost, the first of equals; the smallest size where even that costs more.
+    comes nearest to enough at that cost, the first of equals; the smallest size where even that costs more. Records
+    of the whole graph in its stead where they cost at most `WHOLE` times its rows: as many records, as training lives
+    by steps, but the fewest of those that `exact` says only inference reads.
 
     Parameters
     ----------
     measure : (top_k, outputs, mix) -> what such records hold. whole : outputs -> the same of records of all nodes.
     base : outputs a record to begin with. count : outputs of the split. fewest : records to end with.
     measurable : most outputs that `measure` can put in a record.
-    nodes, num_features : of the graph.
+    nodes, num_features : of the graph. exact : no training reads them.
     top_k, outputs, mix : values that are fixed; 0: to be chosen.
     """
+    last = -(-count // fewest)
+    found, looked = _first_enough(
+        measure, whole, _sizes(base, last, measurable, top_k, outputs), nodes, num_features, mix
+    )
+    if not top_k and found.top_k != ALL:
+        graph = whole(last if exact and not outputs else found.outputs)
+        if graph.rows <= WHOLE * found.rows and not _dear(graph, nodes, num_features):
+            return graph, [*looked, graph]
+    return found, looked
+
+
+def _dear(found: Found, nodes: int, num_features: int) -> bool:
+    return found.step_bytes(num_features) > STEP_BYTES or found.rows > MOST_ROWS * nodes
+
+
+def _first_enough(
+    measure: Callable[[int, int, int], Found],
+    whole: Callable[[int], Found],
+    sizes: Iterator[tuple[int, int | str]],
+    nodes: int,
+    num_features: int,
+    mix: int,
+) -> tuple[Found, list[Found]]:
     looked: list[Found] = []
     best: Found | None = None
     passed = 0
-    for size, k in _sizes(base, -(-count // fewest), measurable, top_k, outputs):
+    for size, k in sizes:
         if size == passed and not isinstance(k, str):
             continue  # more neighbours are dearer still
         found = whole(size) if isinstance(k, str) else measure(k, size, mix)
         looked.append(found)
-        large = found.step_bytes(num_features) > STEP_BYTES
-        dear = large or found.rows > MOST_ROWS * nodes
+        dear = _dear(found, nodes, num_features)
         if best is None or (not dear and found.score > best.score):
             best = found
         if found.enough and not dear:
             return found, looked
-        if large and k == TOP_K[0]:
+        if k == TOP_K[0] and found.step_bytes(num_features) > STEP_BYTES:
             break  # larger records are larger still
         passed = size if dear else passed
     assert best is not None

@@ -75,6 +75,7 @@ def _run(params: Params, inputs: Inputs, shard: Shard, writer: Writer) -> dict[s
         measurable=measure.most_outputs,
         nodes=int(facts["num_nodes"]),
         num_features=int(facts["num_features"] or 0),
+        exact=shard.name != "train",
         top_k=ALL if params.top_k < 0 else params.top_k,
         outputs=params.outputs,
         mix=params.mix,
@@ -98,7 +99,7 @@ def _cost(params: Params, facts: Mapping[str, Facts]) -> Cost:
 
 STAGE = Stage(
     name="sizing",
-    version=1,
+    version=2,
     exact=True,
     params=Params,
     roles=("graph", "split"),

@@ -128,12 +128,15 @@ def fake(held):
     return of
 
 
-def whole(outputs):
-    records = -(-1000 // outputs)
-    return Found(ALL, outputs, 0, (1.0, 1.0, 1.0), records, records * 5000, 5000, 0)
+def whole(nodes):
+    def of(outputs):
+        records = -(-1000 // outputs)
+        return Found(ALL, outputs, 0, (1.0, 1.0, 1.0), records, records * nodes, nodes, 0)
+
+    return of
 
 
-COUNTS = {"base": 250, "count": 1000, "fewest": 1, "measurable": 1000, "nodes": 5000, "num_features": 8}
+COUNTS = {"base": 250, "count": 1000, "fewest": 1, "measurable": 1000, "nodes": 20_000, "num_features": 8}
 
 
 @pytest.mark.parametrize(
@@ -147,17 +150,24 @@ COUNTS = {"base": 250, "count": 1000, "fewest": 1, "measurable": 1000, "nodes": 
         (lambda k, b: (0.1, 0.1), {"top_k": 32}, (32, 250)),  # the first of those that come as near
         (lambda k, b: (0.1, 0.1), {"outputs": 100}, (16, 100)),
         (lambda k, b: (b / 1000, 0.1), {"top_k": 16}, (16, 1000)),
-        (lambda k, b: (0.1 + k / 1000, 0.1), {"nodes": 1100}, (16, 250)),  # 32 rows are more than 4 a node
+        (lambda k, b: (0.1 + k / 1000, 0.1), {"num_features": 20_000}, (64, 250)),  # the whole graph is too large
+        (lambda k, b: (0.9, 0.6), {"nodes": 3187}, (16, 250)),  # 4 x 3187 rows: more than 3 times 4 x 1062
+        (lambda k, b: (0.9, 0.6), {"nodes": 3186}, (ALL, 250)),  # as many records, and nothing is missing in them
+        (lambda k, b: (0.9, 0.6), {"nodes": 12_750, "exact": True}, (16, 250)),
+        (lambda k, b: (0.9, 0.6), {"nodes": 12_744, "exact": True}, (ALL, 1000)),  # inference wants no steps
+        (lambda k, b: (0.9, 0.6), {"nodes": 3186, "exact": True, "outputs": 250}, (ALL, 250)),
+        (lambda k, b: (0.9, 0.6), {"nodes": 3186, "top_k": 16}, (16, 250)),
+        (lambda k, b: (0.9, 0.6), {"base": 100, "nodes": 1200}, (16, 100)),  # ten times the graph is too much
         (lambda k, b: (0.1 + k / 1000, 0.1), {"num_features": 200_000}, (16, 250)),  # steps are too large
         (lambda k, b: (0.1, 0.1), {"measurable": 300}, (ALL, 1000)),
     ],
 )
 def test_the_first_size_that_holds_enough_is_chosen(held, values, expected):
-    found, looked = choose(fake(held), whole, **{**COUNTS, **values})
+    found, looked = choose(fake(held), whole({**COUNTS, **values}["nodes"]), **{**COUNTS, **values})
     assert (found.top_k, found.outputs) == expected
     assert found in looked
     nodes, columns = ({**COUNTS, **values}[name] for name in ("nodes", "num_features"))
-    for one in looked[:-1]:
+    for one in looked[: -1 - (found.top_k == ALL)]:
         assert not one.enough or one.rows > MOST_ROWS * nodes or one.step_bytes(columns) > STEP_BYTES
 
 
