@@ -20,8 +20,12 @@ import json
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 FOLDER = Path("runs/bench/soup-bias")
 SHARED = Path("../shared/data")
@@ -117,8 +121,11 @@ def packed(graph: Graph, seed: int) -> Path:
     return run
 
 
-def train(graph: Graph, seed: int) -> Path:
-    """Folder of the three sets of ingredients of one seed; trained where it is not there."""
+def train(graph: Graph, seed: int, changed: Mapping[str, object] | None = None, root: Path | None = None) -> Path:
+    """Folder of the three sets of ingredients of one seed; trained where it is not there.
+
+    `changed` are recipe values other than the graph's, of ingredients in a folder `root` of their own.
+    """
     import tempfile
 
     import torch
@@ -133,7 +140,7 @@ def train(graph: Graph, seed: int) -> Path:
     from stages.warmup import STAGE as WARMUP
     from tests.memory import run_stage
 
-    root = FOLDER / "models" / f"{graph.name}-{seed}"
+    root = root or FOLDER / "models" / f"{graph.name}-{seed}"
     if (root / "done").exists():
         return root
     run = packed(graph, seed)
@@ -145,6 +152,7 @@ def train(graph: Graph, seed: int) -> Path:
         "train.layers": graph.layers, "train.hidden": 64, "train.dropout": graph.dropout, "train.lr": graph.lr,
         "train.schedule": "constant", "train.epochs": graph.epochs, "train.patience": graph.epochs,
         "train.warmup": graph.warmup, "train.vary": 2.0, "train.seed": 1000 * seed, "train.device": "cpu",
+        **(changed or {}),
     }  # fmt: skip
     seen: list[tuple[Score, Score, dict]] = []
     plain_evaluate = trainer.evaluate
@@ -199,7 +207,9 @@ def _resolved(stage, values, facts, index):
     return stage.resolve({k: values[k] for k in stage.reads} | {"index": index}, facts)
 
 
-def souped(graph: Graph, seed: int, variant: str) -> dict:
+def souped(
+    graph: Graph, seed: int, variant: str, root: Path | None = None, methods_of: tuple[str, ...] = SIMPLE
+) -> dict:
     """The soup chosen from one set of ingredients: what it was chosen by, and what it is worth on the test records."""
     import torch
 
@@ -214,7 +224,7 @@ def souped(graph: Graph, seed: int, variant: str) -> dict:
     from stages.train.state import read_state
 
     torch.set_num_threads(1)
-    root, run = FOLDER / "models" / f"{graph.name}-{seed}", FOLDER / f"{graph.name}-{seed}"
+    root, run = root or FOLDER / "models" / f"{graph.name}-{seed}", FOLDER / f"{graph.name}-{seed}"
     states = [read_state(root / variant / f"{i}.safetensors") for i in range(INGREDIENTS)]
     model = build_model(states[0][1]["config"])
     stack = Stack([state for state, _ in states], model)
@@ -222,7 +232,7 @@ def souped(graph: Graph, seed: int, variant: str) -> dict:
     if variant == "holdout":
         steps = Outputs(steps, HOLDOUT, held=True)
     scorer = Scorer(model, stack, Batches(model, steps, 1 << 28))
-    kitchen.AUTO = SIMPLE
+    kitchen.AUTO = methods_of
     started = time.process_time()
     cooked = kitchen.cook(scorer)
     seconds = time.process_time() - started
@@ -247,21 +257,21 @@ def souped(graph: Graph, seed: int, variant: str) -> dict:
         "methods": {name: {k: v for k, v in m.items() if k != "alpha"} for name, m in methods.items()},
         "single_valid": float(np.mean([one["valid_accuracy"] for one in cooked.facts["ingredients"]])),
         "single_test": float(np.mean(singles)),
-        "reference": reference(graph, seed, variant),
+        "reference": reference(graph, seed, variant, root),
         "labelled": cooked.facts["labelled"],
         "epochs": [metadata["epoch"] for _, metadata in states],
         "seconds": seconds,
     }
 
 
-def reference(graph: Graph, seed: int, variant: str) -> float:
+def reference(graph: Graph, seed: int, variant: str, root: Path | None = None) -> float:
     """Mean accuracy of the last-epoch ingredients, picked by nothing, on the outputs a variant's soup is chosen by."""
     from pipeline.opening import artifact_of
     from stages.train.evaluate import evaluate, open_steps
     from stages.train.holdout import Outputs
     from stages.train.model import load_model
 
-    root, run = FOLDER / "models" / f"{graph.name}-{seed}", FOLDER / f"{graph.name}-{seed}"
+    root, run = root or FOLDER / "models" / f"{graph.name}-{seed}", FOLDER / f"{graph.name}-{seed}"
     models = [load_model(root / "last" / f"{i}.safetensors") for i in range(INGREDIENTS)]
     steps = open_steps(artifact_of(run, "pack:valid"), models[0], shuffle=False)
     steps = list(Outputs(steps, HOLDOUT, held=True) if variant == "holdout" else steps)
