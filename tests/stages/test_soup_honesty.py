@@ -245,6 +245,15 @@ def test_parts_of_records_have_equal_validation_and_near_records_together():
     assert sorted(record_parts(ids, counts, 99, 0)) == list(range(16))
 
 
+def test_records_that_share_more_nodes_are_in_one_part():
+    """Every two records share one node; those of one group also 60 others: METIS must see how many."""
+    common, groups = [0], {g: list(range(100 * (g + 1), 100 * (g + 1) + 60)) for g in range(2)}
+    group = np.array([0, 1, 1, 0, 1, 0, 0, 1, 1, 0, 0, 1])
+    ids = [np.array(common + groups[int(g)] + [1000 + i]) for i, g in enumerate(group)]
+    part = record_parts(ids, [10] * 12, 2, 0)
+    assert len(set(part[group == 0].tolist())) == len(set(part[group == 1].tolist())) == 1
+
+
 def test_published_settings_decide_steps_rates_and_parts(monkeypatch):
     model, states, steps = problem(linear, count=3, spread=0.05, records=12, per=40)
     scorer = scorer_of(model, states, steps)
