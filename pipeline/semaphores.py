@@ -5,6 +5,8 @@ after a kill of the driver alone, but not where all its processes are killed at 
 here their names say whose they are.
 """
 
+# ruff: noqa: SLF001 - there is no other way in
+
 from __future__ import annotations
 
 import re
@@ -34,13 +36,17 @@ def _whose() -> tuple[int, int, int]:
 @contextmanager
 def owned() -> Iterator[None]:
     """Name the semaphores that this process takes, and its children, after this process."""
-    config: dict[str, Any] = current_process()._config  # type: ignore[attr-defined]  # noqa: SLF001 - no other way in
-    before = config.get("semprefix")
-    config["semprefix"] = "/stockpot-{}-{}-{}".format(*_whose())
+    from multiprocessing.synchronize import SemLock
+
+    config: dict[str, Any] = current_process()._config  # type: ignore[attr-defined]
+    before, named = config.get("semprefix"), SemLock._make_name  # type: ignore[attr-defined]
+    prefix = config["semprefix"] = "/stockpot-{}-{}-{}".format(*_whose())
+    # joblib, which scikit-learn imports, puts a function of its own in this place, which does not ask for the prefix.
+    SemLock._make_name = staticmethod(lambda: f"{prefix}-{next(SemLock._rand)}")  # type: ignore[attr-defined]
     try:
         yield
     finally:
-        config["semprefix"] = before
+        SemLock._make_name, config["semprefix"] = staticmethod(named), before  # type: ignore[attr-defined]
 
 
 def clear_dead() -> None:

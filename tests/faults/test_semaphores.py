@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from multiprocessing import get_context
+from multiprocessing.synchronize import SemLock
 from pathlib import Path
 
 import pytest
@@ -52,6 +53,18 @@ def test_those_of_dead_processes_go_and_those_of_living_ones_stay():
     assert not named(child.pid)
     assert named(os.getpid()) >= left - others
     del mine, plain
+
+
+def test_a_library_that_names_semaphores_its_own_way_is_no_hindrance(monkeypatch):
+    """joblib's loky does so from its import on, which comes with ogb's Evaluator."""
+    monkeypatch.setattr(SemLock, "_make_name", staticmethod(lambda: f"/loky-{os.getpid()}-{next(SemLock._rand)}"))
+    before = named(os.getpid())
+    with owned():
+        mine = get_context("spawn").Lock()
+    other = get_context("spawn").Lock()
+    assert len(named(os.getpid()) - before) == 1
+    assert other._semlock.name.startswith("/loky-")
+    del mine
 
 
 @pytest.mark.long
