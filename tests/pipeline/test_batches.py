@@ -244,6 +244,19 @@ def run(pack, tmp_path, monkeypatch):
     return folder, store, keys
 
 
+def test_a_mass_of_auto_is_what_sizing_found(run, monkeypatch):
+    folder, store, _ = run
+    document = json.loads((folder / "run.json").read_text())
+    document["recipe"]["graph"]["mass"] = "auto"
+    (folder / "run.json").write_text(json.dumps(document))
+    assert open_batches(folder).weights.mass == "none"  # records whose sizes were all named
+    key = committed(monkeypatch, store, "sizing", MemoryReader({}, {"mass": "row"}))
+    document["artifacts"]["sizing"] = {"stage": "sizing", "key": key}
+    (folder / "run.json").write_text(json.dumps(document))
+    assert open_batches(folder).weights.mass == "row"
+    assert open_batches(folder, mass="none").weights.mass == "none"
+
+
 def test_a_run_brings_its_order_and_recipe(run, pack):
     folder, store, keys = run
     batches = open_batches(folder, adj="norm")
