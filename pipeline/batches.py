@@ -1,6 +1,6 @@
 """Packed batches for one's own training script: torch_geometric `Data` in order, resumable; no Dask is imported.
 
->>> from pipeline import open_batches  # doctest: +SKIP
+>>> from stockpot import open_batches  # doctest: +SKIP
 >>> for batch in open_batches("runs/wordnet", adj="norm"):  # doctest: +SKIP
 ...     out = model(batch.x, batch.adj_t)[: batch.batch_size]
 """
@@ -13,19 +13,19 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import numpy as np
 import torch
 
-from pipeline.assembly import csr_tensor
-from pipeline.fresh import FreshRecords
-from pipeline.opening import opened
-from pipeline.records import Records
-from pipeline.stream import Steps, whole_steps
-from stages.errors import BadInput, sensible
-from stages.loadplan.artifact import LoadPlan
-from stages.order.artifact import Order
-from stages.pack.join import join
-from stages.pack.record import Layer
-from stages.pack.sampled import sampled_matrix
-from stages.step import Adj
-from stages.train.params import resolved_mass
+from stockpot.locate import opened
+from stockpot.stages.errors import BadInput, sensible
+from stockpot.stages.loader.assembly import csr_tensor
+from stockpot.stages.loader.online_sampling import FreshRecords
+from stockpot.stages.loader.records import Records
+from stockpot.stages.loader.steps import Steps, whole_steps
+from stockpot.stages.loadplan.artifact import LoadPlan
+from stockpot.stages.order.artifact import Order
+from stockpot.stages.pack.join import join
+from stockpot.stages.pack.record import Layer
+from stockpot.stages.pack.sampled import sampled_matrix
+from stockpot.stages.step import Adj
+from stockpot.stages.train.params import resolved_mass
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -33,9 +33,9 @@ if TYPE_CHECKING:
 
     from torch import nn
 
-    from pipeline.dataset import BatchesDataset
-    from stages.pack.layers import Matrix
-    from stages.stage import Reader
+    from stockpot.stages.loader.dataset import BatchesDataset
+    from stockpot.stages.pack.layers import Matrix
+    from stockpot.stages.stage import Reader
 
 __all__ = ["Batches", "open_batches", "open_model", "open_records"]
 
@@ -77,7 +77,7 @@ class Batches(Steps):
 
     def dataset(self) -> BatchesDataset:
         """The same batches as a torch `IterableDataset`, for `DataLoader(..., batch_size=None, num_workers=n)`."""
-        from pipeline.dataset import BatchesDataset
+        from stockpot.stages.loader.dataset import BatchesDataset
 
         return BatchesDataset(self)
 
@@ -191,7 +191,7 @@ def open_batches(
     device : "cpu", "cuda" or "cuda:N"; copies to a GPU run beside the step before, from pinned memory.
     pin_memory : pinned tensors where the device is the CPU.
     transform : called with every batch, by the preparing thread.
-    coded : `x` of lossy codes stays codes (`stages.train.coded.Coded`) where a layer may be cheaper on them:
+    coded : `x` of lossy codes stays codes (`stockpot.stages.train.coded.Coded`) where a layer may be cheaper on them:
         `x.times(weight)` is a linear layer, `x.decoded()` the rows.
     fresh : of a sampled split: neighbours and the outputs that go together are drawn anew in every epoch instead of
         read, in the order of the sampling, whatever `shuffle` says: batches that depend follow each other.
@@ -259,8 +259,8 @@ def open_model(where: str | Path, *, store: str | Path | None = None) -> nn.Modu
     BadInput
         `where` is not the folder of a run that has been souped.
     """
-    from pipeline.opening import artifact_of
-    from stages.train.model import load_model
+    from stockpot.locate import artifact_of
+    from stockpot.stages.train.model import load_model
 
     model = load_model(artifact_of(where, "soup", store).path("chosen.safetensors")).eval()
     model.register_forward_pre_hook(_with_transposes)

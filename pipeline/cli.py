@@ -13,19 +13,19 @@ import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipeline.command import DEFAULT_RUNS, DEFAULT_STORE, command, kept
-from pipeline.printable import printable, printable_json
-from stages.errors import BadInput, Corrupt, StockpotError
-from stages.places import local
+from stockpot.command import DEFAULT_RUNS, DEFAULT_STORE, command, kept
+from stockpot.planning.printable import printable, printable_json
+from stockpot.stages.errors import BadInput, Corrupt, StockpotError
+from stockpot.stages.places import local
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from pipeline.budget import Budget
-    from pipeline.plan import Planned, Planner
-    from pipeline.progress import Display
-    from pipeline.recipe import Recipe
-    from pipeline.store import Store
+    from stockpot.execution.progress import Display
+    from stockpot.planning.budget import Budget
+    from stockpot.planning.plan import Planned, Planner
+    from stockpot.planning.recipe import Recipe
+    from stockpot.store.store import Store
 
 __all__ = ["main", "parser"]
 
@@ -44,7 +44,7 @@ class _Version(argparse.Action):
 
     def __call__(self, parser: argparse.ArgumentParser, *_given: Any) -> None:
         """Print it and stop."""
-        from pipeline.manifest import own_version
+        from stockpot.store.manifest import own_version
 
         print(f"stockpot {own_version()}")
         parser.exit()
@@ -195,7 +195,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     args: argparse.Namespace | None = None
     try:
-        from pipeline.interrupt import interruptible
+        from stockpot.execution.interrupt import interruptible
 
         logging.getLogger("stockpot").addFilter(_shown)
         with interruptible():
@@ -231,7 +231,7 @@ def _shown(record: logging.LogRecord) -> bool:
 
 def _mend(error: StockpotError) -> str:
     """For a value that a recipe key does not take: where it says what it takes."""
-    from pipeline.recipe import KEYS
+    from stockpot.planning.recipe import KEYS
 
     named = (key for key in KEYS if re.search(rf"(^|\s){re.escape(key)}\b", error.message))
     if isinstance(error, BadInput) and (key := max(named, key=len, default=None)):
@@ -269,12 +269,13 @@ class _Session:
     """What most verbs need: the recipe, the store, and a planner with its caches."""
 
     def __init__(self, args: argparse.Namespace) -> None:
-        from pipeline import dag, ranks
-        from pipeline.digests import StatCache
-        from pipeline.plan import Planner
-        from pipeline.recipe import load
-        from pipeline.seen import Seen
-        from pipeline.store import Store
+        from stockpot.execution import ranks
+        from stockpot.planning import dag
+        from stockpot.planning.plan import Planner
+        from stockpot.planning.recipe import load
+        from stockpot.store.digests import StatCache
+        from stockpot.store.fingerprints import Seen
+        from stockpot.store.store import Store
 
         self.args = args
         overrides = list(args.set)
@@ -290,7 +291,7 @@ class _Session:
             self.planner.force |= set(dag.select(self.planner.nodes, forced))
 
     def budget(self) -> Budget:
-        from pipeline.budget import measure
+        from stockpot.planning.budget import measure
 
         return measure(self.recipe.resources)
 
@@ -301,7 +302,7 @@ def _print(args: argparse.Namespace, document: Any, text: str) -> None:
 
 
 def _run(args: argparse.Namespace) -> int:
-    from pipeline import ranks
+    from stockpot.execution import ranks
 
     rank, _ = ranks.place()
     if rank > 0:
@@ -312,10 +313,10 @@ def _run(args: argparse.Namespace) -> int:
 
 def _built(args: argparse.Namespace) -> int:
     session = _Session(args)
-    from pipeline.errors import CorruptArtifact
-    from pipeline.outputs import built_of, check_writable, result_text, write_outputs
-    from pipeline.progress import display
-    from pipeline.run import Runner
+    from stockpot.errors import CorruptArtifact
+    from stockpot.execution.progress import display
+    from stockpot.execution.run import Runner
+    from stockpot.report.outputs import built_of, check_writable, result_text, write_outputs
 
     check_writable(session.runs / session.recipe.name)
     show = display(sys.stdout, silent=args.json)
@@ -362,8 +363,8 @@ def _standing(planner: Planner, asked: Sequence[str], show: Display) -> list[Pla
 
 
 def _plan(args: argparse.Namespace) -> int:
-    from pipeline.budget import refuse
-    from pipeline.status import plan_document, plan_text
+    from stockpot.planning.budget import refuse
+    from stockpot.planning.status import plan_document, plan_text
 
     session = _Session(args)
     planned, budget = session.planner.plan(args.stages), session.budget()
@@ -379,7 +380,7 @@ def _plan(args: argparse.Namespace) -> int:
 
 
 def _status(args: argparse.Namespace) -> int:
-    from pipeline.status import status_document, status_text
+    from stockpot.planning.status import status_document, status_text
 
     session = _Session(args)
     document = status_document(session.planner.plan(), session.store)
@@ -388,9 +389,9 @@ def _status(args: argparse.Namespace) -> int:
 
 
 def _verify(args: argparse.Namespace) -> int:
-    from pipeline.progress import display
-    from pipeline.store import Store
-    from pipeline.verify import NO_DAMAGE, verify_artifact, verify_run
+    from stockpot.execution.progress import display
+    from stockpot.store.store import Store
+    from stockpot.store.verify import NO_DAMAGE, verify_artifact, verify_run
 
     if args.recipe is None and not args.all:
         raise BadInput("verify: expected a recipe or --all", fix="stockpot verify --all")
@@ -444,9 +445,9 @@ def _set_aside(store: Store, stage: str, key: str, why: str) -> str:
 
 
 def _soup(args: argparse.Namespace) -> int:
-    from pipeline.progress import Fraction, display
-    from pipeline.souping import Asked, make
-    from pipeline.souping_outputs import document_text
+    from stockpot.execution.progress import Fraction, display
+    from stockpot.souping.outputs import document_text
+    from stockpot.souping.souping import Asked, make
 
     words = [str(path) for path in args.where]
     for name in ("batches", "factory", "out"):
@@ -470,7 +471,7 @@ def _soup(args: argparse.Namespace) -> int:
 
 
 def _report(args: argparse.Namespace) -> int:
-    from pipeline.outputs import built_of, write_outputs
+    from stockpot.report.outputs import built_of, write_outputs
 
     session = _Session(args)
     planned = session.planner.plan()
@@ -489,10 +490,10 @@ def _report(args: argparse.Namespace) -> int:
 
 
 def _fetch(args: argparse.Namespace) -> int:
-    from pipeline.progress import display
-    from pipeline.recipe import load
-    from stages.ingest.fetch import fetch
-    from stages.ingest.source import describe
+    from stockpot.execution.progress import display
+    from stockpot.planning.recipe import load
+    from stockpot.stages.ingest.fetch import fetch
+    from stockpot.stages.ingest.source import describe
 
     text = load(args.recipe, args.set).dataset.source
     absent = (source := describe(text)).absent
@@ -513,8 +514,8 @@ def _fetch(args: argparse.Namespace) -> int:
 
 
 def _inspect(args: argparse.Namespace) -> int:
-    from pipeline.inspect_artifact import artifact_document, artifact_text
-    from pipeline.inspect_target import in_folder, in_recipe
+    from stockpot.inspection.artifact import artifact_document, artifact_text
+    from stockpot.inspection.target import in_folder, in_recipe
 
     folder = Path(args.recipe)
     target = in_folder(folder, args) if folder.is_dir() else in_recipe(_Session(args).planner, args)
@@ -522,7 +523,7 @@ def _inspect(args: argparse.Namespace) -> int:
         document = artifact_document(target)
         _print(args, document, "" if args.json else artifact_text(document))
         return 0
-    from pipeline.inspect_record import record_document, record_text
+    from stockpot.inspection.record import record_document, record_text
 
     words = [] if args.artifact is None else [args.artifact]
     words += [] if args.split is None else ["--split", args.split]
@@ -532,7 +533,7 @@ def _inspect(args: argparse.Namespace) -> int:
 
 
 def _recipe_verb(args: argparse.Namespace) -> int:
-    from pipeline.recipe import KEYS, defaults_text, load, to_toml
+    from stockpot.planning.recipe import KEYS, defaults_text, load, to_toml
 
     if args.defaults:
         keys = {

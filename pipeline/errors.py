@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from stages.errors import BadInput, Conflict, Corrupt, Interrupted, NonDeterminism, OverBudget, StockpotError
+from stockpot.stages.errors import BadInput, Conflict, Corrupt, Interrupted, NonDeterminism, OverBudget, StockpotError
 
 __all__ = [
     "BadInput",

@@ -50,7 +50,9 @@ SETTINGS = (
 """numba's settings (NUMBA_...) under which a source gives other code; numba's own cache looks at none of them."""
 
 _PACKAGE = Path(__file__).parent
-_IMPORT = re.compile(rb"^from stages\.([\w.]+) import (\([^)]*\)|[^\n]*)|^import stages\.([\w.]+)", re.MULTILINE)
+_IMPORT = re.compile(
+    rb"^from stockpot\.stages\.([\w.]+) import (\([^)]*\)|[^\n]*)|^import stockpot\.stages\.([\w.]+)", re.MULTILINE
+)
 _DECORATING = threading.Lock()
 
 

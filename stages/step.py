@@ -10,13 +10,13 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from stages.train.coded import Coded
+    from stockpot.stages.train.coded import Coded
 
 __all__ = ["Adj", "Sparse", "Step"]
 
 Sparse = Any
 """A sparse CSR tensor, or what has its shape: a `stages.hag.matrix.HagMatrix`, which multiplies a dense matrix, or
-`stages.hag.sequence.Sequences`, whose rows are read in order."""
+`stockpot.stages.hag.sequence.Sequences`, whose rows are read in order."""
 
 
 @dataclass(frozen=True)

@@ -12,19 +12,19 @@ import torch
 from torch import distributed
 from torch.nn import functional
 
-from pipeline.cooperative import CooperativeSteps
-from pipeline.independent import IndependentSteps
-from pipeline.records import Records
-from stages.errors import Corrupt
-from stages.exchange.artifact import LinkReader
-from stages.exchange.team import Team
-from stages.train import checkpoint, trainer
-from stages.train.evaluate import Score
-from stages.train.model import build_model
-from stages.train.params import Params
-from stages.train.stage import fitted
-from stages.train.state import state_digest
-from stages.train.trainer import _adam
+from stockpot.stages.errors import Corrupt
+from stockpot.stages.exchange.artifact import LinkReader
+from stockpot.stages.exchange.team import Team
+from stockpot.stages.loader.cooperative import CooperativeSteps
+from stockpot.stages.loader.independent import IndependentSteps
+from stockpot.stages.loader.records import Records
+from stockpot.stages.train import checkpoint, trainer
+from stockpot.stages.train.evaluate import Score
+from stockpot.stages.train.model import build_model
+from stockpot.stages.train.params import Params
+from stockpot.stages.train.stage import fitted
+from stockpot.stages.train.state import state_digest
+from stockpot.stages.train.trainer import _adam
 
 MODELS = ("gcn", "sage", "gat")
 CONFIG = {"hidden": 8, "num_classes": 4, "layers": 3, "dropout": 0.0, "heads": 2}
@@ -112,7 +112,7 @@ def argparse(**values):
 
 def adjoint(rank, ranks, group):
     """<A x, y> and <x, A^T y> summed over ranks, for random uneven exchanges that leave ranks out."""
-    from stages.exchange.forward import exchange
+    from stockpot.stages.exchange.forward import exchange
 
     rng = np.random.default_rng(7)
     counts = rng.integers(0, 5, (ranks, ranks)) * (rng.random((ranks, ranks)) < 0.7)

@@ -18,29 +18,30 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from pipeline import open_batches, open_model, reader
-from pipeline.attempt import Attempt, clear_dead_attempts
-from pipeline.dag import STAGES
-from pipeline.digests import StatCache
-from pipeline.ingredients import found
-from pipeline.inspect_artifact import artifact_document
-from pipeline.inspect_target import Target as Inspected
-from pipeline.keys import plain
-from pipeline.opening import artifact_of
-from pipeline.outputs import built_of, write_outputs
-from pipeline.plan import BUILD, Planner
-from pipeline.recipe import load
-from pipeline.records import Records
-from pipeline.run_folder import read_run
-from pipeline.seen import Seen
-from pipeline.souping import Asked, make
-from pipeline.store import Store
-from pipeline.task import FINISH, Task, execute, open_inputs
-from pipeline.verify import verify_artifact
-from stages.errors import Corrupt, StockpotError
-from stages.stage import Shard
-from stages.train import checkpoint
-from stages.train.state import read_state
+from stockpot import open_batches, open_model
+from stockpot.execution.task import FINISH, Task, execute, open_inputs
+from stockpot.inspection.artifact import artifact_document
+from stockpot.inspection.target import Target as Inspected
+from stockpot.locate import artifact_of
+from stockpot.planning.dag import STAGES
+from stockpot.planning.plan import BUILD, Planner
+from stockpot.planning.recipe import load
+from stockpot.report.outputs import built_of, write_outputs
+from stockpot.souping.ingredients import found
+from stockpot.souping.souping import Asked, make
+from stockpot.stages.errors import Corrupt, StockpotError
+from stockpot.stages.loader.records import Records
+from stockpot.stages.stage import Shard
+from stockpot.stages.train import checkpoint
+from stockpot.stages.train.state import read_state
+from stockpot.store import reader
+from stockpot.store.attempt import Attempt, clear_dead_attempts
+from stockpot.store.digests import StatCache
+from stockpot.store.fingerprints import Seen
+from stockpot.store.keys import plain
+from stockpot.store.run_folder import read_run
+from stockpot.store.store import Store
+from stockpot.store.verify import verify_artifact
 from tests.graphs import write_npz, write_recipe
 
 if TYPE_CHECKING:
@@ -143,7 +144,7 @@ def unfinished(folder: Path) -> None:
 
 def trained() -> tuple[Any, Any]:
     """A small network with an optimiser that has made a step."""
-    from stages.train.model import build_model
+    from stockpot.stages.train.model import build_model
 
     sizes = {"num_features": 4, "hidden": 4, "num_classes": 2, "layers": 2, "dropout": 0.0}
     model = build_model({"model": "gcn", **sizes}, seed=1)

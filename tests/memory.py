@@ -30,7 +30,7 @@ class MemoryReader:
         return self.root / name
 
     def records(self):
-        from pipeline.records import Records
+        from stockpot.stages.loader.records import Records
 
         return Records.from_reader(self)
 

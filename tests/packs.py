@@ -3,11 +3,11 @@
 import numpy as np
 import scipy.sparse as sp
 
-from stages.codebook import STAGE as CODEBOOK
-from stages.pack import STAGE as PACK
-from stages.pack.stage import Params as PackParams
-from stages.quantize import STAGE as QUANTIZE
-from stages.quantize.names import is_lossy
+from stockpot.stages.codebook import STAGE as CODEBOOK
+from stockpot.stages.pack import STAGE as PACK
+from stockpot.stages.pack.stage import Params as PackParams
+from stockpot.stages.quantize import STAGE as QUANTIZE
+from stockpot.stages.quantize.names import is_lossy
 from tests.memory import MemoryReader, run_stage
 
 

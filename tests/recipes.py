@@ -4,8 +4,8 @@ import json
 import random
 import typing
 
-from pipeline.recipe import KEYS
-from pipeline.recipe_keys import SECTIONS
+from stockpot.planning.recipe import KEYS
+from stockpot.planning.recipe_keys import SECTIONS
 
 __all__ = ["SMALL", "literal", "recipe_text", "small_recipe"]
 

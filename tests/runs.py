@@ -2,16 +2,16 @@
 
 from pathlib import Path
 
-from pipeline.dag import STAGES
-from pipeline.digests import StatCache
-from pipeline.keys import plain
-from pipeline.outputs import built_of, write_outputs
-from pipeline.plan import BUILD, Planner
-from pipeline.recipe import load
-from pipeline.seen import Seen
-from pipeline.store import Store
-from pipeline.task import FINISH, Task, execute, open_inputs
-from stages.stage import Shard
+from stockpot.execution.task import FINISH, Task, execute, open_inputs
+from stockpot.planning.dag import STAGES
+from stockpot.planning.plan import BUILD, Planner
+from stockpot.planning.recipe import load
+from stockpot.report.outputs import built_of, write_outputs
+from stockpot.stages.stage import Shard
+from stockpot.store.digests import StatCache
+from stockpot.store.fingerprints import Seen
+from stockpot.store.keys import plain
+from stockpot.store.store import Store
 
 
 def run_here(recipe, runs, targets=(), *, threads=1):

@@ -1,5 +1,5 @@
 """Fits what a lossy codec encodes with: one pass for statistics and a sample, then training on the sample."""
 
-from stages.codebook.stage import STAGE
+from stockpot.stages.codebook.stage import STAGE
 
 __all__ = ["STAGE"]

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from stages.codebook.kmeans import means
-from stages.quantize.nearest import nearest
+from stockpot.stages.codebook.kmeans import means
+from stockpot.stages.quantize.nearest import nearest
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from stages.quantize.names import Kind
+    from stockpot.stages.quantize.names import Kind
 
 __all__ = ["log_levels", "vector_parts"]
 

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from stages.kernel import njit
-from stages.quantize.nearest import nearest, offsets
+from stockpot.stages.kernel import njit
+from stockpot.stages.quantize.nearest import nearest, offsets
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

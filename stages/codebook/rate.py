@@ -7,20 +7,20 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from stages.codebook.rate_error import nmse_by_depth, propagated, sensitivity
-from stages.codebook.rate_sample import draw
-from stages.codebook.rate_sizes import FANOUT, LAYERS, WHOLE, WIDTH, most_outputs, most_rows
-from stages.quantize.codec import decode
-from stages.quantize.coder import Coder, Sums
-from stages.quantize.features import Features
-from stages.quantize.sizes import BLOCK_ROWS, CHUNK_BYTES
+from stockpot.stages.codebook.rate_error import nmse_by_depth, propagated, sensitivity
+from stockpot.stages.codebook.rate_sample import draw
+from stockpot.stages.codebook.rate_sizes import FANOUT, LAYERS, WHOLE, WIDTH, most_outputs, most_rows
+from stockpot.stages.quantize.codec import decode
+from stockpot.stages.quantize.coder import Coder, Sums
+from stockpot.stages.quantize.features import Features
+from stockpot.stages.quantize.sizes import BLOCK_ROWS, CHUNK_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
     from numpy.typing import NDArray
 
-    from stages.stage import Reader
+    from stockpot.stages.stage import Reader
 
     Decoder = Callable[[NDArray[np.float32]], NDArray[np.float32]]
 

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from stages.codebook.rate_sample import scrambled
-from stages.kernel import njit
+from stockpot.stages.codebook.rate_sample import scrambled
+from stockpot.stages.kernel import njit
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from stages.codebook.rate_sample import Sample
+    from stockpot.stages.codebook.rate_sample import Sample
 
 __all__ = ["mean_rows", "nmse_by_depth", "propagated", "random_signs", "sensitivity"]
 

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from stages.codebook.kmeans import k_means
-from stages.kernel import njit
-from stages.quantize.nearest import chains, gram, nearest, offsets
+from stockpot.stages.codebook.kmeans import k_means
+from stockpot.stages.kernel import njit
+from stockpot.stages.quantize.nearest import chains, gram, nearest, offsets
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from stages.quantize.codec import EXACT
-from stages.stage import Cost, Facts, Inputs, Reader, Shard, Stage, Writer
-from stages.train.cost import TORCH_BYTES, step_bytes
-from stages.train.params import resolved_device
+from stockpot.stages.quantize.codec import EXACT
+from stockpot.stages.stage import Cost, Facts, Inputs, Reader, Shard, Stage, Writer
+from stockpot.stages.train.cost import TORCH_BYTES, step_bytes
+from stockpot.stages.train.params import resolved_device
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -43,9 +43,9 @@ def _shards(params: Params, inputs: Inputs) -> Sequence[Shard]:
 def _run(params: Params, inputs: Inputs, shard: Shard, writer: Writer) -> dict[str, Any]:
     import torch
 
-    from stages.quantize.features import Features
-    from stages.train.evaluate import Score, open_steps, score, settings
-    from stages.train.model import load_model
+    from stockpot.stages.quantize.features import Features
+    from stockpot.stages.train.evaluate import Score, open_steps, score, settings
+    from stockpot.stages.train.model import load_model
 
     soup, features = inputs["soup"], Features.from_reader(inputs["graph"])
     model = load_model(soup.path(f"soup-{soup.facts['chosen']}.safetensors")).to(params.device)

@@ -1,5 +1,5 @@
 """Cooperative mini-batches: all ranks work on one batch, each row is read and computed by the one rank that owns it."""
 
-from stages.exchange.stage import STAGE
+from stockpot.stages.exchange.stage import STAGE
 
 __all__ = ["STAGE"]

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from stages.exchange.counts import reached
-from stages.exchange.piece import edges_of, owned
-from stages.ingest.csr import frozen
-from stages.kernel import njit
-from stages.pack.build import gather_further, gather_rows
-from stages.pack.layered import prefixes
-from stages.pack.record import Layer, Record
+from stockpot.stages.exchange.counts import reached
+from stockpot.stages.exchange.piece import edges_of, owned
+from stockpot.stages.ingest.csr import frozen
+from stockpot.stages.kernel import njit
+from stockpot.stages.pack.build import gather_further, gather_rows
+from stockpot.stages.pack.layered import prefixes
+from stockpot.stages.pack.record import Layer, Record
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

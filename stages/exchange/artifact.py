@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
-from stages.exchange.links import Links
-from stages.exchange.piece import checksums, owned, parts_read, read_by
+from stockpot.stages.exchange.links import Links
+from stockpot.stages.exchange.piece import checksums, owned, parts_read, read_by
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from stages.pack.record import Record
-    from stages.stage import Reader
+    from stockpot.stages.pack.record import Record
+    from stockpot.stages.stage import Reader
 
 __all__ = ["LinkReader", "link_batch", "link_schema"]
 

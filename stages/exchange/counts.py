@@ -14,17 +14,17 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from stages.exchange.piece import edges_of, owned
-from stages.ingest.csr import frozen
-from stages.kernel import njit
+from stockpot.stages.exchange.piece import edges_of, owned
+from stockpot.stages.ingest.csr import frozen
+from stockpot.stages.kernel import njit
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
 
-    from stages.exchange.links import Links
-    from stages.pack.record import Record
+    from stockpot.stages.exchange.links import Links
+    from stockpot.stages.pack.record import Record
 
 __all__ = ["Reads", "feature_bytes", "reached", "reads", "received_by_level"]
 

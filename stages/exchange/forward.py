@@ -14,8 +14,8 @@ from torch import Tensor, distributed
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from stages.exchange.step import CoopLayer, CoopStep
-    from stages.train.model import Model
+    from stockpot.stages.exchange.step import CoopLayer, CoopStep
+    from stockpot.stages.train.model import Model
 
 __all__ = ["Sent", "exchange", "forward", "sent"]
 

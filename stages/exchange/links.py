@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from stages.exchange.piece import needs, owned
+from stockpot.stages.exchange.piece import needs, owned
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
 
-    from stages.pack.record import Record
+    from stockpot.stages.pack.record import Record
 
 __all__ = ["Links", "links"]
 

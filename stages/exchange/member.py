@@ -1,4 +1,4 @@
-"""`python -m stages.exchange.member RANK`: one rank of a training, told its job on standard input by who started it."""
+"""`python -m stockpot.stages.exchange.member RANK`: one rank of a training, told its job on standard input."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ def main() -> None:
     size = int.from_bytes(source.read(8), "little")
     told = json.loads(source.read(size))
     threading.Thread(target=_with_parent, args=(source,), daemon=True).start()
-    from stages.errors import StockpotError
-    from stages.exchange.meeting import met
-    from stages.exchange.messages import decoded, named
-    from stages.exchange.team import Job, here, joined, raised
+    from stockpot.stages.errors import StockpotError
+    from stockpot.stages.exchange.meeting import met
+    from stockpot.stages.exchange.messages import decoded, named
+    from stockpot.stages.exchange.team import Job, here, joined, raised
 
     job = Job(**told)
     store = met(job.place, job.size)

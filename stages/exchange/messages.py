@@ -14,7 +14,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from stages.errors import Conflict, StockpotError
+from stockpot.stages.errors import Conflict, StockpotError
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -12,17 +12,17 @@ from typing import TYPE_CHECKING, Any
 import google_crc32c
 import numpy as np
 
-from stages.errors import BadInput
-from stages.ingest.csr import frozen
-from stages.kernel import njit
-from stages.pack.record import Layer
+from stockpot.stages.errors import BadInput
+from stockpot.stages.ingest.csr import frozen
+from stockpot.stages.kernel import njit
+from stockpot.stages.pack.record import Layer
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
 
-    from stages.pack.record import Record
+    from stockpot.stages.pack.record import Record
 
 __all__ = [
     "DEEPEST",
@@ -108,7 +108,7 @@ class Piece:
     remote : i4[m], rows of the record owned by others, by (owner, row).
     remote_ptr : i8[ranks + 1], those of owner p: remote_ptr[p]:remote_ptr[p + 1].
     used : u2[m], bit h where the layer that computes own rows of hops <= h reads it.
-    sampled : whether the edges are a sample (`stages.pack.sampled`).
+    sampled : whether the edges are a sample (`stockpot.stages.pack.sampled`).
     """
 
     sizes: NDArray[np.int64]

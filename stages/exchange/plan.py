@@ -10,12 +10,12 @@ from dataclasses import asdict, dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
-from stages.errors import BadInput
+from stockpot.stages.errors import BadInput
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from stages.stage import Facts
+    from stockpot.stages.stage import Facts
 
 __all__ = ["MODES", "Rates", "Traffic", "choice", "predicted", "widths"]
 
@@ -66,7 +66,7 @@ def predicted(
     Parameters
     ----------
     exchange, packed : facts of the split's links and of its records.
-    config : of the model, as for `stages.train.model.build_model`.
+    config : of the model, as for `stockpot.stages.train.model.build_model`.
     per_step : records of a step.
     bf16 : whether dense products give two bytes a value.
     """

@@ -12,20 +12,20 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from stages.errors import BadInput
-from stages.exchange.piece import DEEPEST
-from stages.pack.layers import Matrix, trimmed
-from stages.pack.record import Layer as Edges
-from stages.pack.sampled import sampled_matrix
+from stockpot.stages.errors import BadInput
+from stockpot.stages.exchange.piece import DEEPEST
+from stockpot.stages.pack.layers import Matrix, trimmed
+from stockpot.stages.pack.record import Layer as Edges
+from stockpot.stages.pack.sampled import sampled_matrix
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
 
-    from stages.exchange.links import Links
-    from stages.exchange.piece import Piece
-    from stages.pack.layers import Weights
+    from stockpot.stages.exchange.links import Links
+    from stockpot.stages.exchange.piece import Piece
+    from stockpot.stages.pack.layers import Weights
 
 __all__ = ["Layer", "Share", "share"]
 

@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from stages.errors import BadInput
-from stages.stage import Cost, Shard, Stage
+from stockpot.stages.errors import BadInput
+from stockpot.stages.stage import Cost, Shard, Stage
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from stages.exchange.counts import Reads
-    from stages.stage import Facts, Inputs, Reader, Writer
+    from stockpot.stages.exchange.counts import Reads
+    from stockpot.stages.stage import Facts, Inputs, Reader, Writer
 
 __all__ = ["STAGE", "Params"]
 
@@ -53,7 +53,7 @@ def _files(inputs: Inputs) -> list[str]:
 def shards(params: Params, inputs: Inputs) -> Sequence[Shard]:
     """One for each packed file."""
     del params
-    from stages.pack.index import read_index
+    from stockpot.stages.pack.index import read_index
 
     found, first = [], 0
     for name in _files(inputs):
@@ -67,10 +67,10 @@ def run(params: Params, inputs: Inputs, shard: Shard, writer: Writer) -> dict[st
     """Links of the records of one packed file; counts of what ranks read, exchange and would read alone."""
     import pyarrow as pa
 
-    from stages.exchange.artifact import link_batch, link_schema
-    from stages.exchange.counts import reads, received_by_level
-    from stages.exchange.links import links
-    from stages.exchange.piece import bounds, checksums, owned
+    from stockpot.stages.exchange.artifact import link_batch, link_schema
+    from stockpot.stages.exchange.counts import reads, received_by_level
+    from stockpot.stages.exchange.links import links
+    from stockpot.stages.exchange.piece import bounds, checksums, owned
 
     read: Any = inputs["records"]  # the pipeline's reader of a packed split
     records = read.records()

@@ -5,14 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from stages.step import Step
+from stockpot.stages.step import Step
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from torch import Tensor
 
-    from stages.step import Adj
+    from stockpot.stages.step import Adj
 
 __all__ = ["CoopLayer", "CoopStep", "ShareStep"]
 
@@ -51,7 +51,7 @@ class CoopStep:
     ----------
     x : f4[own nodes, num_features].
     layers : the first applied first.
-    y, n_id, input_id : of the own nodes, as in `stages.step.Step`.
+    y, n_id, input_id : of the own nodes, as in `stockpot.stages.step.Step`.
     batch_size : own outputs. num_labelled : labelled outputs of all ranks.
     codes : u1[own nodes, row_bytes], the features as stored, where that is what crosses at the first layer.
     decoded : f4[n, num_features] of such codes.

@@ -16,15 +16,14 @@ import tempfile
 import time
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 import torch
 from torch import distributed
 
-from stages.errors import Conflict, StockpotError
-from stages.exchange import forward as rows
-from stages.exchange.meeting import (
+from stockpot.stages.errors import Conflict, StockpotError
+from stockpot.stages.exchange import forward as rows
+from stockpot.stages.exchange.meeting import (
     SECRET,
     TIMEOUT,
     jobs_key,
@@ -34,23 +33,24 @@ from stages.exchange.meeting import (
     met,
     on_loopback,
 )
-from stages.exchange.messages import encoded, error_of, message, name_of, received, told
-from stages.exchange.step import CoopStep
-from stages.train.evaluate import Score
+from stockpot.stages.exchange.messages import encoded, error_of, message, name_of, received, told
+from stockpot.stages.exchange.step import CoopStep
+from stockpot.stages.package import child_environment
+from stockpot.stages.train.evaluate import Score
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
+    from pathlib import Path
 
     from torch import Tensor
 
-    from stages.stage import Inputs
-    from stages.step import Step
-    from stages.train.model import Network
+    from stockpot.stages.stage import Inputs
+    from stockpot.stages.step import Step
+    from stockpot.stages.train.model import Network
 
 __all__ = ["Job", "Member", "Team", "here", "joined", "launched", "led", "place_on_machine", "raised"]
 
 LEAVE_S = 20.0  # for the others to end once rank 0 has
-_ROOT = Path(__file__).resolve().parents[2]
 
 
 @dataclass(frozen=True)
@@ -192,14 +192,13 @@ def launched(rank: int, job: Job) -> Member:
 
     The job goes through a pipe: what is in it, the secret too, is on no command line.
     """
-    paths = [str(_ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
     said = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the member
     process = subprocess.Popen(
-        [sys.executable, "-m", "stages.exchange.member", str(rank)],
+        [sys.executable, "-m", "stockpot.stages.exchange.member", str(rank)],
         stdin=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
         stderr=said,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
+        env=child_environment(),
     )
     assert process.stdin is not None
     data = json.dumps(vars(job)).encode()

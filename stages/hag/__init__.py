@@ -3,6 +3,6 @@
 Source: arXiv 1906.03707.
 """
 
-from stages.hag.stage import STAGE
+from stockpot.stages.hag.stage import STAGE
 
 __all__ = ["STAGE"]

@@ -5,19 +5,19 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from stages.hag.cost import GAIN, Counts, Rates, gain
-from stages.hag.prepared import prepared
-from stages.hag.search import search_prepared
-from stages.hag.settings import Settings
-from stages.hag.shape import Outline, Shape, build, outline
+from stockpot.stages.hag.cost import GAIN, Counts, Rates, gain
+from stockpot.stages.hag.prepared import prepared
+from stockpot.stages.hag.search import search_prepared
+from stockpot.stages.hag.settings import Settings
+from stockpot.stages.hag.shape import Outline, Shape, build, outline
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
 
-    from stages.hag.hag import Hag
-    from stages.hag.merges import Merges
+    from stockpot.stages.hag.hag import Hag
+    from stockpot.stages.hag.merges import Merges
 
 __all__ = ["DEPTHS", "KEEPS", "Choice", "choose", "find"]
 
@@ -76,7 +76,7 @@ def find(
 
     Parameters
     ----------
-    indptr, indices, num_nodes, settings, threads : as of `stages.hag.search.search`.
+    indptr, indices, num_nodes, settings, threads : as of `stockpot.stages.hag.search.search`.
     row_bytes : bytes of a row of each product of a training step (or pass), so 4 times the width of each layer in fp32.
     least : 0 keeps the best one, whatever is predicted.
     """

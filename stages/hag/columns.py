@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from stages.hag.hag import Hag, csr_crc, fault
+from stockpot.stages.hag.hag import Hag, csr_crc, fault
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from stages.pack.record import Record
+    from stockpot.stages.pack.record import Record
 
 __all__ = ["COLUMNS", "columns_of", "hag_of", "has_loops", "mismatch", "scale_of"]
 
@@ -39,7 +39,7 @@ def columns_of(
     Parameters
     ----------
     hag : of the CSR `indptr`, `indices` of the record, with the diagonal added where `loops`.
-    scale : factors of the edge weights, see `stages.hag.factors`.
+    scale : factors of the edge weights, see `stockpot.stages.hag.factors`.
     """
     if hag is None:
         return {name: np.zeros(0, kind) for name, kind in COLUMNS.items()}

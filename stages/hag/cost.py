@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from scipy.optimize import nnls
 
-from stages.errors import BadInput
+from stockpot.stages.errors import BadInput
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

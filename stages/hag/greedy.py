@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from stages.hag.queue import pop, push
-from stages.kernel import njit
+from stockpot.stages.hag.queue import pop, push
+from stockpot.stages.kernel import njit
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

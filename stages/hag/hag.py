@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import google_crc32c
 import numpy as np
 
-from stages.errors import BadInput
+from stockpot.stages.errors import BadInput
 
 if TYPE_CHECKING:
     import scipy.sparse as sp
@@ -107,7 +107,7 @@ def plain(indptr: NDArray[Any], indices: NDArray[Any], num_nodes: int | None = N
     indptr, indices : i8 | i4 [rows + 1], i8 | i4 [E]; columns in any order, repeated ones are multiplicities.
     num_nodes : columns of the CSR; as many as rows by default.
     """
-    from stages.hag.rows import merged  # here: who reads a record does without numba and scipy
+    from stockpot.stages.hag.rows import merged  # here: who reads a record does without numba and scipy
 
     num_rows = len(indptr) - 1
     columns = num_rows if num_nodes is None else num_nodes

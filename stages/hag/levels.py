@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from stages.hag.hag import Hag
-from stages.kernel import njit
+from stockpot.stages.hag.hag import Hag
+from stockpot.stages.kernel import njit
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -1,6 +1,6 @@
 """A HAG as a sparse matrix `left A right` of torch tensors: its product is that of the CSR, sums re-associated.
 
-On the CPU by the schedule of `stages.hag.schedule`; elsewhere level by level in torch's own operators.
+On the CPU by the schedule of `stockpot.stages.hag.schedule`; elsewhere level by level in torch's own operators.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch.autograd.function import once_differentiable
 
-from stages.hag.schedule import Schedule, extremes, extremes_back, schedule, sums
+from stockpot.stages.hag.schedule import Schedule, extremes, extremes_back, schedule, sums
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
-    from stages.hag.hag import Hag
+    from stockpot.stages.hag.hag import Hag
 
 __all__ = ["HagMatrix", "extreme", "product"]
 

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from stages.hag.cost import Counts, fit
-from stages.hag.hag import Hag, plain
+from stockpot.stages.hag.cost import Counts, fit
+from stockpot.stages.hag.hag import Hag, plain
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from stages.hag.cost import Rates
+    from stockpot.stages.hag.cost import Rates
 
 __all__ = ["measured_rates"]
 
@@ -76,7 +76,7 @@ def _chain(rows: int, levels: int) -> Hag:
 
 
 def _on_cpu(hag: Hag, width: int) -> Callable[[], Any]:
-    from stages.hag.schedule import schedule, sums
+    from stockpot.stages.hag.schedule import schedule, sums
 
     plan = schedule(hag)
     x, out = np.ones((hag.num_nodes, width), np.float32), np.empty((hag.num_rows, width), np.float32)
@@ -87,7 +87,7 @@ def _on_cpu(hag: Hag, width: int) -> Callable[[], Any]:
 def _on_cuda(hag: Hag, width: int) -> Callable[[], Any]:
     import torch
 
-    from stages.hag.matrix import HagMatrix
+    from stockpot.stages.hag.matrix import HagMatrix
 
     matrix = HagMatrix(hag, moved=lambda tensor: tensor.to("cuda"))
     x = torch.ones((hag.num_nodes, width), device="cuda")

@@ -12,21 +12,21 @@ import numpy as np
 import torch
 from torch import nn
 
-from stages.errors import BadInput
-from stages.hag.hag import check
-from stages.hag.levels import transposed
-from stages.hag.matrix import HagMatrix, extreme, product
+from stockpot.stages.errors import BadInput
+from stockpot.stages.hag.hag import check
+from stockpot.stages.hag.levels import transposed
+from stockpot.stages.hag.matrix import HagMatrix, extreme, product
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
-    from stages.hag.hag import Hag
+    from stockpot.stages.hag.hag import Hag
 
 __all__ = ["REDUCE", "HagAggregation"]
 
 KEEP = 4
-"""Reads an aggregation node must save to be worth its row of the buffer (see `stages.hag.shape`)."""
+"""Reads an aggregation node must save to be worth its row of the buffer (see `stockpot.stages.hag.shape`)."""
 
 REDUCE = ("sum", "mean", "max", "min")
 
@@ -101,9 +101,9 @@ class HagAggregation(nn.Module):
             or weights do not factor: the first such edge is named.
         """
         _check_edges(edge_index, num_nodes, edge_weight)
-        from stages.hag.factors import csr_of, factors
-        from stages.hag.search import Settings, search
-        from stages.hag.shape import Shape, build, outline
+        from stockpot.stages.hag.factors import csr_of, factors
+        from stockpot.stages.hag.search import Settings, search
+        from stockpot.stages.hag.shape import Shape, build, outline
 
         indptr, indices, order = csr_of(edge_index.cpu().numpy(), num_nodes)
         left = right = None

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from stages.stage import Facts
+    from stockpot.stages.stage import Facts
 
 __all__ = ["KEPT_BYTES", "Sharing", "kept_bytes", "sharing_of"]
 
@@ -24,7 +24,7 @@ class Sharing:
     loops : the CSR searched has the diagonal, as the models' matrices have.
     capacity : most aggregation nodes as a share of a record's nodes; -1: as many as pay.
     least : predicted gain from which a record keeps its HAG; 0: always.
-    rates : of `stages.hag.cost.Rates`, nanoseconds, as measured when it was decided.
+    rates : of `stockpot.stages.hag.cost.Rates`, nanoseconds, as measured when it was decided.
     row_bytes : widths of the products whose gain counts.
     """
 

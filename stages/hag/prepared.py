@@ -7,16 +7,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from stages.hag.bound import fewest_reads
-from stages.hag.hag import csr_crc
-from stages.hag.rows import merged
-from stages.hag.twins import distinct_rows
-from stages.hag.working import live, working_rows
+from stockpot.stages.hag.bound import fewest_reads
+from stockpot.stages.hag.hag import csr_crc
+from stockpot.stages.hag.rows import merged
+from stockpot.stages.hag.twins import distinct_rows
+from stockpot.stages.hag.working import live, working_rows
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from stages.hag.settings import Settings
+    from stockpot.stages.hag.settings import Settings
 
 __all__ = ["GROUP", "Prepared", "prepared"]
 

@@ -2,7 +2,7 @@
 
 Re-Pair (Larsson & Moffat 1999), as used for adjacency lists by CompressGraph (SIGMOD 2023), in rounds of falling counts
 instead of one pair at a time. Only symbols that stand next to each other are counted, so it finds fewer merges than
-`stages.hag.greedy`, whose time grows with the square of the rows: for graphs of many and long hubs.
+`stockpot.stages.hag.greedy`, whose time grows with the square of the rows: for graphs of many and long hubs.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from stages.kernel import njit
+from stockpot.stages.kernel import njit
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

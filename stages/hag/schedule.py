@@ -15,13 +15,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from stages.hag.lanes import sum_1, sum_4, sum_16, sum_64
-from stages.kernel import njit
+from stockpot.stages.hag.lanes import sum_1, sum_4, sum_16, sum_64
+from stockpot.stages.kernel import njit
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from stages.hag.hag import Hag
+    from stockpot.stages.hag.hag import Hag
 
 __all__ = ["Schedule", "extremes", "extremes_back", "schedule", "sums"]
 

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from stages.hag.greedy import merge_lists
-from stages.hag.merges import Merges
-from stages.hag.prepared import GROUP, Prepared, prepared
-from stages.hag.repair import merge_neighbours
-from stages.hag.settings import Settings
-from stages.kernel import njit
+from stockpot.stages.hag.greedy import merge_lists
+from stockpot.stages.hag.merges import Merges
+from stockpot.stages.hag.prepared import GROUP, Prepared, prepared
+from stockpot.stages.hag.repair import merge_neighbours
+from stockpot.stages.hag.settings import Settings
+from stockpot.stages.kernel import njit
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -32,7 +32,7 @@ def search(
     settings: Settings | None = None,
     threads: int = 1,
 ) -> Merges:
-    """Search a CSR; `stages.hag.shape` makes a HAG of what was found.
+    """Search a CSR; `stockpot.stages.hag.shape` makes a HAG of what was found.
 
     Where the model also aggregates a node itself, give the CSR with the diagonal: rows of a clique are equal then.
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from stages.hag.trie import build_trie
+from stockpot.stages.hag.trie import build_trie
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -31,7 +31,7 @@ def read_order(deg: NDArray[Any], ids: NDArray[Any] | None = None) -> NDArray[np
 
 
 class Sequences:
-    """The prefix trie of a CSR's rows as tensors, in the place of a sparse matrix in `stages.step.Adj`.
+    """The prefix trie of a CSR's rows as tensors, in the place of a sparse matrix in `stockpot.stages.step.Adj`.
 
     Parameters
     ----------

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from stages.errors import BadInput
+from stockpot.stages.errors import BadInput
 
 __all__ = ["METHODS", "UNLIMITED", "Settings"]
 

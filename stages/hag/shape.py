@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from stages.hag.hag import Hag
-from stages.kernel import njit
+from stockpot.stages.hag.hag import Hag
+from stockpot.stages.kernel import njit
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from stages.hag.merges import Merges
+    from stockpot.stages.hag.merges import Merges
 
 __all__ = ["Outline", "Shape", "build", "outline"]
 
@@ -293,7 +293,7 @@ def _levels(
 def build(merges: Merges, plan: Outline) -> Hag:
     """Write the HAG that an outline describes. O(entries log row).
 
-    Equivalence is what tests prove of it: `stages.hag.hag.cover` gives back the CSR.
+    Equivalence is what tests prove of it: `stockpot.stages.hag.hag.cover` gives back the CSR.
     """
     first = merges.num_symbols
     order = np.flatnonzero(plan.depth)

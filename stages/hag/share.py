@@ -7,19 +7,19 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from stages.errors import BadInput
-from stages.hag.choice import Choice, find
-from stages.hag.columns import columns_of
-from stages.hag.cost import Rates
-from stages.hag.factors import factors
-from stages.hag.pattern import pattern
-from stages.hag.search import Settings
+from stockpot.stages.errors import BadInput
+from stockpot.stages.hag.choice import Choice, find
+from stockpot.stages.hag.columns import columns_of
+from stockpot.stages.hag.cost import Rates
+from stockpot.stages.hag.factors import factors
+from stockpot.stages.hag.pattern import pattern
+from stockpot.stages.hag.search import Settings
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from stages.hag.params import Sharing
-    from stages.pack.record import Record
+    from stockpot.stages.hag.params import Sharing
+    from stockpot.stages.pack.record import Record
 
 __all__ = ["Shared", "best", "with_hag"]
 

@@ -9,21 +9,21 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from stages.errors import BadInput
-from stages.hag.params import Sharing
-from stages.stage import Cost, Facts, Inputs, Reader, Shard, Stage, Writer
+from stockpot.stages.errors import BadInput
+from stockpot.stages.hag.params import Sharing
+from stockpot.stages.stage import Cost, Facts, Inputs, Reader, Shard, Stage, Writer
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from numpy.typing import NDArray
 
-    from stages.hag.hag import Hag
+    from stockpot.stages.hag.hag import Hag
 
 __all__ = ["ENABLED", "STAGE", "Params", "enabled", "graph_hag"]
 
 ENABLED = ("auto", "always", "never")
-LEAST = 1.2  # stages.hag.cost.GAIN, which imports scipy
+LEAST = 1.2  # stockpot.stages.hag.cost.GAIN, which imports scipy
 ROW_BYTES = (64, 512)  # 16 and 128 floats: narrow products gain less
 SAMPLE = 6
 SAMPLE_ENTRIES = 4_000_000  # most entries of the sample: a record is always looked at
@@ -47,7 +47,7 @@ class Params:
 
 
 def _resolve(recipe: Mapping[str, Any], facts: Mapping[str, Facts]) -> Params:
-    from stages.train.params import resolved_device
+    from stockpot.stages.train.params import resolved_device
 
     asked = recipe["hag.capacity"]
     return Params(
@@ -64,7 +64,7 @@ def _shards(params: Params, inputs: Inputs) -> Sequence[Shard]:
 
 
 def _run(params: Params, inputs: Inputs, shard: Shard, writer: Writer) -> dict[str, Any]:
-    from stages.hag.measure import measured_rates
+    from stockpot.stages.hag.measure import measured_rates
 
     rates = asdict(measured_rates(params.device))
     sharing = Sharing(
@@ -82,7 +82,7 @@ def _run(params: Params, inputs: Inputs, shard: Shard, writer: Writer) -> dict[s
 
 
 def _of_graph(params: Params, graph: Reader, sharing: Sharing, writer: Writer) -> dict[str, Any]:
-    from stages.hag.share import best
+    from stockpot.stages.hag.share import best
 
     _refuse_weights(params, graph)
     choice = best(graph.array("indptr"), graph.array("indices"), sharing, loops=sharing.loops, threads=writer.threads)
@@ -103,7 +103,7 @@ def _of_graph(params: Params, graph: Reader, sharing: Sharing, writer: Writer) -
 
 def graph_hag(searched: Reader) -> tuple[Hag, bool]:
     """The HAG of a whole graph from its artifact, and whether the diagonal is in it."""
-    from stages.hag.hag import Hag
+    from stockpot.stages.hag.hag import Hag
 
     facts = searched.facts
     nodes = len(searched.array("out_indptr")) - 1
@@ -128,7 +128,7 @@ def _refuse_weights(params: Params, graph: Reader) -> None:
     """Weights that do not factor cannot share sums: refused where a HAG is asked for in any case, the edge named."""
     import numpy as np
 
-    from stages.hag.factors import factors
+    from stockpot.stages.hag.factors import factors
 
     if params.mode == "always" and graph.facts["weighted"]:
         factors(graph.array("indptr"), graph.array("indices"), graph.array("weight").astype(np.float64))
@@ -141,7 +141,7 @@ def _refuse_weights(params: Params, graph: Reader) -> None:
 
 def _of_records(params: Params, inputs: Inputs, sharing: Sharing) -> dict[str, Any]:
     """A few records searched: whether any is predicted to gain enough."""
-    from stages.hag.share import best
+    from stockpot.stages.hag.share import best
 
     _refuse_weights(params, inputs["graph"])
     loops = sharing.loops and not inputs["graph"].facts["weighted"]
@@ -174,7 +174,7 @@ def _sample(inputs: Inputs) -> Iterator[tuple[NDArray[Any], NDArray[Any]]]:
     """CSRs of records evenly spread over the first round, until they are large."""
     import numpy as np
 
-    from stages.pack.build import subgraph
+    from stockpot.stages.pack.build import subgraph
 
     graph, records = inputs["graph"], inputs["records"]
     indptr, indices = graph.array("indptr"), graph.array("indices")

@@ -7,22 +7,22 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from stages.hag.columns import hag_of, has_loops, scale_of
-from stages.hag.hag import Hag
-from stages.hag.levels import head, joined, transposed
-from stages.hag.matrix import HagMatrix
-from stages.hag.pattern import pattern
-from stages.pack.layers import scales
-from stages.step import Adj
+from stockpot.stages.hag.columns import hag_of, has_loops, scale_of
+from stockpot.stages.hag.hag import Hag
+from stockpot.stages.hag.levels import head, joined, transposed
+from stockpot.stages.hag.matrix import HagMatrix
+from stockpot.stages.hag.pattern import pattern
+from stockpot.stages.pack.layers import scales
+from stockpot.stages.step import Adj
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from numpy.typing import NDArray
 
-    from stages.pack.join import Joined
-    from stages.pack.layers import Weights
-    from stages.pack.record import Record
+    from stockpot.stages.pack.join import Joined
+    from stockpot.stages.pack.layers import Weights
+    from stockpot.stages.pack.record import Record
 
 __all__ = ["StepHag", "hag_adjs", "hag_matrices", "step_hag"]
 
@@ -98,12 +98,12 @@ def hag_adjs(
     transposes: str,
     moved: Callable[[torch.Tensor], torch.Tensor] | None,
 ) -> tuple[Adj, ...]:
-    """One `Adj` a layer, the first applied first, as `stages.pack.layers.trimmed` makes them of a CSR.
+    """One `Adj` a layer, the first applied first, as `stockpot.stages.pack.layers.trimmed` makes them of a CSR.
 
     Parameters
     ----------
     how, layers, num_sampled_nodes, indptr, deg, weight : as of `trimmed`, for the whole step.
-    transposes : none | inner | all, see `pipeline.stream.Steps`.
+    transposes : none | inner | all, see `stockpot.stages.loader.steps.Steps`.
     moved : brings tensors to another device; None: the CPU.
     """
     ends = np.cumsum(num_sampled_nodes)

@@ -2,7 +2,7 @@
 
 With no limit on its size it is the HAG of fewest aggregations for sequential aggregators: one for each distinct prefix
 of two columns and more (arXiv 1906.03707). It is as deep as the longest row, so sums
-are better served by `stages.hag.search`.
+are better served by `stockpot.stages.hag.search`.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from stages.hag.hag import Hag, csr_crc, plain
-from stages.hag.rows import merged
+from stockpot.stages.hag.hag import Hag, csr_crc, plain
+from stockpot.stages.hag.rows import merged
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

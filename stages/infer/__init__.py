@@ -1,5 +1,5 @@
 """Predictions of the chosen model for every output, and exact full-graph inference to compare with."""
 
-from stages.infer.stage import STAGE
+from stockpot.stages.infer.stage import STAGE
 
 __all__ = ["STAGE"]

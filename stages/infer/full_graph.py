@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 import torch
 
-from stages.hag.sequence import Sequences, read_order
-from stages.pack.layers import SEQUENCE
-from stages.step import Adj
-from stages.train.foreign import Foreign
+from stockpot.stages.hag.sequence import Sequences, read_order
+from stockpot.stages.pack.layers import SEQUENCE
+from stockpot.stages.step import Adj
+from stockpot.stages.train.foreign import Foreign
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
-    from stages.pack.layers import Matrix
-    from stages.train.model import Network
+    from stockpot.stages.pack.layers import Matrix
+    from stockpot.stages.train.model import Network
 
 __all__ = ["full_graph_logits"]
 
@@ -59,7 +59,7 @@ def full_graph_logits(
     Parameters
     ----------
     model : in eval mode.
-    matrix : message passing matrix of the whole graph, from `stages.pack.layers.adjacency`.
+    matrix : message passing matrix of the whole graph, from `stockpot.stages.pack.layers.adjacency`.
     x : f4[N, num_features].
     progress : (blocks done, blocks of all layers, text).
     shared : the same matrix by a HAG, to be multiplied by instead, each layer in one piece.

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from stages.errors import Corrupt
-from stages.train.evaluate import Score, score
+from stockpot.stages.errors import Corrupt
+from stockpot.stages.train.evaluate import Score, score
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
-    from stages.exchange.team import Team
-    from stages.train.model import Network
+    from stockpot.stages.exchange.team import Team
+    from stockpot.stages.train.model import Network
 
 __all__ = ["ENSEMBLE", "Predictions", "predict", "write_predictions"]
 
@@ -52,7 +52,7 @@ def predict(
     ----------
     models : by name, in eval mode.
     chosen : name of the one whose probabilities are returned.
-    steps : `stages.step.Step`s of the split, each output in exactly one.
+    steps : `stockpot.stages.step.Step`s of the split, each output in exactly one.
     outputs, classes : sizes of the result.
     team : ranks that predict together, whose steps these are a part of; each gets the whole result.
     together : of how many ingredients each model is the only copy; None: no mean is asked for.

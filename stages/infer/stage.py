@@ -8,21 +8,21 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
-from stages.infer.official import official_data, official_score
-from stages.soup.stage import METHODS, ingredients
-from stages.stage import Cost, Facts, Inputs, Reader, Shard, Stage, Writer, added
-from stages.train.cost import TORCH_BYTES, step_bytes
-from stages.train.params import resolved_device
+from stockpot.stages.infer.official import official_data, official_score
+from stockpot.stages.soup.stage import METHODS, ingredients
+from stockpot.stages.stage import Cost, Facts, Inputs, Reader, Shard, Stage, Writer, added
+from stockpot.stages.train.cost import TORCH_BYTES, step_bytes
+from stockpot.stages.train.params import resolved_device
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from numpy.typing import NDArray
 
-    from stages.exchange.team import Team
-    from stages.infer.predict import Predictions
-    from stages.step import Adj
-    from stages.train.model import Network
+    from stockpot.stages.exchange.team import Team
+    from stockpot.stages.infer.predict import Predictions
+    from stockpot.stages.step import Adj
+    from stockpot.stages.train.model import Network
 
 __all__ = ["STAGE", "Params"]
 
@@ -67,14 +67,14 @@ def _shards(params: Params, inputs: Inputs) -> Sequence[Shard]:
 
 
 def _run(params: Params, inputs: Inputs, shard: Shard, writer: Writer) -> dict[str, Any]:
-    from stages.infer.predict import write_predictions
-    from stages.train.evaluate import settings
+    from stockpot.stages.infer.predict import write_predictions
+    from stockpot.stages.train.evaluate import settings
 
     options: dict[str, Any] = {"params": params, "threads": max(1, writer.threads // params.ranks)}
     if params.ranks == 1:
         result = asked(None, inputs, writer.progress, **options)
     else:
-        from stages.exchange.team import led
+        from stockpot.stages.exchange.team import led
 
         with led(params.ranks, asked, inputs, device=params.device, **options) as team:
             result = asked(team, inputs, writer.progress, **options)
@@ -126,10 +126,10 @@ def asked(
     threads: int,
 ) -> Asked:
     """Predict the outputs with every model, alone or as one rank of a team."""
-    from stages.infer.predict import ENSEMBLE, predict
-    from stages.train.evaluate import open_steps, settings
-    from stages.train.model import load_model
-    from stages.train.state import state_digest
+    from stockpot.stages.infer.predict import ENSEMBLE, predict
+    from stockpot.stages.train.evaluate import open_steps, settings
+    from stockpot.stages.train.model import load_model
+    from stockpot.stages.train.state import state_digest
 
     started = time.perf_counter()
     soup, packed = inputs["soup"], inputs["outputs"].facts
@@ -182,8 +182,8 @@ def _full_graph_accuracy(
     """Accuracy of exact inference on the labelled outputs; None where none has a label."""
     import torch
 
-    from stages.infer.full_graph import full_graph_logits
-    from stages.pack.layers import adjacency
+    from stockpot.stages.infer.full_graph import full_graph_logits
+    from stockpot.stages.pack.layers import adjacency
 
     graph, config = inputs["graph"], model.config
     weight = graph.array("weight") if graph.has("weight") else None
@@ -215,11 +215,11 @@ def _shared(model: Network, searched: Reader, graph: Reader, device: str) -> Adj
     """
     import numpy as np
 
-    from stages.hag.hag import check
-    from stages.hag.pattern import pattern
-    from stages.hag.stage import graph_hag
-    from stages.hag.step import StepHag, hag_adjs
-    from stages.pack.layers import Weights
+    from stockpot.stages.hag.hag import check
+    from stockpot.stages.hag.pattern import pattern
+    from stockpot.stages.hag.stage import graph_hag
+    from stockpot.stages.hag.step import StepHag, hag_adjs
+    from stockpot.stages.pack.layers import Weights
 
     hag, loops = graph_hag(searched)
     indptr, indices = graph.array("indptr"), graph.array("indices")
@@ -234,7 +234,7 @@ def _features(codes: Reader) -> NDArray[Any]:
     """Decoded features of all nodes: f4[N, num_features]."""
     import numpy as np
 
-    from stages.quantize.codec import Codec, add_further, decode
+    from stockpot.stages.quantize.codec import Codec, add_further, decode
 
     codec = Codec.from_reader(codes)
     rows = int(codes.facts["num_nodes"])

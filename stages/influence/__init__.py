@@ -1,5 +1,5 @@
 """Influence batches: which outputs share a record, and which nodes matter most to them (arXiv 2212.09083)."""
 
-from stages.influence.stage import STAGE
+from stockpot.stages.influence.stage import STAGE
 
 __all__ = ["STAGE"]

@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from stages.influence.nodes import read_nodes
+from stockpot.stages.influence.nodes import read_nodes
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from stages.influence.params import Params
-    from stages.influence.walk import Walk
-    from stages.stage import Inputs
+    from stockpot.stages.influence.params import Params
+    from stockpot.stages.influence.walk import Walk
+    from stockpot.stages.stage import Inputs
 
 __all__ = ["Arrays", "SetWalk", "outputs_of", "owner_of", "set_walk", "walk_of"]
 
@@ -59,8 +59,8 @@ def owner_of(ids: NDArray[np.int32], inputs: Inputs) -> NDArray[np.int64]:
 
 def walk_of(params: Walked, inputs: Inputs) -> tuple[Arrays, Walk]:
     """CSR arrays and the constants of the walk on them."""
-    from stages.influence.walk import walk
-    from stages.ingest.csr import frozen
+    from stockpot.stages.influence.walk import walk
+    from stockpot.stages.ingest.csr import frozen
 
     graph = inputs["graph"]
     indptr, indices = np.asarray(graph.array("indptr")), np.asarray(graph.array("indices"))
@@ -96,7 +96,7 @@ def set_walk(params: Params, inputs: Inputs) -> SetWalk:
 def _transposed(arrays: Arrays) -> Arrays:
     from scipy.sparse import csr_matrix
 
-    from stages.ingest.csr import frozen
+    from stockpot.stages.ingest.csr import frozen
 
     indptr, indices, weight = arrays
     n = len(indptr) - 1

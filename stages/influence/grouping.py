@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from stages.influence.mix import mix_clusters
-from stages.influence.scramble import jitter, permutation
+from stockpot.stages.influence.mix import mix_clusters
+from stockpot.stages.influence.scramble import jitter, permutation
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -42,7 +42,7 @@ def by_influence(
     records, cap : of `balanced`
     mix : clusters a record is made of, about
     """
-    from stages.influence.merge import clusters
+    from stockpot.stages.influence.merge import clusters
 
     shaken = [(i, j, (w * jitter(len(w), seed)).astype(np.float32)) for i, j, w in (pairs, links)]
     listed, starts = clusters(shaken[0], shaken[1], np.arange(count, dtype=np.int32), -(-cap // mix))

@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from stages.influence.mix import balanced
-from stages.stage import added
+from stockpot.stages.influence.mix import balanced
+from stockpot.stages.stage import added
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from stages.stage import Facts
+    from stockpot.stages.stage import Facts
 
 __all__ = ["PARTED", "READS", "Params", "count_of", "mixed", "most_outputs", "resolve"]
 

@@ -12,17 +12,17 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from stages.influence.given import outputs_of, owner_of, set_walk, walk_of
+from stockpot.stages.influence.given import outputs_of, owner_of, set_walk, walk_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from numpy.typing import NDArray
 
-    from stages.influence.given import Arrays
-    from stages.influence.params import Params
-    from stages.influence.walk import Walk
-    from stages.stage import Inputs, Shard, Writer
+    from stockpot.stages.influence.given import Arrays
+    from stockpot.stages.influence.params import Params
+    from stockpot.stages.influence.walk import Walk
+    from stockpot.stages.stage import Inputs, Shard, Writer
 
 __all__ = ["PAIRS", "THREADS", "Entries", "largest_entries", "output_rows", "part_sets"]
 
@@ -59,7 +59,7 @@ def largest_entries(
     progress: Callable[[int, int, str], None],
 ) -> Entries:
     """Push each of `seeds`: its `top_k` largest entries, and its `pairs` largest at other ones of `outputs`."""
-    from stages.influence.push import push_top, workspace
+    from stockpot.stages.influence.push import push_top, workspace
 
     position = np.full(len(graph[0]) - 1, -1, np.int32)
     position[outputs] = np.arange(len(outputs), dtype=np.int32)
@@ -117,8 +117,8 @@ def output_rows(params: Params, inputs: Inputs, shard: Shard, writer: Writer) ->
 
 def part_sets(params: Params, inputs: Inputs, shard: Shard, writer: Writer) -> dict[str, Any]:
     """Nodes of each part of the span (of those with outputs): the most influential ones and the outputs, sorted."""
-    from stages.influence.push import workspace
-    from stages.influence.sets import holding, largest, push_set
+    from stockpot.stages.influence.push import workspace
+    from stockpot.stages.influence.sets import holding, largest, push_set
 
     walk, ids = set_walk(params, inputs), outputs_of(params, inputs)
     owner = owner_of(ids, inputs)

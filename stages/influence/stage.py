@@ -8,20 +8,20 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from stages.influence.given import outputs_of, owner_of, walk_of
-from stages.influence.grouping import at_random, by_influence, by_part, grouped, unions
-from stages.influence.mix import balanced
-from stages.influence.params import PARTED, READS, Params, resolve
-from stages.influence.scramble import permutation
-from stages.influence.spans import PAIRS, THREADS, output_rows, part_sets
-from stages.stage import Cost, Shard, Stage
+from stockpot.stages.influence.given import outputs_of, owner_of, walk_of
+from stockpot.stages.influence.grouping import at_random, by_influence, by_part, grouped, unions
+from stockpot.stages.influence.mix import balanced
+from stockpot.stages.influence.params import PARTED, READS, Params, resolve
+from stockpot.stages.influence.scramble import permutation
+from stockpot.stages.influence.spans import PAIRS, THREADS, output_rows, part_sets
+from stockpot.stages.stage import Cost, Shard, Stage
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from numpy.typing import NDArray
 
-    from stages.stage import Facts, Inputs, Reader, Writer
+    from stockpot.stages.stage import Facts, Inputs, Reader, Writer
 
     Nodes = tuple[NDArray[np.int32], NDArray[np.int64]]
 
@@ -113,8 +113,8 @@ def _method(
             lambda seed: by_part(owner, records, cap, seed, params.mix),
             lambda members, ptr: unions(owner, members, ptr, sets),
         )
-    from stages.influence.pairs import overlaps, shared
-    from stages.influence.union import record_nodes
+    from stockpot.stages.influence.pairs import overlaps, shared
+    from stockpot.stages.influence.union import record_nodes
 
     top, num_nodes = _joined(outputs, "top"), int(inputs["graph"].facts["num_nodes"])
 
@@ -147,8 +147,8 @@ def _captured(
     n_ptr: NDArray[np.int64],
 ) -> float:
     """Mean share of an output's PPR mass inside its record, over a seeded sample of outputs."""
-    from stages.influence.push import workspace
-    from stages.influence.union import mass_inside
+    from stockpot.stages.influence.push import workspace
+    from stockpot.stages.influence.union import mass_inside
 
     graph, walk = walk_of(params, inputs)
     sample = np.sort(permutation(len(ids), 1)[:_SAMPLE])

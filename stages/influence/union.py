@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from stages.influence.push import _push
-from stages.kernel import njit
+from stockpot.stages.influence.push import _push
+from stockpot.stages.kernel import njit
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

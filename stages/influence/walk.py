@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from stages.ingest.csr import row_sums
+from stockpot.stages.ingest.csr import row_sums
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

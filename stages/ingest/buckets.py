@@ -9,7 +9,7 @@ from typing import IO, TYPE_CHECKING, Any, Self
 
 import numpy as np
 
-from stages.kernel import njit
+from stockpot.stages.kernel import njit
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from stages.ingest.dataset import EdgeBlock
+    from stockpot.stages.ingest.dataset import EdgeBlock
 
 __all__ = ["Buckets", "RawFile", "Rows", "frozen", "merge_row", "row_ranges"]
 

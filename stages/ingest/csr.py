@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from stages.ingest import sizes
-from stages.ingest.buckets import Buckets, frozen, merge_row, row_ranges
-from stages.ingest.dataset import EdgeBlock
-from stages.ingest.sizes import entry_bytes, most_bytes, sort_bytes
-from stages.kernel import njit
+from stockpot.stages.ingest import sizes
+from stockpot.stages.ingest.buckets import Buckets, frozen, merge_row, row_ranges
+from stockpot.stages.ingest.dataset import EdgeBlock
+from stockpot.stages.ingest.sizes import entry_bytes, most_bytes, sort_bytes
+from stockpot.stages.kernel import njit
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator

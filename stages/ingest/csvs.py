@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from stages.errors import BadInput
-from stages.ingest.dialect import PLAIN, is_float
+from stockpot.stages.errors import BadInput
+from stockpot.stages.ingest.dialect import PLAIN, is_float
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from stages.ingest.dialect import Dialect
+    from stockpot.stages.ingest.dialect import Dialect
 
 __all__ = ["csv_batches", "csv_column", "csv_numbers", "first_fields", "numbers"]
 

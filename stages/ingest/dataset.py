@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from stages.errors import BadInput
-    from stages.ingest.features import SparseRows
+    from stockpot.stages.errors import BadInput
+    from stockpot.stages.ingest.features import SparseRows
 
 __all__ = ["Bad", "DataSet", "EdgeBlock", "Features"]
 

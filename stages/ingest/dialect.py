@@ -12,7 +12,7 @@ import zlib
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from stages.errors import BadInput
+from stockpot.stages.errors import BadInput
 
 if TYPE_CHECKING:
     from collections.abc import Callable

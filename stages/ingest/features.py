@@ -13,8 +13,8 @@ import numpy as np
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from stages.errors import BadInput
-    from stages.ingest.dataset import Bad
+    from stockpot.stages.errors import BadInput
+    from stockpot.stages.ingest.dataset import Bad
 
 __all__ = ["SparseRows", "check_dense_rows", "check_sparse_rows"]
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
-    from stages.errors import BadInput
+    from stockpot.stages.errors import BadInput
 
 __all__ = ["ALIASES", "PARTS", "Fields", "Refuse", "nearest_name", "split_name", "take"]
 

@@ -13,26 +13,26 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from stages.ingest.csvs import numbers
-from stages.ingest.dataset import EdgeBlock
-from stages.ingest.edges import check_ids, check_weight
-from stages.ingest.features import check_dense_rows
-from stages.ingest.fields import PARTS
-from stages.ingest.folder import form, kinds, roles
-from stages.ingest.gathered import Gathered, Part
-from stages.ingest.names import NodeNames, collect, together
-from stages.ingest.npz import NpzDataSet
-from stages.ingest.rows import StreamedRows
-from stages.ingest.split_files import split_part
-from stages.ingest.tables import FLOATS, INTEGERS, NUMBERS, Table
+from stockpot.stages.ingest.csvs import numbers
+from stockpot.stages.ingest.dataset import EdgeBlock
+from stockpot.stages.ingest.edges import check_ids, check_weight
+from stockpot.stages.ingest.features import check_dense_rows
+from stockpot.stages.ingest.fields import PARTS
+from stockpot.stages.ingest.folder import form, kinds, roles
+from stockpot.stages.ingest.gathered import Gathered, Part
+from stockpot.stages.ingest.names import NodeNames, collect, together
+from stockpot.stages.ingest.npz import NpzDataSet
+from stockpot.stages.ingest.rows import StreamedRows
+from stockpot.stages.ingest.split_files import split_part
+from stockpot.stages.ingest.tables import FLOATS, INTEGERS, NUMBERS, Table
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from numpy.typing import NDArray
 
-    from stages.ingest.dataset import Bad, Features
-    from stages.stage import Reader
+    from stockpot.stages.ingest.dataset import Bad, Features
+    from stockpot.stages.stage import Reader
 
 __all__ = ["edge_table", "open_files"]
 
@@ -182,7 +182,7 @@ def _once(table: Table, names: NodeNames, column: Any, given: NDArray[np.bool_])
 
 
 class FilesDataSet(NpzDataSet):
-    """See `stages.ingest.dataset.DataSet`.
+    """See `stockpot.stages.ingest.dataset.DataSet`.
 
     Parameters
     ----------

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from stages.errors import BadInput
-from stages.ingest.dialect import decompressed
-from stages.ingest.fields import PARTS
-from stages.ingest.folder import FORMS, kinds, roles, scan
-from stages.ingest.member import read_header
-from stages.ingest.source import Source
+from stockpot.stages.errors import BadInput
+from stockpot.stages.ingest.dialect import decompressed
+from stockpot.stages.ingest.fields import PARTS
+from stockpot.stages.ingest.folder import FORMS, kinds, roles, scan
+from stockpot.stages.ingest.member import read_header
+from stockpot.stages.ingest.source import Source
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -50,8 +50,8 @@ def describe(source: str, rest: str) -> Source:
 
 def _reading(paths: Mapping[str, Path]) -> tuple[str, list[str]]:
     """What is read otherwise than by earlier versions, and columns that are left out."""
-    from stages.ingest.files import edge_table
-    from stages.ingest.tables import Table
+    from stockpot.stages.ingest.files import edge_table
+    from stockpot.stages.ingest.tables import Table
 
     reading, left_out = [], []
     tables = {role: path for role, path in paths.items() if path.suffix not in (".npy", ".npz", ".txt")}
@@ -134,7 +134,7 @@ def _is_csv(path: Path) -> bool:
 def _edges(path: Path) -> tuple[int, bool]:
     if path.suffix == ".npy":
         return _shape(path)[1], False
-    from stages.ingest.files import edge_table
+    from stockpot.stages.ingest.files import edge_table
 
     table = edge_table(path)
     rows = _rows(path)
@@ -142,7 +142,7 @@ def _edges(path: Path) -> tuple[int, bool]:
 
 
 def _rows(path: Path) -> int:
-    from stages.ingest.tables import Table
+    from stockpot.stages.ingest.tables import Table
 
     if path.suffix == ".npy":
         return _shape(path)[0]
@@ -166,7 +166,7 @@ def _features(path: Path | None, nodes: int) -> dict[str, Any]:
     if path.suffix == ".npy":
         columns = _shape(path)[1]
     else:
-        from stages.ingest.tables import Table
+        from stockpot.stages.ingest.tables import Table
 
         columns = len([name for name in Table(path).columns if name != "id"])
     return {"features": "dense", "num_features": columns, "x_nnz": nodes * columns, "binary": False}

@@ -6,8 +6,8 @@ import difflib
 import shlex
 from typing import TYPE_CHECKING
 
-from stages.errors import BadInput
-from stages.ingest.fields import PARTS, nearest_name, split_name
+from stockpot.stages.errors import BadInput
+from stockpot.stages.ingest.fields import PARTS, nearest_name, split_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping

@@ -9,10 +9,10 @@ from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 
-from stages.errors import BadInput
-from stages.ingest.fields import PARTS, Fields
-from stages.ingest.member import MemberStream, read_array
-from stages.ingest.members import UNREADABLE, Members, check_archive
+from stockpot.stages.errors import BadInput
+from stockpot.stages.ingest.fields import PARTS, Fields
+from stockpot.stages.ingest.member import MemberStream, read_array
+from stockpot.stages.ingest.members import UNREADABLE, Members, check_archive
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

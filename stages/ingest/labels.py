@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from stages.ingest.edges import check_ids
-from stages.ingest.fields import PARTS
+from stockpot.stages.ingest.edges import check_ids
+from stockpot.stages.ingest.fields import PARTS
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from stages.ingest.dataset import Bad
-    from stages.ingest.members import Members
+    from stockpot.stages.ingest.dataset import Bad
+    from stockpot.stages.ingest.members import Members
 
 __all__ = ["SPLITS", "check_disjoint", "check_labels", "check_list", "read_splits"]
 

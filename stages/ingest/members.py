@@ -8,9 +8,9 @@ import zlib
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
-from stages.errors import BadInput
-from stages.ingest.fields import Fields, take
-from stages.ingest.member import MemberStream, checked_header, read_array, read_header
+from stockpot.stages.errors import BadInput
+from stockpot.stages.ingest.fields import Fields, take
+from stockpot.stages.ingest.member import MemberStream, checked_header, read_array, read_header
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -2,7 +2,7 @@
 
 Members `edge_index` (2, E), `edge_weight`, `num_nodes`, `x` or `x_data`, `x_indices`, `x_indptr`, `x_shape`, `y`, and
 `train_idx`, `valid_idx`, `test_idx` or `train_masks`, `valid_masks`, `test_masks`; other usual names as
-`stages.ingest.fields` says.
+`stockpot.stages.ingest.fields` says.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from stages.ingest.dataset import EdgeBlock
-from stages.ingest.edges import check_ids, check_weight, read_num_nodes
-from stages.ingest.features import SparseRows, check_dense_rows, check_sparse_rows
-from stages.ingest.labels import check_labels, read_splits
-from stages.ingest.members import open_npz
+from stockpot.stages.ingest.dataset import EdgeBlock
+from stockpot.stages.ingest.edges import check_ids, check_weight, read_num_nodes
+from stockpot.stages.ingest.features import SparseRows, check_dense_rows, check_sparse_rows
+from stockpot.stages.ingest.labels import check_labels, read_splits
+from stockpot.stages.ingest.members import open_npz
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -24,10 +24,10 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from stages.errors import BadInput
-    from stages.ingest.dataset import Features
-    from stages.ingest.members import Members
-    from stages.stage import Reader
+    from stockpot.stages.errors import BadInput
+    from stockpot.stages.ingest.dataset import Features
+    from stockpot.stages.ingest.members import Members
+    from stockpot.stages.stage import Reader
 
 __all__ = ["NpzDataSet", "open_npz_dataset"]
 
@@ -42,7 +42,7 @@ def open_npz_dataset(reader: Reader) -> Iterator[NpzDataSet]:
 
 
 class NpzDataSet:
-    """See `stages.ingest.dataset.DataSet`; a block of edges takes 16 bytes an edge as read, 8 as given."""
+    """See `stockpot.stages.ingest.dataset.DataSet`; a block of edges takes 16 bytes an edge as read, 8 as given."""
 
     def __init__(self, members: Members) -> None:
         self._members = members

@@ -8,20 +8,20 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from stages.errors import BadInput
-from stages.ingest.csvs import csv_batches, csv_column, csv_numbers, first_fields
-from stages.ingest.dataset import EdgeBlock
-from stages.ingest.edges import check_ids
-from stages.ingest.gathered import Gathered, Part
-from stages.ingest.npz import NpzDataSet
-from stages.ingest.ogb_source import KNOWN
-from stages.ingest.rows import StreamedRows
+from stockpot.stages.errors import BadInput
+from stockpot.stages.ingest.csvs import csv_batches, csv_column, csv_numbers, first_fields
+from stockpot.stages.ingest.dataset import EdgeBlock
+from stockpot.stages.ingest.edges import check_ids
+from stockpot.stages.ingest.gathered import Gathered, Part
+from stockpot.stages.ingest.npz import NpzDataSet
+from stockpot.stages.ingest.ogb_source import KNOWN
+from stockpot.stages.ingest.rows import StreamedRows
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from stages.ingest.dataset import Features
-    from stages.stage import Reader
+    from stockpot.stages.ingest.dataset import Features
+    from stockpot.stages.stage import Reader
 
 __all__ = ["open_ogb"]
 

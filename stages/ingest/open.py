@@ -5,22 +5,22 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from stages.errors import Conflict
+from stockpot.stages.errors import Conflict
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
-    from stages.ingest.dataset import DataSet
-    from stages.stage import Reader
+    from stockpot.stages.ingest.dataset import DataSet
+    from stockpot.stages.stage import Reader
 
 __all__ = ["open_dataset"]
 
 _KINDS = {
-    "npz": "stages.ingest.npz:open_npz_dataset",
-    "files": "stages.ingest.files:open_files",
-    "ogb": "stages.ingest.ogb:open_ogb",
-    "pyg": "stages.ingest.pyg:open_pyg",
-    "synthetic": "stages.ingest.synthetic:open_synthetic",
+    "npz": "stockpot.stages.ingest.npz:open_npz_dataset",
+    "files": "stockpot.stages.ingest.files:open_files",
+    "ogb": "stockpot.stages.ingest.ogb:open_ogb",
+    "pyg": "stockpot.stages.ingest.pyg:open_pyg",
+    "synthetic": "stockpot.stages.ingest.synthetic:open_synthetic",
 }
 """Kind of source -> "module:function"; the function takes the source's reader and returns a context manager."""
 

@@ -14,18 +14,18 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from stages.errors import BadInput
-from stages.ingest.gathered import Gathered, Part
-from stages.ingest.npz import NpzDataSet
-from stages.ingest.pyg_source import parse
+from stockpot.stages.errors import BadInput
+from stockpot.stages.ingest.gathered import Gathered, Part
+from stockpot.stages.ingest.npz import NpzDataSet
+from stockpot.stages.ingest.pyg_source import parse
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from numpy.typing import NDArray
 
-    from stages.ingest.pyg_source import Named
-    from stages.stage import Reader
+    from stockpot.stages.ingest.pyg_source import Named
+    from stockpot.stages.stage import Reader
 
 __all__ = ["open_pyg"]
 

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from stages.errors import BadInput
-from stages.ingest.source import DOWNLOADS, Source
+from stockpot.stages.errors import BadInput
+from stockpot.stages.ingest.source import DOWNLOADS, Source
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from stages.errors import BadInput
+from stockpot.stages.errors import BadInput
 
 if TYPE_CHECKING:
-    from stages.ingest.dataset import DataSet, Features
+    from stockpot.stages.ingest.dataset import DataSet, Features
 
 __all__ = ["check_reduce", "features_to_reduce"]
 

@@ -6,20 +6,20 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from stages.ingest.features import check_dense_rows
+from stockpot.stages.ingest.features import check_dense_rows
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from numpy.typing import NDArray
 
-    from stages.ingest.dataset import Bad
+    from stockpot.stages.ingest.dataset import Bad
 
 __all__ = ["StreamedRows"]
 
 
 class StreamedRows:
-    """See `stages.ingest.dataset.Features`; memory is that of one batch and of the rows asked for.
+    """See `stockpot.stages.ingest.dataset.Features`; memory is that of one batch and of the rows asked for.
 
     Parameters
     ----------

@@ -13,8 +13,8 @@ from importlib import import_module, metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from stages.errors import BadInput
-from stages.places import local
+from stockpot.stages.errors import BadInput
+from stockpot.stages.places import local
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -24,7 +24,10 @@ __all__ = ["EMBEDDED", "KINDS", "Source", "describe", "single_file"]
 
 def _embedded(root: Path) -> Path:
     """The graph that comes with stockpot: of the source tree at `root`, or where an installation put it."""
-    places = [root / "data" / "wordnet.npz", root / "share" / "stockpot" / "wordnet.npz"]  # `pip install --target`
+    places = [
+        root / "data" / "wordnet.npz",
+        root.parent / "share" / "stockpot" / "wordnet.npz",
+    ]  # --target
     if not places[0].is_file():
         with suppress(metadata.PackageNotFoundError):
             places += [Path(str(f.locate())) for f in metadata.files("stockpot") or () if f.name == "wordnet.npz"]
@@ -111,7 +114,7 @@ def describe(source: str) -> Source:
         raise BadInput(
             f'dataset.source: expected {", ".join(ways[:-1])} or {ways[-1]}, found "{source}"{nearest}', fix=_FIX
         )
-    module = import_module(f"stages.ingest.{kind}_source")
+    module = import_module(f"stockpot.stages.ingest.{kind}_source")
     found: Callable[[str, str], Source] = module.describe
     return found(source, rest)
 
@@ -122,7 +125,7 @@ def _npz(source: str, path: Path) -> Source:
         near = difflib.get_close_matches(path.name, there, n=1, cutoff=0.5)
         fix = f"dataset.source=npz:{path.parent / near[0]}" if near else f"correct the path; it starts at {Path.cwd()}"
         raise BadInput(f"dataset.source {source}: expected a file at {path.absolute()}, found none", fix=fix)
-    from stages.ingest.members import open_npz
+    from stockpot.stages.ingest.members import open_npz
 
     with open_npz(path) as members:
         fields = members.fields

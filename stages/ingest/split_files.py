@@ -7,18 +7,18 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from stages.errors import BadInput
-from stages.ingest.csvs import csv_batches
-from stages.ingest.dialect import is_float, is_integer, sniff
-from stages.ingest.gathered import Gathered, Part
-from stages.ingest.tables import INTEGERS, Table
+from stockpot.stages.errors import BadInput
+from stockpot.stages.ingest.csvs import csv_batches
+from stockpot.stages.ingest.dialect import is_float, is_integer, sniff
+from stockpot.stages.ingest.gathered import Gathered, Part
+from stockpot.stages.ingest.tables import INTEGERS, Table
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from numpy.typing import NDArray
 
-    from stages.ingest.names import NodeNames
+    from stockpot.stages.ingest.names import NodeNames
 
 __all__ = ["split_part"]
 

@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from stages.ingest.reduction import check_reduce, features_to_reduce
-from stages.stage import Cost, Shard, Stage, added
+from stockpot.stages.ingest.reduction import check_reduce, features_to_reduce
+from stockpot.stages.stage import Cost, Shard, Stage, added
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from stages.ingest.dataset import DataSet
-    from stages.stage import Facts, Inputs, Reader, Writer
+    from stockpot.stages.ingest.dataset import DataSet
+    from stockpot.stages.stage import Facts, Inputs, Reader, Writer
 
 __all__ = ["STAGE", "Params"]
 
@@ -57,8 +57,8 @@ def shards(params: Params, inputs: Inputs) -> Sequence[Shard]:
 def run(params: Params, inputs: Inputs, shard: Shard, writer: Writer) -> dict[str, Any]:
     """Read, check and write labels and splits, then the graph, then features: never two of them in memory together."""
     del shard
-    from stages.ingest.graph import write_graph
-    from stages.ingest.open import open_dataset
+    from stockpot.stages.ingest.graph import write_graph
+    from stockpot.stages.ingest.open import open_dataset
 
     with open_dataset(inputs["source"]) as data:
         if left_out := list(dict.fromkeys([*inputs["source"].facts.get("left_out", ()), *data.left_out])):
@@ -76,7 +76,7 @@ def run(params: Params, inputs: Inputs, shard: Shard, writer: Writer) -> dict[st
 
 
 def _labels(data: DataSet, writer: Writer) -> dict[str, Any]:
-    from stages.ingest.labels import SPLITS
+    from stockpot.stages.ingest.labels import SPLITS
 
     y, splits = data.labels(), data.splits()
     writer.array("y", y)
@@ -92,7 +92,7 @@ def _labels(data: DataSet, writer: Writer) -> dict[str, Any]:
 
 
 def _features(params: Params, data: DataSet, writer: Writer) -> dict[str, Any]:
-    from stages.ingest.table import write_features, write_reduced
+    from stockpot.stages.ingest.table import write_features, write_reduced
 
     features = features_to_reduce(data, params.reduce)
     if features is None:
@@ -123,7 +123,7 @@ def cost(params: Params, facts: Mapping[str, Facts]) -> Cost:
     Written beside the artifact while ingest runs, where entries do not fit in memory: 8 bytes an entry (weighted 12)
     and the rows made so far, twice 4 (8); sparse features, and those to be reduced, once more.
     """
-    from stages.ingest.sizes import least_bytes, most_bytes
+    from stockpot.stages.ingest.sizes import least_bytes, most_bytes
 
     source = facts.get("source") or {}
     nodes, edges = int(source.get("num_nodes", 0)), int(source.get("num_edges_stored", 0))

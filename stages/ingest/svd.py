@@ -6,16 +6,16 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from stages.ingest.buckets import frozen
-from stages.ingest.eigen import eigh, orthonormalise
-from stages.kernel import njit
+from stockpot.stages.ingest.buckets import frozen
+from stockpot.stages.ingest.eigen import eigh, orthonormalise
+from stockpot.stages.kernel import njit
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from numpy.typing import NDArray
 
-    from stages.ingest.features import SparseRows
+    from stockpot.stages.ingest.features import SparseRows
 
     Block = tuple[int, NDArray[np.int64], NDArray[np.int32], NDArray[np.float32]]
 

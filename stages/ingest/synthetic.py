@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from stages.errors import BadInput
-from stages.ingest.dataset import EdgeBlock
-from stages.ingest.synthetic_source import Communities, parse
-from stages.kernel import njit
+from stockpot.stages.errors import BadInput
+from stockpot.stages.ingest.dataset import EdgeBlock
+from stockpot.stages.ingest.synthetic_source import Communities, parse
+from stockpot.stages.kernel import njit
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from stages.stage import Reader
+    from stockpot.stages.stage import Reader
 
 __all__ = ["SyntheticDataSet", "open_synthetic"]
 

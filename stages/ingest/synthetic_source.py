@@ -6,8 +6,8 @@ import difflib
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from stages.errors import BadInput
-from stages.ingest.source import Source, parse_options
+from stockpot.stages.errors import BadInput
+from stockpot.stages.ingest.source import Source, parse_options
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from stages.ingest.buckets import RawFile
-from stages.ingest.features import SparseRows
-from stages.ingest.graph import workspace
-from stages.ingest.sizes import BLOCK_VALUES
+from stockpot.stages.ingest.buckets import RawFile
+from stockpot.stages.ingest.features import SparseRows
+from stockpot.stages.ingest.graph import workspace
+from stockpot.stages.ingest.sizes import BLOCK_VALUES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from stages.ingest.dataset import Features
-    from stages.stage import Writer
+    from stockpot.stages.ingest.dataset import Features
+    from stockpot.stages.stage import Writer
 
     Block = NDArray[np.float32] | SparseRows
 
@@ -53,7 +53,7 @@ def write_reduced(
     progress: Callable[[int, int], None],
 ) -> dict[str, Any]:
     """Write `x` f4[N, d]: the truncated SVD of the features, read again and again from a file; returns the facts."""
-    from stages.ingest.svd import reduce_features
+    from stockpot.stages.ingest.svd import reduce_features
 
     with workspace(writer, "features") as folder:
         given: Block

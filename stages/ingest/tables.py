@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from stages.errors import BadInput
-from stages.ingest.csvs import csv_batches
-from stages.ingest.dialect import PLAIN, is_float, is_integer, sniff
+from stockpot.stages.errors import BadInput
+from stockpot.stages.ingest.csvs import csv_batches
+from stockpot.stages.ingest.dialect import PLAIN, is_float, is_integer, sniff
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence

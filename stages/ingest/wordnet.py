@@ -1,7 +1,7 @@
 """The same WordNet database files give the same bytes of the embedded graph, wherever and whenever it is built.
 
-`python -m stages.ingest.wordnet FOLDER OUT.npz`, or `make data/wordnet.npz`; FOLDER holds the data.noun, data.verb,
-data.adj and data.adv files of Debian's `wordnet-base` (/usr/share/wordnet). Format of the files: wndb(5WN).
+`python -m stockpot.stages.ingest.wordnet FOLDER OUT.npz`, or `make data/wordnet.npz`; FOLDER holds the data.noun,
+data.verb, data.adj and data.adv files of Debian's `wordnet-base` (/usr/share/wordnet). Format of the files: wndb(5WN).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from stages.errors import BadInput, StockpotError
+from stockpot.stages.errors import BadInput, StockpotError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -188,7 +188,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Build FOLDER's graph into OUT.npz; returns the exit code."""
     given = sys.argv[1:] if arguments is None else list(arguments)
     if len(given) != 2:
-        print("usage: python -m stages.ingest.wordnet FOLDER OUT.npz", file=sys.stderr)
+        print("usage: python -m stockpot.stages.ingest.wordnet FOLDER OUT.npz", file=sys.stderr)
         return BadInput.exit_code
     try:
         arrays = build(Path(given[0]))

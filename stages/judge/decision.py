@@ -12,15 +12,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from stages.judge.paired import Loss, loss_of, verdict
+from stockpot.stages.judge.paired import Loss, loss_of, verdict
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from numpy.typing import NDArray
 
-    from stages.judge.network import Trainee
-    from stages.judge.rows import Coding, SampleRows
+    from stockpot.stages.judge.network import Trainee
+    from stockpot.stages.judge.rows import Coding, SampleRows
 
 __all__ = ["Candidate", "Decision"]
 

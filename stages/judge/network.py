@@ -12,19 +12,19 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from stages.errors import StockpotError
-from stages.judge.sizes import BRANCH_STEPS, DROPOUT, HEADS, HIDDEN, LAYERS, LR, STEM_STEPS
-from stages.pack.layers import Weights, trimmed
-from stages.step import Adj
-from stages.train.model import Model, build_model
+from stockpot.stages.errors import StockpotError
+from stockpot.stages.judge.sizes import BRANCH_STEPS, DROPOUT, HEADS, HIDDEN, LAYERS, LR, STEM_STEPS
+from stockpot.stages.pack.layers import Weights, trimmed
+from stockpot.stages.step import Adj
+from stockpot.stages.train.model import Model, build_model
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from numpy.typing import NDArray
 
-    from stages.judge.records import SampleRecord
-    from stages.pack.layers import Matrix
+    from stockpot.stages.judge.records import SampleRecord
+    from stockpot.stages.pack.layers import Matrix
 
     Rows = Callable[[NDArray[np.int64]], NDArray[np.float32]]
 

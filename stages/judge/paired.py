@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from stages.judge.sizes import LEAST_PAIRS, PAIRS
+from stockpot.stages.judge.sizes import LEAST_PAIRS, PAIRS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -8,21 +8,21 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from stages.influence.grouping import by_influence, grouped
-from stages.influence.mix import balanced
-from stages.influence.pairs import overlaps, shared
-from stages.influence.push import push_top, workspace
-from stages.influence.spans import PAIRS
-from stages.influence.union import record_nodes
-from stages.influence.walk import walk
-from stages.ingest.csr import frozen
-from stages.judge.sizes import ALPHA, EPS, TOP_K
-from stages.pack.build import subgraph
+from stockpot.stages.influence.grouping import by_influence, grouped
+from stockpot.stages.influence.mix import balanced
+from stockpot.stages.influence.pairs import overlaps, shared
+from stockpot.stages.influence.push import push_top, workspace
+from stockpot.stages.influence.spans import PAIRS
+from stockpot.stages.influence.union import record_nodes
+from stockpot.stages.influence.walk import walk
+from stockpot.stages.ingest.csr import frozen
+from stockpot.stages.judge.sizes import ALPHA, EPS, TOP_K
+from stockpot.stages.pack.build import subgraph
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from stages.stage import Reader
+    from stockpot.stages.stage import Reader
 
 __all__ = ["Maker", "SampleRecord"]
 

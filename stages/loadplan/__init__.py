@@ -1,5 +1,5 @@
 """Which rows of the features to read for each record of an epoch, and where in a cache of fixed size they go."""
 
-from stages.loadplan.stage import STAGE
+from stockpot.stages.loadplan.stage import STAGE
 
 __all__ = ["STAGE"]

@@ -10,7 +10,7 @@ import numpy as np
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from stages.stage import Reader
+    from stockpot.stages.stage import Reader
 
 __all__ = ["ARRAYS", "LoadPlan", "PlannedEpoch"]
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 
-from stages.errors import BadInput
-from stages.units import bytes_of
+from stockpot.stages.errors import BadInput
+from stockpot.stages.units import bytes_of
 
 __all__ = ["cache_rows"]
 

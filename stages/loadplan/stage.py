@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from stages.errors import BadInput
-from stages.loadplan.size import cache_rows
-from stages.order.artifact import walks_tour
-from stages.stage import Cost, Shard, Stage
+from stockpot.stages.errors import BadInput
+from stockpot.stages.loadplan.size import cache_rows
+from stockpot.stages.order.artifact import walks_tour
+from stockpot.stages.stage import Cost, Shard, Stage
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from stages.stage import Facts, Inputs, Reader, Writer
+    from stockpot.stages.stage import Facts, Inputs, Reader, Writer
 
 __all__ = ["STAGE"]
 
@@ -80,8 +80,8 @@ def shards(params: Params, inputs: Inputs) -> Sequence[Shard]:
 
 def run(params: Params, inputs: Inputs, shard: Shard, writer: Writer) -> dict[str, Any]:
     """Walk the records of one epoch backwards for the next uses, then forwards for the reads."""
-    from stages.loadplan.belady import Cache, note_next_uses
-    from stages.order.artifact import Order
+    from stockpot.stages.loadplan.belady import Cache, note_next_uses
+    from stockpot.stages.order.artifact import Order
 
     read: Any = inputs["records"]  # the pipeline's reader of a packed split
     records = read.records()

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from stages.stage import Facts, Reader
+    from stockpot.stages.stage import Facts, Reader
 
 __all__ = ["Order", "walks_tour"]
 
@@ -44,7 +44,7 @@ class Order:
 
     def records(self, num_records: int, seed: int, epoch: int) -> NDArray[np.integer[Any]]:
         """All records of the epoch's round once, counted from its first, as the method orders them in this epoch."""
-        from stages.order.epoch import epoch_order
+        from stockpot.stages.order.epoch import epoch_order
 
         tour, distance = self.tour, self.distance
         if self.rounds > 1:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from stages.influence.scramble import permutation, scramble
+from stockpot.stages.influence.scramble import permutation, scramble
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -76,7 +76,7 @@ def epoch_order(
         entered = _entered(np.asarray(tour), _draw(seed, epoch // rounds) - _draw(0, 0))
         return _side_by_side(np.array_split(entered, mix), mix)
     if method == "sample" and distance is not None:
-        from stages.order.draw import draw_chain
+        from stockpot.stages.order.draw import draw_chain
 
         uniform = (scramble(np.arange(num_records), _draw(seed, epoch)) >> np.uint64(11)) * 2.0**-53
         before = _last(seed, epoch - 1, num_records) if epoch > 0 and rounds == 1 else -1

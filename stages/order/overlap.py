@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from stages.influence.scramble import scramble
-from stages.kernel import njit
-from stages.order.stage import ENTRIES
-from stages.sample.reuse import lru_misses
+from stockpot.stages.influence.scramble import scramble
+from stockpot.stages.kernel import njit
+from stockpot.stages.order.stage import ENTRIES
+from stockpot.stages.sample.reuse import lru_misses
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from stages.stage import Cost, Shard, Stage, added
+from stockpot.stages.stage import Cost, Shard, Stage, added
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from numpy.typing import NDArray
 
-    from stages.stage import Facts, Inputs, Reader, Writer
+    from stockpot.stages.stage import Facts, Inputs, Reader, Writer
 
 __all__ = ["STAGE"]
 
@@ -29,7 +29,7 @@ class Params:
 
     Attributes
     ----------
-    method : as of `stages.order.epoch.epoch_order`.
+    method : as of `stockpot.stages.order.epoch.epoch_order`.
     window, mix : of "overlap": records that stay together, and how many such runs are walked side by side.
     """
 
@@ -55,8 +55,8 @@ def shards(params: Params, inputs: Inputs) -> Sequence[Shard]:
 def run(params: Params, inputs: Inputs, shard: Shard, writer: Writer) -> dict[str, Any]:
     """Histograms; distances where labels count; the tour where there is one. Each round by itself."""
     del shard
-    from stages.order.distance import distances, histograms
-    from stages.order.tour import longest_tour, random_length, tour_length
+    from stockpot.stages.order.distance import distances, histograms
+    from stockpot.stages.order.tour import longest_tour, random_length, tour_length
 
     records, graph = inputs["records"], inputs["graph"]
     labels = np.asarray(graph.array("y"))[np.asarray(records.array("outputs"))]
@@ -83,8 +83,8 @@ def run(params: Params, inputs: Inputs, shard: Shard, writer: Writer) -> dict[st
 
 def _overlapping(params: Params, records: Reader, rounds: int, facts: dict[str, Any]) -> NDArray[np.int32]:
     """The chain of each round, i4[R] or i4[rounds, R]; facts on it are added."""
-    from stages.order.overlap import overlap_chain
-    from stages.sample.reuse import overlap
+    from stockpot.stages.order.overlap import overlap_chain
+    from stockpot.stages.sample.reuse import overlap
 
     n_id, n_ptr = np.asarray(records.array("n_id")), np.asarray(records.array("n_ptr"))
     count = (len(n_ptr) - 1) // rounds

@@ -13,11 +13,11 @@ import google_crc32c
 import numpy as np
 import pyarrow as pa
 
-from stages.errors import BadInput, Corrupt
-from stages.hag.columns import mismatch as hag_mismatch
-from stages.pack.layered import check as layers_check
-from stages.pack.schema import FORMAT, KEY, canonical, metadata
-from stages.places import unread
+from stockpot.stages.errors import BadInput, Corrupt
+from stockpot.stages.hag.columns import mismatch as hag_mismatch
+from stockpot.stages.pack.layered import check as layers_check
+from stockpot.stages.pack.schema import FORMAT, KEY, canonical, metadata
+from stockpot.stages.places import unread
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from stages.pack.record import Record
+    from stockpot.stages.pack.record import Record
 
 __all__ = ["Index", "label_counts", "mismatch", "read_index", "write_index"]
 

@@ -8,17 +8,17 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from stages.errors import BadInput
-from stages.kernel import njit
-from stages.pack.layered import prefixes
-from stages.pack.record import Layer
+from stockpot.stages.errors import BadInput
+from stockpot.stages.kernel import njit
+from stockpot.stages.pack.layered import prefixes
+from stockpot.stages.pack.record import Layer
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
 
-    from stages.pack.record import Record
+    from stockpot.stages.pack.record import Record
 
 __all__ = ["Joined", "join"]
 

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
-from stages.pack.record import Layer
+from stockpot.stages.pack.record import Layer
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from numpy.typing import NDArray
 
-    from stages.pack.record import Record
+    from stockpot.stages.pack.record import Record
 
 __all__ = ["check", "column", "depth", "is_layered", "layers_of", "prefixes", "types_of"]
 

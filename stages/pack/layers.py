@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from stages.errors import BadInput
-from stages.ingest.csr import frozen, row_sums
-from stages.kernel import njit
+from stockpot.stages.errors import BadInput
+from stockpot.stages.ingest.csr import frozen, row_sums
+from stockpot.stages.kernel import njit
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -46,7 +46,7 @@ class Weights:
 
     Attributes
     ----------
-    adj : "plain", 0/1 pattern; "sequence", the same, to be read in order (`stages.hag.sequence`);
+    adj : "plain", 0/1 pattern; "sequence", the same, to be read in order (`stockpot.stages.hag.sequence`);
         "plain+loops", with the diagonal; "norm", a_i b_j w_ij; "mean", row i over its
         in-record neighbours, edge weights ignored as SAGE does, empty rows stay zero.
     normalization : of "norm". sym: s_i s_j with s = (deg + loop)^-1/2, in-degrees on both sides;

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from stages.stage import Facts
+    from stockpot.stages.stage import Facts
 
 __all__ = ["gathers", "reason"]
 

@@ -50,7 +50,7 @@ class Record:
     weight, deg_w : f4[e], f4[n], edge weights and their sums in the whole graph; weighted graphs only.
     layers : of sampled records, from the outputs: layer l has the rows of hops <= l and columns of hops <= l + 1. Where
         each has its own edges (form "layers"), `indptr` and `indices` are empty; else all are prefixes of that CSR.
-    hag_* : shared partial sums of its CSR, see `stages.hag.columns`; empty where the plain CSR is as fast.
+    hag_* : shared partial sums of its CSR, see `stockpot.stages.hag.columns`; empty where the plain CSR is as fast.
     """
 
     n_id: NDArray[np.integer[Any]]

@@ -1,7 +1,7 @@
 """Message passing matrices of sampled records: what the formula of all neighbours is, estimated from those sampled.
 
 The sum over a row's neighbours becomes deg_i times their mean weighted by 1 / p (Hájek), the diagonal stays as it is;
-with every neighbour sampled each value is that of `stages.pack.layers`.
+with every neighbour sampled each value is that of `stockpot.stages.pack.layers`.
 """
 
 from __future__ import annotations
@@ -10,17 +10,17 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from stages.errors import BadInput
-from stages.ingest.csr import frozen
-from stages.kernel import njit
-from stages.pack.layers import Matrix, Weights, scales
+from stockpot.stages.errors import BadInput
+from stockpot.stages.ingest.csr import frozen
+from stockpot.stages.kernel import njit
+from stockpot.stages.pack.layers import Matrix, Weights, scales
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
 
-    from stages.pack.record import Layer
+    from stockpot.stages.pack.record import Layer
 
 __all__ = ["deep_enough", "sampled_matrices", "sampled_matrix"]
 

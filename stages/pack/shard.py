@@ -8,15 +8,15 @@ import google_crc32c
 import numpy as np
 import pyarrow as pa
 
-from stages.errors import BadInput, NonDeterminism
-from stages.pack.build import gather_further, gather_rows, subgraph, weight_sums
-from stages.pack.index import label_counts, write_index
-from stages.pack.record import Record
-from stages.pack.schema import INT32_MAX, MAGIC_BYTES, schema_of, to_batch
-from stages.partition.blocks import blocks as block_of
-from stages.partition.blocks import num_blocks
-from stages.sample.batch import Sampler
-from stages.sample.given import graph_of, sampling_of
+from stockpot.stages.errors import BadInput, NonDeterminism
+from stockpot.stages.pack.build import gather_further, gather_rows, subgraph, weight_sums
+from stockpot.stages.pack.index import label_counts, write_index
+from stockpot.stages.pack.record import Record
+from stockpot.stages.pack.schema import INT32_MAX, MAGIC_BYTES, schema_of, to_batch
+from stockpot.stages.partition.blocks import blocks as block_of
+from stockpot.stages.partition.blocks import num_blocks
+from stockpot.stages.sample.batch import Sampler
+from stockpot.stages.sample.given import graph_of, sampling_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from stages.stage import Inputs
+    from stockpot.stages.stage import Inputs
 
 __all__ = ["Builder", "write_shard"]
 

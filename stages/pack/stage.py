@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from stages.hag.params import Sharing, sharing_of
-from stages.pack.layout import gathers, reason
-from stages.stage import Cost, Facts, Inputs, Reader, Shard, Stage, Writer, added
+from stockpot.stages.hag.params import Sharing, sharing_of
+from stockpot.stages.pack.layout import gathers, reason
+from stockpot.stages.stage import Cost, Facts, Inputs, Reader, Shard, Stage, Writer, added
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -80,10 +80,10 @@ def _sampling(inputs: Inputs) -> dict[str, Any]:
 
 
 def _run(params: Params, inputs: Inputs, shard: Shard, writer: Writer) -> dict[str, Any]:
-    from stages.hag.share import Shared
-    from stages.pack.schema import FORMAT
-    from stages.pack.shard import Builder, write_shard
-    from stages.quantize.codec import Codec
+    from stockpot.stages.hag.share import Shared
+    from stockpot.stages.pack.schema import FORMAT
+    from stockpot.stages.pack.shard import Builder, write_shard
+    from stockpot.stages.quantize.codec import Codec
 
     builder = Builder(inputs, params.blocks, gather=params.gather)
     graph, codes = inputs["graph"].facts, inputs["codes"].facts

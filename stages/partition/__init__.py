@@ -1,5 +1,5 @@
 """Partition of the nodes into parts of equal size with few edges between them, and the blocks that ranks own."""
 
-from stages.partition.stage import STAGE
+from stockpot.stages.partition.stage import STAGE
 
 __all__ = ["STAGE"]

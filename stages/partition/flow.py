@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from stages.kernel import njit
-from stages.partition.adjacency import neighbours, row_buffer
+from stockpot.stages.kernel import njit
+from stockpot.stages.partition.adjacency import neighbours, row_buffer
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from numpy.typing import NDArray
 
-    from stages.partition.adjacency import Adjacency
+    from stockpot.stages.partition.adjacency import Adjacency
 
 __all__ = ["cut_share", "flow", "level"]
 

@@ -6,16 +6,16 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from stages.kernel import njit
-from stages.partition.adjacency import neighbours, row_buffer
-from stages.partition.contract import keep_below, kept
+from stockpot.stages.kernel import njit
+from stockpot.stages.partition.adjacency import neighbours, row_buffer
+from stockpot.stages.partition.contract import keep_below, kept
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from numpy.typing import NDArray
 
-    from stages.partition.adjacency import Adjacency
+    from stockpot.stages.partition.adjacency import Adjacency
 
 __all__ = ["Regions", "split_edges"]
 

@@ -8,25 +8,25 @@ import signal
 import subprocess
 import sys
 from contextlib import suppress
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from stages.errors import StockpotError
-from stages.partition.parhip import write_parhip
+from stockpot.stages.errors import StockpotError
+from stockpot.stages.package import child_environment
+from stockpot.stages.partition.parhip import write_parhip
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from pathlib import Path
 
     from numpy.typing import NDArray
 
 __all__ = ["CHILD", "solve"]
 
-CHILD = (sys.executable, "-m", "stages.partition.child")
+CHILD = (sys.executable, "-m", "stockpot.stages.partition.child")
 _NAMES = {"metis": "METIS", "kaminpar": "KaMinPar"}
 TURN_S = 0.5
-_ROOT = Path(__file__).resolve().parents[2]
 
 
 def solve(
@@ -86,8 +86,7 @@ def solve(
                 np.save(folder / f"{name}.npy", values)
     request = {"method": method, "parts": parts, "seed": seed, "threads": threads}
     (folder / "request.json").write_text(json.dumps({**request, "shares": None if shares is None else list(shares)}))
-    paths = [str(_ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
-    code, said = _run([*child, str(folder), str(os.getpid())], {**os.environ, "PYTHONPATH": os.pathsep.join(paths)})
+    code, said = _run([*child, str(folder), str(os.getpid())], child_environment())
     if code != 0 or not (folder / "part.npy").exists():
         raise StockpotError(
             f"partition: {_NAMES[method]} failed on {nodes} nodes, {len(indices)} directed edges, {parts} parts: "

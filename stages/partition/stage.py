@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from stages.errors import BadInput
-from stages.stage import Cost, Shard, Stage
+from stockpot.stages.errors import BadInput
+from stockpot.stages.stage import Cost, Shard, Stage
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from numpy.typing import NDArray
 
-    from stages.stage import Facts, Inputs, Reader, Writer
+    from stockpot.stages.stage import Facts, Inputs, Reader, Writer
 
 __all__ = ["STAGE"]
 
@@ -79,7 +79,7 @@ def shards(params: Params, inputs: Inputs) -> Sequence[Shard]:
 def run(params: Params, inputs: Inputs, shard: Shard, writer: Writer) -> dict[str, Any]:
     """Partition the graph, directions and weights dropped."""
     del shard
-    from stages.partition.cut import balance
+    from stockpot.stages.partition.cut import balance
 
     part, cut = (_stream if params.method == "stream" else _solve)(params, inputs["graph"], writer)
     writer.array("part", part)
@@ -88,8 +88,8 @@ def run(params: Params, inputs: Inputs, shard: Shard, writer: Writer) -> dict[st
 
 def _solve(params: Params, graph: Reader, writer: Writer) -> tuple[NDArray[np.int32], float]:
     """Part of each node by a library that holds the graph, and the share of edges cut."""
-    from stages.partition.cut import edge_cut, symmetric
-    from stages.partition.solver import solve
+    from stockpot.stages.partition.cut import edge_cut, symmetric
+    from stockpot.stages.partition.solver import solve
 
     indptr, indices = np.asarray(graph.array("indptr")), np.asarray(graph.array("indices"))
     if graph.facts["directed"]:
@@ -103,9 +103,9 @@ def _solve(params: Params, graph: Reader, writer: Writer) -> tuple[NDArray[np.in
 
 def _stream(params: Params, graph: Reader, writer: Writer) -> tuple[NDArray[np.int32], float]:
     """The same from the stored arrays alone, a row at a time."""
-    from stages.partition.adjacency import adjacency
-    from stages.partition.flow import cut_share
-    from stages.partition.stream import stream
+    from stockpot.stages.partition.adjacency import adjacency
+    from stockpot.stages.partition.flow import cut_share
+    from stockpot.stages.partition.stream import stream
 
     names = ("indptr", "indices", "t_indptr", "t_indices") if graph.facts["directed"] else ("indptr", "indices")
     rows = adjacency(*(np.asarray(graph.array(name)) for name in names))
@@ -160,7 +160,7 @@ def _peak(method: str, graph: Facts) -> int:
         if method == "kaminpar" and entries >= _KAMINPAR_FROM:
             peak = max(peak, _BASE_BYTES + _NODE_BYTES["metis"] * nodes + _ENTRY_BYTES["metis"] * _KAMINPAR_FROM)
         return peak
-    from stages.partition.plan import stream_plan
+    from stockpot.stages.partition.plan import stream_plan
 
     longest = min(nodes, 2 * int(graph.get("max_degree", nodes)))
     _, most = stream_plan(entries)

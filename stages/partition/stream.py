@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from stages.partition.cluster import clusters
-from stages.partition.contract import contract
-from stages.partition.flow import flow, level
-from stages.partition.plan import stream_plan
-from stages.partition.regions import split_edges
-from stages.partition.solver import solve
+from stockpot.stages.partition.cluster import clusters
+from stockpot.stages.partition.contract import contract
+from stockpot.stages.partition.flow import flow, level
+from stockpot.stages.partition.plan import stream_plan
+from stockpot.stages.partition.regions import split_edges
+from stockpot.stages.partition.solver import solve
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from stages.partition.adjacency import Adjacency
+    from stockpot.stages.partition.adjacency import Adjacency
 
 __all__ = ["IMBALANCE", "stream"]
 

@@ -1,5 +1,5 @@
 """Feature rows as bytes: raw fp32 or fp16, or binary columns without loss, decoded exactly as they were described."""
 
-from stages.quantize.stage import STAGE
+from stockpot.stages.quantize.stage import STAGE
 
 __all__ = ["STAGE"]

@@ -6,15 +6,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from stages.errors import BadInput
-from stages.quantize.codec import describe
-from stages.units import bytes_of
+from stockpot.stages.errors import BadInput
+from stockpot.stages.quantize.codec import describe
+from stockpot.stages.units import bytes_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from stages.quantize.codec import Codec
-    from stages.stage import Facts
+    from stockpot.stages.quantize.codec import Codec
+    from stockpot.stages.stage import Facts
 
 __all__ = ["code_bytes", "exact_codec", "judged", "keeps", "lossless_limit", "smaller_bits"]
 

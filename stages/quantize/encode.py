@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from stages.errors import BadInput
-from stages.quantize import bits
+from stockpot.stages.errors import BadInput
+from stockpot.stages.quantize import bits
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from stages.quantize.codec import Codec
-    from stages.quantize.features import Features
+    from stockpot.stages.quantize.codec import Codec
+    from stockpot.stages.quantize.features import Features
 
 __all__ = ["are_halves", "encode"]
 

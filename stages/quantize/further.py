@@ -8,19 +8,19 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from stages.quantize.codec import decode
-from stages.quantize.coder import Coder
-from stages.quantize.parts import misfit
-from stages.quantize.pool import in_order
-from stages.quantize.sizes import BLOCK_ROWS, CHUNK_BYTES
+from stockpot.stages.quantize.codec import decode
+from stockpot.stages.quantize.coder import Coder
+from stockpot.stages.quantize.parts import misfit
+from stockpot.stages.quantize.pool import in_order
+from stockpot.stages.quantize.sizes import BLOCK_ROWS, CHUNK_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from numpy.typing import NDArray
 
-    from stages.quantize.codec import Codec
-    from stages.quantize.features import Features
+    from stockpot.stages.quantize.codec import Codec
+    from stockpot.stages.quantize.features import Features
 
 __all__ = ["PREFIX", "Further", "encode_further", "further_coder"]
 

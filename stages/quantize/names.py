@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from stages.errors import BadInput
+from stockpot.stages.errors import BadInput
 
 __all__ = ["FAMILIES", "Kind", "is_lossy", "parse"]
 

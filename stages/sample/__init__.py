@@ -1,5 +1,5 @@
 """Sampled batches: neighbour sampling and LABOR, independent or dependent, the same on any machine."""
 
-from stages.sample.stage import STAGE
+from stockpot.stages.sample.stage import STAGE
 
 __all__ = ["STAGE"]

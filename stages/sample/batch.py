@@ -11,19 +11,19 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from stages.errors import BadInput
-from stages.ingest.csr import frozen
-from stages.pack.record import Layer
-from stages.sample.importance import importances
-from stages.sample.limits import check
-from stages.sample.pick import poisson, smallest
-from stages.sample.places import collect, forget, mark, relabel, slots
-from stages.sample.variates import drift
+from stockpot.stages.errors import BadInput
+from stockpot.stages.ingest.csr import frozen
+from stockpot.stages.pack.record import Layer
+from stockpot.stages.sample.importance import importances
+from stockpot.stages.sample.limits import check
+from stockpot.stages.sample.pick import poisson, smallest
+from stockpot.stages.sample.places import collect, forget, mark, relabel, slots
+from stockpot.stages.sample.variates import drift
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from stages.sample.variates import Drift
+    from stockpot.stages.sample.variates import Drift
 
 __all__ = ["Graph", "Sampled", "Sampler", "Sampling"]
 

@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from stages.sample.batch import Graph, Sampling
+from stockpot.stages.sample.batch import Graph, Sampling
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from numpy.typing import NDArray
 
-    from stages.stage import Reader
+    from stockpot.stages.stage import Reader
 
 __all__ = ["facts_of", "graph_of", "sampling_of"]
 

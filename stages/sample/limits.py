@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from stages.errors import BadInput
+from stockpot.stages.errors import BadInput
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

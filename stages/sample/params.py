@@ -5,15 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from stages.errors import BadInput
-from stages.influence.params import count_of, most_outputs
-from stages.sample.limits import check
-from stages.stage import added
+from stockpot.stages.errors import BadInput
+from stockpot.stages.influence.params import count_of, most_outputs
+from stockpot.stages.sample.limits import check
+from stockpot.stages.stage import added
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from stages.stage import Facts
+    from stockpot.stages.stage import Facts
 
 __all__ = ["READS", "Params", "resolve"]
 

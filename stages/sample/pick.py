@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from stages.kernel import njit
-from stages.sample.importance import row_scale
-from stages.sample.variates import edge_key, uniforms, variate
+from stockpot.stages.kernel import njit
+from stockpot.stages.sample.importance import row_scale
+from stockpot.stages.sample.variates import edge_key, uniforms, variate
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

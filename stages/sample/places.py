@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from stages.kernel import njit
+from stockpot.stages.kernel import njit
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -115,7 +115,7 @@ def relabel(
 
     Parameters
     ----------
-    out_ptr, edge, scale : as `stages.sample.pick` gives them.
+    out_ptr, edge, scale : as `stockpot.stages.sample.pick` gives them.
 
     Returns
     -------

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from stages.influence.grouping import at_random, grouped
-from stages.influence.scramble import permutation, scramble
+from stockpot.stages.influence.grouping import at_random, grouped
+from stockpot.stages.influence.scramble import permutation, scramble
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

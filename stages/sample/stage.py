@@ -11,19 +11,19 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from stages.influence.given import outputs_of
-from stages.influence.mix import balanced
-from stages.sample.params import READS, Params, resolve
-from stages.sample.seeds import dealt
-from stages.stage import Cost, Shard, Stage
+from stockpot.stages.influence.given import outputs_of
+from stockpot.stages.influence.mix import balanced
+from stockpot.stages.sample.params import READS, Params, resolve
+from stockpot.stages.sample.seeds import dealt
+from stockpot.stages.stage import Cost, Shard, Stage
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from numpy.typing import NDArray
 
-    from stages.sample.batch import Sampling
-    from stages.stage import Facts, Inputs, Reader, Writer
+    from stockpot.stages.sample.batch import Sampling
+    from stockpot.stages.stage import Facts, Inputs, Reader, Writer
 
 __all__ = ["STAGE"]
 
@@ -33,7 +33,7 @@ CACHES = (0.05, 0.1, 0.2)  # of all nodes, for which misses are counted
 
 
 def _sampling(params: Params) -> Sampling:
-    from stages.sample.batch import Sampling
+    from stockpot.stages.sample.batch import Sampling
 
     return Sampling(
         params.method,
@@ -52,7 +52,7 @@ def members_of(
 
     Parameters
     ----------
-    count : outputs of the split. outputs : most in a record. part : of `stages.sample.seeds.dealt`.
+    count : outputs of the split. outputs : most in a record. part : of `stockpot.stages.sample.seeds.dealt`.
     """
     records = balanced(count, outputs)[0]
     found = [dealt(count, records, seed, part) for seed in range(rounds)]
@@ -76,8 +76,8 @@ def shards(params: Params, inputs: Inputs) -> Sequence[Shard]:
 
 def run(params: Params, inputs: Inputs, shard: Shard, writer: Writer) -> dict[str, Any]:
     """Nodes of each record of the span, ascending; its nodes by hop and its edges by layer."""
-    from stages.sample.batch import Sampler
-    from stages.sample.given import graph_of
+    from stockpot.stages.sample.batch import Sampler
+    from stockpot.stages.sample.given import graph_of
 
     graph, how, ids = graph_of(inputs["graph"]), _sampling(params), outputs_of(params, inputs)
     members, ptr = _members(params, inputs, ids)
@@ -107,8 +107,8 @@ def run(params: Params, inputs: Inputs, shard: Shard, writer: Writer) -> dict[st
 
 def finish(params: Params, inputs: Inputs, outputs: Mapping[str, Reader], writer: Writer) -> dict[str, Any]:
     """Lay the records one after the other, and count what they share."""
-    from stages.sample.given import facts_of
-    from stages.sample.reuse import lru_misses, overlap
+    from stockpot.stages.sample.given import facts_of
+    from stockpot.stages.sample.reuse import lru_misses, overlap
 
     ids = outputs_of(params, inputs)
     members, ptr = _members(params, inputs, ids)

@@ -8,23 +8,23 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from stages.influence.grouping import at_random, by_influence, grouped
-from stages.influence.mix import balanced
-from stages.influence.pairs import overlaps, shared
-from stages.influence.params import mixed
-from stages.influence.spans import PAIRS, Entries, largest_entries
-from stages.influence.union import record_nodes
-from stages.sizing.choice import ALL, Found
-from stages.sizing.held import HOPS, held_sums
-from stages.sizing.sample import sampled_outputs
+from stockpot.stages.influence.grouping import at_random, by_influence, grouped
+from stockpot.stages.influence.mix import balanced
+from stockpot.stages.influence.pairs import overlaps, shared
+from stockpot.stages.influence.params import mixed
+from stockpot.stages.influence.spans import PAIRS, Entries, largest_entries
+from stockpot.stages.influence.union import record_nodes
+from stockpot.stages.sizing.choice import ALL, Found
+from stockpot.stages.sizing.held import HOPS, held_sums
+from stockpot.stages.sizing.sample import sampled_outputs
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from numpy.typing import NDArray
 
-    from stages.influence.given import Arrays
-    from stages.influence.walk import Walk
+    from stockpot.stages.influence.given import Arrays
+    from stockpot.stages.influence.walk import Walk
 
 __all__ = ["Measure"]
 

@@ -9,9 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from stages.influence.params import most_outputs
-from stages.sizing.choice import ALL, MASS_FROM, choose
-from stages.stage import Cost, Facts, Inputs, Reader, Shard, Stage, Writer
+from stockpot.stages.influence.params import most_outputs
+from stockpot.stages.sizing.choice import ALL, MASS_FROM, choose
+from stockpot.stages.stage import Cost, Facts, Inputs, Reader, Shard, Stage, Writer
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -22,7 +22,7 @@ METHODS = ("node", "random")
 """Methods whose records unite the largest entries of single outputs: those that can be sized."""
 SPLITS = ("train", "valid", "test")
 _FEWEST = {"train": 1, "valid": 2, "test": 1}  # soups are made on one half of the validation records
-_SAMPLE = 65_536  # as stages.sizing.sample.SAMPLE, which imports numba
+_SAMPLE = 65_536  # as stockpot.stages.sizing.sample.SAMPLE, which imports numba
 _MOST_K = 64
 
 
@@ -58,8 +58,8 @@ def _shards(params: Params, inputs: Inputs) -> Sequence[Shard]:
 def _run(params: Params, inputs: Inputs, shard: Shard, writer: Writer) -> dict[str, Any]:
     import numpy as np
 
-    from stages.influence.given import walk_of
-    from stages.sizing.measure import Measure
+    from stockpot.stages.influence.given import walk_of
+    from stockpot.stages.sizing.measure import Measure
 
     facts = inputs["graph"].facts
     outputs = np.asarray(inputs["split"].array(shard.name))

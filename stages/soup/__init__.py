@@ -1,5 +1,5 @@
 """Soups: one model averaged from ingredients of one start, never worse on validation than the best of them."""
 
-from stages.soup.stage import STAGE
+from stockpot.stages.soup.stage import STAGE
 
 __all__ = ["STAGE"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from stages.errors import Conflict
+from stockpot.stages.errors import Conflict
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

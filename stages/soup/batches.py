@@ -8,21 +8,21 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from stages.errors import BadInput
-from stages.hag.matrix import HagMatrix
-from stages.hag.sequence import Sequences
-from stages.influence.scramble import permutation, scramble
-from stages.step import Adj, Sparse, Step
-from stages.train.coded import dense, kept_tensors
-from stages.train.kernels import spmm
-from stages.train.model import GCN, GIN, SAGE
+from stockpot.stages.errors import BadInput
+from stockpot.stages.hag.matrix import HagMatrix
+from stockpot.stages.hag.sequence import Sequences
+from stockpot.stages.influence.scramble import permutation, scramble
+from stockpot.stages.step import Adj, Sparse, Step
+from stockpot.stages.train.coded import dense, kept_tensors
+from stockpot.stages.train.kernels import spmm
+from stockpot.stages.train.model import GCN, GIN, SAGE
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from torch import Tensor
 
-    from stages.train.model import Network
+    from stockpot.stages.train.model import Network
 
 __all__ = ["LEAST", "PIECES", "Batches", "Parts", "divide", "first_layer_once", "step_bytes"]
 

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from torch import nn
 
-    from stages.step import Step
+    from stockpot.stages.step import Step
 
 __all__ = ["batch_norms", "recalibrate"]
 

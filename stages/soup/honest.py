@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from stages.soup.scorer import Outcome
+    from stockpot.stages.soup.scorer import Outcome
 
 __all__ = ["CLEAR", "LEVEL", "Choice", "Paired", "choose", "holm", "n_eff", "paired"]
 

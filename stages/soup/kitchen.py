@@ -9,21 +9,21 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from stages.soup.batches import divide
-from stages.soup.honest import Choice, choose, n_eff, paired
-from stages.soup.memory import Peak, anonymous_bytes
-from stages.soup.methods import AUTO, BY_GRADIENT, LEARNED, UNFITTED, Methods
-from stages.soup.ranking import Ranking
-from stages.soup.scorer import Outcome
-from stages.soup.stack import groups
+from stockpot.stages.soup.batches import divide
+from stockpot.stages.soup.honest import Choice, choose, n_eff, paired
+from stockpot.stages.soup.memory import Peak, anonymous_bytes
+from stockpot.stages.soup.methods import AUTO, BY_GRADIENT, LEARNED, UNFITTED, Methods
+from stockpot.stages.soup.ranking import Ranking
+from stockpot.stages.soup.scorer import Outcome
+from stockpot.stages.soup.stack import groups
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from stages.soup.batches import Parts
-    from stages.soup.methods import Made
-    from stages.soup.published import Schedule
-    from stages.soup.scorer import Scorer
+    from stockpot.stages.soup.batches import Parts
+    from stockpot.stages.soup.methods import Made
+    from stockpot.stages.soup.published import Schedule
+    from stockpot.stages.soup.scorer import Scorer
 
 __all__ = ["Cooked", "cook"]
 

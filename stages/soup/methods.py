@@ -9,21 +9,21 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from stages.soup.batches import divide
-from stages.soup.learned import convex_start, learn, learn_signed, portions
-from stages.soup.parts import record_parts
-from stages.soup.published import Schedule, learn_published
-from stages.soup.simple import gis_grid, gis_search, greedy
-from stages.soup.soupable import Barrier, barriers
-from stages.soup.stack import GRANULARITIES, groups
+from stockpot.stages.soup.batches import divide
+from stockpot.stages.soup.learned import convex_start, learn, learn_signed, portions
+from stockpot.stages.soup.parts import record_parts
+from stockpot.stages.soup.published import Schedule, learn_published
+from stockpot.stages.soup.simple import gis_grid, gis_search, greedy
+from stockpot.stages.soup.soupable import Barrier, barriers
+from stockpot.stages.soup.stack import GRANULARITIES, groups
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from numpy.typing import NDArray
 
-    from stages.soup.ranking import Ranking
-    from stages.soup.scorer import Scorer
+    from stockpot.stages.soup.ranking import Ranking
+    from stockpot.stages.soup.scorer import Scorer
 
 __all__ = ["AUTO", "BY_GRADIENT", "LEARNED", "METHODS", "UNFITTED", "Made", "Methods"]
 
@@ -48,7 +48,7 @@ class Made:
     Attributes
     ----------
     alpha : f8[T, N].
-    granularity : of `stages.soup.stack.GRANULARITIES`.
+    granularity : of `stockpot.stages.soup.stack.GRANULARITIES`.
     """
 
     alpha: NDArray[np.float64]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from stages.partition.solver import solve
+from stockpot.stages.partition.solver import solve
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from stages.soup.learned import softmax
+from stockpot.stages.soup.learned import softmax
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

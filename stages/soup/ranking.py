@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from stages.soup.scorer import Outcome
+from stockpot.stages.soup.scorer import Outcome
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
-    from stages.soup.scorer import Scorer
+    from stockpot.stages.soup.scorer import Scorer
 
 __all__ = ["Ranking"]
 

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from stages.soup.calibrate import batch_norms, recalibrate
+from stockpot.stages.soup.calibrate import batch_norms, recalibrate
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -17,10 +17,10 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
-    from stages.soup.batches import Batches
-    from stages.soup.stack import Stack
-    from stages.step import Step
-    from stages.train.model import Network
+    from stockpot.stages.soup.batches import Batches
+    from stockpot.stages.soup.stack import Stack
+    from stockpot.stages.step import Step
+    from stockpot.stages.train.model import Network
 
 __all__ = ["Outcome", "Scorer"]
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from stages.soup.scorer import Scorer
+    from stockpot.stages.soup.scorer import Scorer
 
 __all__ = ["Barrier", "barriers"]
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from stages.errors import BadInput, Conflict
+from stockpot.stages.errors import BadInput, Conflict
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence

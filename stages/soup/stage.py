@@ -5,28 +5,28 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from stages.errors import BadInput
-from stages.soup.alike import check_alike
-from stages.stage import Cost, Facts, Inputs, Reader, Shard, Stage, Writer, added
-from stages.train.cost import TORCH_BYTES, step_bytes
-from stages.train.params import checked_holdout, resolved_device
+from stockpot.stages.errors import BadInput
+from stockpot.stages.soup.alike import check_alike
+from stockpot.stages.stage import Cost, Facts, Inputs, Reader, Shard, Stage, Writer, added
+from stockpot.stages.train.cost import TORCH_BYTES, step_bytes
+from stockpot.stages.train.params import checked_holdout, resolved_device
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from stages.step import Step
+    from stockpot.stages.step import Step
 
 __all__ = ["METHODS", "STAGE", "Params", "ingredients"]
 
 METHODS = ("best", "uniform", "greedy", "gis", "learned", "signed", "grid", "published", "partition")
-"""As `stages.soup.methods.METHODS`, which imports torch."""
+"""As `stockpot.stages.soup.methods.METHODS`, which imports torch."""
 _AUTO = {"published": {"epochs": 25, "rate": 10.0}, "partition": {"epochs": 50, "rate": 1.0}}
 """Their authors' settings for GraphSAGE on ogbn-products; they tuned them for each model and data set."""
 KEEP_BYTES = 1 << 28
 """Most bytes of prepared validation records kept for the next pass, fewer in less memory; the rest is read again."""
 _CALIBRATION = 16  # training records on which a soup's batch norms are measured
 _HIDDEN, _LAYERS = 1024, 3  # reckoned with until an ingredient says its own
-_SAMPLED = 1024  # as `stages.soup.ranking.SAMPLE`
+_SAMPLED = 1024  # as `stockpot.stages.soup.ranking.SAMPLE`
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,7 @@ def _compatible(paths: Sequence[Any]) -> tuple[dict[str, Any], str, list[str]]:
     Conflict
         Two of them differ in architecture, start or the records they were trained on.
     """
-    from stages.train.state import read_metadata
+    from stockpot.stages.train.state import read_metadata
 
     found = [read_metadata(path) for path in paths]
     labels = [f"ingredient {i} ({m.get('file', path)})" for i, (m, path) in enumerate(zip(found, paths, strict=True))]
@@ -103,16 +103,16 @@ def _compatible(paths: Sequence[Any]) -> tuple[dict[str, Any], str, list[str]]:
 
 
 def _run(params: Params, inputs: Inputs, shard: Shard, writer: Writer) -> dict[str, Any]:
-    from stages.soup.batches import Batches
-    from stages.soup.calibrate import batch_norms
-    from stages.soup.kitchen import cook
-    from stages.soup.published import Schedule
-    from stages.soup.scorer import Scorer
-    from stages.soup.stack import Stack
-    from stages.train.evaluate import open_steps, settings
-    from stages.train.holdout import Outputs
-    from stages.train.model import build_model
-    from stages.train.state import read_state, write_state
+    from stockpot.stages.soup.batches import Batches
+    from stockpot.stages.soup.calibrate import batch_norms
+    from stockpot.stages.soup.kitchen import cook
+    from stockpot.stages.soup.published import Schedule
+    from stockpot.stages.soup.scorer import Scorer
+    from stockpot.stages.soup.stack import Stack
+    from stockpot.stages.train.evaluate import open_steps, settings
+    from stockpot.stages.train.holdout import Outputs
+    from stockpot.stages.train.model import build_model
+    from stockpot.stages.train.state import read_state, write_state
 
     paths = [inputs[role].path("model.safetensors") for role in ingredients(inputs)]
     config, init_digest, labels = _compatible(paths)

@@ -1,5 +1,5 @@
 """Decides which nodes are trained, validated and tested on: a published split, or a seeded one."""
 
-from stages.split.stage import STAGE
+from stockpot.stages.split.stage import STAGE
 
 __all__ = ["STAGE"]

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from stages.errors import BadInput
-from stages.stage import Cost, Facts, Inputs, Reader, Shard, Stage, Writer
+from stockpot.stages.errors import BadInput
+from stockpot.stages.stage import Cost, Facts, Inputs, Reader, Shard, Stage, Writer
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

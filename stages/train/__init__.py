@@ -1,5 +1,5 @@
 """GNNs trained by streaming packed records: the same weights whether interrupted or not, on one machine class."""
 
-from stages.train.stage import STAGE
+from stockpot.stages.train.stage import STAGE
 
 __all__ = ["STAGE"]

@@ -18,17 +18,17 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
-from stages.ingest.csr import frozen
-from stages.kernel import njit
-from stages.train.precision import in_float32
-from stages.train.threads import on_spans
+from stockpot.stages.ingest.csr import frozen
+from stockpot.stages.kernel import njit
+from stockpot.stages.train.precision import in_float32
+from stockpot.stages.train.threads import on_spans
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from numpy.typing import NDArray
 
-    from stages.step import Adj
+    from stockpot.stages.step import Adj
 
 __all__ = ["SLOPE", "attend"]
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from stages.errors import Corrupt
-from stages.train.state import read_state, write_state
+from stockpot.stages.errors import Corrupt
+from stockpot.stages.train.state import read_state, write_state
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-    from stages.train.model import Network
+    from stockpot.stages.train.model import Network
 
 __all__ = ["NEWEST", "PREVIOUS", "Kept", "Progress", "load", "load_start", "save", "save_start"]
 

@@ -16,10 +16,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from stages.train.tablesum import ENTRIES, table_sum
+from stockpot.stages.train.tablesum import ENTRIES, table_sum
 
 if TYPE_CHECKING:
-    from stages.quantize.lookup import Lookup
+    from stockpot.stages.quantize.lookup import Lookup
 
 __all__ = ["Coded", "Part", "Tables", "dense", "first_rows", "kept_tensors", "linear", "worth"]
 

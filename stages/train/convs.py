@@ -13,12 +13,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from stages.train.attention import attend
-from stages.train.coded import Coded, dense, first_rows, linear
-from stages.train.kernels import reads, spmm
+from stockpot.stages.train.attention import attend
+from stockpot.stages.train.coded import Coded, dense, first_rows, linear
+from stockpot.stages.train.kernels import reads, spmm
 
 if TYPE_CHECKING:
-    from stages.step import Adj
+    from stockpot.stages.step import Adj
 
 __all__ = ["Conv", "GATConv", "GCNConv", "GINConv", "LSTMConv", "SAGEConv", "first_may_project"]
 

@@ -9,16 +9,16 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch.nn import functional
 
-from stages.exchange.plan import widths
+from stockpot.stages.exchange.plan import widths
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from torch import Tensor
 
-    from stages.stage import Reader
-    from stages.step import Step
-    from stages.train.model import Network
+    from stockpot.stages.stage import Reader
+    from stockpot.stages.step import Step
+    from stockpot.stages.train.model import Network
 
 __all__ = ["Score", "count", "evaluate", "open_steps", "score", "settings"]
 
@@ -75,7 +75,7 @@ def open_steps(reader: Reader, model: Network, *, training: bool = False, **opti
 
     `training`: with the transposes a backward pass reads.
     """
-    from stages.train.model import MODELS
+    from stockpot.stages.train.model import MODELS
 
     read: Any = reader  # the pipeline's reader of a packed split; its loader is not part of the stages
     config = model.config

@@ -10,7 +10,7 @@ from importlib.machinery import PathFinder
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from stages.errors import BadInput, Conflict
+from stockpot.stages.errors import BadInput, Conflict
 
 if TYPE_CHECKING:
     from collections.abc import Callable

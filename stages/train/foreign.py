@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from stages.errors import BadInput
-from stages.pack.layers import ADJ
-from stages.step import Adj
+from stockpot.stages.errors import BadInput
+from stockpot.stages.pack.layers import ADJ
+from stockpot.stages.step import Adj
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -34,7 +34,7 @@ def edges_of(csr: Tensor) -> Tensor:
 
 
 class Foreign(nn.Module):
-    """The user's module behind the interface of `stages.train.model.Model`.
+    """The user's module behind the interface of `stockpot.stages.train.model.Model`.
 
     Random numbers it draws while training come from torch's default generator, seeded anew from `generator` for every
     step: a resumed training draws the same.
@@ -71,7 +71,7 @@ class Foreign(nn.Module):
         self.module = module
 
     def forward(self, x: Tensor, adjs: Sequence[Adj] | Adj) -> Tensor:
-        """Logits of the rows of the last matrix; see `stages.train.model.Model.forward`.
+        """Logits of the rows of the last matrix; see `stockpot.stages.train.model.Model.forward`.
 
         Raises
         ------

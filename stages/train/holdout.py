@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from stages.influence.scramble import scramble
+from stockpot.stages.influence.scramble import scramble
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from stages.step import Step
+    from stockpot.stages.step import Step
 
 __all__ = ["Outputs", "held_out"]
 

@@ -9,11 +9,11 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
-from stages.hag.matrix import HagMatrix
-from stages.train.precision import in_float32
+from stockpot.stages.hag.matrix import HagMatrix
+from stockpot.stages.train.precision import in_float32
 
 if TYPE_CHECKING:
-    from stages.step import Sparse
+    from stockpot.stages.step import Sparse
 
 __all__ = ["dropout_mask", "norm_relu_dropout", "reads", "spmm"]
 
@@ -48,7 +48,7 @@ def spmm(csr: Sparse, t_csr: Sparse | None, x: Tensor) -> Tensor:
 
     Parameters
     ----------
-    csr : sparse f4[rows, cols], see `stages.step.Adj`.
+    csr : sparse f4[rows, cols], see `stockpot.stages.step.Adj`.
     t_csr : sparse f4[cols, rows], its exact transpose; None where `x` needs no gradient.
     x : f4[cols, dim].
 

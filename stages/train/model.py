@@ -11,20 +11,20 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 from torch import Tensor, nn
 
-from stages.errors import BadInput, sensible
-from stages.step import Adj
-from stages.train.convs import GATConv, GCNConv, GINConv, LSTMConv, SAGEConv, first_may_project
-from stages.train.factory import factory_of
-from stages.train.foreign import Foreign
-from stages.train.kernels import norm_relu_dropout
-from stages.train.state import read_state, write_state
+from stockpot.stages.errors import BadInput, sensible
+from stockpot.stages.step import Adj
+from stockpot.stages.train.convs import GATConv, GCNConv, GINConv, LSTMConv, SAGEConv, first_may_project
+from stockpot.stages.train.factory import factory_of
+from stockpot.stages.train.foreign import Foreign
+from stockpot.stages.train.kernels import norm_relu_dropout
+from stockpot.stages.train.state import read_state, write_state
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
-    from stages.train.coded import Coded
-    from stages.train.convs import Conv
+    from stockpot.stages.train.coded import Coded
+    from stockpot.stages.train.convs import Conv
 
 __all__ = ["GAT", "GCN", "GIN", "LSTM", "MODELS", "SAGE", "Model", "Network", "build_model", "load_model", "save_model"]
 
@@ -36,9 +36,9 @@ class Model(nn.Module):
     ----------
     config : what `build_model` was given, stored with the weights.
     generator : source of the dropout masks; torch's default generator where None.
-    adj : the matrix it reads, see `stages.pack.layers.Weights`.
+    adj : the matrix it reads, see `stockpot.stages.pack.layers.Weights`.
     shares : whether its matrices may be HAGs, products that add shared partial sums once.
-    transposes : what of it a training step's backward pass reads, see `pipeline.stream.Steps`.
+    transposes : what of it a training step's backward pass reads, see `stockpot.stages.loader.steps.Steps`.
     """
 
     adj = "plain"

@@ -7,11 +7,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from stages.errors import BadInput
-from stages.order.artifact import walks_tour
-from stages.stage import Facts, added
-from stages.train.factory import source_digest
-from stages.train.ranges import factor, varied_odds
+from stockpot.stages.errors import BadInput
+from stockpot.stages.order.artifact import walks_tour
+from stockpot.stages.stage import Facts, added
+from stockpot.stages.train.factory import source_digest
+from stockpot.stages.train.ranges import factor, varied_odds
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -29,7 +29,7 @@ __all__ = [
 ]
 
 NAMES = ("gcn", "sage", "gat", "gin", "sage-lstm")
-"""Models of stockpot, `stages.train.model.MODELS`; any other name is package.module:factory."""
+"""Models of stockpot, `stockpot.stages.train.model.MODELS`; any other name is package.module:factory."""
 
 SHARED = ("gcn", "sage", "gat")
 """Models that several ranks train together."""
@@ -76,7 +76,7 @@ class Params:
     holdout : share of the validation outputs that early stop does not look at: they are for souping.
     ranks : processes that train the model together.
     exchange : how: "cooperative", each reads and computes the rows it owns of every step; "independent", all rows of
-        its own outputs; "auto", what `stages.exchange.plan` predicts to be faster.
+        its own outputs; "auto", what `stockpot.stages.exchange.plan` predicts to be faster.
     storage_gbs, interconnect_gbs : GB/s of a rank, for that prediction; an interconnect of 0 is that of the device.
     tour : how epochs walk the tour of an order that has one: "drawn", each from a record of its own and in a direction
         of its own; "fixed", all alike: as a load plan has it.

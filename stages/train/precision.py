@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, ParamSpec
 import torch
 from torch import Tensor
 
-from stages.errors import BadInput
+from stockpot.stages.errors import BadInput
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -5,16 +5,16 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-from stages.stage import Inputs, Reader, Shard, Stage, Writer
-from stages.train.cost import PREFETCH, cost, edge_floats, shared_how
-from stages.train.params import Params, gpus_here, model_config, resolve
+from stockpot.stages.stage import Inputs, Reader, Shard, Stage, Writer
+from stockpot.stages.train.cost import PREFETCH, cost, edge_floats, shared_how
+from stockpot.stages.train.params import Params, gpus_here, model_config, resolve
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
-    from stages.exchange.team import Team
-    from stages.train.trainer import Result
+    from stockpot.stages.exchange.team import Team
+    from stockpot.stages.train.trainer import Result
 
 __all__ = ["STAGE", "trained"]
 
@@ -32,7 +32,7 @@ def trained(
     params: Params, inputs: Inputs, writer: Writer, *, start: Path | None = None, warmup: Path | None = None
 ) -> dict[str, Any]:
     """Train on packed records, write `model.safetensors` and `history.json`, return the facts; see `trainer.train`."""
-    from stages.train.model import save_model
+    from stockpot.stages.train.model import save_model
 
     packed = inputs["train"].facts
     folder, threads = writer.scratch(), max(1, writer.threads // params.ranks)
@@ -40,7 +40,7 @@ def trained(
     if params.ranks == 1:
         result = fitted(None, inputs, writer.progress, **options)
     else:
-        from stages.exchange.team import led
+        from stockpot.stages.exchange.team import led
 
         with led(params.ranks, fitted, inputs, device=params.device, **options) as team:
             result = fitted(team, inputs, writer.progress, **options)
@@ -86,10 +86,10 @@ def fitted(
     warmup: Path | None,
 ) -> Result:
     """Train on packed records, alone or as one rank of a team; see `trainer.train`."""
-    from stages.train.evaluate import open_steps
-    from stages.train.holdout import Outputs
-    from stages.train.model import build_model
-    from stages.train.trainer import train
+    from stockpot.stages.train.evaluate import open_steps
+    from stockpot.stages.train.holdout import Outputs
+    from stockpot.stages.train.model import build_model
+    from stockpot.stages.train.trainer import train
 
     config = model_config(params, inputs["train"].facts)
     model = build_model(config, params.seed)

@@ -6,8 +6,8 @@ import json
 import os
 from typing import TYPE_CHECKING, Any
 
-from stages.errors import Corrupt
-from stages.places import unread
+from stockpot.stages.errors import Corrupt
+from stockpot.stages.places import unread
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

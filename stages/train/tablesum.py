@@ -14,10 +14,10 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
-from stages.ingest.csr import frozen
-from stages.kernel import njit
-from stages.train.precision import in_float32
-from stages.train.threads import on_spans, spans
+from stockpot.stages.ingest.csr import frozen
+from stockpot.stages.kernel import njit
+from stockpot.stages.train.precision import in_float32
+from stockpot.stages.train.threads import on_spans, spans
 
 if TYPE_CHECKING:
     import numpy as np

@@ -14,14 +14,14 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch.nn import functional
 
-from stages.errors import BadInput, Conflict, StockpotError
-from stages.train import checkpoint
-from stages.train.checkpoint import Kept, Progress
-from stages.train.ema import Ema
-from stages.train.evaluate import Score, count, evaluate, settings
-from stages.train.model import build_model
-from stages.train.precision import checked, products
-from stages.train.state import state_digest
+from stockpot.stages.errors import BadInput, Conflict, StockpotError
+from stockpot.stages.train import checkpoint
+from stockpot.stages.train.checkpoint import Kept, Progress
+from stockpot.stages.train.ema import Ema
+from stockpot.stages.train.evaluate import Score, count, evaluate, settings
+from stockpot.stages.train.model import build_model
+from stockpot.stages.train.precision import checked, products
+from stockpot.stages.train.state import state_digest
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -29,11 +29,11 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from stages.exchange.step import CoopStep
-    from stages.exchange.team import Team
-    from stages.step import Step
-    from stages.train.model import Network
-    from stages.train.params import Params
+    from stockpot.stages.exchange.step import CoopStep
+    from stockpot.stages.exchange.team import Team
+    from stockpot.stages.step import Step
+    from stockpot.stages.train.model import Network
+    from stockpot.stages.train.params import Params
 
 __all__ = ["Result", "train"]
 

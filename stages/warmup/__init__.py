@@ -1,5 +1,5 @@
 """Warm-up: the epochs that all ingredients share, trained once; every ingredient starts from what they end with."""
 
-from stages.warmup.stage import STAGE
+from stockpot.stages.warmup.stage import STAGE
 
 __all__ = ["STAGE"]

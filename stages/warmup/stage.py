@@ -9,11 +9,11 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from stages.stage import Cost, Facts, Inputs, Reader, Shard, Stage, Writer
-from stages.train.cost import cost
-from stages.train.params import Params, resolve
-from stages.train.stage import STAGE as TRAIN
-from stages.train.stage import trained
+from stockpot.stages.stage import Cost, Facts, Inputs, Reader, Shard, Stage, Writer
+from stockpot.stages.train.cost import cost
+from stockpot.stages.train.params import Params, resolve
+from stockpot.stages.train.stage import STAGE as TRAIN
+from stockpot.stages.train.stage import trained
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -26,7 +26,7 @@ EARLY_STOP = ["train.schedule=plateau", "train.epochs=1000", "train.patience=40"
 
 def stockpot(data: str, model: str, seed: int, extra: list[str], store: str, runs: str) -> dict:
     sets = [f"train.model={model}", f"train.seed={seed}", "train.ingredients=1", *EARLY_STOP, *extra]
-    command = [sys.executable, "-m", "pipeline.cli", "run", f"data/{data}.toml", "--store", store, "--runs", runs]
+    command = [sys.executable, "-m", "stockpot.cli", "run", f"data/{data}.toml", "--store", store, "--runs", runs]
     for pair in sets:
         command += ["--set", pair]
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)

@@ -47,9 +47,9 @@ def write_features(path: Path, rows: int) -> None:
 
 def encode(path: Path, name: str, threads: int, cpu: bool) -> dict[str, float]:
     """Seconds of both stages and what the process took at its peak; run in a process of its own."""
-    from pipeline.usage import Usage
-    from stages.codebook import STAGE as CODEBOOK
-    from stages.quantize import STAGE as QUANTIZE
+    from stockpot.stages.codebook import STAGE as CODEBOOK
+    from stockpot.stages.quantize import STAGE as QUANTIZE
+    from stockpot.store.usage import Usage
     from tests.memory import MemoryReader, run_stage
 
     def clock() -> float:
@@ -103,8 +103,8 @@ def measure_encoding(rows: int, threads: int, cpu: bool, names: Sequence[str]) -
 
 
 def measure_decoding(runs: int) -> list[dict]:
-    from stages.quantize.codec import decode, describe
-    from stages.quantize.names import parse
+    from stockpot.stages.quantize.codec import decode, describe
+    from stockpot.stages.quantize.names import parse
 
     rows = 100_000
     rng = np.random.default_rng(0)

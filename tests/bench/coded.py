@@ -24,9 +24,9 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from stages.quantize.lookup import Lookup
-from stages.train.coded import Coded, Part, Tables
-from stages.train.tablesum import table_sum
+from stockpot.stages.quantize.lookup import Lookup
+from stockpot.stages.train.coded import Coded, Part, Tables
+from stockpot.stages.train.tablesum import table_sum
 from tests.bench.coded_epochs import measure
 
 ROWS, DIM, OUT = 7000, 128, 256
@@ -92,7 +92,7 @@ def layer(kind: str, count: int, runs: int) -> list[dict]:
 
 
 def costs(runs: int) -> None:
-    """Nanoseconds and multiply-adds of what `stages.train.coded` counts."""
+    """Nanoseconds and multiply-adds of what `stockpot.stages.train.coded` counts."""
     weight, dense = torch.randn(OUT, DIM), torch.randn(ROWS, DIM)
     tables = tables_of("pq", 8, DIM)
     codes = torch.from_numpy(np.random.default_rng(1).integers(0, 256, (ROWS, 8), dtype=np.uint8))

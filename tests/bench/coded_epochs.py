@@ -21,12 +21,12 @@ import numpy as np
 import scipy.sparse as sp
 import torch
 
-from pipeline.stream import Steps
-from stages.pack import STAGE as PACK
-from stages.pack.stage import Params
-from stages.quantize.codec import TABLE, describe
-from stages.train import trainer
-from stages.train.model import build_model
+from stockpot.stages.loader.steps import Steps
+from stockpot.stages.pack import STAGE as PACK
+from stockpot.stages.pack.stage import Params
+from stockpot.stages.quantize.codec import TABLE, describe
+from stockpot.stages.train import trainer
+from stockpot.stages.train.model import build_model
 from tests.memory import MemoryReader, run_stage
 from tests.packs import partition_reader
 

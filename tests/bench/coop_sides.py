@@ -26,7 +26,7 @@ RULES = {"normalization": "none", "mass": "none", "self_loops": False}
 def sides(found: object, args) -> list[dict]:
     """One training epoch of a 2-layer SAGE: what ranks read, send and compute in both modes, and what was predicted."""
     del found
-    from pipeline.opening import artifact_of
+    from stockpot.locate import artifact_of
 
     rows = []
     print(
@@ -68,8 +68,8 @@ def _built(folder: Path, recipe: Path, ranks: int) -> Path:
 
 
 def _measured(name: str, form: str, ranks: int, inputs: dict, runs: int) -> list[dict]:
-    from stages.exchange.plan import predicted
-    from stages.exchange.team import led
+    from stockpot.stages.exchange.plan import predicted
+    from stockpot.stages.exchange.team import led
 
     packed = inputs["train"].facts
     config = {**MODEL, **RULES, "num_features": packed["num_features"], "num_classes": packed["num_classes"]}
@@ -118,9 +118,9 @@ def epochs(team, *, inputs: dict, config: dict, mode: str, runs: int) -> list[di
     import torch
     from torch.nn import functional
 
-    from stages.exchange.forward import sent
-    from stages.train.evaluate import open_steps
-    from stages.train.model import build_model
+    from stockpot.stages.exchange.forward import sent
+    from stockpot.stages.train.evaluate import open_steps
+    from stockpot.stages.train.model import build_model
 
     torch.set_num_threads(1)
     model = build_model(config, seed=0)
@@ -179,7 +179,7 @@ ROW_BYTES = {"fp16": 2 * 768, "30 times smaller than fp32": 4 * 768 // 30}
 def projection(found: object, args) -> list[dict]:
     """MAG240M on several accelerators by the cost model and published growth: nothing of it is measured."""
     del found, args
-    from stages.exchange.plan import Rates, choice, predicted
+    from stockpot.stages.exchange.plan import Rates, choice, predicted
 
     config = {
         "model": "sage", "layers": 3, "dropout": 0.0, **RULES, "num_features": MAG240M["features"],

@@ -20,7 +20,7 @@ from types import SimpleNamespace
 
 import torch
 
-from stages.train.model import build_model
+from stockpot.stages.train.model import build_model
 from tests.bench.full_batch import configured, load, matrix, train
 from tests.bench.inline import run
 

@@ -20,10 +20,10 @@ import scipy.sparse as sp
 import torch
 from torch.nn import functional
 
-from pipeline.store import Store
-from stages.pack.layers import adjacency
-from stages.step import Adj
-from stages.train.model import MODELS, build_model
+from stockpot.stages.pack.layers import adjacency
+from stockpot.stages.step import Adj
+from stockpot.stages.train.model import MODELS, build_model
+from stockpot.store.store import Store
 
 
 def load(run: Path):

@@ -67,8 +67,8 @@ def csr(name: str, *, loops: bool) -> tuple[np.ndarray, np.ndarray]:
 
 def one(name: str, loops: bool, threads: int, runs: int) -> dict:
     """What one process finds: curve, shapes, seconds of each run, peak bytes."""
-    from stages.hag.search import search
-    from stages.hag.shape import Shape, outline
+    from stockpot.stages.hag.search import search
+    from stockpot.stages.hag.shape import Shape, outline
 
     indptr, indices = csr(name, loops=loops)
     search(np.arange(5) * 4, np.tile(np.arange(4), 4))  # compiles
@@ -187,9 +187,9 @@ def batches(names: list[str], runs: int) -> list[dict]:
 
 def stages_us(run: Path, runs: int) -> tuple[float, float]:
     """CPU microseconds an output of split train of the whole stages `influence` and `hag`, in this process."""
-    from pipeline.opening import artifact_of
-    from stages.hag import stage as hag
-    from stages.influence import params, stage
+    from stockpot.locate import artifact_of
+    from stockpot.stages.hag import stage as hag
+    from stockpot.stages.influence import params, stage
     from tests.memory import run_stage
 
     made = artifact_of(run, "influence:train")
@@ -210,11 +210,11 @@ def stages_us(run: Path, runs: int) -> tuple[float, float]:
 
 def records(name: str, run: Path, runs: int) -> list[dict]:
     """`find` on packed records, without and with the diagonal, beside push PPR of their outputs."""
-    from pipeline import open_records
-    from stages.hag.choice import find
-    from stages.hag.cost import Rates
-    from stages.influence.push import push_top, workspace
-    from stages.influence.walk import walk
+    from stockpot import open_records
+    from stockpot.stages.hag.choice import find
+    from stockpot.stages.hag.cost import Rates
+    from stockpot.stages.influence.push import push_top, workspace
+    from stockpot.stages.influence.walk import walk
     from tests.bench.influence import ALPHA, EPS, TOP_K
 
     indptr, indices = csr(name, loops=False)

@@ -30,18 +30,18 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from stages.hag.choice import find
-from stages.hag.hag import plain as flat
-from stages.hag.levels import transposed
-from stages.hag.matrix import HagMatrix
-from stages.hag.measure import measured_rates
-from stages.hag.search import search
-from stages.hag.settings import Settings
-from stages.hag.shape import Shape, build, outline
-from stages.step import Adj, Step
-from stages.train import trainer
-from stages.train.kernels import spmm
-from stages.train.model import build_model
+from stockpot.stages.hag.choice import find
+from stockpot.stages.hag.hag import plain as flat
+from stockpot.stages.hag.levels import transposed
+from stockpot.stages.hag.matrix import HagMatrix
+from stockpot.stages.hag.measure import measured_rates
+from stockpot.stages.hag.search import search
+from stockpot.stages.hag.settings import Settings
+from stockpot.stages.hag.shape import Shape, build, outline
+from stockpot.stages.step import Adj, Step
+from stockpot.stages.train import trainer
+from stockpot.stages.train.kernels import spmm
+from stockpot.stages.train.model import build_model
 from tests.bench.hag import GRAPHS, SHARED, csr, row
 
 WIDTHS = (16, 64, 128, 256)
@@ -180,8 +180,8 @@ def sources(folder, name):
 
 
 def packed(names, runs):
-    from pipeline.records import Records
-    from pipeline.stream import Steps
+    from stockpot.stages.loader.records import Records
+    from stockpot.stages.loader.steps import Steps
     from tests.bench.pipeline import stockpot
 
     rows = []

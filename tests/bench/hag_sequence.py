@@ -27,7 +27,7 @@ import torch
 from torch import nn
 from torch.nn.utils.rnn import PackedSequence
 
-from stages.hag.sequence import Sequences, read_order
+from stockpot.stages.hag.sequence import Sequences, read_order
 from tests.bench.hag import GRAPHS, SHARED, csr, row
 
 PACKED = {"wordnet": 32, "computers": 32}
@@ -106,7 +106,7 @@ def measure(title: str, indptr, indices, cols: int, deg, width: int, runs: int, 
 
 def records(name: str, width: int, runs: int, *, peer: bool) -> list[dict]:
     """The first packed record of split train."""
-    from pipeline import open_records
+    from stockpot import open_records
     from tests.bench.pipeline import stockpot
 
     with tempfile.TemporaryDirectory() as kept:

@@ -62,8 +62,8 @@ def measure(path: Path, outputs: int, runs: int) -> dict[str, list[float]]:
     from torch_geometric.loader import ibmb_loader
     from torch_geometric.utils import add_self_loops, get_ppr
 
-    from stages.influence.push import push_top, workspace
-    from stages.influence.walk import walk
+    from stockpot.stages.influence.push import push_top, workspace
+    from stockpot.stages.influence.walk import walk
 
     ibmb_loader.SparseTensor = SparseStandIn
     a, train = load(path)
@@ -107,11 +107,11 @@ def measure_sets(path: Path, runs: int) -> tuple[dict[str, list[float]], float]:
     """Microseconds a part of each run, by side, and the share of the peer's nodes that ours has ("reference")."""
     import torch
 
-    from stages.influence.given import set_walk
-    from stages.influence.params import Params
-    from stages.influence.push import workspace
-    from stages.influence.sets import largest, push_set
-    from stages.partition.solver import solve
+    from stockpot.stages.influence.given import set_walk
+    from stockpot.stages.influence.params import Params
+    from stockpot.stages.influence.push import workspace
+    from stockpot.stages.influence.sets import largest, push_set
+    from stockpot.stages.partition.solver import solve
     from tests.stages.graphs import reader
 
     a, train = load(path)

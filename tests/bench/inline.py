@@ -8,16 +8,16 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
-from pipeline.budget import Budget
-from pipeline.digests import StatCache
-from pipeline.outputs import built_of, write_outputs
-from pipeline.plan import Planner
-from pipeline.progress import Silent
-from pipeline.recipe import load
-from pipeline.run import Runner
-from pipeline.seen import Seen
-from pipeline.store import Store
-from pipeline.task import execute
+from stockpot.execution.progress import Silent
+from stockpot.execution.run import Runner
+from stockpot.execution.task import execute
+from stockpot.planning.budget import Budget
+from stockpot.planning.plan import Planner
+from stockpot.planning.recipe import load
+from stockpot.report.outputs import built_of, write_outputs
+from stockpot.store.digests import StatCache
+from stockpot.store.fingerprints import Seen
+from stockpot.store.store import Store
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from torch.utils.data import DataLoader
 
-from pipeline import open_batches
+from stockpot import open_batches
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

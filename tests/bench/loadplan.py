@@ -8,13 +8,13 @@ from pathlib import Path
 
 import numpy as np
 
-from stages.influence.scramble import permutation
-from stages.loadplan.belady import planned_reads
-from stages.order.overlap import overlap_chain
-from stages.partition.solver import solve
-from stages.sample.batch import Graph, Sampler, Sampling
-from stages.sample.reuse import lru_misses, overlap
-from stages.sample.seeds import dealt
+from stockpot.stages.influence.scramble import permutation
+from stockpot.stages.loadplan.belady import planned_reads
+from stockpot.stages.order.overlap import overlap_chain
+from stockpot.stages.partition.solver import solve
+from stockpot.stages.sample.batch import Graph, Sampler, Sampling
+from stockpot.stages.sample.reuse import lru_misses, overlap
+from stockpot.stages.sample.seeds import dealt
 from tests.bench.influence import load
 
 TARGET = 5.0

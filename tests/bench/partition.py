@@ -22,11 +22,11 @@ from typing import Any
 import numpy as np
 import scipy.sparse as sp
 
-import pipeline.usage
-from pipeline.usage import Usage
-from stages.partition import STAGE
-from stages.partition.blocks import blocks
-from stages.partition.cut import balance, edge_cut
+import stockpot.store.usage
+from stockpot.stages.partition import STAGE
+from stockpot.stages.partition.blocks import blocks
+from stockpot.stages.partition.cut import balance, edge_cut
+from stockpot.store.usage import Usage
 from tests.memory import MemoryReader, run_stage
 
 METHODS = ("metis", "kaminpar", "stream")
@@ -112,7 +112,7 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=5)
     args = parser.parse_args()
 
-    pipeline.usage.CHILDREN_EVERY = 1  # small graphs are partitioned between two looks
+    stockpot.store.usage.CHILDREN_EVERY = 1  # small graphs are partitioned between two looks
     graphs = {path.stem: lambda path=path: load(path) for path in args.npz}
     for edges in args.edges + ([10**7] if args.full else []):
         graphs[f"planted {edges:.0e}"] = lambda edges=edges: planted(edges)

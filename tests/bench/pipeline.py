@@ -63,7 +63,7 @@ def with_features(path: Path, folder: Path) -> Path:
 
 
 def stockpot(*words: str) -> str:
-    done = subprocess.run([sys.executable, "-m", "pipeline.cli", *words], capture_output=True, text=True, check=False)
+    done = subprocess.run([sys.executable, "-m", "stockpot.cli", *words], capture_output=True, text=True, check=False)
     if done.returncode:
         raise SystemExit(f"stockpot {' '.join(words)}: exit status {done.returncode}\n{done.stderr[-2000:]}")
     return done.stdout
@@ -95,7 +95,7 @@ def build(source: str, reduce: int, targets: list[str], sets: list[str], folder:
 
 def streamed(run: Path, seconds: float = 3.0) -> dict[str, float]:
     """Training records a second through `open_batches`, and a raw sequential read of the same files, GB a second."""
-    from pipeline import open_batches
+    from stockpot import open_batches
 
     batches = open_batches(str(run), split="train", shuffle=True, seed=0, adj="norm")
     records = edges = 0

@@ -28,16 +28,16 @@ from pathlib import Path
 import numpy as np
 import scipy.sparse as sp
 
-from stages.codebook.fit import fit
-from stages.codebook.rate import Figures, Measure
-from stages.errors import BadInput
-from stages.ingest.features import SparseRows
-from stages.ingest.svd import reduce_features
-from stages.judge import STAGE as JUDGE
-from stages.quantize.coder import units
-from stages.quantize.features import Features
-from stages.quantize.names import parse
-from stages.quantize.stage import STAGE as QUANTIZE
+from stockpot.stages.codebook.fit import fit
+from stockpot.stages.codebook.rate import Figures, Measure
+from stockpot.stages.errors import BadInput
+from stockpot.stages.ingest.features import SparseRows
+from stockpot.stages.ingest.svd import reduce_features
+from stockpot.stages.judge import STAGE as JUDGE
+from stockpot.stages.quantize.coder import units
+from stockpot.stages.quantize.features import Features
+from stockpot.stages.quantize.names import parse
+from stockpot.stages.quantize.stage import STAGE as QUANTIZE
 from tests.memory import MemoryReader, run_stage
 from tests.stages.graphs import communities
 

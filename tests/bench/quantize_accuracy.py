@@ -80,7 +80,7 @@ def trained(data: str, model: str, codec: str, args: argparse.Namespace, tier: f
     sets += [pair.format(shared=args.shared, made=made(Path(args.runs), data)) for pair in own] + args.extra
     sets += [f"features.tier_share={tier}", f"features.tier_bytes={args.tier_bytes}"] if tier else []
     runs = Path(args.runs) / (f"{data}-{model}-{codec}" + f"-tier{tier:g}" * bool(tier))
-    command = [sys.executable, "-m", "pipeline.cli", "run", recipe, "--store", args.store, "--runs", str(runs)]
+    command = [sys.executable, "-m", "stockpot.cli", "run", recipe, "--store", args.store, "--runs", str(runs)]
     for pair in sets:
         command += ["--set", pair]
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)

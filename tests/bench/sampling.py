@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 import scipy.sparse as sp
 
-from stages.sample.batch import Graph, Sampler, Sampling
-from stages.sample.reuse import lru_misses, overlap
+from stockpot.stages.sample.batch import Graph, Sampler, Sampling
+from stockpot.stages.sample.reuse import lru_misses, overlap
 from tests.bench.influence import load
 
 FANOUTS = (10, 10)

@@ -130,14 +130,14 @@ def train(graph: Graph, seed: int, changed: Mapping[str, object] | None = None, 
 
     import torch
 
-    from pipeline.opening import artifact_of
-    from pipeline.recipe import KEYS
-    from stages.train import trainer
-    from stages.train.evaluate import Score, score
-    from stages.train.holdout import held_out
-    from stages.train.model import save_model
-    from stages.train.stage import STAGE, fitted
-    from stages.warmup import STAGE as WARMUP
+    from stockpot.locate import artifact_of
+    from stockpot.planning.recipe import KEYS
+    from stockpot.stages.train import trainer
+    from stockpot.stages.train.evaluate import Score, score
+    from stockpot.stages.train.holdout import held_out
+    from stockpot.stages.train.model import save_model
+    from stockpot.stages.train.stage import STAGE, fitted
+    from stockpot.stages.warmup import STAGE as WARMUP
     from tests.memory import run_stage
 
     root = root or FOLDER / "models" / f"{graph.name}-{seed}"
@@ -213,15 +213,15 @@ def souped(
     """The soup chosen from one set of ingredients: what it was chosen by, and what it is worth on the test records."""
     import torch
 
-    from pipeline.opening import artifact_of
-    from stages.soup import kitchen
-    from stages.soup.batches import Batches
-    from stages.soup.scorer import Scorer
-    from stages.soup.stack import Stack
-    from stages.train.evaluate import evaluate, open_steps
-    from stages.train.holdout import Outputs
-    from stages.train.model import build_model
-    from stages.train.state import read_state
+    from stockpot.locate import artifact_of
+    from stockpot.stages.soup import kitchen
+    from stockpot.stages.soup.batches import Batches
+    from stockpot.stages.soup.scorer import Scorer
+    from stockpot.stages.soup.stack import Stack
+    from stockpot.stages.train.evaluate import evaluate, open_steps
+    from stockpot.stages.train.holdout import Outputs
+    from stockpot.stages.train.model import build_model
+    from stockpot.stages.train.state import read_state
 
     torch.set_num_threads(1)
     root, run = root or FOLDER / "models" / f"{graph.name}-{seed}", FOLDER / f"{graph.name}-{seed}"
@@ -266,10 +266,10 @@ def souped(
 
 def reference(graph: Graph, seed: int, variant: str, root: Path | None = None) -> float:
     """Mean accuracy of the last-epoch ingredients, picked by nothing, on the outputs a variant's soup is chosen by."""
-    from pipeline.opening import artifact_of
-    from stages.train.evaluate import evaluate, open_steps
-    from stages.train.holdout import Outputs
-    from stages.train.model import load_model
+    from stockpot.locate import artifact_of
+    from stockpot.stages.train.evaluate import evaluate, open_steps
+    from stockpot.stages.train.holdout import Outputs
+    from stockpot.stages.train.model import load_model
 
     root, run = root or FOLDER / "models" / f"{graph.name}-{seed}", FOLDER / f"{graph.name}-{seed}"
     models = [load_model(root / "last" / f"{i}.safetensors") for i in range(INGREDIENTS)]

@@ -98,10 +98,10 @@ def _stage(case: Case, run: Path, root: Path, index: int | None) -> None:
     """Train the ingredient of that number, or where None the warm-up, on one thread."""
     import torch
 
-    from pipeline.opening import artifact_of
-    from pipeline.recipe import KEYS
-    from stages.train.stage import STAGE
-    from stages.warmup import STAGE as WARMUP
+    from stockpot.locate import artifact_of
+    from stockpot.planning.recipe import KEYS
+    from stockpot.stages.train.stage import STAGE
+    from stockpot.stages.warmup import STAGE as WARMUP
     from tests.memory import MemoryReader, run_stage
 
     inputs = {
@@ -130,7 +130,7 @@ def _run(case: Case) -> Path:
         f'[features]\nreduce = {reduce}\ncodec = "fp32"\n[batches]\ntop_k = {case.top_k}\n'
     )
     if not (run / "run.json").exists() or "pack:test" not in (run / "run.json").read_text():
-        command = [sys.executable, "-m", "pipeline.cli", "run", str(recipe), *NODES]
+        command = [sys.executable, "-m", "stockpot.cli", "run", str(recipe), *NODES]
         subprocess.run([*command, "--store", str(FOLDER / "store"), "--runs", str(FOLDER)], check=True)
     return run
 
@@ -149,7 +149,7 @@ def _with_noise(start: Path, path: Path, seed: int) -> None:
     """A model file: the warm-up's weights, each tensor with noise of 1 % of its spread."""
     import torch
 
-    from stages.train.state import read_state, write_state
+    from stockpot.stages.train.state import read_state, write_state
 
     state, metadata = read_state(start)
     draw = torch.Generator().manual_seed(seed)

@@ -14,13 +14,13 @@ class Records:
     """Our side: ingredients and the packed validation records."""
 
     def __init__(self, run: Path, paths: list[Path]) -> None:
-        from pipeline.opening import artifact_of
-        from stages.soup.batches import Batches
-        from stages.soup.scorer import Scorer
-        from stages.soup.stack import Stack
-        from stages.train.evaluate import open_steps
-        from stages.train.model import build_model
-        from stages.train.state import read_state
+        from stockpot.locate import artifact_of
+        from stockpot.stages.soup.batches import Batches
+        from stockpot.stages.soup.scorer import Scorer
+        from stockpot.stages.soup.stack import Stack
+        from stockpot.stages.train.evaluate import open_steps
+        from stockpot.stages.train.model import build_model
+        from stockpot.stages.train.state import read_state
 
         states = [read_state(path) for path in paths]
         model = build_model(states[0][1]["config"])
@@ -31,8 +31,8 @@ class Records:
 
     def test(self, alpha) -> float:
         """Accuracy on the test records, as `infer` reads them."""
-        from pipeline.opening import artifact_of
-        from stages.train.evaluate import evaluate, open_steps
+        from stockpot.locate import artifact_of
+        from stockpot.stages.train.evaluate import evaluate, open_steps
 
         if self._test is None:
             self._test = list(open_steps(artifact_of(self.run, "pack:test"), self.scorer.model, shuffle=False))
@@ -46,13 +46,13 @@ class Graph:
     def __init__(self, run: Path, paths: list[Path]) -> None:
         import torch
 
-        from pipeline.assembly import csr_tensor, quiet_csr
-        from pipeline.opening import artifact_of
-        from stages.infer.stage import _features
-        from stages.soup.stack import Stack
-        from stages.step import Adj
-        from stages.train.model import build_model
-        from stages.train.state import read_state
+        from stockpot.locate import artifact_of
+        from stockpot.stages.infer.stage import _features
+        from stockpot.stages.loader.assembly import csr_tensor, quiet_csr
+        from stockpot.stages.soup.stack import Stack
+        from stockpot.stages.step import Adj
+        from stockpot.stages.train.model import build_model
+        from stockpot.stages.train.state import read_state
 
         quiet_csr()
         states = [read_state(path) for path in paths]
@@ -68,7 +68,7 @@ class Graph:
         self.ids = {name: torch.from_numpy(split.array(name).astype(np.int64)) for name in ("valid", "test")}
 
     def _matrix(self, indptr, indices):
-        from stages.pack.layers import adjacency
+        from stockpot.stages.pack.layers import adjacency
 
         c = self.config
         options = {"normalization": c["normalization"], "mass": c["mass"], "self_loops": c["self_loops"]}
@@ -110,8 +110,8 @@ class Graph:
     def _adj(self, indptr, indices):
         import torch
 
-        from pipeline.assembly import csr_tensor
-        from stages.step import Adj
+        from stockpot.stages.loader.assembly import csr_tensor
+        from stockpot.stages.step import Adj
 
         matrix = self._matrix(indptr, indices)
         turned, places = matrix.turned()
@@ -123,7 +123,7 @@ class Graph:
         The authors balance validation nodes and edges as two constraints, pymetis takes one: a
         validation node weighs ten times its share of the nodes.
         """
-        from stages.partition.solver import solve
+        from stockpot.stages.partition.solver import solve
 
         nodes, valid = len(self.indptr) - 1, self.ids["valid"].numpy()
         weight = np.ones(nodes, np.int64)

@@ -20,13 +20,13 @@ from pathlib import Path
 import numpy as np
 import scipy.sparse as sp
 
-from stages.codebook.exposure import exposed, exposure
-from stages.codebook.fit import fit
-from stages.codebook.tier import fit_tier
-from stages.quantize.codec import decode
-from stages.quantize.coder import Coder, units
-from stages.quantize.features import Features
-from stages.quantize.further import encode_further, further_coder
+from stockpot.stages.codebook.exposure import exposed, exposure
+from stockpot.stages.codebook.fit import fit
+from stockpot.stages.codebook.tier import fit_tier
+from stockpot.stages.quantize.codec import decode
+from stockpot.stages.quantize.coder import Coder, units
+from stockpot.stages.quantize.features import Features
+from stockpot.stages.quantize.further import encode_further, further_coder
 from tests.bench.quantize import load
 
 SHARE, BASE, TIER, PEER = 8, "rq4", "rq4", "rq5"

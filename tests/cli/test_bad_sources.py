@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline.cli import main
+from stockpot.cli import main
 from tests.pipeline.test_cluster_tcp import InProcess
 
 N = 20
@@ -87,7 +87,7 @@ BAD = {
 
 @pytest.fixture(autouse=True)
 def in_process(monkeypatch):
-    monkeypatch.setattr("pipeline.run.LocalWorkers", InProcess)
+    monkeypatch.setattr("stockpot.execution.run.LocalWorkers", InProcess)
 
 
 @pytest.mark.parametrize("case", BAD)
@@ -115,5 +115,5 @@ def test_a_sound_source_is_planned_and_read_once_more_at_most(tmp_path, monkeypa
     assert main(["run", "data.toml", "split"]) == 0
     assert "left out of the data set: edge_type" in capsys.readouterr().out
     assert json.loads((tmp_path / "runs/data/summary.json").read_text())["dataset"]["left_out"] == ["edge_type"]
-    monkeypatch.setattr("stages.ingest.check.check_dataset", lambda *a: pytest.fail("it is built"))
+    monkeypatch.setattr("stockpot.stages.ingest.check.check_dataset", lambda *a: pytest.fail("it is built"))
     assert main(["plan", "data.toml", "split"]) == 0

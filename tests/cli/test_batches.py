@@ -6,10 +6,10 @@ import re
 import numpy as np
 import pytest
 
-from pipeline import open_batches
-from pipeline.cli import main
-from pipeline.records import Records
-from pipeline.store import Store
+from stockpot import open_batches
+from stockpot.cli import main
+from stockpot.stages.loader.records import Records
+from stockpot.store.store import Store
 from tests.cli.test_real import stockpot
 from tests.graphs import write_recipe
 

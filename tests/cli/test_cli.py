@@ -11,7 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from pipeline.cli import main, parser
+from stockpot.cli import main, parser
 from tests.pipeline import fakes
 
 ROOT = Path(__file__).parents[2]
@@ -44,7 +44,7 @@ def environment(folder):
 
 
 def stockpot(folder, *words, real=False):
-    module = "pipeline.cli" if real else "tests.pipeline.fakes"
+    module = "stockpot.cli" if real else "tests.pipeline.fakes"
     command = [sys.executable, "-m", module, *words]
     return subprocess.run(command, cwd=folder, env=environment(folder), capture_output=True, text=True, timeout=120)
 

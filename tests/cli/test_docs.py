@@ -10,7 +10,7 @@ README = (ROOT / "README.md").read_text()
 
 
 def stockpot(*words):
-    command = [sys.executable, "-m", "pipeline.cli", *words]
+    command = [sys.executable, "-m", "stockpot.cli", *words]
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
 
 

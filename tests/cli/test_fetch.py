@@ -13,10 +13,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipeline.cli import main
-from stages.infer.official import official_data, official_score
-from stages.ingest import ogb_package
-from stages.ingest.source import describe
+from stockpot.cli import main
+from stockpot.stages.infer.official import official_data, official_score
+from stockpot.stages.ingest import ogb_package
+from stockpot.stages.ingest.source import describe
 from tests.pipeline.test_cluster_tcp import InProcess
 from tests.stages.test_ogb import write_csv
 
@@ -66,7 +66,7 @@ def server(tmp_path, monkeypatch):
     monkeypatch.setattr("builtins.input", lambda *_: pytest.fail("it asked"))
     found = Server(archive(tmp_path))
     real = ogb_package.published
-    monkeypatch.setattr("stages.ingest.fetch.published", lambda name: {**real(name), "url": found.url})
+    monkeypatch.setattr("stockpot.stages.ingest.fetch.published", lambda name: {**real(name), "url": found.url})
     yield found
     found.http.shutdown()
     found.http.server_close()
@@ -130,7 +130,7 @@ def test_without_a_network(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     Path("arxiv.toml").write_text(f'[dataset]\nsource = "{SOURCE}"\n')
     about = {**ogb_package.published("ogbn-arxiv"), "url": "http://127.0.0.1:9/arxiv.zip"}
-    monkeypatch.setattr("stages.ingest.fetch.published", lambda _: about)
+    monkeypatch.setattr("stockpot.stages.ingest.fetch.published", lambda _: about)
     fails(capsys, "http://127.0.0.1:9/arxiv.zip: cannot reach it: [Errno 111] Connection refused")
 
 
@@ -142,7 +142,7 @@ def test_ctrl_c_is_no_broken_download(server, monkeypatch):
             raise RuntimeError("Stopped downloading due to interruption.") from None
 
     monkeypatch.setattr(ogb_package.downloader(), "download_url", stop)
-    from stages.ingest.fetch import fetch
+    from stockpot.stages.ingest.fetch import fetch
 
     with pytest.raises(KeyboardInterrupt):
         fetch(describe(SOURCE), lambda _: None)
@@ -232,7 +232,7 @@ def big(root):
 def test_a_fetched_data_set_is_trained_on_and_scored_by_ogb(server, tmp_path, monkeypatch, capsys):
     server.content = archive(tmp_path, files=big(tmp_path / "big"))
     server.length = len(server.content)
-    monkeypatch.setattr("pipeline.run.LocalWorkers", InProcess)
+    monkeypatch.setattr("stockpot.execution.run.LocalWorkers", InProcess)
     assert main(["fetch", "arxiv.toml"]) == 0
     sets = {
         "train.epochs": 2,
@@ -258,7 +258,7 @@ def test_ogb_is_used_without_importing_it(server):
     import subprocess
     import sys
 
-    text = "import sys; from stages.ingest.ogb_package import downloader, evaluator, published; downloader(); "
+    text = "import sys; from stockpot.stages.ingest.ogb_package import downloader, evaluator, published; downloader(); "
     text += "evaluator('ogbn-arxiv'); published('ogbn-arxiv'); import threading; "
     text += "print([m for m in ('ogb', 'outdated', 'torch_geometric') if m in sys.modules], threading.active_count())"
     done = subprocess.run(

@@ -6,9 +6,9 @@ import signal
 import numpy as np
 import pytest
 
-from pipeline.cli import main
-from pipeline.recipe import KEYS
-from stages.errors import BadInput
+from stockpot.cli import main
+from stockpot.planning.recipe import KEYS
+from stockpot.stages.errors import BadInput
 from tests.graphs import write_recipe
 from tests.recipes import ODD, recipe_text, small_recipe
 from tests.runs import run_here

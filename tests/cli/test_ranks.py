@@ -12,7 +12,7 @@ import pyarrow as pa
 import pytest
 import torch
 
-from pipeline import open_batches, open_model
+from stockpot import open_batches, open_model
 from tests.graphs import write_recipe
 from tests.runs import run_here
 
@@ -56,7 +56,7 @@ def test_torchrun_brings_the_ranks_and_starts_them_again(tmp_path):
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--max-restarts", "1"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     run = subprocess.Popen(
-        [*command, "-m", "pipeline.cli", "run", str(recipe), "train"],
+        [*command, "-m", "stockpot.cli", "run", str(recipe), "train"],
         cwd=tmp_path, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
     )  # fmt: skip
     try:
@@ -65,7 +65,7 @@ def test_torchrun_brings_the_ranks_and_starts_them_again(tmp_path):
             lines.append(line)
             if "epoch" in line and not any("ended early" in before for before in lines):
                 for process in psutil.Process(run.pid).children(recursive=True):
-                    if "stages.exchange.member" in process.cmdline():
+                    if "stockpot.stages.exchange.member" in process.cmdline():
                         process.kill()
         assert run.wait(300) == 0, "".join(lines[-20:])
     finally:

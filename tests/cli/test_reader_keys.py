@@ -14,10 +14,10 @@ import pytest
 import torch
 from torch.nn import functional
 
-import stages.infer.full_graph
-from pipeline import open_records
-from stages.train import trainer
-from stages.train.model import build_model, load_model
+import stockpot.stages.infer.full_graph
+from stockpot import open_records
+from stockpot.stages.train import trainer
+from stockpot.stages.train.model import build_model, load_model
 from tests.graphs import community_arrays
 from tests.runs import run_here
 
@@ -194,8 +194,10 @@ def test_training_souping_and_inference_follow_the_recipe(runs, monkeypatch, cas
     values = {name: json.dumps(value) if isinstance(value, bool) else value for name, value in vars(case).items()}
     recipe.write_text(RECIPE.format(npz=npz, **values))
     whole = []
-    exact = stages.infer.full_graph.full_graph_logits
-    monkeypatch.setattr(stages.infer.full_graph, "full_graph_logits", lambda *a: whole.append(exact(*a)) or whole[-1])
+    exact = stockpot.stages.infer.full_graph.full_graph_logits
+    monkeypatch.setattr(
+        stockpot.stages.infer.full_graph, "full_graph_logits", lambda *a: whole.append(exact(*a)) or whole[-1]
+    )
     # One step of plain descent at rate 1: what it takes off the weights is the gradient.
     monkeypatch.setattr(trainer, "_adam", lambda model, params: torch.optim.SGD(model.parameters(), lr=params.lr))
     store = run_here(recipe, runs)

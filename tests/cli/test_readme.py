@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.batches import data_class
+from stockpot.batches import data_class
 from tests.graphs import write_recipe
 from tests.runs import run_here
 

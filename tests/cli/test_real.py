@@ -16,7 +16,7 @@ HEAVY = ("torch", "torch_geometric", "numba", "dask", "distributed", "scipy")
 
 
 def stockpot(folder, *words, flags=()):
-    command = [sys.executable, *flags, "-m", "pipeline.cli", *words]
+    command = [sys.executable, *flags, "-m", "stockpot.cli", *words]
     path = f"{ROOT}:{os.environ.get('PYTHONPATH', '')}"
     return subprocess.run(
         command, cwd=folder, env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True, timeout=300

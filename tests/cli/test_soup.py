@@ -7,11 +7,11 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file, save_model
 
-from pipeline.cli import main
-from pipeline.ingredients import named_as_in
-from pipeline.store import Store
-from stages.errors import Conflict
-from stages.train.state import read_metadata, read_state, state_digest
+from stockpot.cli import main
+from stockpot.souping.ingredients import named_as_in
+from stockpot.stages.errors import Conflict
+from stockpot.stages.train.state import read_metadata, read_state, state_digest
+from stockpot.store.store import Store
 from tests.graphs import write_recipe
 from tests.pipeline.pages import sound
 from tests.runs import run_here

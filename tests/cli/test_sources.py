@@ -5,7 +5,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline.cli import main
+from stockpot.cli import main
 
 
 def refused(capsys, source, verb="run"):

@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipeline.cli import main
-from stages.ingest import source
+from stockpot.cli import main
+from stockpot.stages.ingest import source
 
 ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -48,11 +48,11 @@ def test_the_embedded_graph_is_found_where_an_installation_put_it(tmp_path, monk
 
     monkeypatch.setattr(source.metadata, "files", lambda _name: [File()])
     assert source._embedded(ROOT) == ROOT / "data/wordnet.npz"
-    assert source._embedded(tmp_path / "site-packages") == installed
+    assert source._embedded(tmp_path / "site-packages/stockpot") == installed
     target = tmp_path / "target/share/stockpot/wordnet.npz"
     target.parent.mkdir(parents=True)
     target.write_bytes(b"")
-    assert source._embedded(tmp_path / "target") == target
+    assert source._embedded(tmp_path / "target/stockpot") == target
     monkeypatch.setattr(source.metadata, "files", lambda _name: None)
     assert source._embedded(tmp_path / "none") == tmp_path / "none/data/wordnet.npz"  # for the error that names it
 

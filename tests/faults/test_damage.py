@@ -7,7 +7,7 @@ import json
 
 import pytest
 
-from pipeline.digests import file_digest
+from stockpot.store.digests import file_digest
 from tests.bench.damage import struck
 from tests.damage import RUNS, build, put, reads, targets
 
@@ -35,7 +35,9 @@ def test_another_result_would_be_noticed(small, monkeypatch):
     sound, data = reads(target), target.path.read_bytes()
     listed = json.loads((target.path.parent / "manifest.json").read_bytes())["files"]["facts.json"]["digest"]
     real = file_digest
-    monkeypatch.setattr("pipeline.reader.file_digest", lambda path: listed if path.name == "facts.json" else real(path))
+    monkeypatch.setattr(
+        "stockpot.store.reader.file_digest", lambda path: listed if path.name == "facts.json" else real(path)
+    )
     digit = next(at for at in range(len(data)) if data[at : at + 1] in b"12345")
     put(target.path, data[:digit] + b"7" + data[digit + 1 :])
     try:

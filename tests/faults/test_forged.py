@@ -8,18 +8,18 @@ import resource
 import numpy as np
 import pytest
 
-from pipeline import cli, open_batches
-from pipeline.digests import bytes_digest, file_digest, payload_digest
-from pipeline.errors import Corrupt
-from pipeline.forms import inside
-from pipeline.inspect_artifact import artifact_document, artifact_text
-from pipeline.inspect_target import Target
-from pipeline.manifest import seal
-from pipeline.store import Store
-from pipeline.verify import verify_artifact
-from stages.errors import StockpotError
-from stages.train.model import build_model, load_model, save_model
-from stages.train.state import read_state, write_state
+from stockpot import cli, open_batches
+from stockpot.errors import Corrupt
+from stockpot.inspection.artifact import artifact_document, artifact_text
+from stockpot.inspection.target import Target
+from stockpot.stages.errors import StockpotError
+from stockpot.stages.train.model import build_model, load_model, save_model
+from stockpot.stages.train.state import read_state, write_state
+from stockpot.store.digests import bytes_digest, file_digest, payload_digest
+from stockpot.store.forms import inside
+from stockpot.store.manifest import seal
+from stockpot.store.store import Store
+from stockpot.store.verify import verify_artifact
 from tests.damage import build, put, targets
 from tests.pipeline.toy import build as toy
 from tests.pipeline.toy import install

@@ -21,7 +21,7 @@ EXACT = ("ingest", "split", "sizing", "influence", "order", "quantize", "pack")
 
 
 def command(recipe, store, runs):
-    return [sys.executable, "-m", "pipeline.cli", "run", str(recipe), "--store", str(store), "--runs", str(runs)]
+    return [sys.executable, "-m", "stockpot.cli", "run", str(recipe), "--store", str(store), "--runs", str(runs)]
 
 
 def session_processes(sid):
@@ -123,7 +123,7 @@ def test_a_rank_killed_twice_leaves_the_weights_as_they_would_have_been(tmp_path
                 assert time.monotonic() < deadline
                 time.sleep(0.1)
             family = psutil.Process(driver.pid).children(recursive=True)
-            (member,) = [p for p in family if "stages.exchange.member" in p.cmdline()]
+            (member,) = [p for p in family if "stockpot.stages.exchange.member" in p.cmdline()]
             member.kill()
             assert driver.wait(120) == 1
         assert "rank 1: killed by SIGKILL; fix: run the same command again" in log.read_text()

@@ -11,13 +11,13 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.semaphores import clear_dead, owned
+from stockpot.execution.semaphores import clear_dead, owned
 from tests.graphs import write_recipe
 
 SHM = Path("/dev/shm")
 TAKES = """
 from multiprocessing import get_context
-from pipeline.semaphores import owned
+from stockpot.execution.semaphores import owned
 with owned():
     queue = get_context("spawn").Queue()
     print("taken", flush=True)
@@ -70,7 +70,7 @@ def test_a_library_that_names_semaphores_its_own_way_is_no_hindrance(monkeypatch
 @pytest.mark.long
 def test_a_run_clears_what_a_killed_run_left(tmp_path):
     recipe = write_recipe(tmp_path, nodes=300)
-    command = [sys.executable, "-m", "pipeline.cli", "run", str(recipe), "ingest"]
+    command = [sys.executable, "-m", "stockpot.cli", "run", str(recipe), "ingest"]
     root = str(Path(__file__).resolve().parents[2])
     options = {"cwd": tmp_path, "env": {**os.environ, "PYTHONPATH": root}, "start_new_session": True}
     with open(tmp_path / "log", "w") as log, subprocess.Popen(command, stdout=log, stderr=log, **options) as driver:

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import fs
-from pipeline.errors import BadInput
-from pipeline.store import Store
-from pipeline.task import execute
-from pipeline.verify import verify_store
+from stockpot.errors import BadInput
+from stockpot.execution.task import execute
+from stockpot.store import fs
+from stockpot.store.store import Store
+from stockpot.store.verify import verify_store
 from tests.pipeline.toy import CountParams, build, install, payload_bytes, plan
 
 

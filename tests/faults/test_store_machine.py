@@ -16,15 +16,15 @@ from hypothesis import Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from pipeline import fs
-from pipeline.errors import BadInput, Corrupt, CorruptArtifact, StockpotError
-from pipeline.store import Store
-from pipeline.task import execute
-from pipeline.verify import verify_artifact
+from stockpot.errors import BadInput, Corrupt, CorruptArtifact, StockpotError
+from stockpot.execution.task import execute
+from stockpot.store import fs
+from stockpot.store.store import Store
+from stockpot.store.verify import verify_artifact
 from tests.pipeline.toy import COUNT, DOUBLE, CountParams, build, damage, numbers_of, payload_bytes, plan
 
 PARAMS = [CountParams(n=4, shards=1), CountParams(n=6, shards=2), CountParams(n=6, shards=3)]
-registry = types.ModuleType("pipeline.dag")
+registry = types.ModuleType("stockpot.planning.dag")
 registry.STAGES = {stage.name: stage for stage in (COUNT, DOUBLE)}
 
 
@@ -61,7 +61,7 @@ class StoreMachine(RuleBasedStateMachine):
     @initialize()
     def start(self):
         self.patches = [
-            mock.patch.dict(sys.modules, {"pipeline.dag": registry}),
+            mock.patch.dict(sys.modules, {"stockpot.planning.dag": registry}),
             mock.patch.object(os, "fsync", no_sync),
         ]
         if not self.links:

@@ -4,11 +4,11 @@ import json
 
 import pytest
 
-from pipeline import cli
-from pipeline.errors import BadInput
-from pipeline.run_folder import dump, run_document
-from pipeline.store import Store
-from pipeline.verify import verify_artifact, verify_run
+from stockpot import cli
+from stockpot.errors import BadInput
+from stockpot.store.run_folder import dump, run_document
+from stockpot.store.store import Store
+from stockpot.store.verify import verify_artifact, verify_run
 from tests.pipeline.toy import build, damage, install
 
 
@@ -91,16 +91,16 @@ def test_what_may_not_be_read_is_one_line_and_no_damage(made, monkeypatch):
         raise PermissionError(13, "Permission denied", str(path))
 
     with monkeypatch.context() as patch:
-        patch.setattr("pipeline.verify.file_digest", refuse)
+        patch.setattr("stockpot.store.verify.file_digest", refuse)
         assert {f.kind for f in verify_artifact(store, "count", key)} == {"unreadable"}
         code, _, err = verify()
         assert code == 2
         assert "cannot be read: Permission denied" in err
-        patch.setattr("pipeline.reader.file_digest", refuse)
+        patch.setattr("stockpot.store.reader.file_digest", refuse)
         with pytest.raises(BadInput, match="cannot be read: Permission denied") as caught:
             store.open("count", key).path("facts.json")
         assert caught.value.exit_code == 2
-        patch.setattr("pipeline.store.os.listdir", refuse)
+        patch.setattr("stockpot.store.store.os.listdir", refuse)
         code, _, err = verify()
         assert (code, err.count("\n")) == (2, 1)
         assert "cannot be read: Permission denied" in err

@@ -5,9 +5,9 @@ from pathlib import Path
 import numpy as np
 import zarr
 
-from pipeline.keys import FORMAT_VERSION
-from pipeline.store import Store
-from pipeline.verify import verify_store
+from stockpot.store.keys import FORMAT_VERSION
+from stockpot.store.store import Store
+from stockpot.store.verify import verify_store
 from tests.pipeline.toy import build, install, payload_bytes
 
 ROOT = Path(__file__).parent / "store-1"

@@ -17,9 +17,9 @@ from pathlib import Path
 
 import numpy as np
 
-from pipeline import dag
-from stages.errors import BadInput
-from stages.stage import Cost, Shard, Stage
+from stockpot.planning import dag
+from stockpot.stages.errors import BadInput
+from stockpot.stages.stage import Cost, Shard, Stage
 
 READS = {
     "ingest": ("graph.undirected", "features.reduce"),
@@ -287,7 +287,7 @@ def dask_setup(worker) -> None:
 if __name__ == "__main__":
     import dask
 
-    from pipeline.cli import main
+    from stockpot.cli import main
 
     # The name under which workers import this file, not "__main__".
     dask.config.set({"distributed.worker.preload": ["tests.pipeline.fakes"]})

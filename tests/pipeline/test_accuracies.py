@@ -2,8 +2,8 @@
 
 import pytest
 
-from pipeline.accuracies import CEILING, Row, accuracy_text, chosen_words, ensemble_row, soup_rows
-from pipeline.summary import accuracy_rows, summarise
+from stockpot.report.accuracies import CEILING, Row, accuracy_text, chosen_words, ensemble_row, soup_rows
+from stockpot.report.summary import accuracy_rows, summarise
 from tests.pipeline.test_summary import built
 
 

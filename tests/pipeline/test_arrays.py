@@ -11,10 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
-from pipeline import arrays
-from pipeline.arrays import Created, read_array, write_array
-from pipeline.digests import Verified, file_digest
-from pipeline.errors import Corrupt
+from stockpot.errors import Corrupt
+from stockpot.store import arrays
+from stockpot.store.arrays import Created, read_array, write_array
+from stockpot.store.digests import Verified, file_digest
 
 dtypes = st.sampled_from(["?", "i1", "u1", "i2", "u2", "i4", "u4", "i8", "u8", "f2", "f4", "f8"])
 

@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline import open_batches, open_model, open_records
-from pipeline.keys import artifact_key
-from pipeline.stream import Steps
-from pipeline.task import FINISH, Task, execute
-from stages.errors import BadInput, Conflict
-from stages.stage import Cost, Shard, Stage
+from stockpot import open_batches, open_model, open_records
+from stockpot.execution.task import FINISH, Task, execute
+from stockpot.stages.errors import BadInput, Conflict
+from stockpot.stages.loader.steps import Steps
+from stockpot.stages.stage import Cost, Shard, Stage
+from stockpot.store.keys import artifact_key
 from tests.memory import MemoryReader
 from tests.packs import dense, packed
 
@@ -214,9 +214,9 @@ def committed(monkeypatch, root, name, source):
         finish=lambda _p, _i, _o, _w: dict(source.facts),
         cost=lambda _p, _f: Cost(0, 0, 0),
     )
-    registry = ModuleType("pipeline.dag")
+    registry = ModuleType("stockpot.planning.dag")
     registry.STAGES = {name: stage}
-    monkeypatch.setitem(sys.modules, "pipeline.dag", registry)
+    monkeypatch.setitem(sys.modules, "stockpot.planning.dag", registry)
     key = artifact_key(name, 1, NoParams(), [])
     for shard in (Shard("all"), Shard(FINISH)):
         execute(Task(str(root), name, name, key, {}, {}, shard, ("all",), True, 1))
@@ -309,7 +309,7 @@ def test_another_store_that_is_called_alike_is_not_taken_for_the_runs(run):
 
 @pytest.mark.parametrize("model", ["gcn", "sage"])
 def test_the_chosen_model_is_ready_for_use(pack, tmp_path, monkeypatch, model):
-    from stages.train.model import build_model, save_model
+    from stockpot.stages.train.model import build_model, save_model
 
     config = {"model": model, "num_features": 7, "hidden": 8, "num_classes": 4, "layers": 2, "dropout": 0.5}
     model = build_model(config, seed=0)
@@ -339,10 +339,10 @@ def test_the_chosen_model_is_ready_for_use(pack, tmp_path, monkeypatch, model):
 @pytest.mark.parametrize(
     ("code", "absent"),
     [
-        ("import pipeline", ("torch", "pyarrow", "numba", "dask", "zarr")),
-        ("import stages.pack, stages.quantize", ("torch", "pyarrow", "numba", "dask", "zarr")),
-        ("import pipeline.stream", ("torch_geometric", "dask", "distributed")),
-        ("from pipeline import open_batches", ("dask", "distributed", "torch_geometric")),
+        ("import stockpot", ("torch", "pyarrow", "numba", "dask", "zarr")),
+        ("import stockpot.stages.pack, stockpot.stages.quantize", ("torch", "pyarrow", "numba", "dask", "zarr")),
+        ("import stockpot.stages.loader.steps", ("torch_geometric", "dask", "distributed")),
+        ("from stockpot import open_batches", ("dask", "distributed", "torch_geometric")),
     ],
 )
 def test_imports_stay_light(code, absent):

@@ -17,8 +17,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from pipeline import dag, workers
-from pipeline.cli import main
+from stockpot.cli import main
+from stockpot.execution import workers
+from stockpot.planning import dag
 from tests.graphs import write_recipe
 from tests.pipeline import fakes
 
@@ -190,7 +191,7 @@ def local(site, tmp_path_factory):
         patch.setattr(dag, "STAGES", fakes.STAGES)
         patch.setenv("FAKE_STAGES", str(site.control))
         patch.chdir(folder)
-        patch.setattr("pipeline.run.LocalWorkers", InProcess)
+        patch.setattr("stockpot.execution.run.LocalWorkers", InProcess)
         world = World(site, folder)
         assert main(world.words()) == 0
         return world.digests()
@@ -210,8 +211,8 @@ class InProcess:
         pass
 
     def submit(self, tag, peak, task):
-        from pipeline.cluster import Outcome
-        from pipeline.task import execute
+        from stockpot.execution.cluster import Outcome
+        from stockpot.execution.task import execute
 
         if self.done:
             return False
@@ -359,7 +360,7 @@ def test_no_workers(world, capsys, monkeypatch, tmp_path):
 
 
 def test_a_worker_with_other_software(world, capsys, monkeypatch):
-    from pipeline import probe
+    from stockpot.execution import probe
 
     true = probe._version
     monkeypatch.setattr(probe, "_version", lambda name: "9.9" if name == "numpy" else true(name))
@@ -405,7 +406,7 @@ def test_real_stages_with_a_worker_killed_now_and_then(tmp_path):
 
     def command(where, *words):
         place = ["--store", str(tmp_path / where), "--runs", str(tmp_path / f"runs_{where}")]
-        return [sys.executable, "-m", "pipeline.cli", "run", str(recipe), *place, *words]
+        return [sys.executable, "-m", "stockpot.cli", "run", str(recipe), *place, *words]
 
     subprocess.run(command("calm"), check=True, capture_output=True, timeout=900, env=environment)
     site = Site(tmp_path / "site", preload=None)

@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline import open_batches
-from pipeline.stream import Steps
-from stages.soup.batches import first_layer_once, step_bytes
-from stages.train import trainer
-from stages.train.coded import Coded, dense
-from stages.train.evaluate import evaluate, open_steps
-from stages.train.model import build_model
+from stockpot import open_batches
+from stockpot.stages.loader.steps import Steps
+from stockpot.stages.soup.batches import first_layer_once, step_bytes
+from stockpot.stages.train import trainer
+from stockpot.stages.train.coded import Coded, dense
+from stockpot.stages.train.evaluate import evaluate, open_steps
+from stockpot.stages.train.model import build_model
 from tests.packs import packed
 
 CONFIG = {
@@ -84,7 +84,7 @@ def test_models_of_ones_own_are_given_rows(pack, tmp_path, monkeypatch):
         "        return self.lin(x)\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
-    from stages.train.factory import source_digest
+    from stockpot.stages.train.factory import source_digest
 
     name = "own_rows:Own"
     model = build_model({"model": name, "source_digest": source_digest(name), **CONFIG}, seed=1)

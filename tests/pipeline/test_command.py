@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.command import DEFAULT_RUNS, DEFAULT_STORE, kept
+from stockpot.command import DEFAULT_RUNS, DEFAULT_STORE, kept
 
 
 def given(recipe="a b.toml", store=DEFAULT_STORE, runs=DEFAULT_RUNS):

@@ -5,9 +5,9 @@ import sys
 
 import pytest
 
-from pipeline.dag import NODES, SOURCE, STAGES, ancestors, build, select
-from pipeline.recipe import KEYS, from_tables
-from stages.errors import BadInput
+from stockpot.planning.dag import NODES, SOURCE, STAGES, ancestors, build, select
+from stockpot.planning.recipe import KEYS, from_tables
+from stockpot.stages.errors import BadInput
 
 
 def nodes(**tables):
@@ -194,8 +194,7 @@ def test_stages_read_keys_that_exist_and_have_the_roles_they_are_given():
 
 
 def test_describing_imports_nothing_heavy():
-    code = (
-        "import sys, pipeline.dag; print([m for m in ('torch', 'numba', 'zarr', 'scipy', 'dask') if m in sys.modules])"
-    )
+    code = "import sys, stockpot.planning.dag\n"
+    code += "print([m for m in ('torch', 'numba', 'zarr', 'scipy', 'dask') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

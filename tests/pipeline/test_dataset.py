@@ -11,9 +11,9 @@ import pytest
 import torch
 from torch.utils.data import ChainDataset, DataLoader, IterableDataset
 
-from pipeline import open_batches
-from pipeline.dataset import _DATASETS
-from stages.errors import BadInput, Conflict
+from stockpot import open_batches
+from stockpot.stages.errors import BadInput, Conflict
+from stockpot.stages.loader.dataset import _DATASETS
 from tests.memory import MemoryReader, run_stage
 from tests.packs import packed
 
@@ -181,7 +181,7 @@ def test_ranks_share_an_epoch_by_workers_too(pack, expected):
 @pytest.mark.parametrize("method", ["label", "sample", "overlap", "shuffle"])
 @pytest.mark.parametrize("rounds", [1, 2])
 def test_every_method_has_an_order_for_every_epoch_in_all_ways(tmp_path, method, rounds):
-    from stages.order import STAGE
+    from stockpot.stages.order import STAGE
 
     pack, inputs = packed(tmp_path, records={"outputs": 60, "records": 15, "rounds": rounds})
     values = {"order.method": method, "order.window": 0, "order.mix": 1}
@@ -189,9 +189,9 @@ def test_every_method_has_an_order_for_every_epoch_in_all_ways(tmp_path, method,
     order = run_stage(STAGE, STAGE.resolve(values, {}), given, tmp_path / "order")
 
     def opened():
-        from pipeline.batches import Batches
-        from pipeline.records import Records
-        from stages.order.artifact import Order
+        from stockpot.batches import Batches
+        from stockpot.stages.loader.records import Records
+        from stockpot.stages.order.artifact import Order
 
         records, found = Records.from_reader(pack), Order.from_reader(MemoryReader(order.arrays, order.facts))
         return Batches(records, store_key="s", split="train", order=found, seed=3)

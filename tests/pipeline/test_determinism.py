@@ -15,7 +15,7 @@ def digests(folder, store, workers):
     command = [
         sys.executable,
         "-m",
-        "pipeline.cli",
+        "stockpot.cli",
         "run",
         "tiny.toml",
         "pack",

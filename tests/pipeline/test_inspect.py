@@ -10,12 +10,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.cli import parser
-from pipeline.command import command
-from pipeline.inspect_record import FIRST, record_document, record_text
-from pipeline.inspect_target import Target
-from pipeline.records import Records
-from stages.errors import BadInput, Corrupt
+from stockpot.cli import parser
+from stockpot.command import command
+from stockpot.inspection.record import FIRST, record_document, record_text
+from stockpot.inspection.target import Target
+from stockpot.stages.errors import BadInput, Corrupt
+from stockpot.stages.loader.records import Records
 from tests.packs import dense, packed
 
 

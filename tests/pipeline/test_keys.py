@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.keys import FORMAT_VERSION, artifact_key, canonical, plain
-from pipeline.task import build_params
-from stages.errors import Conflict
-from stages.stage import added
+from stockpot.execution.task import build_params
+from stockpot.stages.errors import Conflict
+from stockpot.stages.stage import added
+from stockpot.store.keys import FORMAT_VERSION, artifact_key, canonical, plain
 
 A, B = "a" * 32, "b" * 32
 leaves = (

@@ -8,22 +8,22 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipeline import dag
-from pipeline.budget import WORKER_BYTES, Budget, human_bytes, measure, refuse
-from pipeline.counts import source_counts
-from pipeline.digests import StatCache
-from pipeline.estimate import Guess
-from pipeline.keys import plain
-from pipeline.plan import Planner
-from pipeline.recipe import KEYS, from_tables, load
-from pipeline.run import Runner
-from pipeline.seen import Seen
-from pipeline.status import plan_document, plan_text
-from pipeline.store import Store
-from pipeline.task import FINISH, Task, execute, open_inputs
-from stages.errors import BadInput, OverBudget
-from stages.ingest.source import describe, single_file
-from stages.stage import Cost, Shard
+from stockpot.execution.run import Runner
+from stockpot.execution.task import FINISH, Task, execute, open_inputs
+from stockpot.planning import dag
+from stockpot.planning.budget import WORKER_BYTES, Budget, human_bytes, measure, refuse
+from stockpot.planning.counts import source_counts
+from stockpot.planning.estimate import Guess
+from stockpot.planning.plan import Planner
+from stockpot.planning.recipe import KEYS, from_tables, load
+from stockpot.planning.status import plan_document, plan_text
+from stockpot.stages.errors import BadInput, OverBudget
+from stockpot.stages.ingest.source import describe, single_file
+from stockpot.stages.stage import Cost, Shard
+from stockpot.store.digests import StatCache
+from stockpot.store.fingerprints import Seen
+from stockpot.store.keys import plain
+from stockpot.store.store import Store
 from tests.graphs import write_npz
 from tests.pipeline import fakes
 

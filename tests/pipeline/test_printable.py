@@ -7,15 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import cli, open_batches, open_model
-from pipeline.printable import printable, printable_json
-from pipeline.progress import Fraction, Plain
-from pipeline.recipe import from_tables, load
-from pipeline.status import table
-from pipeline.store import Store
-from stages.errors import BadInput
-from stages.ingest.source import describe
-from stages.places import local, unread
+from stockpot import cli, open_batches, open_model
+from stockpot.execution.progress import Fraction, Plain
+from stockpot.planning.printable import printable, printable_json
+from stockpot.planning.recipe import from_tables, load
+from stockpot.planning.status import table
+from stockpot.stages.errors import BadInput
+from stockpot.stages.ingest.source import describe
+from stockpot.stages.places import local, unread
+from stockpot.store.store import Store
 
 EVIL = "a\x1b[2J\x9b31m\rb\u202ec\x7f\x00\udcff\u2028d"
 SHOWN = r"a\x1b[2J\x9b31m\rb\u202ec\x7f\x00\udcff\u2028d"

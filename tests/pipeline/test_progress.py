@@ -4,9 +4,9 @@ import io
 
 import pytest
 
-from pipeline import progress
-from pipeline.attempt import FINISH
-from pipeline.progress import Fraction, Pace, Plain, display, share
+from stockpot.execution import progress
+from stockpot.execution.progress import Fraction, Pace, Plain, display, share
+from stockpot.store.attempt import FINISH
 
 
 @pytest.mark.parametrize(

@@ -4,8 +4,8 @@ import tomllib
 
 import pytest
 
-from pipeline.recipe import KEYS, Recipe, defaults_text, from_tables, load, parse_bytes, to_toml
-from stages.errors import BadInput
+from stockpot.planning.recipe import KEYS, Recipe, defaults_text, from_tables, load, parse_bytes, to_toml
+from stockpot.stages.errors import BadInput
 
 DESIGN = """
 [dataset]

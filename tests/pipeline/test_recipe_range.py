@@ -6,11 +6,11 @@ import typing
 
 import pytest
 
-from pipeline.recipe import KEYS, Recipe, defaults_text, from_tables
-from pipeline.recipe_keys import MOST_LIST
-from pipeline.recipe_range import MOST_TEXT, Range, shown
-from stages.errors import BadInput
-from stages.units import MOST_BYTES, bytes_of
+from stockpot.planning.recipe import KEYS, Recipe, defaults_text, from_tables
+from stockpot.planning.recipe_keys import MOST_LIST
+from stockpot.planning.recipe_range import MOST_TEXT, Range, shown
+from stockpot.stages.errors import BadInput
+from stockpot.stages.units import MOST_BYTES, bytes_of
 
 NUMBERS = {name: key for name, key in KEYS.items() if key.within is not None}
 

@@ -6,12 +6,12 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from pipeline.records import Records
-from stages.errors import BadInput, Conflict, Corrupt
-from stages.pack import STAGE as PACK
-from stages.pack import shard
-from stages.pack.index import mismatch, read_index
-from stages.pack.stage import Params as PackParams
+from stockpot.stages.errors import BadInput, Conflict, Corrupt
+from stockpot.stages.loader.records import Records
+from stockpot.stages.pack import STAGE as PACK
+from stockpot.stages.pack import shard
+from stockpot.stages.pack.index import mismatch, read_index
+from stockpot.stages.pack.stage import Params as PackParams
 from tests.memory import run_stage
 from tests.packs import packed
 

@@ -4,10 +4,10 @@ from dataclasses import replace
 
 import pytest
 
-from pipeline.outputs import result_text
-from pipeline.remarks import remarks
-from pipeline.report import Report, render
-from pipeline.summary import summarise
+from stockpot.report.outputs import result_text
+from stockpot.report.page import Report, render
+from stockpot.report.remarks import remarks
+from stockpot.report.summary import summarise
 from tests.pipeline.test_summary import built
 
 METHODS = {

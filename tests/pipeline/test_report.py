@@ -10,14 +10,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.budget import human_bytes
-from pipeline.recipe import KEYS, from_tables
-from pipeline.records import Records
-from pipeline.report import Report, render
-from pipeline.report_learning import Curve, curves
-from pipeline.report_origin import changed, resolved
-from pipeline.report_records import Sizes, read_sizes
-from pipeline.summary import summarise
+from stockpot.planning.budget import human_bytes
+from stockpot.planning.recipe import KEYS, from_tables
+from stockpot.report.learning import Curve, curves
+from stockpot.report.origin import changed, resolved
+from stockpot.report.page import Report, render
+from stockpot.report.records import Sizes, read_sizes
+from stockpot.report.summary import summarise
+from stockpot.stages.loader.records import Records
 from tests.packs import packed
 from tests.pipeline.pages import sound
 from tests.pipeline.test_summary import built

@@ -6,9 +6,9 @@ import networkx as nx
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.dag import Node, build
-from pipeline.recipe import from_tables
-from pipeline.report_dag import boxes, draw, layers, nearest
+from stockpot.planning.dag import Node, build
+from stockpot.planning.recipe import from_tables
+from stockpot.report.stages import boxes, draw, layers, nearest
 from tests.pipeline.pages import Page
 
 

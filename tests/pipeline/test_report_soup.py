@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.report_html import page, section
-from pipeline.report_soup import Souped, soup_sections, souped_of, varied
-from pipeline.report_soup_chart import Path, Scored, Weights, error_bars, heat_map, landscape
+from stockpot.report.html import page, section
+from stockpot.report.soup import Souped, soup_sections, souped_of, varied
+from stockpot.report.soup_chart import Path, Scored, Weights, error_bars, heat_map, landscape
 from tests.pipeline.pages import sound
 from tests.pipeline.test_summary import built
 

@@ -3,18 +3,18 @@
 import dask
 import pytest
 
-from pipeline import dag
-from pipeline.budget import WORKER_BYTES, Budget
-from pipeline.cluster import start_local
-from pipeline.digests import StatCache
-from pipeline.plan import Planner
-from pipeline.progress import Silent
-from pipeline.recipe import from_tables
-from pipeline.run import RunError, Runner, _Job
-from pipeline.seen import Seen
-from pipeline.store import Store
-from pipeline.workers import LocalWorkers
-from stages.errors import BadInput, NonDeterminism, OverBudget, StockpotError
+from stockpot.execution.cluster import start_local
+from stockpot.execution.progress import Silent
+from stockpot.execution.run import RunError, Runner, _Job
+from stockpot.execution.workers import LocalWorkers
+from stockpot.planning import dag
+from stockpot.planning.budget import WORKER_BYTES, Budget
+from stockpot.planning.plan import Planner
+from stockpot.planning.recipe import from_tables
+from stockpot.stages.errors import BadInput, NonDeterminism, OverBudget, StockpotError
+from stockpot.store.digests import StatCache
+from stockpot.store.fingerprints import Seen
+from stockpot.store.store import Store
 from tests.pipeline import fakes
 
 BUDGET = Budget(memory_bytes=4_000_000_000, cores=2)

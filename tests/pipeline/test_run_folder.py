@@ -4,9 +4,9 @@ import json
 
 import pytest
 
-from pipeline import run_folder
-from pipeline.run_folder import dump, read_run
-from stages.errors import BadInput, Corrupt
+from stockpot.stages.errors import BadInput, Corrupt
+from stockpot.store import run_folder
+from stockpot.store.run_folder import dump, read_run
 
 DOCUMENT = {
     "format": 1,

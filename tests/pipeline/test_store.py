@@ -12,18 +12,18 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from pipeline import digests, fs
-from pipeline.digests import StatCache, file_digest, payload_digest
-from pipeline.errors import BadInput, Conflict, Corrupt, CorruptArtifact, CorruptShard
-from pipeline.manifest import seal, unseal
-from pipeline.reader import SourceReader
-from pipeline.store import Store
-from pipeline.task import execute
-from stages.ingest.source import single_file
+from stockpot.errors import BadInput, Conflict, Corrupt, CorruptArtifact, CorruptShard
+from stockpot.execution.task import execute
+from stockpot.stages.ingest.source import single_file
+from stockpot.store import digests, fs
+from stockpot.store.digests import StatCache, file_digest, payload_digest
+from stockpot.store.manifest import seal, unseal
+from stockpot.store.reader import SourceReader
+from stockpot.store.store import Store
 from tests.pipeline.toy import CountParams, build, damage, install, plan
 
 if TYPE_CHECKING:
-    from stages.stage import Reader
+    from stockpot.stages.stage import Reader
 
 
 @pytest.fixture
@@ -113,7 +113,7 @@ def read_everything(reader):
 
 
 def test_indexed_shards_are_left_to_their_reader(tmp_path, monkeypatch):
-    from pipeline.reader import PayloadReader
+    from stockpot.store.reader import PayloadReader
 
     for name in ("shard-0.arrow", "shard-0.index.arrow", "predictions.arrow"):
         (tmp_path / name).write_bytes(b"abc")

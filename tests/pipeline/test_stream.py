@@ -6,9 +6,9 @@ import psutil
 import pytest
 import torch
 
-from pipeline.stream import Order, Steps
-from stages.errors import BadInput, Conflict, Corrupt
-from stages.order import STAGE as ORDER
+from stockpot.stages.errors import BadInput, Conflict, Corrupt
+from stockpot.stages.loader.steps import Order, Steps
+from stockpot.stages.order import STAGE as ORDER
 from tests.memory import MemoryReader, run_stage
 from tests.packs import features, packed
 
@@ -290,7 +290,7 @@ def test_epochs_differ_and_repeat(pack, order):
 
 
 def test_the_order_artifact_decides(pack, order):
-    from stages.order.epoch import epoch_order
+    from stockpot.stages.order.epoch import epoch_order
 
     tour, distance = order.arrays["tour"], order.arrays["distance"]
     for method in ("label", "sample", "shuffle"):

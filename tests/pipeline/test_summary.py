@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.dag import build
-from pipeline.outputs import result_text
-from pipeline.recipe import from_tables
-from pipeline.report_codes import code_section, rate_cells
-from pipeline.run_folder import dump, run_document, write_atomically
-from pipeline.summary import Built, accuracy_rows, inference_seconds, summarise
-from stages.errors import BadInput
+from stockpot.planning.dag import build
+from stockpot.planning.recipe import from_tables
+from stockpot.report.codes import code_section, rate_cells
+from stockpot.report.outputs import result_text
+from stockpot.report.summary import Built, accuracy_rows, inference_seconds, summarise
+from stockpot.stages.errors import BadInput
+from stockpot.store.run_folder import dump, run_document, write_atomically
 from tests.pipeline import fakes
 
 CONTRACT = {

@@ -9,10 +9,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pytest
 
-from pipeline.digests import file_digest
-from pipeline.errors import BadInput, Conflict, Corrupt, CorruptArtifact, NonDeterminism, StockpotError
-from pipeline.store import Store
-from pipeline.task import FINISH, Task, build_params, execute
+from stockpot.errors import BadInput, Conflict, Corrupt, CorruptArtifact, NonDeterminism, StockpotError
+from stockpot.execution.task import FINISH, Task, build_params, execute
+from stockpot.store.digests import file_digest
+from stockpot.store.store import Store
 from tests.pipeline import toy
 from tests.pipeline.toy import COUNT, DOUBLE, build, install, make, manifest, numbers_of, payload_bytes, plan, source_of
 
@@ -121,7 +121,7 @@ def test_exact_stage_that_differs_is_named(tmp_path, monkeypatch):
     first = execute(task)
     # The race: this attempt does not see that the first one published.
     with monkeypatch.context() as blind:
-        blind.setattr("pipeline.task._sound", lambda *_: None)
+        blind.setattr("stockpot.execution.task._sound", lambda *_: None)
         with pytest.raises(NonDeterminism, match=r"shard shard-0 .* file x/c/0"):
             execute(task)
         assert store.published(task.key, "shard-0").digest == first.digest
@@ -134,7 +134,7 @@ def test_facts_count_as_bytes(tmp_path, monkeypatch):
     turn = itertools.count()
     stage = make("count", toy.CountParams, (), toy.count_shards, lambda *_: {"n": next(turn)}, lambda *_: {})
     install(monkeypatch, stage)
-    monkeypatch.setattr("pipeline.task._sound", lambda *_: None)
+    monkeypatch.setattr("stockpot.execution.task._sound", lambda *_: None)
     task = plan(tmp_path, stage)[0]
     execute(task)
     with pytest.raises(NonDeterminism, match="facts n"):
@@ -283,7 +283,7 @@ def test_shard_rebuilt_after_finish_is_finished_again(tmp_path, monkeypatch):
         execute(task)
 
     with monkeypatch.context() as dying:
-        dying.setattr("pipeline.task.commit", die)
+        dying.setattr("stockpot.execution.task.commit", die)
         with pytest.raises(KeyboardInterrupt):
             execute(tasks[2])
     assert store.work_in_progress(tasks[0].key)["shards"] == [FINISH, "shard-0", "shard-1"]
@@ -310,7 +310,7 @@ def test_a_finish_of_shards_that_changed_is_done_again(tmp_path, monkeypatch):
     for task in tasks[:2]:
         execute(task)
     with monkeypatch.context() as dying:
-        dying.setattr("pipeline.task.commit", die)
+        dying.setattr("stockpot.execution.task.commit", die)
         with pytest.raises(KeyboardInterrupt):
             execute(tasks[2])
     finished = work.entry(FINISH)["digest"]
@@ -353,7 +353,7 @@ def test_files_must_differ_between_shards(tmp_path, monkeypatch):
 
 
 def test_an_array_made_on_disk_is_published_as_any_other(tmp_path):
-    from pipeline.attempt import Attempt
+    from stockpot.store.attempt import Attempt
 
     work = Store(tmp_path).work("0" * 32)
     values = np.arange(5000, dtype=np.int64).reshape(-1, 2)
@@ -371,7 +371,7 @@ def test_an_array_made_on_disk_is_published_as_any_other(tmp_path):
     "name", ["/abs", "../up", "a/../b", "", "manifest.json", "facts.json", ".hidden", "a//b", "x/zarr.json"]
 )
 def test_payload_names_are_checked(tmp_path, name):
-    from pipeline.attempt import Attempt
+    from stockpot.store.attempt import Attempt
 
     attempt = Attempt(Store(tmp_path).work("0" * 32), "s")
     with pytest.raises(Conflict, match="payload"):
@@ -427,7 +427,7 @@ def test_dead_attempts_are_cleared(tmp_path):
     context = multiprocessing.get_context("fork")
 
     def leave():
-        from pipeline.attempt import Attempt
+        from stockpot.store.attempt import Attempt
 
         Attempt(Store(tmp_path).work(task.key), "shard-0")
         Attempt(Store(tmp_path).work(task.key), "shard-1")

@@ -4,10 +4,10 @@ from contextlib import contextmanager
 import pytest
 import torch
 
-from pipeline import open_batches
-from pipeline.stream import Steps
-from pipeline.transfer import Transfer, tensors_of
-from stages.train.model import MODELS, build_model
+from stockpot import open_batches
+from stockpot.stages.loader.steps import Steps
+from stockpot.stages.loader.transfer import Transfer, tensors_of
+from stockpot.stages.train.model import MODELS, build_model
 from tests.packs import packed
 
 CUDA = pytest.mark.skipif(not torch.cuda.is_available(), reason="this machine has no CUDA device")

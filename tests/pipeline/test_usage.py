@@ -7,11 +7,11 @@ import time
 
 import pytest
 
-from pipeline.usage import Usage
+from stockpot.store.usage import Usage
 
 SCRIPT = """
 import numpy as np
-from pipeline.usage import Usage
+from stockpot.store.usage import Usage
 for _ in range(2):
     with Usage() as usage:
         held = [np.ones(1 << 20, np.uint8) for _ in range(64)]

@@ -4,8 +4,8 @@ import shutil
 
 import pytest
 
-from pipeline.store import Store
-from pipeline.verify import verify_artifact, verify_store
+from stockpot.store.store import Store
+from stockpot.store.verify import verify_artifact, verify_store
 from tests.pipeline.toy import CountParams, build, damage, install
 
 KINDS = {

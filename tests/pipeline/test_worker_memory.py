@@ -4,7 +4,7 @@ import time
 
 import numpy as np
 
-from pipeline.cluster import start_local
+from stockpot.execution.cluster import start_local
 
 LIMIT = 400 << 20
 

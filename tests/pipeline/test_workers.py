@@ -13,15 +13,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline import interrupt
-from pipeline.budget import WORKER_BYTES, Budget
-from pipeline.cluster import Member, Outcome
-from pipeline.interrupt import Unwanted, while_wanted
-from pipeline.probe import Answer, Probe, answer, software
-from pipeline.task import Task
-from pipeline.workers import LentWorkers, LocalWorkers
-from stages.errors import BadInput, OverBudget
-from stages.stage import Cost, Shard
+from stockpot.execution import interrupt
+from stockpot.execution.cluster import Member, Outcome
+from stockpot.execution.interrupt import Unwanted, while_wanted
+from stockpot.execution.probe import Answer, Probe, answer, software
+from stockpot.execution.task import Task
+from stockpot.execution.workers import LentWorkers, LocalWorkers
+from stockpot.planning.budget import WORKER_BYTES, Budget
+from stockpot.stages.errors import BadInput, OverBudget
+from stockpot.stages.stage import Cost, Shard
 from tests.pipeline.test_run import Said
 
 ROOT = Path(__file__).parents[2]
@@ -43,7 +43,7 @@ def test_only_one_module_imports_dask():
         for path in (ROOT / folder).rglob("*.py")
         if any(name.split(".")[0] in ("dask", "distributed") for name in imports(path))
     }
-    assert found == {"pipeline/cluster.py"}
+    assert found == {"pipeline/execution/cluster.py"}
 
 
 @dataclass
@@ -158,7 +158,7 @@ def test_what_no_worker_holds_is_refused(lent):
 
 def test_workers_come_and_go(lent, monkeypatch):
     cluster = lent._cluster
-    monkeypatch.setattr("pipeline.workers.LOOK_EVERY_S", 0.0)
+    monkeypatch.setattr("stockpot.execution.workers.LOOK_EVERY_S", 0.0)
     assert lent.submit("a", Cost(0, 0, 2 * 10**9), TASK)
     del cluster.here["large"]
     assert [(o.tag, o.lost) for o in lent.wait(0)] == [("a", True)]
@@ -174,7 +174,7 @@ def test_workers_come_and_go(lent, monkeypatch):
 
 
 def test_a_task_no_worker_is_left_for_is_an_error_in_time(lent, monkeypatch):
-    monkeypatch.setattr("pipeline.workers.APPEAR_S", 0.05)
+    monkeypatch.setattr("stockpot.execution.workers.APPEAR_S", 0.05)
     assert not lent.submit("a", Cost(0, 0, 9 * 10**9), TASK)
     assert lent.wait(0) == []
     time.sleep(0.1)
@@ -201,7 +201,7 @@ def test_a_probe_passes_in_the_same_store(tmp_path):
 
 
 def test_a_store_of_the_same_name_elsewhere_does_not_pass(tmp_path, monkeypatch):
-    monkeypatch.setattr("pipeline.probe.SEEN_WITHIN_S", 0.1)
+    monkeypatch.setattr("stockpot.execution.probe.SEEN_WITHIN_S", 0.1)
     probe = Probe(tmp_path / "store")
     folder, token, reply, sources = probe.question()
     elsewhere = folder.replace(str(tmp_path / "store"), str(tmp_path / "other"))

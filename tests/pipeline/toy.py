@@ -8,11 +8,11 @@ from pathlib import Path
 
 import numpy as np
 
-from pipeline.keys import artifact_key
-from pipeline.store import Store
-from pipeline.task import FINISH, ArtifactInput, SourceInput, Task, execute, open_inputs
-from stages.ingest.source import single_file
-from stages.stage import Cost, Shard, Stage
+from stockpot.execution.task import FINISH, ArtifactInput, SourceInput, Task, execute, open_inputs
+from stockpot.stages.ingest.source import single_file
+from stockpot.stages.stage import Cost, Shard, Stage
+from stockpot.store.keys import artifact_key
+from stockpot.store.store import Store
 
 __all__ = ["COUNT", "DOUBLE", "build", "damage", "install", "payload_bytes", "plan"]
 
@@ -78,9 +78,9 @@ DOUBLE = make("double", CountParams, ("numbers",), lambda _p, _i: [Shard("all")]
 
 def install(monkeypatch, *stages):
     """Make these the stages every task finds."""
-    registry = types.ModuleType("pipeline.dag")
+    registry = types.ModuleType("stockpot.planning.dag")
     registry.STAGES = {stage.name: stage for stage in stages or (COUNT, DOUBLE)}
-    monkeypatch.setitem(sys.modules, "pipeline.dag", registry)
+    monkeypatch.setitem(sys.modules, "stockpot.planning.dag", registry)
 
 
 def plan(root, stage=COUNT, params=None, inputs=None, threads=1):

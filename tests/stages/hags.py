@@ -7,7 +7,7 @@ import numpy as np
 import scipy.sparse as sp
 from hypothesis import strategies as st
 
-from stages.hag.hag import Hag, csr_crc
+from stockpot.stages.hag.hag import Hag, csr_crc
 
 
 def pair_greedy(indptr, indices, num_nodes, most=8):

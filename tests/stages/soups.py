@@ -6,10 +6,10 @@ import numpy as np
 import torch
 from torch import nn
 
-from stages.soup.batches import Batches
-from stages.soup.scorer import Scorer
-from stages.soup.stack import Stack
-from stages.step import Step
+from stockpot.stages.soup.batches import Batches
+from stockpot.stages.soup.scorer import Scorer
+from stockpot.stages.soup.stack import Stack
+from stockpot.stages.step import Step
 
 
 class Plain(nn.Module):

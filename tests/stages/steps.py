@@ -9,8 +9,8 @@ import numpy as np
 import scipy.sparse as sp
 import torch
 
-from stages.hag.sequence import Sequences, read_order
-from stages.step import Adj, Step
+from stockpot.stages.hag.sequence import Sequences, read_order
+from stockpot.stages.step import Adj, Step
 from tests.memory import MemoryReader
 
 HOPS = 3

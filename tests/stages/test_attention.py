@@ -5,8 +5,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stages.train import attention
-from stages.train.attention import attend, backward_cpu, backward_torch, forward_cpu, forward_torch
+from stockpot.stages.train import attention
+from stockpot.stages.train.attention import attend, backward_cpu, backward_torch, forward_cpu, forward_torch
 from tests.stages.steps import adj_of
 
 

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stages.loadplan.belady import Cache, note_next_uses, planned_reads
-from stages.sample.reuse import lru_misses
+from stockpot.stages.loadplan.belady import Cache, note_next_uses, planned_reads
+from stockpot.stages.sample.reuse import lru_misses
 from tests.stages.test_overlap import arrays
 
 NODES = 6

@@ -8,15 +8,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stages.codebook import STAGE as CODEBOOK
-from stages.codebook.fit import fit
-from stages.codebook.residual import refit
-from stages.codebook.rotation import principal
-from stages.errors import BadInput, Corrupt
-from stages.quantize import STAGE
-from stages.quantize.codec import Codec, decode, describe
-from stages.quantize.coder import Coder, Sums, units
-from stages.quantize.nearest import chains, gram, nearest, offsets
+from stockpot.stages.codebook import STAGE as CODEBOOK
+from stockpot.stages.codebook.fit import fit
+from stockpot.stages.codebook.residual import refit
+from stockpot.stages.codebook.rotation import principal
+from stockpot.stages.errors import BadInput, Corrupt
+from stockpot.stages.quantize import STAGE
+from stockpot.stages.quantize.codec import Codec, decode, describe
+from stockpot.stages.quantize.coder import Coder, Sums, units
+from stockpot.stages.quantize.nearest import chains, gram, nearest, offsets
 from tests.memory import run_stage
 from tests.packs import features, graph_reader, packed
 
@@ -169,8 +169,8 @@ def test_the_same_artifacts_for_any_shards_chunks_and_threads(tmp_path_factory, 
     g, of = chunked
     book, codes = of(name)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("stages.quantize.stage.SHARD_ROWS", 1024 * shard)
-        patch.setattr("stages.quantize.features.CHUNK_BYTES", 4 * 6 * 1024 * chunk)
+        patch.setattr("stockpot.stages.quantize.stage.SHARD_ROWS", 1024 * shard)
+        patch.setattr("stockpot.stages.quantize.features.CHUNK_BYTES", 4 * 6 * 1024 * chunk)
         root, inputs = tmp_path_factory.mktemp("parts"), {"graph": g}
         params = CODEBOOK.resolve({"features.codec": name}, {"graph": g.facts})
         inputs["codebook"] = mine = run_stage(CODEBOOK, params, inputs, root / "book", threads=threads)
@@ -209,7 +209,7 @@ def test_constant_columns_zero_rows_and_few_values_are_exact():
 def test_numpy_and_torch_decode_to_the_same_bits(name):
     import torch
 
-    from stages.quantize.tensors import decode_tensor
+    from stockpot.stages.quantize.tensors import decode_tensor
 
     x = np.random.default_rng(3).normal(size=(500, 13)).astype(np.float32)
     codec, _, codes = coded(name, x)
@@ -222,7 +222,7 @@ def test_numpy_and_torch_decode_to_the_same_bits(name):
 
 @pytest.mark.parametrize("name", ["sq4", "pq3", "rq2", "bifeat-vq3-100"])
 def test_packed_files_are_readable_alone(tmp_path, name):
-    from pipeline.records import Records
+    from stockpot.stages.loader.records import Records
 
     reader, inputs = packed(tmp_path, codec=name, features=9)
     records = Records.from_reader(reader)

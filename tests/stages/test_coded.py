@@ -6,11 +6,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stages.quantize.lookup import Lookup
-from stages.train import coded
-from stages.train.coded import Coded, Part, Tables, dense, linear
-from stages.train.model import build_model
-from stages.train.tablesum import table_sum
+from stockpot.stages.quantize.lookup import Lookup
+from stockpot.stages.train import coded
+from stockpot.stages.train.coded import Coded, Part, Tables, dense, linear
+from stockpot.stages.train.model import build_model
+from stockpot.stages.train.tablesum import table_sum
 from tests.stages.steps import adj_of, community, weighted
 
 

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.cli import main
-from pipeline.records import Records
-from pipeline.stream import Steps
-from stages.codeloss import STAGE
-from stages.train.evaluate import Score, score
-from stages.train.model import load_model
+from stockpot.cli import main
+from stockpot.stages.codeloss import STAGE
+from stockpot.stages.loader.records import Records
+from stockpot.stages.loader.steps import Steps
+from stockpot.stages.train.evaluate import Score, score
+from stockpot.stages.train.model import load_model
 from tests.graphs import write_recipe
 from tests.runs import run_here
 

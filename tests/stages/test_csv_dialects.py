@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stages.errors import BadInput
-from stages.ingest.dialect import sniff
-from stages.ingest.source import describe
+from stockpot.stages.errors import BadInput
+from stockpot.stages.ingest.dialect import sniff
+from stockpot.stages.ingest.source import describe
 from tests.stages.test_files import opened, read_edges
 
 EDGES = [("b", "a"), ("c", "b"), ("a", "c")]

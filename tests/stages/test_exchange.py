@@ -11,16 +11,16 @@ import pytest
 import scipy.sparse as sp
 import torch
 
-from pipeline.cooperative import CooperativeSteps
-from pipeline.records import Records
-from pipeline.stream import Steps
-from stages.errors import BadInput, Corrupt
-from stages.exchange.links import links
-from stages.exchange.piece import bounds, cut, owned
-from stages.exchange.stage import STAGE, Params
-from stages.pack.join import join
-from stages.partition import STAGE as PARTITION
-from stages.train.trainer import _adam
+from stockpot.stages.errors import BadInput, Corrupt
+from stockpot.stages.exchange.links import links
+from stockpot.stages.exchange.piece import bounds, cut, owned
+from stockpot.stages.exchange.stage import STAGE, Params
+from stockpot.stages.loader.cooperative import CooperativeSteps
+from stockpot.stages.loader.records import Records
+from stockpot.stages.loader.steps import Steps
+from stockpot.stages.pack.join import join
+from stockpot.stages.partition import STAGE as PARTITION
+from stockpot.stages.train.trainer import _adam
 from tests.coop_ranks import MODELS, argparse, gradient, loss_of, model_of, options
 from tests.memory import run_stage
 from tests.packs import features, packed

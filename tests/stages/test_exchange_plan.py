@@ -3,11 +3,11 @@
 import pytest
 import torch
 
-from pipeline.cooperative import CooperativeSteps
-from pipeline.independent import IndependentSteps
-from stages.errors import BadInput
-from stages.exchange.plan import Rates, Traffic, choice, predicted, widths
-from stages.exchange.stage import STAGE, Params
+from stockpot.stages.errors import BadInput
+from stockpot.stages.exchange.plan import Rates, Traffic, choice, predicted, widths
+from stockpot.stages.exchange.stage import STAGE, Params
+from stockpot.stages.loader.cooperative import CooperativeSteps
+from stockpot.stages.loader.independent import IndependentSteps
 from tests.coop_ranks import model_of
 from tests.memory import run_stage
 from tests.stages.test_exchange import KINDS, partitioned
@@ -152,8 +152,8 @@ def test_an_unknown_mode_is_refused():
 
 
 def test_logits_of_no_output_have_a_gradient():
-    from stages.exchange.step import ShareStep
-    from stages.exchange.team import Team
+    from stockpot.stages.exchange.step import ShareStep
+    from stockpot.stages.exchange.team import Team
 
     model = model_of("gat", 6)
     none = torch.zeros(0, dtype=torch.int64)

@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 import torch
 
-from stages.errors import BadInput, Conflict
-from stages.infer import STAGE as INFER
-from stages.infer.stage import Params as InferParams
-from stages.soup import STAGE as SOUP
-from stages.soup.stage import Params as SoupParams
-from stages.train import STAGE, trainer
-from stages.train.factory import factory_source, source_digest
-from stages.train.model import build_model, load_model
+from stockpot.stages.errors import BadInput, Conflict
+from stockpot.stages.infer import STAGE as INFER
+from stockpot.stages.infer.stage import Params as InferParams
+from stockpot.stages.soup import STAGE as SOUP
+from stockpot.stages.soup.stage import Params as SoupParams
+from stockpot.stages.train import STAGE, trainer
+from stockpot.stages.train.factory import factory_source, source_digest
+from stockpot.stages.train.model import build_model, load_model
 from tests.memory import MemoryReader, run_stage
 from tests.stages.steps import Loader, adj_of, community, packs
 from tests.stages.test_infer import graph_readers
@@ -78,7 +78,7 @@ def here(tmp_path, monkeypatch):
     for name in set(sys.modules) - modules:
         if name.split(".")[0] == "mymodels":
             del sys.modules[name]
-    from stages.train import factory
+    from stockpot.stages.train import factory
 
     factory._imported.clear()
 

@@ -6,11 +6,11 @@ import zipfile
 import numpy as np
 import pytest
 
-from pipeline.counts import source_counts
-from stages.errors import BadInput
-from stages.ingest import STAGE
-from stages.ingest.fields import split_name, take
-from stages.ingest.source import describe
+from stockpot.planning.counts import source_counts
+from stockpot.stages.errors import BadInput
+from stockpot.stages.ingest import STAGE
+from stockpot.stages.ingest.fields import split_name, take
+from stockpot.stages.ingest.source import describe
 from tests.stages.test_ingest_bad import good, run
 
 IDS = {"train": np.array([4, 0]), "valid": np.array([1]), "test": np.array([3, 5])}

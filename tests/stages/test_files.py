@@ -14,14 +14,14 @@ import scipy.sparse as sp
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.counts import source_counts
-from pipeline.digests import file_digest, source_digest
-from pipeline.reader import SourceReader
-from stages.errors import BadInput
-from stages.ingest.features import SparseRows
-from stages.ingest.folder import SPLIT_FORMS
-from stages.ingest.open import open_dataset
-from stages.ingest.source import describe
+from stockpot.planning.counts import source_counts
+from stockpot.stages.errors import BadInput
+from stockpot.stages.ingest.features import SparseRows
+from stockpot.stages.ingest.folder import SPLIT_FORMS
+from stockpot.stages.ingest.open import open_dataset
+from stockpot.stages.ingest.source import describe
+from stockpot.store.digests import file_digest, source_digest
+from stockpot.store.reader import SourceReader
 
 N, E, D = 9, 23, 3
 SPLITS = {"train": [4, 0, 8], "valid": [1], "test": [3, 2]}

@@ -5,12 +5,12 @@ import pickle
 import numpy as np
 import pytest
 
-from pipeline.records import Records
-from pipeline.stream import Steps
-from stages.errors import BadInput, Conflict
-from stages.pack import STAGE
-from stages.pack.layout import FITS_BYTES, gathers, reason
-from stages.pack.stage import Params
+from stockpot.stages.errors import BadInput, Conflict
+from stockpot.stages.loader.records import Records
+from stockpot.stages.loader.steps import Steps
+from stockpot.stages.pack import STAGE
+from stockpot.stages.pack.layout import FITS_BYTES, gathers, reason
+from stockpot.stages.pack.stage import Params
 from tests.memory import MemoryReader
 from tests.packs import packed
 

@@ -5,8 +5,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from stages.errors import BadInput
-from stages.hag.hag import Hag, check, cover, csr_crc, plain
+from stockpot.stages.errors import BadInput
+from stockpot.stages.hag.hag import Hag, check, cover, csr_crc, plain
 
 
 def example() -> tuple[Hag, np.ndarray, np.ndarray]:

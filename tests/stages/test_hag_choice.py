@@ -5,13 +5,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stages.errors import BadInput
-from stages.hag.choice import choose, find
-from stages.hag.cost import Counts, Rates, fit, gain
-from stages.hag.hag import check
-from stages.hag.prepared import prepared
-from stages.hag.search import Settings, search
-from stages.hag.shape import Shape, outline
+from stockpot.stages.errors import BadInput
+from stockpot.stages.hag.choice import choose, find
+from stockpot.stages.hag.cost import Counts, Rates, fit, gain
+from stockpot.stages.hag.hag import check
+from stockpot.stages.hag.prepared import prepared
+from stockpot.stages.hag.search import Settings, search
+from stockpot.stages.hag.shape import Shape, outline
 from tests.stages.test_hag_search import csr, graph, rows_of
 
 RATES = Rates(2e-9, 5e-11, 1e-8, 1e-10, 5e-6)
@@ -74,7 +74,7 @@ def test_a_clique_pays_and_a_path_is_not_searched(monkeypatch):
     check(found.hag, indptr, indices)
     assert found.possible >= found.predicted > 2
     path = csr([[max(0, i - 1), min(99, i + 1)] for i in range(100)])
-    monkeypatch.setattr("stages.hag.choice.search_prepared", lambda *_, **__: pytest.fail("searched"))
+    monkeypatch.setattr("stockpot.stages.hag.choice.search_prepared", lambda *_, **__: pytest.fail("searched"))
     found = find(*path, rates=RATES, row_bytes=(64,))
     assert found.hag is None
     assert found.possible < 1.2

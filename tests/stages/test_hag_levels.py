@@ -5,9 +5,9 @@ import scipy.sparse as sp
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stages.hag.hag import cover, fault, plain
-from stages.hag.levels import head, joined, transposed
-from stages.hag.trie import build_trie, trie_hag
+from stockpot.stages.hag.hag import cover, fault, plain
+from stockpot.stages.hag.levels import head, joined, transposed
+from stockpot.stages.hag.trie import build_trie, trie_hag
 from tests.stages.hags import csr_arrays, graphs, pair_greedy
 
 

@@ -7,11 +7,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stages.errors import BadInput
-from stages.hag.factors import csr_of, factors
-from stages.hag.hag import plain
-from stages.hag.levels import transposed
-from stages.hag.matrix import HagMatrix, extreme, product
+from stockpot.stages.errors import BadInput
+from stockpot.stages.hag.factors import csr_of, factors
+from stockpot.stages.hag.hag import plain
+from stockpot.stages.hag.levels import transposed
+from stockpot.stages.hag.matrix import HagMatrix, extreme, product
 from tests.stages.hags import csr_arrays, graphs, pair_greedy
 
 BY_LEVELS = {"schedule": None, "levels": lambda t: t}  # the second is what runs on a GPU

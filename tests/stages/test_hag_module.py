@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from stages.errors import BadInput
-from stages.hag.factors import csr_of
-from stages.hag.hag import plain
-from stages.hag.module import REDUCE, HagAggregation
+from stockpot.stages.errors import BadInput
+from stockpot.stages.hag.factors import csr_of
+from stockpot.stages.hag.hag import plain
+from stockpot.stages.hag.module import REDUCE, HagAggregation
 
 
 def geometric():

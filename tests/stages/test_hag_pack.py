@@ -7,22 +7,22 @@ import pytest
 import scipy.sparse as sp
 import torch
 
-from pipeline import assembly
-from pipeline.records import Records
-from pipeline.stream import Steps
-from stages.errors import BadInput
-from stages.hag import STAGE
-from stages.hag.columns import columns_of, hag_of, mismatch
-from stages.hag.cost import Counts, Rates
-from stages.hag.hag import check, cover
-from stages.hag.matrix import HagMatrix
-from stages.hag.measure import measured_rates
-from stages.hag.params import Sharing, sharing_of
-from stages.hag.pattern import pattern
-from stages.hag.share import with_hag
-from stages.hag.stage import graph_hag
-from stages.pack import STAGE as PACK
-from stages.pack.stage import Params as PackParams
+from stockpot.stages.errors import BadInput
+from stockpot.stages.hag import STAGE
+from stockpot.stages.hag.columns import columns_of, hag_of, mismatch
+from stockpot.stages.hag.cost import Counts, Rates
+from stockpot.stages.hag.hag import check, cover
+from stockpot.stages.hag.matrix import HagMatrix
+from stockpot.stages.hag.measure import measured_rates
+from stockpot.stages.hag.params import Sharing, sharing_of
+from stockpot.stages.hag.pattern import pattern
+from stockpot.stages.hag.share import with_hag
+from stockpot.stages.hag.stage import graph_hag
+from stockpot.stages.loader import assembly
+from stockpot.stages.loader.records import Records
+from stockpot.stages.loader.steps import Steps
+from stockpot.stages.pack import STAGE as PACK
+from stockpot.stages.pack.stage import Params as PackParams
 from tests.memory import run_stage
 from tests.packs import inputs_of
 
@@ -135,7 +135,7 @@ def test_records_without_one_join_those_with_one(tmp_path):
     steps = Steps.from_reader(pack, layers=2, per_step=3, adj="norm", hag=True, shuffle=False, prefetch=0)
     parts = [steps.store[i] for i in range(3)]
     parts[1] = replace(parts[1], **columns_of(None, parts[1].indptr, parts[1].indices))
-    from stages.pack.join import join
+    from stockpot.stages.pack.join import join
 
     joined = join(parts, layers=2)
     expected = steps.adjs(steps.matrices(joined), symmetric=False)
@@ -194,7 +194,7 @@ def test_rates_of_this_machine():
 
 def test_auto_says_no_on_a_random_graph_and_yes_on_cliques(tmp_path, monkeypatch):
     rates = Rates(6e-10, 4e-12, 3e-9, 2e-11, 0.0)
-    monkeypatch.setattr("stages.hag.measure.measured_rates", lambda device: rates)
+    monkeypatch.setattr("stockpot.stages.hag.measure.measured_rates", lambda device: rates)
     no = decided(inputs_of(tmp_path / "no"), tmp_path / "no").facts
     assert not no["use"]
     assert "none of 6 records" in no["why"]
@@ -245,8 +245,8 @@ def test_weights_that_do_not_factor_are_refused_by_edge(tmp_path):
 
 @pytest.mark.parametrize("name", ["gcn", "sage", "gin"])
 def test_soups_keep_first_sums_of_shared_steps(pack, name):
-    from stages.soup.batches import first_layer_once, step_bytes
-    from stages.train.model import build_model
+    from stockpot.stages.soup.batches import first_layer_once, step_bytes
+    from stockpot.stages.train.model import build_model
 
     config = {"model": name, "num_features": pack.facts["num_features"], "hidden": 8, "num_classes": 3, "layers": 3}
     model = build_model({**config, "dropout": 0.0}, seed=1).eval()

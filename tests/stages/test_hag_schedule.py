@@ -6,10 +6,10 @@ import scipy.sparse as sp
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stages.hag import schedule as module
-from stages.hag.hag import plain
-from stages.hag.levels import transposed
-from stages.hag.schedule import extremes, extremes_back, schedule, sums
+from stockpot.stages.hag import schedule as module
+from stockpot.stages.hag.hag import plain
+from stockpot.stages.hag.levels import transposed
+from stockpot.stages.hag.schedule import extremes, extremes_back, schedule, sums
 from tests.stages.hags import csr_arrays, graphs, pair_greedy
 
 

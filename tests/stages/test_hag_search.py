@@ -9,12 +9,12 @@ import scipy.sparse as sp
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stages.errors import BadInput
-from stages.hag import prepared as prepared_module
-from stages.hag import search as search_module
-from stages.hag.hag import check, cover
-from stages.hag.search import Settings, search
-from stages.hag.shape import Shape, build, outline
+from stockpot.stages.errors import BadInput
+from stockpot.stages.hag import prepared as prepared_module
+from stockpot.stages.hag import search as search_module
+from stockpot.stages.hag.hag import check, cover
+from stockpot.stages.hag.search import Settings, search
+from stockpot.stages.hag.shape import Shape, build, outline
 
 BOTH = (2, 3)
 

@@ -5,8 +5,8 @@ import scipy.sparse as sp
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stages.hag.hag import check, cover
-from stages.hag.trie import build_trie, degree_rank, trie_hag
+from stockpot.stages.hag.hag import check, cover
+from stockpot.stages.hag.trie import build_trie, degree_rank, trie_hag
 
 rows_of = st.lists(st.lists(st.integers(0, 7), max_size=7), max_size=10)
 

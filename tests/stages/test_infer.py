@@ -3,17 +3,17 @@ import pyarrow as pa
 import pytest
 import torch
 
-from stages.errors import Corrupt
-from stages.hag.sequence import Sequences, read_order
-from stages.infer import STAGE, full_graph
-from stages.infer.predict import predict, write_predictions
-from stages.infer.stage import Params
-from stages.soup import STAGE as SOUP
-from stages.soup.stage import Params as SoupParams
-from stages.stage import Shard
-from stages.step import Adj
-from stages.train.model import build_model, load_model
-from stages.train.params import NAMES
+from stockpot.stages.errors import Corrupt
+from stockpot.stages.hag.sequence import Sequences, read_order
+from stockpot.stages.infer import STAGE, full_graph
+from stockpot.stages.infer.predict import predict, write_predictions
+from stockpot.stages.infer.stage import Params
+from stockpot.stages.soup import STAGE as SOUP
+from stockpot.stages.soup.stage import Params as SoupParams
+from stockpot.stages.stage import Shard
+from stockpot.stages.step import Adj
+from stockpot.stages.train.model import build_model, load_model
+from stockpot.stages.train.params import NAMES
 from tests.memory import MemoryReader, MemoryWriter, run_stage
 from tests.stages.steps import adj_of, community, packs, weighted
 from tests.stages.test_soup import trained
@@ -86,8 +86,8 @@ def test_seconds_are_those_of_the_chosen_model_alone(tmp_path, monkeypatch):
     """A slow model among the others, slow loading and slow writing are no part of `infer.seconds`."""
     import time
 
-    from stages.infer import predict as module
-    from stages.train import model as models
+    from stockpot.stages.infer import predict as module
+    from stockpot.stages.train import model as models
 
     def slow(kind, original):
         def call(*args, **options):
@@ -140,7 +140,7 @@ def test_equal_ingredients_count_each_in_the_mean_of_all_and_one_alone_has_none(
 @pytest.mark.parametrize("kind", NAMES)
 @pytest.mark.parametrize("rows", [7, 100, 10_000])
 def test_blocks_of_rows_give_the_whole_graph(kind, rows, monkeypatch):
-    from stages.pack.layers import adjacency
+    from stockpot.stages.pack.layers import adjacency
 
     monkeypatch.setattr(full_graph, "BLOCK_ROWS", rows)
     monkeypatch.setattr(full_graph, "SEQUENCE_ROWS", rows)
@@ -162,7 +162,7 @@ def test_blocks_of_rows_give_the_whole_graph(kind, rows, monkeypatch):
 def test_variable_rows_decode_block_by_block(monkeypatch):
     import scipy.sparse as sp
 
-    from stages.infer import stage
+    from stockpot.stages.infer import stage
 
     monkeypatch.setattr(stage, "_DECODE_ROWS", 11)
     x = sp.random(60, 30, 0.2, format="csr", rng=np.random.default_rng(0))

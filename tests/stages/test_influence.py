@@ -4,11 +4,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from stages.errors import BadInput
-from stages.influence import STAGE, spans
-from stages.influence import stage as module
-from stages.influence.nodes import read_nodes
-from stages.influence.params import PARTED
+from stockpot.stages.errors import BadInput
+from stockpot.stages.influence import STAGE, spans
+from stockpot.stages.influence import stage as module
+from stockpot.stages.influence.nodes import read_nodes
+from stockpot.stages.influence.params import PARTED
 from tests.memory import MemoryReader, run_stage
 from tests.stages.graphs import communities, csr, dense_ppr, reader
 

@@ -8,12 +8,12 @@ import scipy.sparse as sp
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stages.errors import BadInput
-from stages.ingest import STAGE, sizes
-from stages.ingest.buckets import row_ranges
-from stages.ingest.csr import build_csr, row_sums, turned
-from stages.ingest.dataset import EdgeBlock
-from stages.ingest.features import SparseRows
+from stockpot.stages.errors import BadInput
+from stockpot.stages.ingest import STAGE, sizes
+from stockpot.stages.ingest.buckets import row_ranges
+from stockpot.stages.ingest.csr import build_csr, row_sums, turned
+from stockpot.stages.ingest.dataset import EdgeBlock
+from stockpot.stages.ingest.features import SparseRows
 from tests.memory import MemoryReader, run_stage
 
 
@@ -357,7 +357,8 @@ def test_describing_the_stage_imports_nothing_heavy():
     import subprocess
     import sys
 
-    code = "import sys, stages.ingest, stages.split, stages.ingest.source, stages.ingest.wordnet\n"
+    modules = ("ingest", "split", "ingest.source", "ingest.wordnet")
+    code = "import sys\n" + "".join(f"import stockpot.stages.{name}\n" for name in modules)
     code += "print([m for m in ('torch', 'numba', 'scipy', 'zarr', 'dask', 'torch_geometric') if m in sys.modules])"
     root = Path(__file__).parents[2]
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=root, check=True)

@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from stages.errors import BadInput
-from stages.ingest import STAGE
-from stages.ingest.features import check_dense_rows, check_sparse_rows
+from stockpot.stages.errors import BadInput
+from stockpot.stages.ingest import STAGE
+from stockpot.stages.ingest.features import check_dense_rows, check_sparse_rows
 from tests.memory import MemoryReader, run_stage
 
 EDGES = np.array([[0, 1, 2, 3], [1, 2, 3, 4]])

@@ -8,19 +8,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from stages.ingest import STAGE, sizes
+from stockpot.stages.ingest import STAGE, sizes
 from tests.memory import MemoryReader, MemoryWriter, run_stage
 
 ROOT = Path(__file__).parents[2]
 SCRIPT = """
 import json, sys
 from pathlib import Path
-import pipeline.usage
-from pipeline.attempt import Attempt
-from pipeline.store import Store
-from stages.ingest import STAGE
+import stockpot.store.usage
+from stockpot.store.attempt import Attempt
+from stockpot.store.store import Store
+from stockpot.stages.ingest import STAGE
 from tests.stages.test_ingest_memory import Source, counts_of, write
-pipeline.usage.SAMPLE_S = 0.002
+stockpot.store.usage.SAMPLE_S = 0.002
 folder = Path(sys.argv[1])
 
 def peak(name, memory, undirected, reduce, **given):
@@ -29,7 +29,7 @@ def peak(name, memory, undirected, reduce, **given):
     cost = STAGE.cost(params, {"source": counts_of(**given)})
     allowed = {"most": cost.peak, "least": cost.needed}[memory]
     attempt = Attempt(Store(folder / "store").work(f"{name}-{memory}-{undirected}"), "all", memory_bytes=allowed)
-    with pipeline.usage.Usage() as usage:
+    with stockpot.store.usage.Usage() as usage:
         STAGE.run(params, {"source": Source(path)}, STAGE.shards(params, {})[0], attempt)
     digests = {n: f["digest"] for n, f in attempt.publish({}, stage="ingest", exact=True)["files"].items()}
     return {"peak": usage.peak_bytes, "allowed": allowed, "digests": digests}
@@ -129,7 +129,7 @@ def test_blocks_of_any_size_read_the_same(tmp_path, monkeypatch, save, order):
     save(tmp_path / "g.npz", **arrays)
     params = STAGE.resolve({"graph.undirected": True, "features.reduce": 0}, {})
     whole = run_stage(STAGE, params, {"source": Source(tmp_path / "g.npz")}, tmp_path / "a")
-    from stages.ingest import table
+    from stockpot.stages.ingest import table
 
     monkeypatch.setattr(sizes, "BLOCK_EDGES", 17)
     monkeypatch.setattr(table, "BLOCK_VALUES", 50)
@@ -141,8 +141,8 @@ def test_blocks_of_any_size_read_the_same(tmp_path, monkeypatch, save, order):
 
 
 def test_column_major_features_are_counted_whole(tmp_path):
-    from pipeline.counts import source_counts
-    from stages.ingest.source import describe
+    from stockpot.planning.counts import source_counts
+    from stockpot.stages.ingest.source import describe
 
     for order in "CF":
         np.savez(

@@ -10,11 +10,11 @@ import scipy.sparse as sp
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stages.errors import BadInput
-from stages.ingest import STAGE
-from stages.ingest.eigen import eigh, orthonormalise
-from stages.ingest.features import SparseRows
-from stages.ingest.svd import reduce_features
+from stockpot.stages.errors import BadInput
+from stockpot.stages.ingest import STAGE
+from stockpot.stages.ingest.eigen import eigh, orthonormalise
+from stockpot.stages.ingest.features import SparseRows
+from stockpot.stages.ingest.svd import reduce_features
 
 ROOT = Path(__file__).parents[2]
 
@@ -88,7 +88,7 @@ import hashlib, sys
 import numpy as np
 sys.path.insert(0, "tests/stages")
 from test_ingest_svd import sparse
-from stages.ingest.svd import reduce_features
+from stockpot.stages.ingest.svd import reduce_features
 print(hashlib.sha256(reduce_features(sparse(3000, 200)[1], 3000, 200, 40).tobytes()).hexdigest())
 """
 

@@ -2,11 +2,11 @@ import numpy as np
 import pytest
 import scipy.sparse as sp
 
-from pipeline.records import Records
-from pipeline.stream import Steps
-from stages.errors import BadInput
-from stages.pack import join as module
-from stages.pack.join import join
+from stockpot.stages.errors import BadInput
+from stockpot.stages.loader.records import Records
+from stockpot.stages.loader.steps import Steps
+from stockpot.stages.pack import join as module
+from stockpot.stages.pack.join import join
 from tests.packs import packed
 
 KINDS = {"plain": {}, "directed": {"directed": True, "weighted": True}, "sparse": {"binary": True, "features": 40}}

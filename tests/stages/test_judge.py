@@ -7,14 +7,23 @@ import numpy as np
 import pytest
 import scipy.sparse as sp
 
-from stages.errors import BadInput
-from stages.judge import STAGE
-from stages.judge.ladder import ladder, sized
-from stages.judge.paired import Loss, loss_of, verdict
-from stages.judge.records import Maker
-from stages.judge.sizes import BRANCH_STEPS, BRANCHES, LEAST_STEP, MOST_ROWS, SHARE, STEM_STEPS, row_passes, sizes
-from stages.judge.stage import Params
-from stages.quantize.names import parse
+from stockpot.stages.errors import BadInput
+from stockpot.stages.judge import STAGE
+from stockpot.stages.judge.ladder import ladder, sized
+from stockpot.stages.judge.paired import Loss, loss_of, verdict
+from stockpot.stages.judge.records import Maker
+from stockpot.stages.judge.sizes import (
+    BRANCH_STEPS,
+    BRANCHES,
+    LEAST_STEP,
+    MOST_ROWS,
+    SHARE,
+    STEM_STEPS,
+    row_passes,
+    sizes,
+)
+from stockpot.stages.judge.stage import Params
+from stockpot.stages.quantize.names import parse
 from tests.memory import MemoryReader, run_stage
 
 COLUMNS = [1, 2, 7, 8, 31, 64, 255, 257, 1024, 1025, 1433, 8415, 100_000]

@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from stages import kernel
-from stages.kernel import KEPT, cache_folder, cache_root, kernel_sources
+from stockpot.stages import kernel
+from stockpot.stages.kernel import KEPT, cache_folder, cache_root, kernel_sources
 
 ROOT = Path(kernel.__file__).parents[1]
-INNER = "from stages.kernel import njit\n\n\n@njit(cache=True)\ndef inner(x):\n    return {} * x\n"
-OUTER = """from stages.kernel import njit
-from stages.low.inner import inner
+INNER = "from stockpot.stages.kernel import njit\n\n\n@njit(cache=True)\ndef inner(x):\n    return {} * x\n"
+OUTER = """from stockpot.stages.kernel import njit
+from stockpot.stages.low.inner import inner
 
 
 @njit(cache=True)
@@ -24,29 +24,33 @@ def outer(x):
 """
 RUN = """
 import sys
-from stages.high.outer import outer
+from stockpot.stages.high.outer import outer
 print(outer({}), sum(outer.stats.cache_hits.values()), sum(outer.stats.cache_misses.values()))
 """
 
 
 @pytest.fixture
 def copy(tmp_path):
-    """A package of two kernels in two files, beside a copy of `stages.kernel`."""
+    """A package of two kernels in two files, beside a copy of `stockpot.stages.kernel`."""
+    root = tmp_path / "stockpot"
     for folder in ("low", "high"):
-        (tmp_path / "stages" / folder).mkdir(parents=True)
-        (tmp_path / "stages" / folder / "__init__.py").touch()
-    (tmp_path / "stages" / "__init__.py").touch()
-    shutil.copy(kernel.__file__, tmp_path / "stages")
-    (tmp_path / "stages" / "low" / "inner.py").write_text(INNER.format(2))
-    (tmp_path / "stages" / "high" / "outer.py").write_text(OUTER)
-    return tmp_path
+        (root / "stages" / folder).mkdir(parents=True)
+        (root / "stages" / folder / "__init__.py").touch()
+    (root / "stages" / "__init__.py").touch()
+    (root / "__init__.py").touch()
+    shutil.copy(kernel.__file__, root / "stages")
+    (root / "stages" / "low" / "inner.py").write_text(INNER.format(2))
+    (root / "stages" / "high" / "outer.py").write_text(OUTER)
+    return root
 
 
 def begin(root, value=10, **env):
     command = [sys.executable, "-B", "-c", RUN.format(value)]
     own = {k: v for k, v in os.environ.items() if not k.startswith("NUMBA_")}
-    env = own | {"PYTHONPATH": str(root), "HOME": str(root / "home"), "XDG_CACHE_HOME": ""} | env
-    return subprocess.Popen(command, cwd=root, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    env = own | {"PYTHONPATH": str(root.parent), "HOME": str(root / "home"), "XDG_CACHE_HOME": ""} | env
+    return subprocess.Popen(
+        command, cwd=root.parent, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
 
 
 def ended(process):
@@ -85,7 +89,7 @@ def test_processes_that_compile_at_once_leave_what_each_of_them_compiled(copy):
 
 
 def test_a_function_has_a_file_of_its_own_for_every_compilation():
-    from stages.order.draw import draw_chain
+    from stockpot.stages.order.draw import draw_chain
 
     names = {draw_chain._cache._cache_file._data_name(1) for _ in range(3)}
     assert len(names) == 3
@@ -157,7 +161,7 @@ def test_a_folder_that_was_asked_for_is_taken(copy, root, monkeypatch):
 def test_functions_of_others_stay_where_numba_keeps_them():
     from numba.core import config
 
-    from stages.order.draw import draw_chain
+    from stockpot.stages.order.draw import draw_chain
 
     assert not config.CACHE_DIR
     folder = cache_folder(ROOT / "stages" / "order" / "draw.py")
@@ -171,14 +175,14 @@ def test_sources_are_all_that_kernels_take_names_from():
 
     def imported(tree):
         for node in tree.body:
-            if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "stages":
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("stockpot.stages"):
                 yield node.module
                 yield from (f"{node.module}.{name.name}" for name in node.names)
             elif isinstance(node, ast.Import):
                 yield from (name.name for name in node.names)
 
     def file_of(name):
-        path = ROOT.joinpath(*name.split("."))
+        path = ROOT.joinpath(*name.split(".")[1:])
         return {path.with_suffix(".py"), path / "__init__.py"} & modules.keys()
 
     def reached(path):
@@ -187,7 +191,7 @@ def test_sources_are_all_that_kernels_take_names_from():
             found |= more
         return found - {p for p in found if p.name == "__init__.py"}
 
-    kernels = [p for p, tree in modules.items() if "stages.kernel" in imported(tree)]
+    kernels = [p for p, tree in modules.items() if "stockpot.stages.kernel" in imported(tree)]
     assert len(kernels) > 50
     for path in kernels:
         found = set(kernel_sources(path))

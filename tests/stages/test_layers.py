@@ -5,10 +5,10 @@ import numpy as np
 import pytest
 import scipy.sparse as sp
 
-from pipeline.records import Records
-from stages.errors import BadInput
-from stages.pack.join import join
-from stages.pack.layers import Weights, adjacency, transposes, trimmed
+from stockpot.stages.errors import BadInput
+from stockpot.stages.loader.records import Records
+from stockpot.stages.pack.join import join
+from stockpot.stages.pack.layers import Weights, adjacency, transposes, trimmed
 from tests.packs import dense, graph_reader, packed
 
 HOW = [

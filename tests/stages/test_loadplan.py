@@ -6,15 +6,15 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.batches import Batches
-from pipeline.records import Records
-from pipeline.stream import Steps
-from stages.errors import BadInput, Conflict
-from stages.loadplan import STAGE
-from stages.loadplan.artifact import ARRAYS, LoadPlan
-from stages.loadplan.belady import planned_reads
-from stages.loadplan.size import cache_rows
-from stages.order import STAGE as ORDER
+from stockpot.batches import Batches
+from stockpot.stages.errors import BadInput, Conflict
+from stockpot.stages.loader.records import Records
+from stockpot.stages.loader.steps import Steps
+from stockpot.stages.loadplan import STAGE
+from stockpot.stages.loadplan.artifact import ARRAYS, LoadPlan
+from stockpot.stages.loadplan.belady import planned_reads
+from stockpot.stages.loadplan.size import cache_rows
+from stockpot.stages.order import STAGE as ORDER
 from tests.memory import MemoryReader, run_stage
 from tests.packs import packed
 

@@ -4,10 +4,10 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stages.influence.merge import clusters, forest, join, line, roots
-from stages.influence.mix import balanced, mix_clusters
-from stages.influence.pairs import descending, overlaps, shared
-from stages.influence.scramble import jitter, permutation, scramble
+from stockpot.stages.influence.merge import clusters, forest, join, line, roots
+from stockpot.stages.influence.mix import balanced, mix_clusters
+from stockpot.stages.influence.pairs import descending, overlaps, shared
+from stockpot.stages.influence.scramble import jitter, permutation, scramble
 
 
 @st.composite

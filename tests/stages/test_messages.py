@@ -11,14 +11,14 @@ import psutil
 import pytest
 from torch.distributed import HashStore
 
-from pipeline import ranks
-from pipeline.errors import CorruptArtifact
-from pipeline.run import RunError
-from stages.errors import BadInput, Conflict, StockpotError
-from stages.exchange import meeting, team
-from stages.exchange.messages import decoded, encoded, error_of, message, name_of, named, received, told
-from stages.exchange.team import Job, Team, led
-from stages.train.evaluate import Score
+from stockpot.errors import CorruptArtifact
+from stockpot.execution import ranks
+from stockpot.execution.run import RunError
+from stockpot.stages.errors import BadInput, Conflict, StockpotError
+from stockpot.stages.exchange import meeting, team
+from stockpot.stages.exchange.messages import decoded, encoded, error_of, message, name_of, named, received, told
+from stockpot.stages.exchange.team import Job, Team, led
+from stockpot.stages.train.evaluate import Score
 from tests.coop_ranks import sums
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -159,7 +159,7 @@ def test_ranks_of_one_machine_listen_on_loopback_alone_and_run_nothing_that_is_s
     with led(2, sums, {}, device="cpu", start=5) as found:
         assert isinstance(found, Team)
         here = psutil.Process()
-        ours = [here, *(p for p in here.children() if "stages.exchange.member" in p.cmdline())]
+        ours = [here, *(p for p in here.children() if "stockpot.stages.exchange.member" in p.cmdline())]
         assert len(ours) == 2
         assert all(SECRET.hex() not in " ".join(p.cmdline()) for p in ours)
         doors = [c.laddr for p in ours for c in p.net_connections() if c.status == psutil.CONN_LISTEN]
@@ -201,7 +201,9 @@ def test_no_module_but_the_one_that_starts_dask_imports_pickle_or_moves_objects(
         tree, name = ast.parse(path.read_text()), path.relative_to(ROOT).as_posix()
         imported = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
         imported |= {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
-        assert name == "pipeline/cluster.py" or not {"pickle", "cloudpickle", "dill", "marshal"} & imported, name
+        assert name == "pipeline/execution/cluster.py" or not {"pickle", "cloudpickle", "dill", "marshal"} & imported, (
+            name
+        )
         called = {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
         moved = re.compile(r"(all_gather|gather|broadcast|scatter|send|recv)_object(_list)?")
         assert not {one for one in called if moved.fullmatch(one)}, name

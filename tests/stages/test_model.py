@@ -9,12 +9,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stages.errors import BadInput, Corrupt
-from stages.step import Adj
-from stages.train.convs import GATConv, GCNConv, GINConv, SAGEConv
-from stages.train.kernels import dropout_mask, norm_relu_dropout, spmm
-from stages.train.model import build_model, load_model, save_model
-from stages.train.state import read_state, state_digest, write_state
+from stockpot.stages.errors import BadInput, Corrupt
+from stockpot.stages.step import Adj
+from stockpot.stages.train.convs import GATConv, GCNConv, GINConv, SAGEConv
+from stockpot.stages.train.kernels import dropout_mask, norm_relu_dropout, spmm
+from stockpot.stages.train.model import build_model, load_model, save_model
+from stockpot.stages.train.state import read_state, state_digest, write_state
 from tests.stages.steps import Pack, adj_of, community, packs, weighted
 
 CONFIG = {"num_features": 8, "num_classes": 3, "hidden": 16, "layers": 3, "dropout": 0.5, "heads": 4}
@@ -239,7 +239,7 @@ def test_a_damaged_file_is_refused(tmp_path, damage):
 
 def test_describing_the_stages_imports_no_torch():
     code = """
-import sys, stages.train, stages.soup, stages.infer
+import sys, stockpot.stages.train, stockpot.stages.soup, stockpot.stages.infer
 print({"torch", "numba", "scipy", "zarr"} & set(sys.modules))
 """
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout

@@ -5,12 +5,12 @@ import gzip
 import numpy as np
 import pytest
 
-from pipeline.counts import source_counts
-from pipeline.digests import file_digest, source_digest
-from pipeline.reader import SourceReader
-from stages.errors import BadInput
-from stages.ingest.open import open_dataset
-from stages.ingest.source import describe
+from stockpot.planning.counts import source_counts
+from stockpot.stages.errors import BadInput
+from stockpot.stages.ingest.open import open_dataset
+from stockpot.stages.ingest.source import describe
+from stockpot.store.digests import file_digest, source_digest
+from stockpot.store.reader import SourceReader
 
 SPLITS = {"train": [5, 3, 0], "valid": [1], "test": [4, 2]}
 N, D = 7, 3
@@ -119,7 +119,7 @@ def test_without_features(tmp_path):
 
 
 def test_many_rows_go_over_blocks(tmp_path, monkeypatch):
-    monkeypatch.setattr("stages.ingest.csvs._BLOCK_BYTES", 64)
+    monkeypatch.setattr("stockpot.stages.ingest.csvs._BLOCK_BYTES", 64)
     write_csv(tmp_path)
     check(f"ogb:ogbn-arxiv@{tmp_path}", most=3)
 

@@ -5,10 +5,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stages.order import STAGE
-from stages.order.distance import distances, histograms
-from stages.order.epoch import epoch_order
-from stages.order.tour import _greedy, _two_opt, longest_tour, random_length, tour_length
+from stockpot.stages.order import STAGE
+from stockpot.stages.order.distance import distances, histograms
+from stockpot.stages.order.epoch import epoch_order
+from stockpot.stages.order.tour import _greedy, _two_opt, longest_tour, random_length, tour_length
 from tests.memory import MemoryReader, run_stage
 
 VALUES = {"order.method": "label", "order.window": 0, "order.mix": 1}

@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stages.order import STAGE, overlap
-from stages.order.epoch import epoch_order
-from stages.order.overlap import overlap_chain, sampled_share
-from stages.sample.reuse import lru_misses
+from stockpot.stages.order import STAGE, overlap
+from stockpot.stages.order.epoch import epoch_order
+from stockpot.stages.order.overlap import overlap_chain, sampled_share
+from stockpot.stages.sample.reuse import lru_misses
 from tests.memory import MemoryReader, run_stage
 
 NODES = 20

@@ -9,15 +9,15 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.records import Records
-from pipeline.stream import Steps
-from stages.pack import STAGE
-from stages.pack.build import subgraph
-from stages.pack.index import read_index
-from stages.pack.stage import Params
-from stages.partition.blocks import blocks
-from stages.quantize import STAGE as QUANTIZE
-from stages.quantize.codec import Codec, decode
+from stockpot.stages.loader.records import Records
+from stockpot.stages.loader.steps import Steps
+from stockpot.stages.pack import STAGE
+from stockpot.stages.pack.build import subgraph
+from stockpot.stages.pack.index import read_index
+from stockpot.stages.pack.stage import Params
+from stockpot.stages.partition.blocks import blocks
+from stockpot.stages.quantize import STAGE as QUANTIZE
+from stockpot.stages.quantize.codec import Codec, decode
 from tests.memory import run_stage
 from tests.packs import dense, features, inputs_of, packed
 

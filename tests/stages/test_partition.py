@@ -10,12 +10,12 @@ import pytest
 import scipy.sparse as sp
 from hypothesis import given, settings
 
-from stages.errors import BadInput, StockpotError
-from stages.partition import STAGE
-from stages.partition.blocks import blocks, num_blocks
-from stages.partition.cut import balance, edge_cut, symmetric
-from stages.partition.parhip import write_parhip
-from stages.partition.solver import solve
+from stockpot.stages.errors import BadInput, StockpotError
+from stockpot.stages.partition import STAGE
+from stockpot.stages.partition.blocks import blocks, num_blocks
+from stockpot.stages.partition.cut import balance, edge_cut, symmetric
+from stockpot.stages.partition.parhip import write_parhip
+from stockpot.stages.partition.solver import solve
 from tests.memory import run_stage
 from tests.stages.graphs import communities, csr, graphs, reader
 
@@ -169,11 +169,11 @@ def test_parhip_holds_what_kaminpar_reads(tmp_path):
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux kills a child with its parent")
 def test_a_killed_parent_leaves_no_child(tmp_path):
     child = (
-        "import os, sys, time, pathlib; from stages.partition.child import die_with\n"
+        "import os, sys, time, pathlib; from stockpot.stages.partition.child import die_with\n"
         "die_with(int(sys.argv[2])); pathlib.Path(sys.argv[1], 'pid').write_text(str(os.getpid())); time.sleep(60)"
     )
     parent = (
-        "import sys, pathlib, numpy as np; from stages.partition.solver import solve\n"
+        "import sys, pathlib, numpy as np; from stockpot.stages.partition.solver import solve\n"
         "solve(np.array([0, 1, 2, 2]), np.array([1, 0], np.int32), 2, seed=0, folder=pathlib.Path(sys.argv[1]),"
         f" child=(sys.executable, '-c', {child!r}))"
     )

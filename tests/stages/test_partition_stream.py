@@ -6,18 +6,18 @@ import scipy.sparse as sp
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import pipeline.usage
-from pipeline.usage import Usage
-from stages.partition import STAGE
-from stages.partition import stream as module
-from stages.partition.adjacency import adjacency, neighbours, row_buffer
-from stages.partition.cluster import clusters
-from stages.partition.contract import contract
-from stages.partition.cut import edge_cut, symmetric
-from stages.partition.flow import cut_share, flow, level
-from stages.partition.plan import stream_plan
-from stages.partition.regions import split_edges
-from stages.partition.stream import IMBALANCE, stream
+import stockpot.store.usage
+from stockpot.stages.partition import STAGE
+from stockpot.stages.partition import stream as module
+from stockpot.stages.partition.adjacency import adjacency, neighbours, row_buffer
+from stockpot.stages.partition.cluster import clusters
+from stockpot.stages.partition.contract import contract
+from stockpot.stages.partition.cut import edge_cut, symmetric
+from stockpot.stages.partition.flow import cut_share, flow, level
+from stockpot.stages.partition.plan import stream_plan
+from stockpot.stages.partition.regions import split_edges
+from stockpot.stages.partition.stream import IMBALANCE, stream
+from stockpot.store.usage import Usage
 from tests.memory import MemoryReader, run_stage
 from tests.stages.graphs import csr, graphs
 
@@ -163,7 +163,7 @@ def test_regions_read_back_what_is_inside_them(tmp_path_factory, graph, number, 
 
 
 def test_long_chunks_and_thinning_by_share(tmp_path, monkeypatch):
-    monkeypatch.setattr("stages.partition.regions._CHUNK", 1000)
+    monkeypatch.setattr("stockpot.stages.partition.regions._CHUNK", 1000)
     indptr, indices = planted(2000, 30_000)
     region = (np.arange(2000) % 3).astype(np.int32)
     split = split_edges(adjacency(indptr, indices), region, 3, tmp_path / "r")
@@ -218,7 +218,7 @@ def test_a_directed_graph_needs_no_symmetric_copy_and_threads_change_nothing(tmp
 
 @pytest.mark.parametrize("method", ["metis", "kaminpar", "stream"])
 def test_memory_is_projected(tmp_path, monkeypatch, method):
-    monkeypatch.setattr(pipeline.usage, "CHILDREN_EVERY", 1)
+    monkeypatch.setattr(stockpot.store.usage, "CHILDREN_EVERY", 1)
     graph = graph_reader(*planted(60_000, 900_000))
     params = STAGE.params(method=method, parts=256, seed=0)
     with Usage() as usage:

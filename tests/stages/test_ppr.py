@@ -3,9 +3,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stages.influence.push import _push, push_top, workspace
-from stages.influence.union import mass_inside, record_nodes
-from stages.influence.walk import walk
+from stockpot.stages.influence.push import _push, push_top, workspace
+from stockpot.stages.influence.union import mass_inside, record_nodes
+from stockpot.stages.influence.walk import walk
 from tests.stages.graphs import communities, csr, dense_ppr, graphs
 
 

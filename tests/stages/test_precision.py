@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 import torch
 
-from stages.errors import BadInput
-from stages.step import Adj
-from stages.train import precision, trainer
-from stages.train.convs import GCNConv
-from stages.train.model import build_model
-from stages.train.precision import checked, in_float32, products
+from stockpot.stages.errors import BadInput
+from stockpot.stages.step import Adj
+from stockpot.stages.train import precision, trainer
+from stockpot.stages.train.convs import GCNConv
+from stockpot.stages.train.model import build_model
+from stockpot.stages.train.precision import checked, in_float32, products
 from tests.stages.steps import packs
 from tests.stages.test_train import BASE, Killed, kill_at, run, same
 

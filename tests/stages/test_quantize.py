@@ -4,13 +4,13 @@ import scipy.sparse as sp
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stages.errors import BadInput, Corrupt
-from stages.pack import STAGE as PACK
-from stages.pack.stage import Params as PackParams
-from stages.quantize import STAGE
-from stages.quantize.codec import EXACT, Codec, decode, describe
-from stages.quantize.encode import encode
-from stages.quantize.features import Features
+from stockpot.stages.errors import BadInput, Corrupt
+from stockpot.stages.pack import STAGE as PACK
+from stockpot.stages.pack.stage import Params as PackParams
+from stockpot.stages.quantize import STAGE
+from stockpot.stages.quantize.codec import EXACT, Codec, decode, describe
+from stockpot.stages.quantize.encode import encode
+from stockpot.stages.quantize.features import Features
 from tests.memory import run_stage
 from tests.packs import features, graph_reader, partition_reader, records_reader
 
@@ -89,8 +89,8 @@ def test_columns_mostly_zero_are_kept_as_their_values(tmp_path, sparse, columns)
 
 
 def test_values_are_packed_as_any_others(tmp_path):
-    from pipeline.records import Records
-    from pipeline.stream import Steps
+    from stockpot.stages.loader.records import Records
+    from stockpot.stages.loader.steps import Steps
 
     def sparse(nodes, columns):
         g = graph_reader(nodes=nodes, features=columns, sparse=True)
@@ -118,7 +118,7 @@ def test_values_are_packed_as_any_others(tmp_path):
 def test_torch_decodes_exact_codes_to_the_same_bits(name, sparse):
     import torch
 
-    from stages.quantize.tensors import decode_tensor
+    from stockpot.stages.quantize.tensors import decode_tensor
 
     g = graph_reader(
         nodes=60, features=21, binary=name.startswith("lossless-b") or name.endswith("sparse"), sparse=sparse

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.recipe import load
-from stages.exchange.team import led
-from stages.train import STAGE
+from stockpot.planning.recipe import load
+from stockpot.stages.exchange.team import led
+from stockpot.stages.train import STAGE
 from tests.coop_ranks import trainings
 from tests.graphs import community_arrays
 from tests.runs import run_here

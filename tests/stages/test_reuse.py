@@ -7,7 +7,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stages.sample.reuse import lru_misses, overlap
+from stockpot.stages.sample.reuse import lru_misses, overlap
 
 NODES = 12
 BATCHES = st.lists(st.lists(st.integers(0, NODES - 1), unique=True, max_size=NODES), min_size=1, max_size=12)

@@ -9,11 +9,11 @@ from scipy.optimize import brentq
 from scipy.special import ndtri
 from scipy.stats import kstest
 
-from stages.errors import BadInput
-from stages.sample.batch import Graph, Sampler, Sampling
-from stages.sample.importance import expected, importances
-from stages.sample.places import slots
-from stages.sample.variates import _mixed, drift, edge_key, inverse_normal, key, uniform, variate
+from stockpot.stages.errors import BadInput
+from stockpot.stages.sample.batch import Graph, Sampler, Sampling
+from stockpot.stages.sample.importance import expected, importances
+from stockpot.stages.sample.places import slots
+from stockpot.stages.sample.variates import _mixed, drift, edge_key, inverse_normal, key, uniform, variate
 from tests.stages.graphs import csr
 
 GOLDEN, MASK = 0x9E3779B97F4A7C15, (1 << 64) - 1

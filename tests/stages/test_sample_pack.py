@@ -9,21 +9,21 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.batches import Batches
-from pipeline.fresh import FreshRecords
-from pipeline.records import Records
-from pipeline.stream import Steps
-from stages.errors import BadInput
-from stages.pack import STAGE as PACK
-from stages.pack.join import join
-from stages.pack.layers import Weights, adjacency
-from stages.pack.sampled import sampled_matrices
-from stages.pack.stage import Params as PackParams
-from stages.sample import STAGE
-from stages.sample.batch import Sampler
-from stages.sample.given import graph_of, sampling_of
-from stages.sample.seeds import dealt
-from stages.sample.stage import members_of
+from stockpot.batches import Batches
+from stockpot.stages.errors import BadInput
+from stockpot.stages.loader.online_sampling import FreshRecords
+from stockpot.stages.loader.records import Records
+from stockpot.stages.loader.steps import Steps
+from stockpot.stages.pack import STAGE as PACK
+from stockpot.stages.pack.join import join
+from stockpot.stages.pack.layers import Weights, adjacency
+from stockpot.stages.pack.sampled import sampled_matrices
+from stockpot.stages.pack.stage import Params as PackParams
+from stockpot.stages.sample import STAGE
+from stockpot.stages.sample.batch import Sampler
+from stockpot.stages.sample.given import graph_of, sampling_of
+from stockpot.stages.sample.seeds import dealt
+from stockpot.stages.sample.stage import members_of
 from tests.memory import MemoryReader, run_stage
 from tests.packs import inputs_of
 
@@ -161,8 +161,8 @@ def test_sums_over_sampled_neighbours_are_without_bias(tmp_path):
 
 
 def _sampling(params):
-    from stages.sample.given import facts_of
-    from stages.sample.stage import _sampling as made
+    from stockpot.stages.sample.given import facts_of
+    from stockpot.stages.sample.stage import _sampling as made
 
     return facts_of(made(params))
 

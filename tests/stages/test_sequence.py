@@ -8,17 +8,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from pipeline.stream import Steps
-from stages.hag.sequence import Sequences, read_order
-from stages.infer import full_graph
-from stages.infer.full_graph import full_graph_logits
-from stages.pack import STAGE as PACK
-from stages.pack.layers import adjacency
-from stages.pack.stage import Params as PackParams
-from stages.soup.batches import step_bytes
-from stages.step import Adj
-from stages.train.convs import LSTMConv
-from stages.train.model import build_model
+from stockpot.stages.hag.sequence import Sequences, read_order
+from stockpot.stages.infer import full_graph
+from stockpot.stages.infer.full_graph import full_graph_logits
+from stockpot.stages.loader.steps import Steps
+from stockpot.stages.pack import STAGE as PACK
+from stockpot.stages.pack.layers import adjacency
+from stockpot.stages.pack.stage import Params as PackParams
+from stockpot.stages.soup.batches import step_bytes
+from stockpot.stages.step import Adj
+from stockpot.stages.train.convs import LSTMConv
+from stockpot.stages.train.model import build_model
 from tests.memory import run_stage
 from tests.packs import inputs_of
 

@@ -4,17 +4,17 @@ import numpy as np
 import pytest
 import torch
 
-from stages.errors import BadInput, Conflict
-from stages.soup import STAGE, kitchen
-from stages.soup.alike import check_alike
-from stages.soup.calibrate import recalibrate
-from stages.soup.published import Schedule
-from stages.soup.stage import METHODS, Params
-from stages.train import STAGE as TRAIN
-from stages.train.evaluate import evaluate
-from stages.train.holdout import Outputs, held_out
-from stages.train.model import build_model, load_model, save_model
-from stages.train.state import read_state, state_digest, write_state
+from stockpot.stages.errors import BadInput, Conflict
+from stockpot.stages.soup import STAGE, kitchen
+from stockpot.stages.soup.alike import check_alike
+from stockpot.stages.soup.calibrate import recalibrate
+from stockpot.stages.soup.published import Schedule
+from stockpot.stages.soup.stage import METHODS, Params
+from stockpot.stages.train import STAGE as TRAIN
+from stockpot.stages.train.evaluate import evaluate
+from stockpot.stages.train.holdout import Outputs, held_out
+from stockpot.stages.train.model import build_model, load_model, save_model
+from stockpot.stages.train.state import read_state, state_digest, write_state
 from tests.memory import MemoryReader, run_stage
 from tests.stages.steps import packs
 from tests.stages.test_train import BASE, CONFIG
@@ -272,14 +272,14 @@ def test_the_settings_of_a_run_reach_the_methods(tmp_path, data, monkeypatch):
 
 
 def test_the_methods_named_are_those_made():
-    from stages.soup import methods
+    from stockpot.stages.soup import methods
 
     assert METHODS == methods.METHODS
     assert all(callable(getattr(methods.Methods, name)) for name in METHODS)
 
 
 def test_more_than_ten_ingredients_stand_in_the_order_of_their_numbers():
-    from stages.soup.stage import ingredients
+    from stockpot.stages.soup.stage import ingredients
 
     roles = ["valid", *(f"ingredient:{i}" for i in np.random.default_rng(0).permutation(12))]
     assert ingredients(dict.fromkeys(roles)) == [f"ingredient:{i}" for i in range(12)]

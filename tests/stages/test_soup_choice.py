@@ -6,9 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import binomtest, ttest_rel
 
-from stages.soup import honest
-from stages.soup.scorer import Outcome
-from stages.train.evaluate import Score
+from stockpot.stages.soup import honest
+from stockpot.stages.soup.scorer import Outcome
+from stockpot.stages.train.evaluate import Score
 
 
 def drawn_outcome(rng, n, share, loss=1.0):

@@ -4,15 +4,15 @@ import numpy as np
 import pytest
 import torch
 
-from stages.soup import kitchen, methods
-from stages.soup.batches import PIECES, Batches, Parts, divide
-from stages.soup.kitchen import cook
-from stages.soup.methods import METHODS, Made, Methods
-from stages.soup.parts import record_parts
-from stages.soup.published import Schedule
-from stages.soup.ranking import Ranking
-from stages.soup.scorer import Outcome, Scorer
-from stages.soup.stack import GRANULARITIES
+from stockpot.stages.soup import kitchen, methods
+from stockpot.stages.soup.batches import PIECES, Batches, Parts, divide
+from stockpot.stages.soup.kitchen import cook
+from stockpot.stages.soup.methods import METHODS, Made, Methods
+from stockpot.stages.soup.parts import record_parts
+from stockpot.stages.soup.published import Schedule
+from stockpot.stages.soup.ranking import Ranking
+from stockpot.stages.soup.scorer import Outcome, Scorer
+from stockpot.stages.soup.stack import GRANULARITIES
 from tests.stages.soups import deep, linear, problem, scorer_of, step
 
 

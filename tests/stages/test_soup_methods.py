@@ -7,19 +7,19 @@ from scipy.optimize import minimize
 from torch import nn
 from torch.nn import functional
 
-from stages.errors import BadInput, Conflict
-from stages.soup import honest, learned, published, simple
-from stages.soup.batches import LEAST, Batches, divide, first_layer_once, step_bytes
-from stages.soup.calibrate import recalibrate
-from stages.soup.kitchen import cook
-from stages.soup.methods import Methods
-from stages.soup.ranking import Ranking
-from stages.soup.scorer import Outcome, Scorer
-from stages.soup.soupable import barriers
-from stages.soup.stack import GRANULARITIES, Stack, groups
-from stages.train.evaluate import open_steps
-from stages.train.model import build_model
-from stages.train.state import read_state, write_state
+from stockpot.stages.errors import BadInput, Conflict
+from stockpot.stages.soup import honest, learned, published, simple
+from stockpot.stages.soup.batches import LEAST, Batches, divide, first_layer_once, step_bytes
+from stockpot.stages.soup.calibrate import recalibrate
+from stockpot.stages.soup.kitchen import cook
+from stockpot.stages.soup.methods import Methods
+from stockpot.stages.soup.ranking import Ranking
+from stockpot.stages.soup.scorer import Outcome, Scorer
+from stockpot.stages.soup.soupable import barriers
+from stockpot.stages.soup.stack import GRANULARITIES, Stack, groups
+from stockpot.stages.train.evaluate import open_steps
+from stockpot.stages.train.model import build_model
+from stockpot.stages.train.state import read_state, write_state
 from tests.stages.soups import Plain, deep, draws, linear, problem, scorer_of, simplex, step
 from tests.stages.steps import packs
 from tests.stages.test_train import CONFIG

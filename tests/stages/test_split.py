@@ -3,9 +3,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stages.errors import BadInput
-from stages.split import STAGE
-from stages.split.stage import seeded_split
+from stockpot.stages.errors import BadInput
+from stockpot.stages.split import STAGE
+from stockpot.stages.split.stage import seeded_split
 from tests.memory import MemoryReader, run_stage
 
 DEFAULT = {"dataset.split": {"train": 0.5, "valid": 0.25, "seed": 0}, "dataset.split_index": 0}

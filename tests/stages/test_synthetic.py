@@ -5,11 +5,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.digests import source_digest
-from stages.errors import BadInput
-from stages.ingest.source import describe
-from stages.ingest.synthetic import SyntheticDataSet, _backward, _forward, _key, _order, _root
-from stages.ingest.synthetic_source import counts, parse
+from stockpot.stages.errors import BadInput
+from stockpot.stages.ingest.source import describe
+from stockpot.stages.ingest.synthetic import SyntheticDataSet, _backward, _forward, _key, _order, _root
+from stockpot.stages.ingest.synthetic_source import counts, parse
+from stockpot.store.digests import source_digest
 
 NAME = "communities?nodes=3e3&edges=40000&classes=5&communities=20&features=8&seed=3"
 

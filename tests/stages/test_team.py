@@ -6,10 +6,10 @@ import time
 import pytest
 import torch
 
-from stages.errors import Conflict, Corrupt, StockpotError
-from stages.exchange.team import TIMEOUT, Team, _of_connection, led, place_on_machine
-from stages.train.evaluate import Score
-from stages.train.trainer import Progress, _agree
+from stockpot.stages.errors import Conflict, Corrupt, StockpotError
+from stockpot.stages.exchange.team import TIMEOUT, Team, _of_connection, led, place_on_machine
+from stockpot.stages.train.evaluate import Score
+from stockpot.stages.train.trainer import Progress, _agree
 from tests.coop_ranks import Opened, leaves, sums
 
 

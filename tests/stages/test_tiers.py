@@ -6,18 +6,18 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.dag import build
-from pipeline.recipe import from_tables
-from pipeline.records import Records
-from pipeline.stream import Steps
-from stages.codebook import STAGE as CODEBOOK
-from stages.codebook.exposure import exposed, exposure
-from stages.errors import BadInput, Corrupt
-from stages.infer.stage import _features
-from stages.quantize import STAGE, further
-from stages.quantize.codec import Codec, decode
-from stages.quantize.tiers import tier_of
-from stages.train.coded import Coded
+from stockpot.planning.dag import build
+from stockpot.planning.recipe import from_tables
+from stockpot.stages.codebook import STAGE as CODEBOOK
+from stockpot.stages.codebook.exposure import exposed, exposure
+from stockpot.stages.errors import BadInput, Corrupt
+from stockpot.stages.infer.stage import _features
+from stockpot.stages.loader.records import Records
+from stockpot.stages.loader.steps import Steps
+from stockpot.stages.quantize import STAGE, further
+from stockpot.stages.quantize.codec import Codec, decode
+from stockpot.stages.quantize.tiers import tier_of
+from stockpot.stages.train.coded import Coded
 from tests.memory import run_stage
 from tests.packs import dense, features, graph_reader, inputs_of, packed, split_reader
 
@@ -97,7 +97,7 @@ def test_the_same_bytes_for_any_threads_and_chunks(tmp_path, monkeypatch):
     asked = {"features.codec": "pq1", "features.tier_share": 0.7, "features.tier_bytes": 2}
     found = []
     for threads, chunk in ((1, 8 << 20), (3, 1), (2, 4 * 5 * 2048)):
-        monkeypatch.setattr("stages.quantize.features.CHUNK_BYTES", chunk)
+        monkeypatch.setattr("stockpot.stages.quantize.features.CHUNK_BYTES", chunk)
         monkeypatch.setattr(further, "CHUNK_BYTES", chunk)
         inputs = {"graph": g, "split": split}
         params = CODEBOOK.resolve(asked, {"graph": g.facts})
@@ -163,7 +163,7 @@ def test_steps_bring_the_sum_of_both_whether_decoded_or_coded(tmp_path, codec, p
 
 def test_damaged_rows_of_further_stages_are_found(tmp_path):
     reader, _ = packed(tmp_path, codec="sq1", features=24, tier=(0.5, 2))
-    from stages.pack.index import mismatch
+    from stockpot.stages.pack.index import mismatch
 
     records = Records.from_reader(reader)
     record, index = records[0], records._opened()[0].index

@@ -10,14 +10,14 @@ import numpy as np
 import pytest
 import torch
 
-from stages.errors import BadInput, StockpotError
-from stages.exchange.step import ShareStep
-from stages.exchange.team import Team
-from stages.train import STAGE, checkpoint, trainer
-from stages.train.evaluate import Score, evaluate
-from stages.train.model import MODELS, build_model, load_model
-from stages.train.params import NAMES, Params
-from stages.train.state import state_digest
+from stockpot.stages.errors import BadInput, StockpotError
+from stockpot.stages.exchange.step import ShareStep
+from stockpot.stages.exchange.team import Team
+from stockpot.stages.train import STAGE, checkpoint, trainer
+from stockpot.stages.train.evaluate import Score, evaluate
+from stockpot.stages.train.model import MODELS, build_model, load_model
+from stockpot.stages.train.params import NAMES, Params
+from stockpot.stages.train.state import state_digest
 from tests.memory import MemoryReader, run_stage
 from tests.stages.steps import Loader, Pack, community, packs
 
@@ -160,7 +160,7 @@ def test_the_learning_rate_of_a_plateau_survives_a_kill(tmp_path, every_step, mo
 SCRIPT = """
 import sys, time
 from pathlib import Path
-from stages.train import trainer
+from stockpot.stages.train import trainer
 from tests.stages import test_train as t
 trainer.CHECKPOINT_EVERY_S = trainer.CHECKPOINT_AFTER_S = 0.0
 t.run(Path(sys.argv[1]), hook=lambda e, s: time.sleep(0.05))

@@ -12,8 +12,8 @@ ROOT = Path(__file__).parents[2]
 SCRIPT = """
 import json, sys
 from pathlib import Path
-from pipeline.usage import Usage
-from stages.train import STAGE
+from stockpot.store.usage import Usage
+from stockpot.stages.train import STAGE
 from tests.stages.test_train_memory import pack_and_params
 root, model = Path(sys.argv[1]), sys.argv[2]
 data, params = pack_and_params(root, model)
@@ -36,13 +36,13 @@ def build(c):
 
 def pack_and_params(root, model):
     """A packed split that is in `root`, read by the pipeline's loader, and parameters of a short training."""
-    from stages.train.factory import source_digest
-    from stages.train.params import Params
+    from stockpot.stages.train.factory import source_digest
+    from stockpot.stages.train.params import Params
     from tests.memory import MemoryReader
 
     class Pack(MemoryReader):
         def batches(self, order=None, **options):
-            from pipeline.stream import Steps
+            from stockpot.stages.loader.steps import Steps
 
             return Steps.from_reader(self, order, **options)
 

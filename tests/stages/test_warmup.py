@@ -7,13 +7,13 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stages.errors import BadInput, Corrupt
-from stages.train import STAGE, trainer
-from stages.train.ema import Ema
-from stages.train.model import build_model, load_model
-from stages.train.ranges import factor, varied_odds
-from stages.train.state import read_metadata, read_state, state_digest, write_state
-from stages.warmup import STAGE as WARMUP
+from stockpot.stages.errors import BadInput, Corrupt
+from stockpot.stages.train import STAGE, trainer
+from stockpot.stages.train.ema import Ema
+from stockpot.stages.train.model import build_model, load_model
+from stockpot.stages.train.ranges import factor, varied_odds
+from stockpot.stages.train.state import read_metadata, read_state, state_digest, write_state
+from stockpot.stages.warmup import STAGE as WARMUP
 from tests.memory import MemoryReader, run_stage
 from tests.stages.steps import Loader, packs
 from tests.stages.test_train import BASE, CONFIG, RECIPE, Killed, kill_at

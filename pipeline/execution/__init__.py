@@ -1,0 +1,1 @@
+"""How artifacts are built: tasks, worker processes, Dask, interrupts, ranks."""

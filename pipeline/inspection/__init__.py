@@ -1,0 +1,1 @@
+"""`stockpot inspect`: one artifact or record in readable form."""

@@ -1,0 +1,1 @@
+"""`stockpot soup`: models of other runs and of files, put together."""

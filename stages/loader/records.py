@@ -1,0 +1,411 @@
+"""Single records by index: one contiguous range each, its checksum verified before it is first parsed in a process."""
+
+from __future__ import annotations
+
+import mmap
+import os
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import google_crc32c
+import numpy as np
+import pyarrow as pa
+
+from stockpot.stages.errors import BadInput, Conflict, Corrupt, sensible
+from stockpot.stages.pack import index as packed_index
+from stockpot.stages.pack import schema as packed
+from stockpot.stages.pack.layered import depth
+from stockpot.stages.places import unread
+from stockpot.stages.quantize.codec import Codec
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from numpy.typing import NDArray
+
+    from stockpot.stages.pack.record import Record
+    from stockpot.stages.stage import Reader
+
+__all__ = ["Place", "Records", "shard_names"]
+
+REBUILD = "run the recipe again: the artifact is quarantined and rebuilt"
+SHARED = (
+    "codec",
+    "K",
+    "split",
+    "directed",
+    "weighted",
+    "num_nodes",
+    "num_classes",
+    "records",
+    "rounds",
+    "gather",
+    "form",
+    "sampling",
+    "inputs",
+)
+"""Metadata all files of one artifact have in common."""
+
+
+def shard_names(names: Sequence[str]) -> list[str]:
+    """Packed files among the payload `names`, in the order of their records."""
+    return sorted(n for n in names if n.endswith(".arrow") and not n.endswith(".index.arrow") and "/" not in n)
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a record lies: `length` bytes from `offset` of the file at `path`, and their checksum."""
+
+    path: Path
+    offset: int
+    length: int
+    crc32c: int
+
+
+@dataclass
+class _File:
+    """One opened packed file: its mapped bytes, its schema and which of its records were checked."""
+
+    path: Path
+    index: packed_index.Index
+    data: pa.Buffer
+    schema: pa.Schema
+    layout: list[tuple[str, int, Any, int | None]]
+    meta: dict[str, Any]
+    checked: bytearray
+
+    def parsed(self, data: pa.Buffer) -> Record:
+        """The record of these bytes."""
+        batch = pa.ipc.read_record_batch(pa.ipc.read_message(data), self.schema)
+        return packed.parse(batch, self.layout, depth(self.meta))
+
+    @cached_property
+    def codec(self) -> Codec:
+        with sensible(f"{self.path}: the codec"):
+            return Codec.from_json(self.meta["codec"], (self.schema.metadata or {}).get(packed.TABLES))
+
+
+def _open(path: Path) -> _File:
+    index = packed_index.read_index(path.with_name(path.name.removesuffix(".arrow") + ".index.arrow"))
+    try:
+        with open(path, "rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            if size != index.meta["bytes"]:
+                raise Corrupt(f"{path}: expected {index.meta['bytes']} bytes, found {size}", fix=REBUILD)
+            data = pa.py_buffer(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+    except OSError as error:
+        raise unread(
+            path, error, lambda why: Corrupt(f"{path}: expected a packed file, found none ({why})", fix=REBUILD)
+        ) from error
+    _check_places(path, index, size)
+    head, tail = int(index.offset[0]), int(index.offset[-1] + index.length[-1])
+    for what, part in (("head", data.slice(0, head)), ("tail", data.slice(tail))):
+        found = int(google_crc32c.value(part))
+        if found != index.meta[f"{what}_crc32c"]:
+            raise Corrupt(
+                f"{path}: crc32c of its {what} expected {index.meta[f'{what}_crc32c']}, found {found}", fix=REBUILD
+            )
+    with sensible(str(path)):
+        schema = pa.ipc.read_schema(pa.BufferReader(data.slice(packed.MAGIC_BYTES, head - packed.MAGIC_BYTES)))
+        meta = packed.metadata(schema, str(path))
+        packed.supported(meta, str(path))
+        return _File(path, index, data, schema, packed.layout(schema), meta, bytearray(len(index.offset)))
+
+
+def _check_places(path: Path, index: packed_index.Index, size: int) -> None:
+    """Records lie one after the other, inside the file: what an index says of places is held against the bytes."""
+    ends = index.offset + index.length
+    sound = len(ends) > 0 and (ends >= index.offset).all() and (index.offset[1:] >= ends[:-1]).all()
+    if not sound or index.offset[0] < packed.MAGIC_BYTES or ends[-1] > size:
+        raise Corrupt(f"{path}: its index names places that are not in its {size} bytes", fix=REBUILD)
+
+
+def _gatherer(codes: Reader) -> Callable[[Record], Record]:
+    """How a record is given its rows of an artifact of codes."""
+    from stockpot.stages.pack.build import (  # here: with numba, which a cached run does without
+        gather_further,
+        gather_rows,
+    )
+
+    pointer, rows = codes.array("code_indptr") if codes.has("code_indptr") else None, codes.array("codes")
+    further = (codes.array("codes_1_rows"), codes.array("codes_1")) if codes.has("codes_1") else None
+
+    def filled(record: Record) -> Record:
+        code_indptr, found = gather_rows(record.n_id, pointer, rows)
+        if further is None:
+            return replace(record, codes=found, code_indptr=code_indptr)
+        codes_1, codes_1_rows = gather_further(record.n_id, *further)
+        return replace(record, codes=found, code_indptr=code_indptr, codes_1=codes_1, codes_1_rows=codes_1_rows)
+
+    return filled
+
+
+class Records:
+    """The records of one packed split, from one or more files; opened on first use in each process, so fork-safe.
+
+    Parameters
+    ----------
+    paths : packed files in the order of their records; each has its index beside it.
+    corrupt : makes the error for damaged bytes from its message; a store's reader says which artifact to set aside.
+    codes : the artifact of codes, for files that hold none but gather them; opened when first read from.
+
+    Attributes
+    ----------
+    meta : metadata the files share (codec, K, split, directed, weighted, ...).
+    codec : description of the feature codes.
+    num_outputs, num_nodes, num_edges : i8[records].
+
+    Raises
+    ------
+    Corrupt
+        On first use: a file is missing, truncated or damaged; its index or the record's checksum does not match.
+    BadInput
+        A newer format, or a `requires` entry this version does not know.
+    Conflict
+        The files are not all of one artifact, or not all there.
+    """
+
+    fresh = False
+    """Whether records are drawn anew in every epoch."""
+
+    def __init__(
+        self,
+        paths: Sequence[Path | str],
+        corrupt: Callable[[str], Corrupt] | None = None,
+        codes: Callable[[], Reader] | None = None,
+    ) -> None:
+        self.paths = [Path(p) for p in paths]
+        if not self.paths:
+            raise BadInput("records: expected at least one packed file (shard-*.arrow), found none")
+        self._corrupt, self._codes = corrupt, codes
+        self._pid = -1
+        self._files: list[_File] = []
+        self._first: NDArray[np.int64] = np.zeros(1, np.int64)
+        self._gathered: Callable[[Record], Record] | None = None
+
+    @classmethod
+    def from_reader(cls, reader: Reader) -> Records:
+        """Records of a `pack` artifact."""
+        found = shard_names(reader.names())
+        if not found:
+            raise BadInput("records: expected a pack artifact with shard-*.arrow, found none in it")
+        names = set(reader.names())
+        for name in found:
+            index = name.removesuffix(".arrow") + ".index.arrow"
+            if index in names:
+                reader.path(index)  # its digest is checked on first use
+        parent = getattr(reader, "parent", None)  # of a store's reader: not all that is read has parents
+        codes = None if parent is None else partial(parent, "codes")
+        return cls([reader.path(name) for name in found], getattr(reader, "corrupt", None), codes)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"paths": self.paths, "corrupt": self._corrupt, "codes": self._codes}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__init__(**state)  # type: ignore[misc]
+
+    def _opened(self) -> list[_File]:
+        if self._pid != os.getpid():
+            with self._damage():
+                files = [_open(path) for path in self.paths]
+            self._together(files)
+            self._files, self._gathered = files, None
+            self._first = np.concatenate([[0], np.cumsum([len(f.index.offset) for f in files])]).astype(np.int64)
+            self._pid = os.getpid()
+        return self._files
+
+    @contextmanager
+    def _damage(self) -> Iterator[None]:
+        try:
+            yield
+        except Corrupt as error:
+            raise error if self._corrupt is None else self._corrupt(error.message) from error
+
+    @staticmethod
+    def _together(files: list[_File]) -> None:
+        first, seen = files[0], 0
+        for file in files:
+            for key in SHARED:
+                if file.meta.get(key) != first.meta.get(key):
+                    raise Conflict(
+                        f"{file.path}: {key} is {file.meta.get(key)}, but {first.meta.get(key)} in {first.path.name}",
+                        fix="open the files of one artifact only",
+                    )
+            if file.meta["first_record"] != seen:
+                raise Conflict(
+                    f"{file.path}: expected record {seen} first, found {file.meta['first_record']}",
+                    fix="open all files of the artifact, in order",
+                )
+            seen += len(file.index.offset)
+        if seen != first.meta["records"]:
+            raise Conflict(
+                f"{files[-1].path.parent}: expected {first.meta['records']} records, found {seen}",
+                fix="open all files of the artifact",
+            )
+        if seen % first.meta.get("rounds", 1):
+            raise Conflict(
+                f"{first.path}: expected {first.meta['rounds']} rounds of equal size, found {seen} records",
+                fix="open all files of the artifact",
+            )
+
+    @property
+    def meta(self) -> dict[str, Any]:
+        """Metadata of the first file; what `SHARED` names is the same in all."""
+        return self._opened()[0].meta
+
+    @property
+    def rounds(self) -> int:
+        """Sets of records, of equal size and one after the other, each with every output once."""
+        return int(self.meta.get("rounds", 1))
+
+    @property
+    def sampled(self) -> int:
+        """Layers that were sampled; 0 where records hold all edges between their nodes."""
+        return depth(self.meta)
+
+    @property
+    def codec(self) -> Codec:
+        """Description of the feature codes, with their tables."""
+        return self._opened()[0].codec
+
+    def _column(self, name: str) -> NDArray[np.int64]:
+        return np.concatenate([getattr(f.index, name) for f in self._opened()]).astype(np.int64)
+
+    @property
+    def num_outputs(self) -> NDArray[np.int64]:
+        """i8[records]"""
+        return self._column("num_outputs")
+
+    def outputs_of(self, records: NDArray[np.integer[Any]]) -> NDArray[np.int64]:
+        """Outputs of each of some records."""
+        return self.num_outputs[records]
+
+    @property
+    def num_nodes(self) -> NDArray[np.int64]:
+        """i8[records]"""
+        return self._column("num_nodes")
+
+    @property
+    def num_edges(self) -> NDArray[np.int64]:
+        """i8[records]"""
+        return self._column("num_edges")
+
+    def __len__(self) -> int:
+        self._opened()
+        return int(self._first[-1])
+
+    def __iter__(self) -> Iterator[Record]:
+        return (self[i] for i in range(len(self)))
+
+    def __getitem__(self, i: int) -> Record:
+        """Record `i` of the split: zero-copy views on the mapped file, O(1) after its first read.
+
+        Only codes that are gathered from the codes of the whole graph are copies.
+
+        Raises
+        ------
+        IndexError
+            There is no such record.
+        Corrupt
+            Its bytes do not match the index.
+        """
+        record = self.stored(i)
+        return self.gathered(record) if self.gathers else record
+
+    def stored(self, i: int) -> Record:
+        """Record `i` as it is stored: its codes are not gathered where they are no part of it; errors as above."""
+        file, k = self._find(i)
+        data = file.data.slice(int(file.index.offset[k]), int(file.index.length[k]))
+        if file.checked[k]:
+            return file.parsed(data)
+        with self._damage():
+            return self._first_read(file, k, data)
+
+    def unchecked(self, i: int) -> Record:
+        """Views on record `i` whose bytes are not read yet, for who reads some of them and checks those.
+
+        Its codes are not gathered; see `gathered`.
+        """
+        file, k = self._find(i)
+        data = file.data.slice(int(file.index.offset[k]), int(file.index.length[k]))
+        return file.parsed(data)
+
+    @property
+    def gathers(self) -> bool:
+        """Whether features are no part of the records but read from the codes of the whole graph."""
+        return bool(self.meta.get("gather"))
+
+    def gathered(self, record: Record) -> Record:
+        """A record with the codes of its `n_id`, read from the codes of the whole graph."""
+        return self._gather_from()(record)
+
+    @property
+    def num_labelled(self) -> NDArray[np.int64]:
+        """i8[records], outputs with a label."""
+        return np.concatenate([f.index.label_counts.sum(1) for f in self._opened()]).astype(np.int64)
+
+    def _gather_from(self) -> Callable[[Record], Record]:
+        """Fills the codes of the whole graph into a record.
+
+        Raises
+        ------
+        BadInput
+            The files were opened without their store.
+        Conflict
+            The artifact of codes is not the one the records were packed for.
+        """
+        if self._gathered is None:
+            digest = self.meta["inputs"]["codes"]
+            if self._codes is None:
+                raise BadInput(
+                    f"{self.paths[0]}: its features are gathered from the codes of digest {digest}, expected the store "
+                    "that has them, found files only",
+                    fix="open the run or the artifact in its store, or pack with --set features.layout=packed",
+                )
+            codes = self._codes()
+            if codes.digest != digest:
+                raise Conflict(f"{self.paths[0]}: expected codes of digest {digest}, found {codes.digest}", fix=REBUILD)
+            self._gathered = _gatherer(codes)
+        return self._gathered
+
+    def place(self, i: int) -> Place:
+        """Where record `i` of the split lies.
+
+        Raises
+        ------
+        IndexError
+            There is no such record.
+        """
+        file, k = self._find(i)
+        index = file.index
+        return Place(file.path, int(index.offset[k]), int(index.length[k]), int(index.crc32c[k]))
+
+    def _find(self, i: int) -> tuple[_File, int]:
+        """File of record `i` and its number there."""
+        n = len(self)
+        if not -n <= i < n:
+            raise IndexError(f"record {i}: expected one of 0..{n - 1}")
+        i %= n
+        at = int(np.searchsorted(self._first, i, side="right")) - 1
+        return self._files[at], i - int(self._first[at])
+
+    @staticmethod
+    def _first_read(file: _File, k: int, data: pa.Buffer) -> Record:
+        where, expected = f"{file.path}: record {k}", int(file.index.crc32c[k])
+        found = int(google_crc32c.value(data))
+        if found != expected:
+            raise Corrupt(f"{where}: crc32c expected {expected}, found {found}", fix=REBUILD)
+        try:
+            record = file.parsed(data)
+        except (pa.ArrowException, KeyError, ValueError, TypeError) as error:
+            raise Corrupt(
+                f"{where}: expected a record batch with the columns of a record ({error})", fix=REBUILD
+            ) from error
+        wrong = packed_index.mismatch(file.index, k, record, gather=bool(file.meta.get("gather")))
+        if wrong is not None:
+            raise Corrupt(f"{where}: {wrong}", fix=REBUILD)
+        file.checked[k] = 1
+        return record
