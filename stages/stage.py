@@ -8,14 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, runtime_checkable
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from numpy.typing import NDArray
 
-__all__ = ["OFF", "Cost", "Facts", "Inputs", "Reader", "Shard", "Stage", "Writer", "added"]
+__all__ = ["OFF", "Cost", "Derived", "Facts", "Inputs", "Reader", "Shard", "Stage", "Writer", "added"]
 
 P = TypeVar("P")
 OFF = "off"
@@ -57,6 +57,15 @@ class Reader(Protocol):
 
     def names(self) -> Sequence[str]:
         """Relative paths of all payload files, sorted."""
+        ...
+
+
+@runtime_checkable
+class Derived(Protocol):
+    """A reader that knows the artifacts its own was made from: a store's."""
+
+    def parent(self, role: str) -> Reader:
+        """The artifact of the same store that this one was made from as `role`."""
         ...
 
 

@@ -37,6 +37,7 @@ _PR_SET_PDEATHSIG = 1
 _CLOSE_S = 10
 _CONNECT_S = 5
 _SCALE_S = 60
+_ALONE_S = 120
 _ALLOCATOR = {
     # A training step frees and takes the same few megabytes again and again: glibc would give each back to the
     # kernel and fault it in anew, a third of the time of an epoch (measured). Name -> (mallopt's number, bytes).
@@ -90,6 +91,7 @@ class Cluster:
         self._run = uuid.uuid4().hex[:8]
         self._serial = 0
         self._recording: tuple[float, int] | None = None
+        self._alone: float | None = None
         self.ending = contextlib.ExitStack()
         """What is undone when it is closed."""
 
@@ -162,8 +164,15 @@ class Cluster:
         return self._client.run_on_scheduler(function, *args)
 
     def wait(self, timeout_s: float) -> list[Outcome]:
-        """Outcomes that have arrived, at least one unless `timeout_s` passes."""
+        """Outcomes that have arrived, at least one unless `timeout_s` passes.
+
+        Raises
+        ------
+        StockpotError
+            All local workers have died, and none could be started again.
+        """
         self._mind_memory()
+        self._mind_loss()
         found: list[Outcome] = []
         with contextlib.suppress(queue.Empty):
             found.append(self._outcomes.get(timeout=timeout_s))
@@ -222,6 +231,18 @@ class Cluster:
             if (pid := getattr(nanny, "pid", None)) is not None and own_bytes(pid) > self._memory_bytes:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
+
+    def _mind_loss(self) -> None:
+        """Refuse to wait for workers that nobody starts again: Dask would, for ever and without a word."""
+        if self._local is None or not self._futures or self._outcomes.qsize() or self._local.scheduler.workers:
+            self._alone = None
+            return
+        self._alone = time.monotonic() if self._alone is None else self._alone
+        if time.monotonic() - self._alone > _ALONE_S:
+            raise StockpotError(
+                f"workers: all processes have died, and none has come back within {_ALONE_S} s",
+                fix="run the same command again: it continues where it stopped",
+            )
 
     # --- Dask's own report
 

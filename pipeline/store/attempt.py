@@ -329,8 +329,6 @@ def json_facts(value: Any, where: str) -> Any:
 
 def owner() -> dict[str, Any]:
     """What tells whether the process behind an attempt is still alive, and on which machine to ask."""
-    import psutil
-
     boot = namespace = ""
     with suppress(OSError):
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
@@ -340,7 +338,7 @@ def owner() -> dict[str, Any]:
         "boot": boot,
         "namespace": namespace,
         "pid": os.getpid(),
-        "born": psutil.Process().create_time(),
+        "born": _born(os.getpid()),
     }
 
 
@@ -363,12 +361,25 @@ def clear_dead_attempts(work: Work, shard: str) -> None:
             fs.remove_tree(folder)
 
 
+def _born(pid: int, *, clock: bool = False) -> float:
+    """When a process began: seconds since the machine did, which no change of the clock moves; `clock`: since 1970."""
+    import psutil
+
+    process = psutil.Process(pid)
+    with suppress(OSError, IndexError, ValueError):
+        if not clock:  # field 22 of proc(5); the name, field 2, may hold blanks
+            ticks = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19])
+            return ticks / os.sysconf("SC_CLK_TCK")
+    return float(process.create_time())
+
+
 def alive(pid: int, born: float) -> bool:
-    """Whether the process of that number that began at that time still runs here."""
+    """Whether the process of that number that began at that time (`owner`) still runs here."""
     import psutil
 
     try:
-        return abs(psutil.Process(pid).create_time() - born) < 1.0
+        # Before 0.2 owners were noted by the clock.
+        return abs(_born(pid, clock=born > 1e9) - born) < 1.0
     except psutil.NoSuchProcess:
         return False
     except psutil.AccessDenied:

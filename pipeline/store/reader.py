@@ -202,37 +202,6 @@ class ArtifactReader(PayloadReader):
             )
         return found
 
-    def records(self) -> Any:
-        """The records of this packed split; see `stockpot.stages.loader.records.Records`. Imports no torch."""
-        from stockpot.stages.loader.records import Records
-
-        return Records.from_reader(self)
-
-    def batches(
-        self,
-        order: ArtifactReader | None = None,
-        *,
-        exchange: ArtifactReader | None = None,
-        ranks: int | None = None,
-        **options: Any,
-    ) -> Any:
-        """Training steps of this packed split; see `stockpot.stages.loader.steps.Steps`.
-
-        With an artifact of stage `exchange` made for it: one rank's part of each, which others complete; see
-        `stages.loader.cooperative`. With a number of ranks: one that is complete; see `stages.loader.independent`.
-        """
-        if exchange is not None:
-            from stockpot.stages.loader.cooperative import CooperativeSteps
-
-            return CooperativeSteps.of_rank(self, exchange, order, **options)
-        if ranks is not None:
-            from stockpot.stages.loader.independent import IndependentSteps
-
-            return IndependentSteps.of_rank(self, order, ranks=ranks, **options)
-        from stockpot.stages.loader.steps import Steps
-
-        return Steps.from_reader(self, order=order, **options)
-
 
 class ShardReader(PayloadReader):
     """The published files and facts of one shard of an artifact in progress."""

@@ -71,9 +71,9 @@ def run(params: Params, inputs: Inputs, shard: Shard, writer: Writer) -> dict[st
     from stockpot.stages.exchange.counts import reads, received_by_level
     from stockpot.stages.exchange.links import links
     from stockpot.stages.exchange.piece import bounds, checksums, owned
+    from stockpot.stages.loader.records import Records
 
-    read: Any = inputs["records"]  # the pipeline's reader of a packed split
-    records = read.records()
+    records = Records.from_reader(inputs["records"])
     ranks, codec = params.ranks, records.codec
     rows, received = np.zeros(ranks, np.int64), np.zeros(MOST, np.int64)
     together: list[Reads] = []

@@ -15,6 +15,7 @@ from stockpot.stages.loader.records import Records
 from stockpot.stages.pack.shard import Builder
 from stockpot.stages.quantize.codec import Codec
 from stockpot.stages.sample.seeds import dealt
+from stockpot.stages.stage import Derived
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -50,13 +51,12 @@ class FreshRecords(Records):
 
     def begin(self, reader: Reader) -> None:
         """Take what records are made of from the parents of a pack artifact."""
-        store: Any = reader
-        if "sampling" not in reader.facts:
+        if "sampling" not in reader.facts or not isinstance(reader, Derived):
             raise BadInput(
                 f"{reader.key}: expected sampled records, found all edges between their nodes",
                 fix="sample: --set batches.method=labor",
             )
-        inputs = {role: store.parent(role) for role in ("graph", "partition", "records", "codes")}
+        inputs = {role: reader.parent(role) for role in ("graph", "partition", "records", "codes")}
         self._builder = Builder(inputs, int(reader.facts["K"]))
         self._whole_codec = Codec.from_reader(inputs["codes"])
         records = inputs["records"]

@@ -20,6 +20,7 @@ from stockpot.stages.pack import schema as packed
 from stockpot.stages.pack.layered import depth
 from stockpot.stages.places import unread
 from stockpot.stages.quantize.codec import Codec
+from stockpot.stages.stage import Derived
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -197,8 +198,7 @@ class Records:
             index = name.removesuffix(".arrow") + ".index.arrow"
             if index in names:
                 reader.path(index)  # its digest is checked on first use
-        parent = getattr(reader, "parent", None)  # of a store's reader: not all that is read has parents
-        codes = None if parent is None else partial(parent, "codes")
+        codes = partial(reader.parent, "codes") if isinstance(reader, Derived) else None
         return cls([reader.path(name) for name in found], getattr(reader, "corrupt", None), codes)
 
     def __getstate__(self) -> dict[str, Any]:

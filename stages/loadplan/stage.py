@@ -80,13 +80,14 @@ def shards(params: Params, inputs: Inputs) -> Sequence[Shard]:
 
 def run(params: Params, inputs: Inputs, shard: Shard, writer: Writer) -> dict[str, Any]:
     """Walk the records of one epoch backwards for the next uses, then forwards for the reads."""
+    from stockpot.stages.loader.records import Records
     from stockpot.stages.loadplan.belady import Cache, note_next_uses
     from stockpot.stages.order.artifact import Order
 
-    read: Any = inputs["records"]  # the pipeline's reader of a packed split
-    records = read.records()
+    records = Records.from_reader(inputs["records"])
     count = len(records) // records.rounds
-    given: Any = Order.from_reader(inputs["order"])
+    given = Order.from_reader(inputs["order"])
+    assert given is not None, "resolve refuses orders that are drawn anew"
     order = np.asarray(given.records(count, 0, shard.start), np.int32)
     where = order + shard.start % records.rounds * count
     row_ptr = np.concatenate([[0], np.cumsum(records.num_nodes[where])]).astype(np.int64)

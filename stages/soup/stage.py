@@ -14,7 +14,9 @@ from stockpot.stages.train.params import checked_holdout, resolved_device
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
+    from stockpot.stages.loader.steps import Steps
     from stockpot.stages.step import Step
+    from stockpot.stages.train.holdout import Outputs
 
 __all__ = ["METHODS", "STAGE", "Params", "ingredients"]
 
@@ -118,7 +120,7 @@ def _run(params: Params, inputs: Inputs, shard: Shard, writer: Writer) -> dict[s
     config, init_digest, labels = _compatible(paths)
     model = build_model(config).to(params.device)
     stack = Stack([read_state(path)[0] for path in paths], model, labels)
-    steps = open_steps(inputs["valid"], model, training=True, shuffle=False, device=params.device)
+    steps: Steps | Outputs = open_steps(inputs["valid"], model, training=True, shuffle=False, device=params.device)
     if params.holdout:
         steps = Outputs(steps, params.holdout, held=True)
 

@@ -10,12 +10,14 @@ import torch
 from torch.nn import functional
 
 from stockpot.stages.exchange.plan import widths
+from stockpot.stages.loader.choice import steps_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from torch import Tensor
 
+    from stockpot.stages.loader.steps import Steps
     from stockpot.stages.stage import Reader
     from stockpot.stages.step import Step
     from stockpot.stages.train.model import Network
@@ -70,18 +72,18 @@ def evaluate(model: Network, steps: Iterable[Step]) -> Score:
     return total
 
 
-def open_steps(reader: Reader, model: Network, *, training: bool = False, **options: Any) -> Any:
+def open_steps(reader: Reader, model: Network, *, training: bool = False, **options: Any) -> Steps:
     """Steps of a packed split as `model` reads them: its depth, matrix and normalisation.
 
     `training`: with the transposes a backward pass reads.
     """
     from stockpot.stages.train.model import MODELS
 
-    read: Any = reader  # the pipeline's reader of a packed split; its loader is not part of the stages
     config = model.config
     if options.get("exchange") is not None:
         options["crossing"] = 4 * widths(config)[0]
-    return read.batches(
+    return steps_of(
+        reader,
         layers=int(config["layers"]),
         adj=model.adj,
         normalization=config["normalization"],

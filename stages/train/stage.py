@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from stockpot.stages.exchange.team import Team
+    from stockpot.stages.loader.steps import Steps
+    from stockpot.stages.train.holdout import Outputs
     from stockpot.stages.train.trainer import Result
 
 __all__ = ["STAGE", "trained"]
@@ -116,7 +118,9 @@ def fitted(
         **share,
     )
     part: dict[str, Any] = {} if team is None else {"rank": team.rank, "world_size": team.size}
-    valid_steps = open_steps(inputs["valid"], model, shuffle=False, prefetch=PREFETCH, device=device, **part)
+    valid_steps: Steps | Outputs = open_steps(
+        inputs["valid"], model, shuffle=False, prefetch=PREFETCH, device=device, **part
+    )
     if params.holdout:
         valid_steps = Outputs(valid_steps, params.holdout, held=False)
     return train(

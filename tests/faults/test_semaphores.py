@@ -9,9 +9,11 @@ from multiprocessing import get_context
 from multiprocessing.synchronize import SemLock
 from pathlib import Path
 
+import psutil
 import pytest
 
 from stockpot.execution.semaphores import clear_dead, owned
+from stockpot.store.attempt import alive, owner
 from tests.graphs import write_recipe
 
 SHM = Path("/dev/shm")
@@ -53,6 +55,18 @@ def test_those_of_dead_processes_go_and_those_of_living_ones_stay():
     assert not named(child.pid)
     assert named(os.getpid()) >= left - others
     del mine, plain
+
+
+def test_a_change_of_the_clock_makes_no_process_another(monkeypatch):
+    here = owner()
+    assert alive(here["pid"], here["born"])
+    assert not alive(here["pid"], here["born"] + 2)
+    by_clock = psutil.Process().create_time()
+    assert alive(here["pid"], by_clock), "as owners were noted before"
+    real = psutil.Process.create_time
+    monkeypatch.setattr(psutil.Process, "create_time", lambda self: real(self) + 3600)  # psutil adds the clock's time
+    assert owner()["born"] == here["born"]
+    assert alive(here["pid"], here["born"])
 
 
 def test_a_library_that_names_semaphores_its_own_way_is_no_hindrance(monkeypatch):

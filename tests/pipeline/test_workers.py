@@ -13,14 +13,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from stockpot.execution import cluster as execution_cluster
 from stockpot.execution import interrupt
-from stockpot.execution.cluster import Member, Outcome
+from stockpot.execution.cluster import Cluster, Member, Outcome
 from stockpot.execution.interrupt import Unwanted, while_wanted
 from stockpot.execution.probe import Answer, Probe, answer, software
 from stockpot.execution.task import Task
 from stockpot.execution.workers import LentWorkers, LocalWorkers
 from stockpot.planning.budget import WORKER_BYTES, Budget
-from stockpot.stages.errors import BadInput, OverBudget
+from stockpot.stages.errors import BadInput, OverBudget, StockpotError
 from stockpot.stages.stage import Cost, Shard
 from tests.pipeline.test_run import Said
 
@@ -298,3 +299,22 @@ def test_what_was_sent_and_has_not_arrived_is_taken_back(monkeypatch):
     assert while_wanted(lambda: False, lambda: there.wait(30))
     assert sent[0].value is Unwanted
     assert sent[-1] is None
+
+
+def test_nobody_waits_for_workers_that_are_gone_for_good(monkeypatch):
+    """Dask holds a task without a word until a worker comes, and a nanny that fails to start one gives up."""
+    cluster = Cluster(None)
+    cluster._local = SimpleNamespace(workers={}, scheduler=SimpleNamespace(workers={}))
+    assert cluster.wait(0) == []  # nothing is asked of anybody
+    cluster._futures["task"] = ("tag", None)
+    now = time.monotonic()
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    assert cluster.wait(0) == []  # one may just be starting
+    cluster._local.scheduler.workers["one"] = None
+    monkeypatch.setattr(time, "monotonic", lambda: now + 500)
+    assert cluster.wait(0) == []
+    cluster._local.scheduler.workers.clear()
+    assert cluster.wait(0) == []
+    monkeypatch.setattr(time, "monotonic", lambda: now + 501 + execution_cluster._ALONE_S)
+    with pytest.raises(StockpotError, match="workers: all processes have died, and none has come back"):
+        cluster.wait(0)
