@@ -23,11 +23,11 @@ if TYPE_CHECKING:
 __all__ = ["clear_dead", "owned"]
 
 _FOLDER = Path("/dev/shm")  # noqa: S108 - where Linux shows named semaphores
-_NAME = re.compile(r"sem\.stockpot-(\d+)-(\d+)-(\d+)-\w+")
+_NAME = re.compile(r"sem\.stockpot\.(\d+)\.(\d+)\.(\d+)-\w+")
 
 
 def _whose() -> tuple[int, int, int]:
-    """(namespace of process ids, id, time of birth in ms) of this process."""
+    """(namespace of process ids, id, ms from the start of the machine to its own) of this process."""
     here = owner()
     number = re.search(r"\d+", here["namespace"])
     return int(number[0]) if number else 0, int(here["pid"]), int(1000 * here["born"])
@@ -40,7 +40,7 @@ def owned() -> Iterator[None]:
 
     config: dict[str, Any] = current_process()._config  # type: ignore[attr-defined]
     before, named = config.get("semprefix"), SemLock._make_name  # type: ignore[attr-defined]
-    prefix = config["semprefix"] = "/stockpot-{}-{}-{}".format(*_whose())
+    prefix = config["semprefix"] = "/stockpot.{}.{}.{}".format(*_whose())
     # joblib, which scikit-learn imports, puts a function of its own in this place, which does not ask for the prefix.
     SemLock._make_name = staticmethod(lambda: f"{prefix}-{next(SemLock._rand)}")  # type: ignore[attr-defined]
     try:
@@ -54,7 +54,7 @@ def clear_dead() -> None:
     namespace, _, _ = _whose()
     if not namespace:
         return  # another namespace's process of this number would look dead
-    for path in _FOLDER.glob("sem.stockpot-*"):
+    for path in _FOLDER.glob("sem.stockpot.*"):
         found = _NAME.fullmatch(path.name)
         if found and int(found[1]) == namespace and not alive(int(found[2]), int(found[3]) / 1000):
             with suppress(OSError):  # another user's

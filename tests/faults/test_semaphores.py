@@ -30,7 +30,7 @@ pytestmark = pytest.mark.skipif(not SHM.is_dir(), reason="needs Linux's folder o
 
 
 def named(pid):
-    return {path.name for path in SHM.glob(f"sem.stockpot-*-{pid}-*")}
+    return {path.name for path in SHM.glob(f"sem.stockpot.*.{pid}.*")}
 
 
 def test_those_of_dead_processes_go_and_those_of_living_ones_stay():
