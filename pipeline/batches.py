@@ -7,141 +7,30 @@
 
 from __future__ import annotations
 
-import warnings
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 
 from stockpot.locate import opened
-from stockpot.stages.errors import BadInput, sensible
-from stockpot.stages.loader.assembly import csr_tensor
+from stockpot.stages.errors import sensible
+from stockpot.stages.loader.batches import Batches
 from stockpot.stages.loader.online_sampling import FreshRecords
 from stockpot.stages.loader.records import Records
-from stockpot.stages.loader.steps import Steps, whole_steps
+from stockpot.stages.loader.steps import whole_steps
 from stockpot.stages.loadplan.artifact import LoadPlan
 from stockpot.stages.order.artifact import Order
-from stockpot.stages.pack.join import join
-from stockpot.stages.pack.record import Layer
-from stockpot.stages.pack.sampled import sampled_matrix
 from stockpot.stages.step import Adj
 from stockpot.stages.train.params import resolved_mass
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
     from pathlib import Path
 
     from torch import nn
 
-    from stockpot.stages.loader.dataset import BatchesDataset
-    from stockpot.stages.pack.layers import Matrix
     from stockpot.stages.stage import Reader
 
-__all__ = ["Batches", "open_batches", "open_model", "open_records"]
-
-FORMS = ("csr", "edge_index")
-
-
-class Batches(Steps):
-    """Training steps as torch_geometric `Data`; see `open_batches`.
-
-    Each has `x`, `y` (int64, outputs only, -1 unlabelled), `n_id`, `input_id`, `num_sampled_nodes`, `batch_size`,
-    `num_outputs_step` and its edges: `adj_t` (CSR, row = destination), `edge_index` with `edge_weight` where values are
-    not all 1, or after `layers(L)` `adjs`, one CSR a layer, the first applied first, row i of it being column i.
-    """
-
-    def __init__(self, records: Records, *, as_: str = "csr", layers: int | None = None, **options: Any) -> None:
-        if as_ not in FORMS:
-            raise BadInput(f"as_: expected {' | '.join(FORMS)}, found {as_}")
-        super().__init__(records, layers=1 if layers is None else layers, **options)
-        self.as_, self.depth = as_, layers
-        self._options = options
-        self._data = data_class()
-
-    @property
-    def num_features(self) -> int:
-        """Columns of `x`."""
-        return int(self.store.codec.num_features)
-
-    @property
-    def num_classes(self) -> int:
-        """Classes that `y` counts, from 0."""
-        return int(self.store.meta["num_classes"])
-
-    def layers(self, num_layers: int) -> Batches:
-        """The same batches trimmed to a model of that many layers; the position is not taken over.
-
-        As CSR a batch has `adjs` instead of `adj_t`; as edges it has `num_sampled_edges` for PyG's `trim_to_layer`.
-        """
-        return Batches(self.store, as_=self.as_, layers=num_layers, **self._options)
-
-    def dataset(self) -> BatchesDataset:
-        """The same batches as a torch `IterableDataset`, for `DataLoader(..., batch_size=None, num_workers=n)`."""
-        from stockpot.stages.loader.dataset import BatchesDataset
-
-        return BatchesDataset(self)
-
-    def __getitem__(self, i: int) -> NoReturn:
-        """Refuse to be indexed: a `DataLoader` given these itself would read one epoch again and again."""
-        raise BadInput(
-            f"batches: expected to be iterated, found the index {i}: it would always be a step of the same epoch",
-            fix="for batch in batches, or DataLoader(batches.dataset(), batch_size=None)",
-        )
-
-    def assemble(self, records: Sequence[int], num_outputs: int) -> Any:
-        """The batch of these records."""
-        parts = [self.record(i) for i in records]
-        joined = join(parts, layers=self.depth)
-        hops = joined.num_sampled_nodes.tolist()
-        if joined.layered and (self.depth is None or self.as_ != "csr"):
-            raise BadInput(
-                f"{self.store_key}: layers of its records were sampled apart: expected as_ csr, trimmed to layers",
-                fix=f"open_batches(…, layers={len(joined.layers or ())}), or --set batches.layer_dependency=true",
-            )
-        if joined.layers is not None and self.depth is None:
-            whole = Layer(joined.indptr, joined.indices)
-            matrices = [sampled_matrix(self.weights, whole, joined.deg)]
-        else:
-            matrices = self.matrices(joined, len(hops) if self.depth is None else self.depth)
-        data = self._data(
-            x=self.features(parts, joined),
-            y=self.tensor(joined.y.astype(np.int64)),
-            n_id=self.tensor(joined.n_id.astype(np.int64)),
-            input_id=self.tensor(joined.input_id.astype(np.int64)),
-            num_sampled_nodes=hops if self.depth is None else hops + [0] * (self.depth + 1 - len(hops)),
-            batch_size=int(joined.y.size),
-            num_outputs_step=num_outputs,
-        )
-        if self.as_ == "edge_index":
-            self._edges(data, matrices[0])
-        elif self.depth is None:
-            data.adj_t = self._wide(matrices[0])
-        else:
-            made = {id(m): self._wide(m) for m in matrices}
-            data.adjs = tuple(made[id(m)] for m in matrices)
-        return data
-
-    def _wide(self, matrix: Matrix) -> torch.Tensor:
-        # 64-bit ids: PyG's layers that do not multiply (attention, max) scatter by them, which torch needs int64 for.
-        return csr_tensor(matrix, self.dtype, torch.int64, self.transfer.moved)
-
-    def _edges(self, data: Any, matrix: Matrix) -> None:
-        counts = np.diff(matrix.indptr)
-        target = np.repeat(np.arange(matrix.shape[0]), counts)
-        data.edge_index = self.tensor(np.stack([matrix.indices, target]).astype(np.int64))
-        if self.weights.adj in {"norm", "mean"}:
-            data.edge_weight = self.tensor(matrix.values).to(self.dtype)
-        if self.depth is not None:
-            ends = np.minimum(np.cumsum(data.num_sampled_nodes[: self.depth]), matrix.shape[0])
-            data.num_sampled_edges = np.diff(matrix.indptr[ends], prepend=0).tolist()
-
-
-def data_class() -> Any:
-    """Import torch_geometric's `Data`, whose import warns of torch's own plans for `torch.jit`."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)
-        from torch_geometric.data import Data
-    return Data
+__all__ = ["open_batches", "open_model", "open_records"]
 
 
 def open_batches(

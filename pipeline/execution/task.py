@@ -1,6 +1,6 @@
 """A task can run anywhere, twice, at once or after the fact: the store ends with the same one artifact.
 
-API: `Task` (picklable), `execute(task) -> ShardResult`, `ArtifactInput`, `SourceInput`, `FINISH`. The task of shard
+API: `Task` (picklable), `execute(task) -> ShardResult`, `FINISH`. The task of shard
 `FINISH` runs the stage's `finish` and commits. Stages are looked up in `stockpot.planning.dag.STAGES` by name.
 """
 
@@ -22,20 +22,18 @@ from stockpot.stages.stage import OFF
 from stockpot.store import fs
 from stockpot.store.attempt import FINISH, UNLIMITED_BYTES, Attempt, Work, clear_dead_attempts
 from stockpot.store.commit import commit, entries_of, remove_work
+from stockpot.store.inputs import ArtifactInput, SourceInput
 from stockpot.store.keys import artifact_key, plain
 from stockpot.store.reader import ShardReader, SourceReader
 from stockpot.store.store import Store
 from stockpot.store.usage import Usage
 
 if typing.TYPE_CHECKING:
-    from stockpot.stages.ingest.source import Source
     from stockpot.stages.stage import Reader, Shard, Stage
 
 __all__ = [
     "FINISH",
-    "ArtifactInput",
     "ShardResult",
-    "SourceInput",
     "Task",
     "build_params",
     "execute",
@@ -45,22 +43,6 @@ __all__ = [
 
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 FINISH_ATTEMPTS = 3
-
-
-@dataclass(frozen=True)
-class ArtifactInput:
-    """A committed artifact of the same store as input."""
-
-    stage: str
-    key: str
-
-
-@dataclass(frozen=True)
-class SourceInput:
-    """A data set or file outside the store as input, with the digest the plan found."""
-
-    source: Source
-    digest: str
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,6 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from stockpot.errors import BadInput, Corrupt, CorruptArtifact
-from stockpot.execution.task import ArtifactInput, SourceInput
 from stockpot.planning import dag
 from stockpot.planning.counts import source_counts
 from stockpot.planning.estimate import Guess, estimate
@@ -18,6 +17,7 @@ from stockpot.stages.ingest.source import describe, single_file
 from stockpot.stages.places import local
 from stockpot.stages.stage import Cost
 from stockpot.store.digests import source_digest
+from stockpot.store.inputs import ArtifactInput, SourceInput
 from stockpot.store.keys import artifact_key, plain
 from stockpot.store.reader import SourceReader
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
-    from stockpot.report.summary import Built
+    from stockpot.report.built import Built
 
 __all__ = ["Curve", "curves", "learning_curves"]
 

@@ -13,7 +13,7 @@ from stockpot.report.html import section, table, text
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from stockpot.report.summary import Built
+    from stockpot.report.built import Built
 
 __all__ = ["changed", "origin_sections", "resolved"]
 

@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 from stockpot.planning.status import table
 from stockpot.report.accuracies import accuracy_text
+from stockpot.report.built import Built
 from stockpot.report.learning import curves
 from stockpot.report.machine import machine
 from stockpot.report.page import Report, render
 from stockpot.report.records import read_sizes
-from stockpot.report.summary import Built, accuracy_rows, inference_seconds, summarise
+from stockpot.report.summary import accuracy_rows, inference_seconds, summarise
 from stockpot.store.fs import unique
 from stockpot.store.run_folder import dump, run_document, write_atomically
 
@@ -63,7 +64,9 @@ def write_outputs(
     """Write the three files of a run and return the summary; `command` is what the report says builds it."""
     folder = runs / recipe.name
     summary = summarise(recipe, built)
-    write_atomically(folder / "run.json", dump(run_document(recipe, store.root, built)))
+    artifacts = {b.node.id: (b.node.stage, b.key, b.digest) for b in built}
+    document = run_document(recipe.name, recipe.tables(), store.root, artifacts)
+    write_atomically(folder / "run.json", dump(document))
     write_atomically(folder / "summary.json", dump(summary))
     write_atomically(folder / "report.html", render(_report(recipe, store, folder, built, summary, command)))
     return summary

@@ -26,9 +26,9 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from stockpot.planning.recipe import Recipe
+    from stockpot.report.built import Built
     from stockpot.report.learning import Curve
     from stockpot.report.records import Sizes
-    from stockpot.report.summary import Built
 
 __all__ = ["Report", "render"]
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from stockpot.planning.recipe import Recipe
-    from stockpot.report.summary import Built
+    from stockpot.report.built import Built
 
     ById = Mapping[str, Built]
 

@@ -13,7 +13,7 @@ from stockpot.report.soup_chart import Path, Scored, Weights, error_bars, heat_m
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from stockpot.report.summary import Built
+    from stockpot.report.built import Built
 
 __all__ = ["Souped", "soup_sections", "souped_of", "varied"]
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from stockpot.planning import dag
@@ -13,10 +12,10 @@ from stockpot.stages.hag.stage import enabled
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from stockpot.planning.dag import Node
     from stockpot.planning.recipe import Recipe
+    from stockpot.report.built import Built
 
-__all__ = ["Built", "accuracy_rows", "inference_seconds", "summarise"]
+__all__ = ["accuracy_rows", "inference_seconds", "summarise"]
 
 _SPLITS = ("train", "valid", "test", "infer")
 _JUDGED = ("reason", "rate", "judged_on", "trained_on", "accuracy", "model", "row_passes", "rows_allowed")
@@ -24,36 +23,6 @@ _SAMPLED = ("nodes_by_layer", "edges_by_layer", "overlap", "lru_misses")
 _INFER_SECONDS = ("seconds", "full_graph_seconds", "all_models_seconds", "load_seconds", "write_seconds")
 """Of inference: the chosen model's batched inference alone, and its parts; null in artifacts of older versions."""
 _METHODS = ("best", "uniform", "greedy", "gis", "learned", "signed", "partition")  # as tables list them
-
-
-@dataclass(frozen=True)
-class Built:
-    """A committed artifact of a run: its node, where it is, and whether this run found it there."""
-
-    node: Node
-    manifest: Mapping[str, Any]
-    cached: bool
-    projected_bytes: int | None = None
-
-    @property
-    def key(self) -> str:
-        return str(self.manifest["key"])
-
-    @property
-    def digest(self) -> str:
-        return str(self.manifest["digest"])
-
-    @property
-    def facts(self) -> Mapping[str, Any]:
-        facts: Mapping[str, Any] = self.manifest["facts"]
-        return facts
-
-    def note(self, name: str) -> Any:
-        """A figure noted by one of its shards, or None; see `Writer.note`."""
-        for notes in self.manifest["notes"].values():
-            if name in notes:
-                return notes[name]
-        return None
 
 
 def summarise(recipe: Recipe, built: Sequence[Built]) -> dict[str, Any]:

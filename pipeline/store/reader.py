@@ -154,24 +154,6 @@ class ArtifactReader(PayloadReader):
         self.manifest = manifest
         self.stage: str = manifest["stage"]
 
-    @classmethod
-    def at(cls, root: Path) -> ArtifactReader:
-        """The committed artifact in a folder of a store, as another process opened it.
-
-        Raises
-        ------
-        FileNotFoundError
-            There is none.
-        StockpotError
-            As `Store.open`.
-        """
-        from stockpot.store.store import Store
-
-        store, stage, key = Store(root.parents[2]), root.parent.name, root.name
-        if not store.await_committed(stage, key):
-            raise FileNotFoundError(root)
-        return store.open(stage, key)
-
     def corrupt(self, message: str) -> CorruptArtifact:
         return CorruptArtifact(
             f"{message} (artifact {self.stage}/{self.key})",
@@ -179,28 +161,6 @@ class ArtifactReader(PayloadReader):
             stage=self.stage,
             key=self.key,
         )
-
-    def parent(self, role: str) -> ArtifactReader:
-        """The artifact of the same store that this one was made from as `role`.
-
-        Raises
-        ------
-        Conflict
-            There is none, or it is not the one that was used.
-        """
-        from stockpot.store.store import Store
-
-        entry = next((p for p in self.manifest["parents"] if p["role"] == role), None)
-        if entry is None:
-            raise Conflict(f"{self.root}: it was not made from an artifact of role {role}")
-        found = Store(self.root.parents[2]).open(entry["stage"], entry["key"])
-        if found.digest != entry["digest"]:
-            raise Conflict(
-                f"{found.root}: expected digest {entry['digest']}, which {self.stage}/{self.key} was made from, "
-                f"found {found.digest}",
-                fix="run the recipe again",
-            )
-        return found
 
 
 class ShardReader(PayloadReader):

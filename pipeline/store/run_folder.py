@@ -16,11 +16,8 @@ from stockpot.store.digests import bytes_digest
 from stockpot.store.keys import canonical
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Mapping
     from pathlib import Path
-
-    from stockpot.planning.recipe import Recipe
-    from stockpot.report.summary import Built
 
 __all__ = ["RUN_FORMAT", "dump", "read_run", "run_document", "write_atomically"]
 
@@ -53,14 +50,24 @@ def write_atomically(path: Path, text: str) -> None:
         raise BadInput(f"{path}: cannot be written: {error.strerror or error}", fix=fix) from error
 
 
-def run_document(recipe: Recipe, store: Path, built: Iterable[Built]) -> dict[str, Any]:
-    """What other programs open a run by: store, resolved recipe, and key and digest of every artifact."""
+def run_document(
+    name: str, tables: Mapping[str, Any], store: Path, artifacts: Mapping[str, tuple[str, str, str]]
+) -> dict[str, Any]:
+    """What other programs open a run by.
+
+    Parameters
+    ----------
+    name, tables : of the resolved recipe.
+    store : its root.
+    artifacts : (stage, key, digest) of every artifact, by the name of its node.
+    """
+    fields = ("stage", "key", "digest")
     document = {
         "format": RUN_FORMAT,
-        "name": recipe.name,
+        "name": name,
         "store": str(store.absolute()),
-        "recipe": recipe.tables(),
-        "artifacts": {b.node.id: {"stage": b.node.stage, "key": b.key, "digest": b.digest} for b in built},
+        "recipe": dict(tables),
+        "artifacts": {node: dict(zip(fields, found, strict=True)) for node, found in artifacts.items()},
     }
     return {**document, "check": _check(document)}
 

@@ -14,7 +14,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from stockpot.command import verify_mends
-from stockpot.errors import BadInput, Corrupt, CorruptArtifact
+from stockpot.errors import BadInput, Conflict, Corrupt, CorruptArtifact
 from stockpot.stages.places import FORBIDDEN, forbidden, local
 from stockpot.store import fs
 from stockpot.store.attempt import Work
@@ -94,7 +94,7 @@ class Store:
                 raise
             raise forbidden(self.folder(stage, key) / MANIFEST, error) from error
 
-    def open(self, stage: str, key: str) -> ArtifactReader:
+    def open(self, stage: str, key: str) -> StoredArtifact:
         """Open a committed artifact, checking its manifest and the size of every file.
 
         Raises
@@ -110,7 +110,7 @@ class Store:
         folder = self.folder(stage, key)
         try:
             self.refuse_links(folder)
-            reader = ArtifactReader(folder, check_manifest(data, folder / MANIFEST, stage, key))
+            reader = StoredArtifact(folder, check_manifest(data, folder / MANIFEST, stage, key))
         except Corrupt as error:
             raise CorruptArtifact(
                 error.message,
@@ -313,3 +313,43 @@ def _old_file(path: Path) -> bool:
     with suppress(OSError):
         return path.name.startswith((".probe-", ".ranks-")) and time.time() - path.stat().st_mtime > PROBE_OLD_S
     return False
+
+
+class StoredArtifact(ArtifactReader):
+    """An artifact of a store, which finds those that it was made from."""
+
+    @classmethod
+    def at(cls, root: Path) -> StoredArtifact:
+        """The committed artifact in a folder of a store, as another process opened it.
+
+        Raises
+        ------
+        FileNotFoundError
+            There is none.
+        StockpotError
+            As `Store.open`.
+        """
+        store, stage, key = Store(root.parents[2]), root.parent.name, root.name
+        if not store.await_committed(stage, key):
+            raise FileNotFoundError(root)
+        return store.open(stage, key)
+
+    def parent(self, role: str) -> StoredArtifact:
+        """The artifact of the same store that this one was made from as `role`.
+
+        Raises
+        ------
+        Conflict
+            There is none, or it is not the one that was used.
+        """
+        entry = next((p for p in self.manifest["parents"] if p["role"] == role), None)
+        if entry is None:
+            raise Conflict(f"{self.root}: it was not made from an artifact of role {role}")
+        found = Store(self.root.parents[2]).open(entry["stage"], entry["key"])
+        if found.digest != entry["digest"]:
+            raise Conflict(
+                f"{found.root}: expected digest {entry['digest']}, which {self.stage}/{self.key} was made from, "
+                f"found {found.digest}",
+                fix="run the recipe again",
+            )
+        return found

@@ -15,13 +15,7 @@ if TYPE_CHECKING:
     from stockpot.stages.errors import BadInput
     from stockpot.stages.ingest.features import SparseRows
 
-__all__ = ["Bad", "DataSet", "EdgeBlock", "Features"]
-
-
-class Bad(Protocol):
-    """`DataSet.bad`, handed to the checks that all sources share."""
-
-    def __call__(self, name: str, text: str, fix: str | None = None) -> BadInput: ...
+__all__ = ["DataSet", "EdgeBlock", "Features"]
 
 
 @dataclass(frozen=True)

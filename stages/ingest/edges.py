@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from stockpot.stages.errors import BadInput
-    from stockpot.stages.ingest.dataset import Bad
+    from stockpot.stages.ingest.bad import Bad
     from stockpot.stages.ingest.members import Members
 
 __all__ = ["check_ids", "check_num_nodes", "check_weight", "no_edges", "read_num_nodes"]

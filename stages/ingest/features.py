@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from stockpot.stages.errors import BadInput
-    from stockpot.stages.ingest.dataset import Bad
+    from stockpot.stages.ingest.bad import Bad
 
 __all__ = ["SparseRows", "check_dense_rows", "check_sparse_rows"]
 

@@ -31,7 +31,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from stockpot.stages.ingest.dataset import Bad, Features
+    from stockpot.stages.ingest.bad import Bad
+    from stockpot.stages.ingest.dataset import Features
     from stockpot.stages.stage import Reader
 
 __all__ = ["edge_table", "open_files"]

@@ -12,7 +12,7 @@ from stockpot.stages.ingest.fields import PARTS
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from stockpot.stages.ingest.dataset import Bad
+    from stockpot.stages.ingest.bad import Bad
     from stockpot.stages.ingest.members import Members
 
 __all__ = ["SPLITS", "check_disjoint", "check_labels", "check_list", "read_splits"]

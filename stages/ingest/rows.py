@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from stockpot.stages.ingest.dataset import Bad
+    from stockpot.stages.ingest.bad import Bad
 
 __all__ = ["StreamedRows"]
 

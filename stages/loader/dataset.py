@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from types import FrameType
 
-    from stockpot.batches import Batches
+    from stockpot.stages.loader.steps import Steps
 
 __all__ = ["BatchesDataset"]
 
@@ -46,7 +46,7 @@ class BatchesDataset(IterableDataset[Any]):
     the caller knows, so `state_dict` asks for their number.
     """
 
-    def __init__(self, batches: Batches) -> None:
+    def __init__(self, batches: Steps) -> None:
         self._batches = copy(batches)
         self._batches.position = Position()
         # Epoch and first step of the next iteration, epoch of the one begun last; workers that persist move it, too.

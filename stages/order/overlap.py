@@ -12,7 +12,7 @@ import numpy as np
 
 from stockpot.stages.influence.scramble import scramble
 from stockpot.stages.kernel import njit
-from stockpot.stages.order.stage import ENTRIES
+from stockpot.stages.order.bounds import ENTRIES
 from stockpot.stages.sample.reuse import lru_misses
 
 if TYPE_CHECKING:

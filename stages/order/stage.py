@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from stockpot.stages.order.bounds import ENTRIES
 from stockpot.stages.stage import Cost, Shard, Stage, added
 
 if TYPE_CHECKING:
@@ -19,8 +20,6 @@ if TYPE_CHECKING:
 __all__ = ["STAGE"]
 
 DISTANCES = ("label", "sample")
-ENTRIES = 1 << 24
-"""Most rows in which overlap is counted at once."""
 
 
 @dataclass(frozen=True)

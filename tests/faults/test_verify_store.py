@@ -11,24 +11,7 @@ from stockpot.store.store import Store
 from stockpot.store.verify import verify_artifact, verify_run
 from tests.pipeline.toy import build, damage, install
 
-
-class Recipe:
-    name = "toy"
-
-    def tables(self):
-        return {"train": {"epochs": 3}}
-
-
-class Node:
-    id = "count"
-    stage = "count"
-
-
-class Built:
-    node = Node()
-
-    def __init__(self, key):
-        self.key, self.digest = key, "0" * 32
+TABLES = {"train": {"epochs": 3}}
 
 
 @pytest.fixture
@@ -39,7 +22,8 @@ def made(tmp_path, monkeypatch, capsys):
     key, _ = build(tmp_path / "runs/store")
     store = Store(tmp_path / "runs/store")
     (tmp_path / "runs/toy").mkdir()
-    (tmp_path / "runs/toy/run.json").write_text(dump(run_document(Recipe(), store.root, [Built(key)])))
+    artifacts = {"count": ("count", key, "0" * 32)}
+    (tmp_path / "runs/toy/run.json").write_text(dump(run_document("toy", TABLES, store.root, artifacts)))
 
     def verify(*words):
         code = cli.main(["verify", "--all", *words])

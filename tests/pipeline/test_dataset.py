@@ -189,7 +189,7 @@ def test_every_method_has_an_order_for_every_epoch_in_all_ways(tmp_path, method,
     order = run_stage(STAGE, STAGE.resolve(values, {}), given, tmp_path / "order")
 
     def opened():
-        from stockpot.batches import Batches
+        from stockpot.stages.loader.batches import Batches
         from stockpot.stages.loader.records import Records
         from stockpot.stages.order.artifact import Order
 

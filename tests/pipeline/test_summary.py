@@ -8,9 +8,10 @@ import pytest
 
 from stockpot.planning.dag import build
 from stockpot.planning.recipe import from_tables
+from stockpot.report.built import Built
 from stockpot.report.codes import code_section, rate_cells
 from stockpot.report.outputs import result_text
-from stockpot.report.summary import Built, accuracy_rows, inference_seconds, summarise
+from stockpot.report.summary import accuracy_rows, inference_seconds, summarise
 from stockpot.stages.errors import BadInput
 from stockpot.store.run_folder import dump, run_document, write_atomically
 from tests.pipeline import fakes
@@ -148,7 +149,8 @@ def test_rows_of_the_table():
 
 def test_run_document(tmp_path):
     recipe, nodes = built()
-    document = run_document(recipe, tmp_path / "store", nodes)
+    artifacts = {b.node.id: (b.node.stage, b.key, b.digest) for b in nodes}
+    document = run_document(recipe.name, recipe.tables(), tmp_path / "store", artifacts)
     assert set(document) == {"format", "name", "store", "recipe", "artifacts", "check"}
     assert document["format"] == 1
     assert document["store"] == str(tmp_path / "store")

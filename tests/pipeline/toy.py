@@ -8,9 +8,10 @@ from pathlib import Path
 
 import numpy as np
 
-from stockpot.execution.task import FINISH, ArtifactInput, SourceInput, Task, execute, open_inputs
+from stockpot.execution.task import FINISH, Task, execute, open_inputs
 from stockpot.stages.ingest.source import single_file
 from stockpot.stages.stage import Cost, Shard, Stage
+from stockpot.store.inputs import ArtifactInput, SourceInput
 from stockpot.store.keys import artifact_key
 from stockpot.store.store import Store
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from stockpot.batches import Batches
 from stockpot.stages.errors import BadInput, Conflict
+from stockpot.stages.loader.batches import Batches
 from stockpot.stages.loader.records import Records
 from stockpot.stages.loader.steps import Steps
 from stockpot.stages.loadplan import STAGE

@@ -9,8 +9,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stockpot.batches import Batches
 from stockpot.stages.errors import BadInput
+from stockpot.stages.loader.batches import Batches
 from stockpot.stages.loader.online_sampling import FreshRecords
 from stockpot.stages.loader.records import Records
 from stockpot.stages.loader.steps import Steps
