@@ -15,6 +15,7 @@ import pytest
 
 from stockpot.cli import main
 from stockpot.stages.ingest import source
+from tests.graphs import write_recipe
 
 ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -57,8 +58,35 @@ def test_the_embedded_graph_is_found_where_an_installation_put_it(tmp_path, monk
     assert source._embedded(tmp_path / "none") == tmp_path / "none/data/wordnet.npz"  # for the error that names it
 
 
+SCRIPT = """
+import os, sys, pipeline, stages, stockpot
+from stockpot import open_batches
+print(pipeline.MINE + stages.MINE, sum(batch.batch_size for batch in open_batches("runs/tiny", layers=2)))
+print([name for name in sys.modules if name.startswith(("pipeline.", "stages."))], os.path.dirname(stockpot.__file__))
+"""
+
+
+def test_all_folders_of_files_are_packages_that_an_install_brings():
+    """Explicit lists are the only way to map two folders to one package, and easily left behind."""
+    found = {"stockpot", "stockpot.stages"}
+    for folder, prefix in (("pipeline", "stockpot"), ("stages", "stockpot.stages")):
+        for path in (ROOT / folder).rglob("*.py"):
+            parts = path.parent.relative_to(ROOT / folder).parts
+            found.add(".".join((prefix, *parts)))
+            assert (path.parent / "__init__.py").exists()
+    listed = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]
+    assert listed == sorted(found)
+
+
+def test_no_module_is_loaded_under_two_names():
+    assert not [name for name in sys.modules if name.split(".")[0] in ("pipeline", "stages")]
+    files = [file for module in list(sys.modules.values()) if (file := getattr(module, "__file__", None))]
+    ours = [os.path.realpath(file) for file in files if "stockpot" in file or str(ROOT) in file]
+    assert len(ours) == len(set(ours))
+
+
 @pytest.mark.long
-def test_a_wheel_plans_the_embedded_graph_from_an_empty_folder(tmp_path):
+def test_a_wheel_serves_beside_files_of_a_user_s_own(tmp_path):
     tree = tmp_path / "tree"
     skip = shutil.ignore_patterns("__pycache__", "downloads")
     for name in ("pipeline", "stages", "data"):
@@ -92,3 +120,13 @@ def test_a_wheel_plans_the_embedded_graph_from_an_empty_folder(tmp_path):
         [home / "bin/stockpot", "--version"], cwd=empty, env=clean, capture_output=True, check=True
     )
     assert version.stdout.decode() == f"stockpot {PROJECT['version']}\n"
+    # What lies in the working folder under our folders' names is the user's.
+    write_recipe(empty, nodes=300, ingredients=1)
+    (empty / "pipeline.py").write_text("MINE = 7\n")
+    (empty / "stages").mkdir()
+    (empty / "stages" / "__init__.py").write_text("MINE = 8\n")
+    (empty / "script.py").write_text(SCRIPT)
+    for command in ([home / "bin/stockpot", "run", "tiny.toml"], [home / "bin/python", "script.py"]):
+        done = subprocess.run(command, cwd=empty, env=clean, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == ["15", "150", "[]", str(site / "stockpot")]
