@@ -20,7 +20,7 @@ from stockpot.stages.loader.steps import whole_steps
 from stockpot.stages.loadplan.artifact import LoadPlan
 from stockpot.stages.order.artifact import Order
 from stockpot.stages.step import Adj
-from stockpot.stages.train.params import resolved_mass
+from stockpot.stages.train.train_params import resolved_mass
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -80,7 +80,7 @@ def open_batches(
     device : "cpu", "cuda" or "cuda:N"; copies to a GPU run beside the step before, from pinned memory.
     pin_memory : pinned tensors where the device is the CPU.
     transform : called with every batch, by the preparing thread.
-    coded : `x` of lossy codes stays codes (`stockpot.stages.train.coded.Coded`) where a layer may be cheaper on them:
+    coded : `x` of lossy codes stays codes (`codec.coded_rows.Coded`) where a layer may be cheaper on them:
         `x.times(weight)` is a linear layer, `x.decoded()` the rows.
     fresh : of a sampled split: neighbours and the outputs that go together are drawn anew in every epoch instead of
         read, in the order of the sampling, whatever `shuffle` says: batches that depend follow each other.

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from stockpot.stages.train.coded import Coded
+    from stockpot.stages.codec.coded_rows import Coded
 
 __all__ = ["Adj", "Sparse", "Step"]
 

@@ -14,16 +14,16 @@ from torch.nn import functional
 
 from stockpot.stages.errors import Corrupt
 from stockpot.stages.exchange.artifact import LinkReader
-from stockpot.stages.exchange.team import Team
+from stockpot.stages.exchange.process_group import Team
 from stockpot.stages.loader.cooperative import CooperativeSteps
 from stockpot.stages.loader.independent import IndependentSteps
 from stockpot.stages.loader.records import Records
 from stockpot.stages.train import checkpoint, trainer
 from stockpot.stages.train.evaluate import Score
 from stockpot.stages.train.model import build_model
-from stockpot.stages.train.params import Params
 from stockpot.stages.train.stage import fitted
 from stockpot.stages.train.state import state_digest
+from stockpot.stages.train.train_params import Params
 from stockpot.stages.train.trainer import _adam
 
 MODELS = ("gcn", "sage", "gat")

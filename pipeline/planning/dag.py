@@ -7,10 +7,10 @@ from importlib import import_module
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
+from stockpot.stages.codec.names import is_lossy
 from stockpot.stages.errors import BadInput
 from stockpot.stages.hag.stage import enabled
 from stockpot.stages.partition.blocks import BLOCKS, num_blocks
-from stockpot.stages.quantize.names import is_lossy
 from stockpot.stages.sizing.stage import METHODS as SIZED
 
 if TYPE_CHECKING:

@@ -10,15 +10,15 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from stockpot.stages.influence.params import TOP_K, most_outputs
+from stockpot.stages.codec.format import EXACT, describe
+from stockpot.stages.codec.names import parse
+from stockpot.stages.influence.batch_params import TOP_K, most_outputs
 from stockpot.stages.partition.blocks import num_blocks
-from stockpot.stages.quantize.codec import EXACT, describe
-from stockpot.stages.quantize.names import parse
-from stockpot.stages.sample.params import Params as SampleParams
+from stockpot.stages.sample.sampling_params import Params as SampleParams
 from stockpot.stages.sample.stage import reach
 from stockpot.stages.train.cost import edge_floats
-from stockpot.stages.train.params import EPOCHS
-from stockpot.stages.train.params import Params as TrainParams
+from stockpot.stages.train.train_params import EPOCHS
+from stockpot.stages.train.train_params import Params as TrainParams
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping

@@ -11,8 +11,8 @@ from functools import cache
 from typing import Any, Literal
 
 from stockpot.planning.recipe_range import Range, shown
+from stockpot.stages.codec.names import MOST_STAGES
 from stockpot.stages.partition.blocks import BLOCKS
-from stockpot.stages.quantize.names import MOST_STAGES
 from stockpot.stages.units import MOST_BYTES
 
 __all__ = ["MOST_LIST", "SECTIONS", "Key", "keys", "section_types"]

@@ -9,11 +9,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from stockpot.planning import dag
+from stockpot.stages.codec.auto import keeps
+from stockpot.stages.codec.format import EXACT
 from stockpot.stages.hag.stage import enabled
 from stockpot.stages.judge.sizes import SHARE
 from stockpot.stages.judge.stage import JUDGED
-from stockpot.stages.quantize.auto import keeps
-from stockpot.stages.quantize.codec import EXACT
 from stockpot.stages.sizing.choice import MOST_ROWS, STEP_BYTES
 
 if TYPE_CHECKING:

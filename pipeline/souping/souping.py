@@ -15,7 +15,7 @@ from stockpot.planning.recipe import from_tables
 from stockpot.souping import ingredients
 from stockpot.souping.outputs import soup_document, soup_page
 from stockpot.stages.errors import BadInput
-from stockpot.stages.soup.alike import check_alike
+from stockpot.stages.soup.compatibility import check_alike
 from stockpot.store.attempt import Attempt, Work
 from stockpot.store.run_folder import dump, write_atomically
 
@@ -141,8 +141,8 @@ def _as_ours(
         )
     if strange:
         from stockpot.stages.train.model import build_model
-        from stockpot.stages.train.params import model_config, resolve
         from stockpot.stages.train.stage import STAGE
+        from stockpot.stages.train.train_params import model_config, resolve
 
         values = {**recipe.values(), "train.model": asked.factory, "train.warmup": 0, "train.vary": 1.0, "index": 0}
         params = resolve({name: values[name] for name in (*STAGE.reads, "index")}, {"train": valid.facts})
@@ -208,7 +208,7 @@ def _tested(
     from stockpot.stages.infer.predict import predict
     from stockpot.stages.train.evaluate import open_steps, settings
     from stockpot.stages.train.model import load_model
-    from stockpot.stages.train.params import resolved_device
+    from stockpot.stages.train.train_params import resolved_device
 
     device = resolved_device(recipe.train.device)
     files = {name: payload / f"soup-{name}.safetensors" for name in facts["methods"]}

@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from stockpot.stages.codebook.rate_sizes import rate_bytes
+from stockpot.stages.codec.auto import judged, keeps
+from stockpot.stages.codec.format import EXACT
+from stockpot.stages.codec.names import parse
+from stockpot.stages.codec.rate_sizes import rate_bytes
+from stockpot.stages.codec.tiers import tier_of
 from stockpot.stages.errors import BadInput
-from stockpot.stages.quantize.auto import judged, keeps
-from stockpot.stages.quantize.codec import EXACT
-from stockpot.stages.quantize.names import parse
-from stockpot.stages.quantize.tiers import tier_of
 from stockpot.stages.stage import Cost, Facts, Inputs, Reader, Shard, Stage, Writer, added
 
 if TYPE_CHECKING:
@@ -90,9 +90,9 @@ def _run(params: Params, inputs: Inputs, shard: Shard, writer: Writer) -> dict[s
 
     import numpy as np
 
-    from stockpot.stages.codebook.sample import CHUNK_ROWS, sample_rows
-    from stockpot.stages.quantize.features import Features
-    from stockpot.stages.quantize.sizes import BLOCK_ROWS
+    from stockpot.stages.codec.features import Features
+    from stockpot.stages.codec.sizes import BLOCK_ROWS
+    from stockpot.stages.codec.training_sample import CHUNK_ROWS, sample_rows
 
     graph = inputs["graph"]
     features = Features.from_reader(graph)
@@ -121,9 +121,9 @@ def _finish(params: Params, inputs: Inputs, shards: Mapping[str, Reader], writer
     sizes = {"num_nodes": int(graph["num_nodes"]), "num_features": int(graph["num_features"])}
     import numpy as np
 
-    from stockpot.stages.codebook.fit import fit
-    from stockpot.stages.codebook.rate import measured
-    from stockpot.stages.quantize.coder import units
+    from stockpot.stages.codec.coder import units
+    from stockpot.stages.codec.fit import fit
+    from stockpot.stages.codec.rate import measured
 
     names = sorted(shards)
     columns = np.stack([shards[name].array(f"part-columns-{name}") for name in names])
@@ -161,8 +161,8 @@ def _tier(
     sample: NDArray[np.float32],
 ) -> dict[str, Any]:
     """Fit the further stages of the exposed rows."""
-    from stockpot.stages.codebook.tier import exposed_rows, fit_tier
-    from stockpot.stages.quantize.features import Features
+    from stockpot.stages.codec.features import Features
+    from stockpot.stages.codec.tier_fit import exposed_rows, fit_tier
 
     rows, features = exposed_rows(inputs, params.tier_rows), Features.from_reader(inputs["graph"])
     arrays = fit_tier(params.tier, rows, features, codec, fitted, sample, params.sample, params.seed)

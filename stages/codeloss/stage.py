@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from stockpot.stages.quantize.codec import EXACT
+from stockpot.stages.codec.format import EXACT
 from stockpot.stages.stage import Cost, Facts, Inputs, Reader, Shard, Stage, Writer
 from stockpot.stages.train.cost import TORCH_BYTES, step_bytes
-from stockpot.stages.train.params import resolved_device
+from stockpot.stages.train.train_params import resolved_device
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -43,7 +43,7 @@ def _shards(params: Params, inputs: Inputs) -> Sequence[Shard]:
 def _run(params: Params, inputs: Inputs, shard: Shard, writer: Writer) -> dict[str, Any]:
     import torch
 
-    from stockpot.stages.quantize.features import Features
+    from stockpot.stages.codec.features import Features
     from stockpot.stages.train.evaluate import Score, open_steps, score, settings
     from stockpot.stages.train.model import load_model
 

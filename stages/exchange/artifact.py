@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
-from stockpot.stages.exchange.links import Links
-from stockpot.stages.exchange.piece import checksums, owned, parts_read, read_by
+from stockpot.stages.exchange.halo_plan import Links
+from stockpot.stages.exchange.rank_partition import checksums, owned, parts_read, read_by
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

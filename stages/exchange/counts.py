@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from stockpot.stages.exchange.piece import edges_of, owned
+from stockpot.stages.exchange.rank_partition import edges_of, owned
 from stockpot.stages.ingest.csr import frozen
 from stockpot.stages.kernel import njit
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from stockpot.stages.exchange.links import Links
+    from stockpot.stages.exchange.halo_plan import Links
     from stockpot.stages.pack.record import Record
 
 __all__ = ["Reads", "feature_bytes", "reached", "reads", "received_by_level"]

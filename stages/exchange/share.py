@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from stockpot.stages.errors import BadInput
-from stockpot.stages.exchange.piece import DEEPEST
+from stockpot.stages.exchange.rank_partition import DEEPEST
 from stockpot.stages.pack.layers import Matrix, trimmed
 from stockpot.stages.pack.record import Layer as Edges
 from stockpot.stages.pack.sampled import sampled_matrix
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from stockpot.stages.exchange.links import Links
-    from stockpot.stages.exchange.piece import Piece
+    from stockpot.stages.exchange.halo_plan import Links
+    from stockpot.stages.exchange.rank_partition import Piece
     from stockpot.stages.pack.layers import Weights
 
 __all__ = ["Layer", "Share", "share"]

@@ -69,8 +69,8 @@ def run(params: Params, inputs: Inputs, shard: Shard, writer: Writer) -> dict[st
 
     from stockpot.stages.exchange.artifact import link_batch, link_schema
     from stockpot.stages.exchange.counts import reads, received_by_level
-    from stockpot.stages.exchange.links import links
-    from stockpot.stages.exchange.piece import bounds, checksums, owned
+    from stockpot.stages.exchange.halo_plan import links
+    from stockpot.stages.exchange.rank_partition import bounds, checksums, owned
     from stockpot.stages.loader.records import Records
 
     records = Records.from_reader(inputs["records"])

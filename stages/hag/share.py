@@ -18,7 +18,7 @@ from stockpot.stages.hag.search import Settings
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from stockpot.stages.hag.params import Sharing
+    from stockpot.stages.hag.pack_params import Sharing
     from stockpot.stages.pack.record import Record
 
 __all__ = ["Shared", "best", "with_hag"]

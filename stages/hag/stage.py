@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from stockpot.stages.errors import BadInput
-from stockpot.stages.hag.params import Sharing
+from stockpot.stages.hag.pack_params import Sharing
 from stockpot.stages.stage import Cost, Facts, Inputs, Reader, Shard, Stage, Writer
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ class Params:
 
 
 def _resolve(recipe: Mapping[str, Any], facts: Mapping[str, Facts]) -> Params:
-    from stockpot.stages.train.params import resolved_device
+    from stockpot.stages.train.train_params import resolved_device
 
     asked = recipe["hag.capacity"]
     return Params(

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
-    from stockpot.stages.exchange.team import Team
+    from stockpot.stages.exchange.process_group import Team
     from stockpot.stages.train.model import Network
 
 __all__ = ["ENSEMBLE", "Predictions", "predict", "write_predictions"]

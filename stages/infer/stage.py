@@ -12,14 +12,14 @@ from stockpot.stages.infer.official import official_data, official_score
 from stockpot.stages.soup.stage import METHODS, ingredients
 from stockpot.stages.stage import Cost, Facts, Inputs, Reader, Shard, Stage, Writer, added
 from stockpot.stages.train.cost import TORCH_BYTES, step_bytes
-from stockpot.stages.train.params import resolved_device
+from stockpot.stages.train.train_params import resolved_device
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from numpy.typing import NDArray
 
-    from stockpot.stages.exchange.team import Team
+    from stockpot.stages.exchange.process_group import Team
     from stockpot.stages.infer.predict import Predictions
     from stockpot.stages.step import Adj
     from stockpot.stages.train.model import Network
@@ -74,7 +74,7 @@ def _run(params: Params, inputs: Inputs, shard: Shard, writer: Writer) -> dict[s
     if params.ranks == 1:
         result = asked(None, inputs, writer.progress, **options)
     else:
-        from stockpot.stages.exchange.team import led
+        from stockpot.stages.exchange.process_group import led
 
         with led(params.ranks, asked, inputs, device=params.device, **options) as team:
             result = asked(team, inputs, writer.progress, **options)
@@ -234,7 +234,7 @@ def _features(codes: Reader) -> NDArray[Any]:
     """Decoded features of all nodes: f4[N, num_features]."""
     import numpy as np
 
-    from stockpot.stages.quantize.codec import Codec, add_further, decode
+    from stockpot.stages.codec.format import Codec, add_further, decode
 
     codec = Codec.from_reader(codes)
     rows = int(codes.facts["num_nodes"])

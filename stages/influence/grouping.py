@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from stockpot.stages.influence.mix import mix_clusters
-from stockpot.stages.influence.scramble import jitter, permutation
+from stockpot.stages.influence.permutation import jitter, permutation
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

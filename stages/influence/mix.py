@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from stockpot.stages.influence.scramble import jitter, permutation
+from stockpot.stages.influence.permutation import jitter, permutation
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

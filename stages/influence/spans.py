@@ -12,16 +12,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from stockpot.stages.influence.given import outputs_of, owner_of, set_walk, walk_of
+from stockpot.stages.influence.walk_inputs import outputs_of, owner_of, set_walk, walk_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from numpy.typing import NDArray
 
-    from stockpot.stages.influence.given import Arrays
-    from stockpot.stages.influence.params import Params
+    from stockpot.stages.influence.batch_params import Params
     from stockpot.stages.influence.walk import Walk
+    from stockpot.stages.influence.walk_inputs import Arrays
     from stockpot.stages.stage import Inputs, Shard, Writer
 
 __all__ = ["PAIRS", "THREADS", "Entries", "largest_entries", "output_rows", "part_sets"]

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from stockpot.stages.influence.given import outputs_of, owner_of, walk_of
+from stockpot.stages.influence.batch_params import PARTED, READS, Params, resolve
 from stockpot.stages.influence.grouping import at_random, by_influence, by_part, grouped, unions
 from stockpot.stages.influence.mix import balanced
-from stockpot.stages.influence.params import PARTED, READS, Params, resolve
-from stockpot.stages.influence.scramble import permutation
+from stockpot.stages.influence.permutation import permutation
 from stockpot.stages.influence.spans import PAIRS, THREADS, output_rows, part_sets
+from stockpot.stages.influence.walk_inputs import outputs_of, owner_of, walk_of
 from stockpot.stages.stage import Cost, Shard, Stage
 
 if TYPE_CHECKING:

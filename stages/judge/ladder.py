@@ -5,7 +5,7 @@ Residual codes are not among them: they take long to train and to encode, and mo
 
 from __future__ import annotations
 
-from stockpot.stages.quantize.names import parse
+from stockpot.stages.codec.names import parse
 
 __all__ = ["ladder", "sized"]
 

@@ -7,20 +7,20 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from stockpot.stages.codebook.fit import fit
+from stockpot.stages.codec.coder import Coder, Sums, units
+from stockpot.stages.codec.encode import FP16_MAX
+from stockpot.stages.codec.fit import fit
+from stockpot.stages.codec.format import decode
+from stockpot.stages.codec.sizes import BLOCK_ROWS, CHUNK_BYTES
 from stockpot.stages.pack.layers import Weights, trimmed
-from stockpot.stages.quantize.codec import decode
-from stockpot.stages.quantize.coder import Coder, Sums, units
-from stockpot.stages.quantize.encode import FP16_MAX
-from stockpot.stages.quantize.sizes import BLOCK_ROWS, CHUNK_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from numpy.typing import NDArray
 
+    from stockpot.stages.codec.features import Features
     from stockpot.stages.judge.records import SampleRecord
-    from stockpot.stages.quantize.features import Features
 
 __all__ = ["Coding", "SampleRows"]
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from stockpot.stages.codec.auto import code_bytes, exact_codec, keeps
+from stockpot.stages.codec.format import describe
 from stockpot.stages.errors import BadInput
 from stockpot.stages.judge.ladder import ladder
 from stockpot.stages.judge.sizes import MOST_STEP, judge_bytes, row_passes, sizes
-from stockpot.stages.quantize.auto import code_bytes, exact_codec, keeps
-from stockpot.stages.quantize.codec import describe
 from stockpot.stages.stage import Cost, Facts, Inputs, Reader, Shard, Stage, Writer
 
 if TYPE_CHECKING:
@@ -71,11 +71,11 @@ def _shards(params: Params, inputs: Inputs) -> Sequence[Shard]:
 def _run(params: Params, inputs: Inputs, shard: Shard, writer: Writer) -> dict[str, Any]:
     import numpy as np
 
+    from stockpot.stages.codec.features import Features
     from stockpot.stages.judge.decision import Decision
     from stockpot.stages.judge.network import Trainee, Trial, network_config
     from stockpot.stages.judge.records import Maker
     from stockpot.stages.judge.rows import SampleRows
-    from stockpot.stages.quantize.features import Features
     from stockpot.stages.train.evaluate import settings
 
     graph, rng = inputs["graph"], np.random.default_rng(params.seed)
@@ -130,7 +130,7 @@ def _run(params: Params, inputs: Inputs, shard: Shard, writer: Writer) -> dict[s
 
 def _within_halves(features: Any) -> bool:
     """Whether all values, not only those of the sample, are in the range of half floats."""
-    from stockpot.stages.quantize.encode import FP16_MAX
+    from stockpot.stages.codec.encode import FP16_MAX
 
     return all(float(abs(block).max(initial=0.0)) <= FP16_MAX for _, block in features.chunks())
 

@@ -9,16 +9,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from stockpot.stages.codec.coded_rows import Coded, Part, Tables, worth
+from stockpot.stages.codec.format import EXACT, add_further, decode
 from stockpot.stages.errors import BadInput
-from stockpot.stages.hag.params import KEPT_BYTES
+from stockpot.stages.hag.pack_params import KEPT_BYTES
 from stockpot.stages.hag.sequence import Sequences, read_order
 from stockpot.stages.hag.step import hag_adjs, hag_matrices, step_hag
 from stockpot.stages.pack.join import join
 from stockpot.stages.pack.layers import SEQUENCE, Weights, transposes, trimmed
 from stockpot.stages.pack.sampled import sampled_matrices
-from stockpot.stages.quantize.codec import EXACT, add_further, decode
 from stockpot.stages.step import Adj, Step
-from stockpot.stages.train.coded import Coded, Part, Tables, worth
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

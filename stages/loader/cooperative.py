@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from stockpot.stages.codec.format import add_further, decode
 from stockpot.stages.errors import BadInput, Corrupt
 from stockpot.stages.exchange.artifact import LinkReader
-from stockpot.stages.exchange.piece import cut, own_codes, owned
+from stockpot.stages.exchange.rank_partition import cut, own_codes, owned
 from stockpot.stages.exchange.share import share
 from stockpot.stages.exchange.step import CoopLayer, CoopStep
 from stockpot.stages.loader.steps import Steps
 from stockpot.stages.pack.sampled import deep_enough
-from stockpot.stages.quantize.codec import add_further, decode
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

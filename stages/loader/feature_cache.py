@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from stockpot.stages.codec.format import add_further, decode
 from stockpot.stages.errors import Conflict
-from stockpot.stages.quantize.codec import add_further, decode
 
 if TYPE_CHECKING:
     from collections.abc import Callable

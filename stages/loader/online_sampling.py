@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
+from stockpot.stages.codec.format import Codec
 from stockpot.stages.errors import BadInput
 from stockpot.stages.loader.records import Records
 from stockpot.stages.pack.shard import Builder
-from stockpot.stages.quantize.codec import Codec
 from stockpot.stages.sample.seeds import dealt
 from stockpot.stages.stage import Derived
 

@@ -14,12 +14,12 @@ import google_crc32c
 import numpy as np
 import pyarrow as pa
 
+from stockpot.stages.codec.format import Codec
 from stockpot.stages.errors import BadInput, Conflict, Corrupt, sensible
 from stockpot.stages.pack import index as packed_index
 from stockpot.stages.pack import schema as packed
 from stockpot.stages.pack.layered import depth
 from stockpot.stages.places import unread
-from stockpot.stages.quantize.codec import Codec
 from stockpot.stages.stage import Derived
 
 if TYPE_CHECKING:

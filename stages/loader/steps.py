@@ -79,7 +79,7 @@ class Steps(Assembly):
     pin_memory : pinned tensors on the CPU; copies to a GPU start from pinned memory in any case.
     hag : multiply by the shared partial sums of records that hold them; for models that read no single edge.
     transform : called with every step, on the preparing thread; never part of a key.
-    coded : `x` stays codes (`stages.train.coded.Coded`) where a layer may be cheaper on them than on decoded rows.
+    coded : `x` stays codes (`stages.codec.coded_rows.Coded`) where a layer may be cheaper on them than on decoded rows.
 
     Attributes
     ----------

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from stockpot.stages.influence.scramble import permutation, scramble
+from stockpot.stages.influence.permutation import permutation, scramble
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

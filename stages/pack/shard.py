@@ -16,7 +16,7 @@ from stockpot.stages.pack.schema import INT32_MAX, MAGIC_BYTES, schema_of, to_ba
 from stockpot.stages.partition.blocks import blocks as block_of
 from stockpot.stages.partition.blocks import num_blocks
 from stockpot.stages.sample.batch import Sampler
-from stockpot.stages.sample.given import graph_of, sampling_of
+from stockpot.stages.sample.sampler_inputs import graph_of, sampling_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

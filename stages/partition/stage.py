@@ -160,7 +160,7 @@ def _peak(method: str, graph: Facts) -> int:
         if method == "kaminpar" and entries >= _KAMINPAR_FROM:
             peak = max(peak, _BASE_BYTES + _NODE_BYTES["metis"] * nodes + _ENTRY_BYTES["metis"] * _KAMINPAR_FROM)
         return peak
-    from stockpot.stages.partition.plan import stream_plan
+    from stockpot.stages.partition.stream_plan import stream_plan
 
     longest = min(nodes, 2 * int(graph.get("max_degree", nodes)))
     _, most = stream_plan(entries)

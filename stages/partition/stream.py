@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from stockpot.stages.partition.cluster import clusters
 from stockpot.stages.partition.contract import contract
 from stockpot.stages.partition.flow import flow, level
-from stockpot.stages.partition.plan import stream_plan
+from stockpot.stages.partition.label_propagation import clusters
 from stockpot.stages.partition.regions import split_edges
 from stockpot.stages.partition.solver import solve
+from stockpot.stages.partition.stream_plan import stream_plan
 
 if TYPE_CHECKING:
     from collections.abc import Callable

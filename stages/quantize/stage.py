@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
+from stockpot.stages.codec.auto import code_bytes, exact_codec, judged, keeps, lossless_limit, smaller_bits
+from stockpot.stages.codec.format import EXACT, FURTHER, TABLE, Codec, describe
+from stockpot.stages.codec.names import is_lossy, parse
+from stockpot.stages.codec.sizes import BLOCK_ROWS, CHUNK_BYTES
+from stockpot.stages.codec.tiers import tier_of
 from stockpot.stages.errors import BadInput
-from stockpot.stages.quantize.auto import code_bytes, exact_codec, judged, keeps, lossless_limit, smaller_bits
-from stockpot.stages.quantize.codec import EXACT, FURTHER, TABLE, Codec, describe
-from stockpot.stages.quantize.names import is_lossy, parse
-from stockpot.stages.quantize.sizes import BLOCK_ROWS, CHUNK_BYTES
-from stockpot.stages.quantize.tiers import tier_of
 from stockpot.stages.stage import Cost, Facts, Inputs, Reader, Shard, Stage, Writer, added
 
 if TYPE_CHECKING:
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from stockpot.stages.quantize.coder import Coder
-    from stockpot.stages.quantize.features import Features
+    from stockpot.stages.codec.coder import Coder
+    from stockpot.stages.codec.features import Features
 
 __all__ = ["STAGE", "Params"]
 
@@ -29,7 +29,7 @@ SHARD_ROWS = 1 << 20
 
 @dataclass(frozen=True)
 class Params:
-    """`codec`: one of `stockpot.stages.quantize.codec.EXACT`, or a lossy codec's name.
+    """`codec`: one of `stockpot.stages.codec.format.EXACT`, or a lossy codec's name.
 
     `tier`, `tier_rows`: residual code of the most exposed rows, and how many these are; none where empty.
     `half`: of "fp32", half floats instead where every value is one, so that they lose nothing.
@@ -89,15 +89,15 @@ def _shards(params: Params, inputs: Inputs) -> Sequence[Shard]:
 
 
 def _run(params: Params, inputs: Inputs, shard: Shard, writer: Writer) -> dict[str, Any]:
-    from stockpot.stages.quantize.features import Features
+    from stockpot.stages.codec.features import Features
 
     features = Features.from_reader(inputs["graph"])
     if params.codec in EXACT:
         return _run_exact(params, features, writer)
     import numpy as np
 
-    from stockpot.stages.quantize.coder import Sums
-    from stockpot.stages.quantize.pool import in_order
+    from stockpot.stages.codec.coder import Sums
+    from stockpot.stages.codec.thread_pool import in_order
 
     coder = _coder(params, inputs)
     codes = writer.create(f"part-codes-{shard.name}", (shard.stop - shard.start, coder.row_bytes), np.uint8)
@@ -117,7 +117,7 @@ def _run(params: Params, inputs: Inputs, shard: Shard, writer: Writer) -> dict[s
 
 
 def _run_exact(params: Params, features: Features, writer: Writer) -> dict[str, Any]:
-    from stockpot.stages.quantize.encode import are_halves, encode
+    from stockpot.stages.codec.encode import are_halves, encode
 
     name = "fp16" if params.half and are_halves(features) else params.codec
     codec = describe(name, features.num_features)
@@ -144,7 +144,7 @@ def _facts(codec: Codec, rows: int, code_bytes: int, nmse: float) -> dict[str, A
 
 
 def _coder(params: Params, inputs: Inputs) -> Coder:
-    from stockpot.stages.quantize.coder import Coder
+    from stockpot.stages.codec.coder import Coder
 
     book = inputs["codebook"]
     return Coder(params.codec, {name: book.array(name) for name in book.facts["arrays"]})
@@ -155,7 +155,7 @@ def _finish(params: Params, inputs: Inputs, shards: Mapping[str, Reader], writer
         return dict(shards["codes"].facts) | _aggregated(inputs)
     import numpy as np
 
-    from stockpot.stages.quantize.coder import Sums
+    from stockpot.stages.codec.coder import Sums
 
     coder, rows, done = _coder(params, inputs), int(inputs["graph"].facts["num_nodes"]), 0
     codes = writer.create("codes", (rows, coder.row_bytes), np.uint8)
@@ -179,8 +179,8 @@ def _finish_tier(
     params: Params, inputs: Inputs, writer: Writer, codec: Codec, codes: NDArray[Any], nmse: float, spread: float
 ) -> dict[str, Any]:
     """Code what is left of the exposed rows, now that the tables of all rows stand."""
-    from stockpot.stages.quantize.features import Features
-    from stockpot.stages.quantize.further import encode_further, further_coder
+    from stockpot.stages.codec.features import Features
+    from stockpot.stages.codec.residual_tier import encode_further, further_coder
 
     book = inputs["codebook"]
     rows = book.array("tier_rows")

@@ -17,7 +17,7 @@ from stockpot.stages.pack.record import Layer
 from stockpot.stages.sample.importance import importances
 from stockpot.stages.sample.limits import check
 from stockpot.stages.sample.pick import poisson, smallest
-from stockpot.stages.sample.places import collect, forget, mark, relabel, slots
+from stockpot.stages.sample.relabel import collect, forget, mark, relabel, slots
 from stockpot.stages.sample.variates import drift
 
 if TYPE_CHECKING:

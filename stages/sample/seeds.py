@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from stockpot.stages.influence.grouping import at_random, grouped
-from stockpot.stages.influence.scramble import permutation, scramble
+from stockpot.stages.influence.permutation import permutation, scramble
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from stockpot.stages.influence.given import outputs_of
 from stockpot.stages.influence.mix import balanced
-from stockpot.stages.sample.params import READS, Params, resolve
+from stockpot.stages.influence.walk_inputs import outputs_of
+from stockpot.stages.sample.sampling_params import READS, Params, resolve
 from stockpot.stages.sample.seeds import dealt
 from stockpot.stages.stage import Cost, Shard, Stage
 
@@ -77,7 +77,7 @@ def shards(params: Params, inputs: Inputs) -> Sequence[Shard]:
 def run(params: Params, inputs: Inputs, shard: Shard, writer: Writer) -> dict[str, Any]:
     """Nodes of each record of the span, ascending; its nodes by hop and its edges by layer."""
     from stockpot.stages.sample.batch import Sampler
-    from stockpot.stages.sample.given import graph_of
+    from stockpot.stages.sample.sampler_inputs import graph_of
 
     graph, how, ids = graph_of(inputs["graph"]), _sampling(params), outputs_of(params, inputs)
     members, ptr = _members(params, inputs, ids)
@@ -107,8 +107,8 @@ def run(params: Params, inputs: Inputs, shard: Shard, writer: Writer) -> dict[st
 
 def finish(params: Params, inputs: Inputs, outputs: Mapping[str, Reader], writer: Writer) -> dict[str, Any]:
     """Lay the records one after the other, and count what they share."""
-    from stockpot.stages.sample.given import facts_of
     from stockpot.stages.sample.reuse import lru_misses, overlap
+    from stockpot.stages.sample.sampler_inputs import facts_of
 
     ids = outputs_of(params, inputs)
     members, ptr = _members(params, inputs, ids)

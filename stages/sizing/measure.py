@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from stockpot.stages.influence.batch_params import mixed
 from stockpot.stages.influence.grouping import at_random, by_influence, grouped
 from stockpot.stages.influence.mix import balanced
 from stockpot.stages.influence.pairs import overlaps, shared
-from stockpot.stages.influence.params import mixed
 from stockpot.stages.influence.spans import PAIRS, Entries, largest_entries
 from stockpot.stages.influence.union import record_nodes
 from stockpot.stages.sizing.choice import ALL, Found
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from stockpot.stages.influence.given import Arrays
     from stockpot.stages.influence.walk import Walk
+    from stockpot.stages.influence.walk_inputs import Arrays
 
 __all__ = ["Measure"]
 

@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from stockpot.stages.influence.scramble import permutation
+from stockpot.stages.influence.permutation import permutation
 from stockpot.stages.influence.spans import largest_entries
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from stockpot.stages.influence.given import Arrays
     from stockpot.stages.influence.walk import Walk
+    from stockpot.stages.influence.walk_inputs import Arrays
 
 __all__ = ["SAMPLE", "sampled_outputs"]
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from stockpot.stages.influence.params import most_outputs
+from stockpot.stages.influence.batch_params import most_outputs
 from stockpot.stages.sizing.choice import ALL, MASS_FROM, choose
 from stockpot.stages.stage import Cost, Facts, Inputs, Reader, Shard, Stage, Writer
 
@@ -58,7 +58,7 @@ def _shards(params: Params, inputs: Inputs) -> Sequence[Shard]:
 def _run(params: Params, inputs: Inputs, shard: Shard, writer: Writer) -> dict[str, Any]:
     import numpy as np
 
-    from stockpot.stages.influence.given import walk_of
+    from stockpot.stages.influence.walk_inputs import walk_of
     from stockpot.stages.sizing.measure import Measure
 
     facts = inputs["graph"].facts

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from stockpot.stages.codec.coded_rows import dense, kept_tensors
 from stockpot.stages.errors import BadInput
 from stockpot.stages.hag.matrix import HagMatrix
 from stockpot.stages.hag.sequence import Sequences
-from stockpot.stages.influence.scramble import permutation, scramble
+from stockpot.stages.influence.permutation import permutation, scramble
 from stockpot.stages.step import Adj, Sparse, Step
-from stockpot.stages.train.coded import dense, kept_tensors
 from stockpot.stages.train.kernels import spmm
 from stockpot.stages.train.model import GCN, GIN, SAGE
 

@@ -11,10 +11,10 @@ import torch
 
 from stockpot.stages.soup.batches import divide
 from stockpot.stages.soup.learned import convex_start, learn, learn_signed, portions
+from stockpot.stages.soup.loss_barrier import Barrier, barriers
 from stockpot.stages.soup.parts import record_parts
 from stockpot.stages.soup.published import Schedule, learn_published
 from stockpot.stages.soup.simple import gis_grid, gis_search, greedy
-from stockpot.stages.soup.soupable import Barrier, barriers
 from stockpot.stages.soup.stack import GRANULARITIES, groups
 
 if TYPE_CHECKING:

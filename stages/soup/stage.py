@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from stockpot.stages.errors import BadInput
-from stockpot.stages.soup.alike import check_alike
+from stockpot.stages.soup.compatibility import check_alike
 from stockpot.stages.stage import Cost, Facts, Inputs, Reader, Shard, Stage, Writer, added
 from stockpot.stages.train.cost import TORCH_BYTES, step_bytes
-from stockpot.stages.train.params import checked_holdout, resolved_device
+from stockpot.stages.train.train_params import checked_holdout, resolved_device
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -107,7 +107,7 @@ def _compatible(paths: Sequence[Any]) -> tuple[dict[str, Any], str, list[str]]:
 def _run(params: Params, inputs: Inputs, shard: Shard, writer: Writer) -> dict[str, Any]:
     from stockpot.stages.soup.batches import Batches
     from stockpot.stages.soup.calibrate import batch_norms
-    from stockpot.stages.soup.kitchen import cook
+    from stockpot.stages.soup.cross_fit import cook
     from stockpot.stages.soup.published import Schedule
     from stockpot.stages.soup.scorer import Scorer
     from stockpot.stages.soup.stack import Stack

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from stockpot.stages.codec.coded_rows import Coded, dense, first_rows, linear
 from stockpot.stages.train.attention import attend
-from stockpot.stages.train.coded import Coded, dense, first_rows, linear
 from stockpot.stages.train.kernels import reads, spmm
 
 if TYPE_CHECKING:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
-from stockpot.stages.exchange.plan import Rates, choice, predicted
-from stockpot.stages.hag.params import kept_bytes
+from stockpot.stages.exchange.cost_model import Rates, choice, predicted
+from stockpot.stages.hag.pack_params import kept_bytes
 from stockpot.stages.stage import Cost, Facts
-from stockpot.stages.train.params import NAMES, Params, model_config
+from stockpot.stages.train.train_params import NAMES, Params, model_config
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -81,7 +81,7 @@ def cost(params: Params, facts: Mapping[str, Facts]) -> Cost:
 
 
 def shared_how(params: Params, exchange: Facts, packed: Facts) -> dict[str, Any]:
-    """How ranks train together, why, and what was predicted; see `stockpot.stages.exchange.plan.choice`."""
+    """How ranks train together, why, and what was predicted; see `stockpot.stages.exchange.cost_model.choice`."""
     config, bf16 = model_config(params, packed), params.precision == "bf16"
     found = predicted(exchange, packed, config, params.per_step, params.device, bf16=bf16)
     rates = Rates.of(params.storage_gbs, params.interconnect_gbs, params.device)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch.nn import functional
 
-from stockpot.stages.exchange.plan import widths
+from stockpot.stages.exchange.cost_model import widths
 from stockpot.stages.loader.choice import steps_of
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from stockpot.stages.influence.scramble import scramble
+from stockpot.stages.influence.permutation import scramble
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
-    from stockpot.stages.train.coded import Coded
+    from stockpot.stages.codec.coded_rows import Coded
     from stockpot.stages.train.convs import Conv
 
 __all__ = ["GAT", "GCN", "GIN", "LSTM", "MODELS", "SAGE", "Model", "Network", "build_model", "load_model", "save_model"]

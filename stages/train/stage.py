@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 from stockpot.stages.stage import Inputs, Reader, Shard, Stage, Writer
 from stockpot.stages.train.cost import PREFETCH, cost, edge_floats, shared_how
-from stockpot.stages.train.params import Params, gpus_here, model_config, resolve
+from stockpot.stages.train.train_params import Params, gpus_here, model_config, resolve
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
-    from stockpot.stages.exchange.team import Team
+    from stockpot.stages.exchange.process_group import Team
     from stockpot.stages.loader.steps import Steps
     from stockpot.stages.train.holdout import Outputs
     from stockpot.stages.train.trainer import Result
@@ -42,7 +42,7 @@ def trained(
     if params.ranks == 1:
         result = fitted(None, inputs, writer.progress, **options)
     else:
-        from stockpot.stages.exchange.team import led
+        from stockpot.stages.exchange.process_group import led
 
         with led(params.ranks, fitted, inputs, device=params.device, **options) as team:
             result = fitted(team, inputs, writer.progress, **options)

@@ -29,11 +29,11 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
+    from stockpot.stages.exchange.process_group import Team
     from stockpot.stages.exchange.step import CoopStep
-    from stockpot.stages.exchange.team import Team
     from stockpot.stages.step import Step
     from stockpot.stages.train.model import Network
-    from stockpot.stages.train.params import Params
+    from stockpot.stages.train.train_params import Params
 
 __all__ = ["Result", "train"]
 

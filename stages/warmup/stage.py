@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 from stockpot.stages.stage import Cost, Facts, Inputs, Reader, Shard, Stage, Writer
 from stockpot.stages.train.cost import cost
-from stockpot.stages.train.params import Params, resolve
 from stockpot.stages.train.stage import STAGE as TRAIN
 from stockpot.stages.train.stage import trained
+from stockpot.stages.train.train_params import Params, resolve
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

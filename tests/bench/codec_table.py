@@ -24,7 +24,7 @@ from pathlib import Path
 
 import numpy as np
 
-from stockpot.stages.quantize.codec import EXACT
+from stockpot.stages.codec.format import EXACT
 from tests.runs import run_here
 
 T_95 = 2.132

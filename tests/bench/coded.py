@@ -1,7 +1,7 @@
 """First layer on codes, training epochs on packed codes, and the bytes an epoch reads; alternating runs.
 
     python -m tests.bench.coded              # the layer: tables against decode + GEMM, forward and with its gradient
-    python -m tests.bench.coded --costs      # and the constants of stages/train/coded.py, in multiply-adds
+    python -m tests.bench.coded --costs      # and the constants of stages/codec/coded_rows.py, in multiply-adds
     python -m tests.bench.coded --epochs     # and epochs on packed codes against gathered fp32 rows (some minutes)
 
 The peer of the layer decodes with this repository's own kernel and multiplies with torch; both sides on one thread, CPU
@@ -24,9 +24,9 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from stockpot.stages.quantize.lookup import Lookup
-from stockpot.stages.train.coded import Coded, Part, Tables
-from stockpot.stages.train.tablesum import table_sum
+from stockpot.stages.codec.coded_rows import Coded, Part, Tables
+from stockpot.stages.codec.lookup import Lookup
+from stockpot.stages.codec.table_sum import table_sum
 from tests.bench.coded_epochs import measure
 
 ROWS, DIM, OUT = 7000, 128, 256
@@ -92,7 +92,7 @@ def layer(kind: str, count: int, runs: int) -> list[dict]:
 
 
 def costs(runs: int) -> None:
-    """Nanoseconds and multiply-adds of what `stockpot.stages.train.coded` counts."""
+    """Nanoseconds and multiply-adds of what `stockpot.stages.codec.coded_rows` counts."""
     weight, dense = torch.randn(OUT, DIM), torch.randn(ROWS, DIM)
     tables = tables_of("pq", 8, DIM)
     codes = torch.from_numpy(np.random.default_rng(1).integers(0, 256, (ROWS, 8), dtype=np.uint8))

@@ -21,10 +21,10 @@ import numpy as np
 import scipy.sparse as sp
 import torch
 
+from stockpot.stages.codec.format import TABLE, describe
 from stockpot.stages.loader.steps import Steps
 from stockpot.stages.pack import STAGE as PACK
 from stockpot.stages.pack.stage import Params
-from stockpot.stages.quantize.codec import TABLE, describe
 from stockpot.stages.train import trainer
 from stockpot.stages.train.model import build_model
 from tests.memory import MemoryReader, run_stage

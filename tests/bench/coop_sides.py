@@ -68,8 +68,8 @@ def _built(folder: Path, recipe: Path, ranks: int) -> Path:
 
 
 def _measured(name: str, form: str, ranks: int, inputs: dict, runs: int) -> list[dict]:
-    from stockpot.stages.exchange.plan import predicted
-    from stockpot.stages.exchange.team import led
+    from stockpot.stages.exchange.cost_model import predicted
+    from stockpot.stages.exchange.process_group import led
 
     packed = inputs["train"].facts
     config = {**MODEL, **RULES, "num_features": packed["num_features"], "num_classes": packed["num_classes"]}
@@ -179,7 +179,7 @@ ROW_BYTES = {"fp16": 2 * 768, "30 times smaller than fp32": 4 * 768 // 30}
 def projection(found: object, args) -> list[dict]:
     """MAG240M on several accelerators by the cost model and published growth: nothing of it is measured."""
     del found, args
-    from stockpot.stages.exchange.plan import Rates, choice, predicted
+    from stockpot.stages.exchange.cost_model import Rates, choice, predicted
 
     config = {
         "model": "sage", "layers": 3, "dropout": 0.0, **RULES, "num_features": MAG240M["features"],

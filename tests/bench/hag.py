@@ -189,7 +189,8 @@ def stages_us(run: Path, runs: int) -> tuple[float, float]:
     """CPU microseconds an output of split train of the whole stages `influence` and `hag`, in this process."""
     from stockpot.locate import artifact_of
     from stockpot.stages.hag import stage as hag
-    from stockpot.stages.influence import params, stage
+    from stockpot.stages.influence import batch_params as params
+    from stockpot.stages.influence import stage
     from tests.memory import run_stage
 
     made = artifact_of(run, "influence:train")

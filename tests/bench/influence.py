@@ -107,10 +107,10 @@ def measure_sets(path: Path, runs: int) -> tuple[dict[str, list[float]], float]:
     """Microseconds a part of each run, by side, and the share of the peer's nodes that ours has ("reference")."""
     import torch
 
-    from stockpot.stages.influence.given import set_walk
-    from stockpot.stages.influence.params import Params
+    from stockpot.stages.influence.batch_params import Params
     from stockpot.stages.influence.push import workspace
     from stockpot.stages.influence.sets import largest, push_set
+    from stockpot.stages.influence.walk_inputs import set_walk
     from stockpot.stages.partition.solver import solve
     from tests.stages.graphs import reader
 

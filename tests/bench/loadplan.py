@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from stockpot.stages.influence.scramble import permutation
+from stockpot.stages.influence.permutation import permutation
 from stockpot.stages.loadplan.belady import planned_reads
 from stockpot.stages.order.overlap import overlap_chain
 from stockpot.stages.partition.solver import solve

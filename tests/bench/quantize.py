@@ -28,15 +28,15 @@ from pathlib import Path
 import numpy as np
 import scipy.sparse as sp
 
-from stockpot.stages.codebook.fit import fit
-from stockpot.stages.codebook.rate import Figures, Measure
+from stockpot.stages.codec.coder import units
+from stockpot.stages.codec.features import Features
+from stockpot.stages.codec.fit import fit
+from stockpot.stages.codec.names import parse
+from stockpot.stages.codec.rate import Figures, Measure
 from stockpot.stages.errors import BadInput
 from stockpot.stages.ingest.features import SparseRows
 from stockpot.stages.ingest.svd import reduce_features
 from stockpot.stages.judge import STAGE as JUDGE
-from stockpot.stages.quantize.coder import units
-from stockpot.stages.quantize.features import Features
-from stockpot.stages.quantize.names import parse
 from stockpot.stages.quantize.stage import STAGE as QUANTIZE
 from tests.memory import MemoryReader, run_stage
 from tests.stages.graphs import communities

@@ -67,7 +67,8 @@ def child(case: Case, side: str) -> None:
     import scipy.stats  # noqa: F401 - imports are no part of the growth
     import torch
 
-    from stockpot.stages.soup import kitchen, memory
+    from stockpot.stages.soup import cross_fit as kitchen
+    from stockpot.stages.soup import memory
 
     memory._SAMPLE_S = 0.002
     torch.set_num_threads(1)
@@ -100,7 +101,7 @@ def measure(case: Case, runs: int, *, published: bool) -> list[dict]:
     """Rows of one case: our LS against GIS, and every method's own figures."""
     import torch
 
-    from stockpot.stages.soup.kitchen import cook
+    from stockpot.stages.soup.cross_fit import cook
 
     torch.set_num_threads(1)
     run, paths = prepared(case)
@@ -201,7 +202,7 @@ def thirty() -> list[dict]:
     """All our methods on 30 ingredients with two threads: CPU seconds of both, which no quiet machine exceeds."""
     import torch
 
-    from stockpot.stages.soup.kitchen import cook
+    from stockpot.stages.soup.cross_fit import cook
 
     run, paths = prepared(THIRTY)
     torch.set_num_threads(2)
@@ -221,7 +222,7 @@ def accuracy(cases: list[Case], repeats: int) -> list[dict]:
     """Mean gain in test accuracy (test records) of the chosen soup over the best ingredient and over greedy."""
     import torch
 
-    from stockpot.stages.soup.kitchen import cook
+    from stockpot.stages.soup.cross_fit import cook
 
     rows = []
     for case in cases:

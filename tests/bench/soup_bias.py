@@ -214,7 +214,7 @@ def souped(
     import torch
 
     from stockpot.locate import artifact_of
-    from stockpot.stages.soup import kitchen
+    from stockpot.stages.soup import cross_fit as kitchen
     from stockpot.stages.soup.batches import Batches
     from stockpot.stages.soup.scorer import Scorer
     from stockpot.stages.soup.stack import Stack

@@ -20,13 +20,13 @@ from pathlib import Path
 import numpy as np
 import scipy.sparse as sp
 
-from stockpot.stages.codebook.exposure import exposed, exposure
-from stockpot.stages.codebook.fit import fit
-from stockpot.stages.codebook.tier import fit_tier
-from stockpot.stages.quantize.codec import decode
-from stockpot.stages.quantize.coder import Coder, units
-from stockpot.stages.quantize.features import Features
-from stockpot.stages.quantize.further import encode_further, further_coder
+from stockpot.stages.codec.coder import Coder, units
+from stockpot.stages.codec.exposure import exposed, exposure
+from stockpot.stages.codec.features import Features
+from stockpot.stages.codec.fit import fit
+from stockpot.stages.codec.format import decode
+from stockpot.stages.codec.residual_tier import encode_further, further_coder
+from stockpot.stages.codec.tier_fit import fit_tier
 from tests.bench.quantize import load
 
 SHARE, BASE, TIER, PEER = 8, "rq4", "rq4", "rq5"

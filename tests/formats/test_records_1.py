@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from stockpot.stages.codec.format import decode
 from stockpot.stages.loader.records import Records
 from stockpot.stages.pack.index import read_index
-from stockpot.stages.quantize.codec import decode
 
 FOLDER = Path(__file__).parent / "records-1"
 KINDS = ("undirected-fp32", "directed-weighted-bits", "undirected-sparse")

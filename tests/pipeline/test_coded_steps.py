@@ -5,10 +5,10 @@ import pytest
 import torch
 
 from stockpot import open_batches
+from stockpot.stages.codec.coded_rows import Coded, dense
 from stockpot.stages.loader.steps import Steps
 from stockpot.stages.soup.batches import first_layer_once, step_bytes
 from stockpot.stages.train import trainer
-from stockpot.stages.train.coded import Coded, dense
 from stockpot.stages.train.evaluate import evaluate, open_steps
 from stockpot.stages.train.model import build_model
 from tests.packs import packed

@@ -9,14 +9,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stockpot.stages.codebook import STAGE as CODEBOOK
-from stockpot.stages.codebook.fit import fit
-from stockpot.stages.codebook.residual import refit
-from stockpot.stages.codebook.rotation import principal
+from stockpot.stages.codec.coder import Coder, Sums, units
+from stockpot.stages.codec.fit import fit
+from stockpot.stages.codec.format import Codec, decode, describe
+from stockpot.stages.codec.nearest import chains, gram, nearest, offsets
+from stockpot.stages.codec.residual import refit
+from stockpot.stages.codec.rotation import principal
 from stockpot.stages.errors import BadInput, Corrupt
 from stockpot.stages.quantize import STAGE
-from stockpot.stages.quantize.codec import Codec, decode, describe
-from stockpot.stages.quantize.coder import Coder, Sums, units
-from stockpot.stages.quantize.nearest import chains, gram, nearest, offsets
 from tests.memory import run_stage
 from tests.packs import features, graph_reader, packed
 
@@ -170,7 +170,7 @@ def test_the_same_artifacts_for_any_shards_chunks_and_threads(tmp_path_factory, 
     book, codes = of(name)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("stockpot.stages.quantize.stage.SHARD_ROWS", 1024 * shard)
-        patch.setattr("stockpot.stages.quantize.features.CHUNK_BYTES", 4 * 6 * 1024 * chunk)
+        patch.setattr("stockpot.stages.codec.features.CHUNK_BYTES", 4 * 6 * 1024 * chunk)
         root, inputs = tmp_path_factory.mktemp("parts"), {"graph": g}
         params = CODEBOOK.resolve({"features.codec": name}, {"graph": g.facts})
         inputs["codebook"] = mine = run_stage(CODEBOOK, params, inputs, root / "book", threads=threads)
@@ -209,7 +209,7 @@ def test_constant_columns_zero_rows_and_few_values_are_exact():
 def test_numpy_and_torch_decode_to_the_same_bits(name):
     import torch
 
-    from stockpot.stages.quantize.tensors import decode_tensor
+    from stockpot.stages.codec.tensors import decode_tensor
 
     x = np.random.default_rng(3).normal(size=(500, 13)).astype(np.float32)
     codec, _, codes = coded(name, x)

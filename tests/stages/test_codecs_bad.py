@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 
 from stockpot.stages.codebook import STAGE as CODEBOOK
+from stockpot.stages.codec.format import Codec, decode
 from stockpot.stages.errors import BadInput
 from stockpot.stages.ingest import STAGE as INGEST
 from stockpot.stages.quantize import STAGE
-from stockpot.stages.quantize.codec import Codec, decode
 from tests.memory import MemoryReader, run_stage
 from tests.packs import graph_reader, split_reader
 

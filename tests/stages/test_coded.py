@@ -6,11 +6,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stockpot.stages.quantize.lookup import Lookup
-from stockpot.stages.train import coded
-from stockpot.stages.train.coded import Coded, Part, Tables, dense, linear
+from stockpot.stages.codec import coded_rows as coded
+from stockpot.stages.codec.coded_rows import Coded, Part, Tables, dense, linear
+from stockpot.stages.codec.lookup import Lookup
+from stockpot.stages.codec.table_sum import table_sum
 from stockpot.stages.train.model import build_model
-from stockpot.stages.train.tablesum import table_sum
 from tests.stages.steps import adj_of, community, weighted
 
 

@@ -12,8 +12,8 @@ import scipy.sparse as sp
 import torch
 
 from stockpot.stages.errors import BadInput, Corrupt
-from stockpot.stages.exchange.links import links
-from stockpot.stages.exchange.piece import bounds, cut, owned
+from stockpot.stages.exchange.halo_plan import links
+from stockpot.stages.exchange.rank_partition import bounds, cut, owned
 from stockpot.stages.exchange.stage import STAGE, Params
 from stockpot.stages.loader.cooperative import CooperativeSteps
 from stockpot.stages.loader.records import Records

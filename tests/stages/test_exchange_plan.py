@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from stockpot.stages.errors import BadInput
-from stockpot.stages.exchange.plan import Rates, Traffic, choice, predicted, widths
+from stockpot.stages.exchange.cost_model import Rates, Traffic, choice, predicted, widths
 from stockpot.stages.exchange.stage import STAGE, Params
 from stockpot.stages.loader.cooperative import CooperativeSteps
 from stockpot.stages.loader.independent import IndependentSteps
@@ -152,8 +152,8 @@ def test_an_unknown_mode_is_refused():
 
 
 def test_logits_of_no_output_have_a_gradient():
+    from stockpot.stages.exchange.process_group import Team
     from stockpot.stages.exchange.step import ShareStep
-    from stockpot.stages.exchange.team import Team
 
     model = model_of("gat", 6)
     none = torch.zeros(0, dtype=torch.int64)

@@ -14,7 +14,7 @@ from stockpot.stages.hag.cost import Counts, Rates
 from stockpot.stages.hag.hag import check, cover
 from stockpot.stages.hag.matrix import HagMatrix
 from stockpot.stages.hag.measure import measured_rates
-from stockpot.stages.hag.params import Sharing, sharing_of
+from stockpot.stages.hag.pack_params import Sharing, sharing_of
 from stockpot.stages.hag.pattern import pattern
 from stockpot.stages.hag.share import with_hag
 from stockpot.stages.hag.stage import graph_hag

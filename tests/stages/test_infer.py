@@ -13,7 +13,7 @@ from stockpot.stages.soup.stage import Params as SoupParams
 from stockpot.stages.stage import Shard
 from stockpot.stages.step import Adj
 from stockpot.stages.train.model import build_model, load_model
-from stockpot.stages.train.params import NAMES
+from stockpot.stages.train.train_params import NAMES
 from tests.memory import MemoryReader, MemoryWriter, run_stage
 from tests.stages.steps import adj_of, community, packs, weighted
 from tests.stages.test_soup import trained

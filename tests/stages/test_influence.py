@@ -7,8 +7,8 @@ import pytest
 from stockpot.stages.errors import BadInput
 from stockpot.stages.influence import STAGE, spans
 from stockpot.stages.influence import stage as module
+from stockpot.stages.influence.batch_params import PARTED
 from stockpot.stages.influence.nodes import read_nodes
-from stockpot.stages.influence.params import PARTED
 from tests.memory import MemoryReader, run_stage
 from tests.stages.graphs import communities, csr, dense_ppr, reader
 

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import scipy.sparse as sp
 
+from stockpot.stages.codec.names import parse
 from stockpot.stages.errors import BadInput
 from stockpot.stages.judge import STAGE
 from stockpot.stages.judge.ladder import ladder, sized
@@ -23,7 +24,6 @@ from stockpot.stages.judge.sizes import (
     sizes,
 )
 from stockpot.stages.judge.stage import Params
-from stockpot.stages.quantize.names import parse
 from tests.memory import MemoryReader, run_stage
 
 COLUMNS = [1, 2, 7, 8, 31, 64, 255, 257, 1024, 1025, 1433, 8415, 100_000]

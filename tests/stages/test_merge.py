@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from stockpot.stages.influence.merge import clusters, forest, join, line, roots
 from stockpot.stages.influence.mix import balanced, mix_clusters
 from stockpot.stages.influence.pairs import descending, overlaps, shared
-from stockpot.stages.influence.scramble import jitter, permutation, scramble
+from stockpot.stages.influence.permutation import jitter, permutation, scramble
 
 
 @st.composite

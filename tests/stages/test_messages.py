@@ -15,9 +15,10 @@ from stockpot.errors import CorruptArtifact
 from stockpot.execution import ranks
 from stockpot.execution.run import RunError
 from stockpot.stages.errors import BadInput, Conflict, StockpotError
-from stockpot.stages.exchange import meeting, team
+from stockpot.stages.exchange import process_group as team
+from stockpot.stages.exchange import rendezvous as meeting
 from stockpot.stages.exchange.messages import decoded, encoded, error_of, message, name_of, named, received, told
-from stockpot.stages.exchange.team import Job, Team, led
+from stockpot.stages.exchange.process_group import Job, Team, led
 from stockpot.stages.train.evaluate import Score
 from tests.coop_ranks import sums
 
@@ -159,7 +160,7 @@ def test_ranks_of_one_machine_listen_on_loopback_alone_and_run_nothing_that_is_s
     with led(2, sums, {}, device="cpu", start=5) as found:
         assert isinstance(found, Team)
         here = psutil.Process()
-        ours = [here, *(p for p in here.children() if "stockpot.stages.exchange.member" in p.cmdline())]
+        ours = [here, *(p for p in here.children() if "stockpot.stages.exchange.rank_process" in p.cmdline())]
         assert len(ours) == 2
         assert all(SECRET.hex() not in " ".join(p.cmdline()) for p in ours)
         doors = [c.laddr for p in ours for c in p.net_connections() if c.status == psutil.CONN_LISTEN]

@@ -9,6 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from stockpot.stages.codec.format import Codec, decode
 from stockpot.stages.loader.records import Records
 from stockpot.stages.loader.steps import Steps
 from stockpot.stages.pack import STAGE
@@ -17,7 +18,6 @@ from stockpot.stages.pack.index import read_index
 from stockpot.stages.pack.stage import Params
 from stockpot.stages.partition.blocks import blocks
 from stockpot.stages.quantize import STAGE as QUANTIZE
-from stockpot.stages.quantize.codec import Codec, decode
 from tests.memory import run_stage
 from tests.packs import dense, features, inputs_of, packed
 

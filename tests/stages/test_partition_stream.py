@@ -10,13 +10,13 @@ import stockpot.store.usage
 from stockpot.stages.partition import STAGE
 from stockpot.stages.partition import stream as module
 from stockpot.stages.partition.adjacency import adjacency, neighbours, row_buffer
-from stockpot.stages.partition.cluster import clusters
 from stockpot.stages.partition.contract import contract
 from stockpot.stages.partition.cut import edge_cut, symmetric
 from stockpot.stages.partition.flow import cut_share, flow, level
-from stockpot.stages.partition.plan import stream_plan
+from stockpot.stages.partition.label_propagation import clusters
 from stockpot.stages.partition.regions import split_edges
 from stockpot.stages.partition.stream import IMBALANCE, stream
+from stockpot.stages.partition.stream_plan import stream_plan
 from stockpot.store.usage import Usage
 from tests.memory import MemoryReader, run_stage
 from tests.stages.graphs import csr, graphs

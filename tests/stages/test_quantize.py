@@ -4,13 +4,13 @@ import scipy.sparse as sp
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from stockpot.stages.codec.encode import encode
+from stockpot.stages.codec.features import Features
+from stockpot.stages.codec.format import EXACT, Codec, decode, describe
 from stockpot.stages.errors import BadInput, Corrupt
 from stockpot.stages.pack import STAGE as PACK
 from stockpot.stages.pack.stage import Params as PackParams
 from stockpot.stages.quantize import STAGE
-from stockpot.stages.quantize.codec import EXACT, Codec, decode, describe
-from stockpot.stages.quantize.encode import encode
-from stockpot.stages.quantize.features import Features
 from tests.memory import run_stage
 from tests.packs import features, graph_reader, partition_reader, records_reader
 
@@ -118,7 +118,7 @@ def test_values_are_packed_as_any_others(tmp_path):
 def test_torch_decodes_exact_codes_to_the_same_bits(name, sparse):
     import torch
 
-    from stockpot.stages.quantize.tensors import decode_tensor
+    from stockpot.stages.codec.tensors import decode_tensor
 
     g = graph_reader(
         nodes=60, features=21, binary=name.startswith("lossless-b") or name.endswith("sparse"), sparse=sparse

@@ -8,8 +8,8 @@ import scipy.sparse as sp
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stockpot.stages.codebook.rate_error import SIGNS, nmse_by_depth, propagated, random_signs, sensitivity
-from stockpot.stages.codebook.rate_sample import draw
+from stockpot.stages.codec.rate_error import SIGNS, nmse_by_depth, propagated, random_signs, sensitivity
+from stockpot.stages.codec.rate_sample import draw
 from tests.stages.graphs import communities, csr
 
 LAYERS = 3

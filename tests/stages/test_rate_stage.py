@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from stockpot.stages.codebook import STAGE
-from stockpot.stages.codebook.rate_sizes import LAYERS, WIDTH, rate_bytes
+from stockpot.stages.codec.format import Codec, decode
+from stockpot.stages.codec.rate_sizes import LAYERS, WIDTH, rate_bytes
 from stockpot.stages.quantize import STAGE as QUANTIZE
-from stockpot.stages.quantize.codec import Codec, decode
 from tests.memory import MemoryReader, run_stage
 from tests.packs import features
 from tests.stages.graphs import communities, csr

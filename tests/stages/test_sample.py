@@ -12,7 +12,7 @@ from scipy.stats import kstest
 from stockpot.stages.errors import BadInput
 from stockpot.stages.sample.batch import Graph, Sampler, Sampling
 from stockpot.stages.sample.importance import expected, importances
-from stockpot.stages.sample.places import slots
+from stockpot.stages.sample.relabel import slots
 from stockpot.stages.sample.variates import _mixed, drift, edge_key, inverse_normal, key, uniform, variate
 from tests.stages.graphs import csr
 

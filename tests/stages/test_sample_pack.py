@@ -21,7 +21,7 @@ from stockpot.stages.pack.sampled import sampled_matrices
 from stockpot.stages.pack.stage import Params as PackParams
 from stockpot.stages.sample import STAGE
 from stockpot.stages.sample.batch import Sampler
-from stockpot.stages.sample.given import graph_of, sampling_of
+from stockpot.stages.sample.sampler_inputs import graph_of, sampling_of
 from stockpot.stages.sample.seeds import dealt
 from stockpot.stages.sample.stage import members_of
 from tests.memory import MemoryReader, run_stage
@@ -161,7 +161,7 @@ def test_sums_over_sampled_neighbours_are_without_bias(tmp_path):
 
 
 def _sampling(params):
-    from stockpot.stages.sample.given import facts_of
+    from stockpot.stages.sample.sampler_inputs import facts_of
     from stockpot.stages.sample.stage import _sampling as made
 
     return facts_of(made(params))

@@ -5,10 +5,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stockpot.stages.influence.given import set_walk
-from stockpot.stages.influence.params import Params
+from stockpot.stages.influence.batch_params import Params
 from stockpot.stages.influence.push import workspace
 from stockpot.stages.influence.sets import holding, largest, push_set
+from stockpot.stages.influence.walk_inputs import set_walk
 from tests.stages.graphs import communities, csr, dense_ppr, graphs, reader
 
 ORIENTATIONS = ("transpose", "reference")

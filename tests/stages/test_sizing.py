@@ -7,14 +7,14 @@ import pytest
 from hypothesis import given
 
 from stockpot.stages.influence import STAGE as INFLUENCE
-from stockpot.stages.influence.given import walk_of
 from stockpot.stages.influence.walk import walk
+from stockpot.stages.influence.walk_inputs import walk_of
 from stockpot.stages.sizing import STAGE
 from stockpot.stages.sizing.choice import ALL, MOST_ROWS, STEP_BYTES, Found, choose
 from stockpot.stages.sizing.held import HOPS, held_sums
 from stockpot.stages.sizing.measure import Measure
 from stockpot.stages.sizing.sample import sampled_outputs
-from stockpot.stages.train.params import resolved_mass
+from stockpot.stages.train.train_params import resolved_mass
 from stockpot.store.keys import plain
 from tests.bench.inline import run
 from tests.graphs import write_npz

@@ -5,9 +5,10 @@ import pytest
 import torch
 
 from stockpot.stages.errors import BadInput, Conflict
-from stockpot.stages.soup import STAGE, kitchen
-from stockpot.stages.soup.alike import check_alike
+from stockpot.stages.soup import STAGE
+from stockpot.stages.soup import cross_fit as kitchen
 from stockpot.stages.soup.calibrate import recalibrate
+from stockpot.stages.soup.compatibility import check_alike
 from stockpot.stages.soup.published import Schedule
 from stockpot.stages.soup.stage import METHODS, Params
 from stockpot.stages.train import STAGE as TRAIN

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import binomtest, ttest_rel
 
-from stockpot.stages.soup import honest
+from stockpot.stages.soup import paired_test as honest
 from stockpot.stages.soup.scorer import Outcome
 from stockpot.stages.train.evaluate import Score
 

@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 import torch
 
-from stockpot.stages.soup import kitchen, methods
+from stockpot.stages.soup import cross_fit as kitchen
+from stockpot.stages.soup import methods
 from stockpot.stages.soup.batches import PIECES, Batches, Parts, divide
-from stockpot.stages.soup.kitchen import cook
+from stockpot.stages.soup.cross_fit import cook
 from stockpot.stages.soup.methods import METHODS, Made, Methods
 from stockpot.stages.soup.parts import record_parts
 from stockpot.stages.soup.published import Schedule

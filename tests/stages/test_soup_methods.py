@@ -8,14 +8,15 @@ from torch import nn
 from torch.nn import functional
 
 from stockpot.stages.errors import BadInput, Conflict
-from stockpot.stages.soup import honest, learned, published, simple
+from stockpot.stages.soup import learned, published, simple
+from stockpot.stages.soup import paired_test as honest
 from stockpot.stages.soup.batches import LEAST, Batches, divide, first_layer_once, step_bytes
 from stockpot.stages.soup.calibrate import recalibrate
-from stockpot.stages.soup.kitchen import cook
+from stockpot.stages.soup.cross_fit import cook
+from stockpot.stages.soup.loss_barrier import barriers
 from stockpot.stages.soup.methods import Methods
 from stockpot.stages.soup.ranking import Ranking
 from stockpot.stages.soup.scorer import Outcome, Scorer
-from stockpot.stages.soup.soupable import barriers
 from stockpot.stages.soup.stack import GRANULARITIES, Stack, groups
 from stockpot.stages.train.evaluate import open_steps
 from stockpot.stages.train.model import build_model

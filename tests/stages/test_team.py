@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from stockpot.stages.errors import Conflict, Corrupt, StockpotError
-from stockpot.stages.exchange.team import TIMEOUT, Team, _of_connection, led, place_on_machine
+from stockpot.stages.exchange.process_group import TIMEOUT, Team, _of_connection, led, place_on_machine
 from stockpot.stages.train.evaluate import Score
 from stockpot.stages.train.trainer import Progress, _agree
 from tests.coop_ranks import Opened, leaves, sums

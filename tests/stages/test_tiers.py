@@ -9,15 +9,16 @@ from hypothesis import strategies as st
 from stockpot.planning.dag import build
 from stockpot.planning.recipe import from_tables
 from stockpot.stages.codebook import STAGE as CODEBOOK
-from stockpot.stages.codebook.exposure import exposed, exposure
+from stockpot.stages.codec import residual_tier as further
+from stockpot.stages.codec.coded_rows import Coded
+from stockpot.stages.codec.exposure import exposed, exposure
+from stockpot.stages.codec.format import Codec, decode
+from stockpot.stages.codec.tiers import tier_of
 from stockpot.stages.errors import BadInput, Corrupt
 from stockpot.stages.infer.stage import _features
 from stockpot.stages.loader.records import Records
 from stockpot.stages.loader.steps import Steps
-from stockpot.stages.quantize import STAGE, further
-from stockpot.stages.quantize.codec import Codec, decode
-from stockpot.stages.quantize.tiers import tier_of
-from stockpot.stages.train.coded import Coded
+from stockpot.stages.quantize import STAGE
 from tests.memory import run_stage
 from tests.packs import dense, features, graph_reader, inputs_of, packed, split_reader
 
@@ -97,7 +98,7 @@ def test_the_same_bytes_for_any_threads_and_chunks(tmp_path, monkeypatch):
     asked = {"features.codec": "pq1", "features.tier_share": 0.7, "features.tier_bytes": 2}
     found = []
     for threads, chunk in ((1, 8 << 20), (3, 1), (2, 4 * 5 * 2048)):
-        monkeypatch.setattr("stockpot.stages.quantize.features.CHUNK_BYTES", chunk)
+        monkeypatch.setattr("stockpot.stages.codec.features.CHUNK_BYTES", chunk)
         monkeypatch.setattr(further, "CHUNK_BYTES", chunk)
         inputs = {"graph": g, "split": split}
         params = CODEBOOK.resolve(asked, {"graph": g.facts})

@@ -11,13 +11,13 @@ import pytest
 import torch
 
 from stockpot.stages.errors import BadInput, StockpotError
+from stockpot.stages.exchange.process_group import Team
 from stockpot.stages.exchange.step import ShareStep
-from stockpot.stages.exchange.team import Team
 from stockpot.stages.train import STAGE, checkpoint, trainer
 from stockpot.stages.train.evaluate import Score, evaluate
 from stockpot.stages.train.model import MODELS, build_model, load_model
-from stockpot.stages.train.params import NAMES, Params
 from stockpot.stages.train.state import state_digest
+from stockpot.stages.train.train_params import NAMES, Params
 from tests.memory import MemoryReader, run_stage
 from tests.stages.steps import Loader, Pack, community, packs
 

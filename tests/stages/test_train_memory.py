@@ -37,7 +37,7 @@ def build(c):
 def pack_and_params(root, model):
     """A packed split that is in `root`, read by the pipeline's loader, and parameters of a short training."""
     from stockpot.stages.train.factory import source_digest
-    from stockpot.stages.train.params import Params
+    from stockpot.stages.train.train_params import Params
     from tests.memory import MemoryReader
 
     class Pack(MemoryReader):

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from stockpot.stages.quantize.names import Kind
+    from stockpot.stages.codec.names import Kind
 
 __all__ = ["Lookup", "expand"]
 
@@ -67,7 +67,7 @@ class Lookup:
         Corrupt
             A code is outside its table.
         """
-        from stockpot.stages.quantize import tables
+        from stockpot.stages.codec import tables
 
         if not len(codes):
             return
@@ -87,7 +87,7 @@ class Lookup:
     @cached_property
     def _even(self) -> int:
         """Codes from the first that all stand for the same number of columns, one of those decoded fastest."""
-        from stockpot.stages.quantize.tables import SET_EVEN
+        from stockpot.stages.codec.tables import SET_EVEN
 
         width = self.hi - self.lo
         if int(width[0]) not in SET_EVEN:
@@ -119,7 +119,7 @@ def _rotated(
     kind: Kind, levels: NDArray[np.float32], rotation: NDArray[np.float32], shift: NDArray[np.float32]
 ) -> Lookup:
     """Tables of all columns: entries of each part turned back."""
-    from stockpot.stages.quantize.nearest import product
+    from stockpot.stages.codec.nearest import product
 
     columns, entries = levels.shape
     edges = kind.edges(columns)

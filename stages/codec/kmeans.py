@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from stockpot.stages.codec.nearest import nearest, offsets
 from stockpot.stages.kernel import njit
-from stockpot.stages.quantize.nearest import nearest, offsets
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from stockpot.stages.codebook.kmeans import k_means
+from stockpot.stages.codec.kmeans import k_means
+from stockpot.stages.codec.nearest import chains, gram, nearest, offsets
 from stockpot.stages.kernel import njit
-from stockpot.stages.quantize.nearest import chains, gram, nearest, offsets
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

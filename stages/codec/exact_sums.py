@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from stockpot.stages.codec.sizes import BLOCK_ROWS
 from stockpot.stages.kernel import njit
-from stockpot.stages.quantize.sizes import BLOCK_ROWS
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -25,7 +25,7 @@ def tally(
     counts: NDArray[np.int64],
     energy: NDArray[np.float64],
 ) -> None:
-    """Add coded rows to what `stockpot.stages.quantize.coder.Sums` holds.
+    """Add coded rows to what `stockpot.stages.codec.coder.Sums` holds.
 
     Parameters
     ----------

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from stockpot.stages.errors import BadInput
-from stockpot.stages.influence.params import count_of, most_outputs
+from stockpot.stages.influence.batch_params import count_of, most_outputs
 from stockpot.stages.sample.limits import check
 from stockpot.stages.stage import added
 

@@ -76,7 +76,7 @@ class Params:
     holdout : share of the validation outputs that early stop does not look at: they are for souping.
     ranks : processes that train the model together.
     exchange : how: "cooperative", each reads and computes the rows it owns of every step; "independent", all rows of
-        its own outputs; "auto", what `stockpot.stages.exchange.plan` predicts to be faster.
+        its own outputs; "auto", what `stockpot.stages.exchange.cost_model` predicts to be faster.
     storage_gbs, interconnect_gbs : GB/s of a rank, for that prediction; an interconnect of 0 is that of the device.
     tour : how epochs walk the tour of an order that has one: "drawn", each from a record of its own and in a direction
         of its own; "fixed", all alike: as a load plan has it.

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from stockpot.stages.codebook.rate_sample import scrambled
+from stockpot.stages.codec.rate_sample import scrambled
 from stockpot.stages.kernel import njit
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from stockpot.stages.codebook.rate_sample import Sample
+    from stockpot.stages.codec.rate_sample import Sample
 
 __all__ = ["mean_rows", "nmse_by_depth", "propagated", "random_signs", "sensitivity"]
 

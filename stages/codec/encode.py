@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from stockpot.stages.codec import bits
 from stockpot.stages.errors import BadInput
-from stockpot.stages.quantize import bits
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from stockpot.stages.quantize.codec import Codec
-    from stockpot.stages.quantize.features import Features
+    from stockpot.stages.codec.features import Features
+    from stockpot.stages.codec.format import Codec
 
 __all__ = ["are_halves", "encode"]
 

@@ -1,4 +1,4 @@
-"""Codes as torch decodes them, on any device: the same bits as `stockpot.stages.quantize.codec.decode`."""
+"""Codes as torch decodes them, on any device: the same bits as `stockpot.stages.codec.format.decode`."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from stockpot.stages.codec.format import EXACT
 from stockpot.stages.errors import BadInput
-from stockpot.stages.quantize.codec import EXACT
 
 if TYPE_CHECKING:
-    from stockpot.stages.quantize.codec import Codec
+    from stockpot.stages.codec.format import Codec
 
 __all__ = ["code_ids", "decode_tensor"]
 

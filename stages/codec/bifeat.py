@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from stockpot.stages.codebook.kmeans import means
-from stockpot.stages.quantize.nearest import nearest
+from stockpot.stages.codec.kmeans import means
+from stockpot.stages.codec.nearest import nearest
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from stockpot.stages.quantize.names import Kind
+    from stockpot.stages.codec.names import Kind
 
 __all__ = ["log_levels", "vector_parts"]
 

@@ -6,18 +6,18 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from stockpot.stages.codebook.exposure import exposed, exposure
-from stockpot.stages.codebook.fit import fit
-from stockpot.stages.quantize.codec import decode
-from stockpot.stages.quantize.coder import Coder, units
-from stockpot.stages.quantize.further import PREFIX
+from stockpot.stages.codec.coder import Coder, units
+from stockpot.stages.codec.exposure import exposed, exposure
+from stockpot.stages.codec.fit import fit
+from stockpot.stages.codec.format import decode
+from stockpot.stages.codec.residual_tier import PREFIX
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from numpy.typing import NDArray
 
-    from stockpot.stages.quantize.features import Features
+    from stockpot.stages.codec.features import Features
     from stockpot.stages.stage import Inputs
 
 __all__ = ["exposed_rows", "fit_tier"]
@@ -47,7 +47,7 @@ def fit_tier(
     most: int,
     seed: int,
 ) -> dict[str, NDArray[Any]]:
-    """Arrays a tier is encoded with (`stockpot.stages.quantize.further`), `tier_rows` among them.
+    """Arrays a tier is encoded with (`stockpot.stages.codec.residual_tier`), `tier_rows` among them.
 
     Parameters
     ----------

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from stockpot.stages.quantize.codec import Codec, decode, describe
-from stockpot.stages.quantize.names import parse
-from stockpot.stages.quantize.sizes import BLOCK_ROWS
+from stockpot.stages.codec.format import Codec, decode, describe
+from stockpot.stages.codec.names import parse
+from stockpot.stages.codec.sizes import BLOCK_ROWS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -70,7 +70,7 @@ class Coder:
     Parameters
     ----------
     name : a lossy codec.
-    fitted : its arrays by name (`stockpot.stages.codebook.fit`), with `shift` f4[D] and `scale` f8[D] of `units`.
+    fitted : its arrays by name (`stockpot.stages.codec.fit`), with `shift` f4[D] and `scale` f8[D] of `units`.
 
     Attributes
     ----------
@@ -108,14 +108,14 @@ class Coder:
         self.scale = np.full(self.num_features, np.ldexp(self.scale.min(), -steps))
 
     def _prepare_scalar(self, levels: NDArray[np.float32]) -> None:
-        from stockpot.stages.quantize.scalar import thresholds
+        from stockpot.stages.codec.scalar import thresholds
 
         self.levels: NDArray[np.float32] = levels
         limits = self.fitted["limits"] if "limits" in self.fitted else thresholds(levels)
         self._limits = np.ascontiguousarray(np.broadcast_to(limits, (self.num_features, limits.shape[1])))
 
     def _prepare_parts(self, levels: NDArray[np.float32]) -> None:
-        from stockpot.stages.quantize.nearest import offsets
+        from stockpot.stages.codec.nearest import offsets
 
         self.levels = levels
         self._turned, self._offset = [], []
@@ -129,7 +129,7 @@ class Coder:
             self._turned.append(np.ascontiguousarray(turned))
 
     def _prepare_stages(self) -> None:
-        from stockpot.stages.quantize.nearest import gram, offsets
+        from stockpot.stages.codec.nearest import gram, offsets
 
         self.levels = np.zeros((self.num_features, 1), np.float32)
         tables = self.fitted["tables"].astype(np.float32)
@@ -142,7 +142,7 @@ class Coder:
     def encode(self, x: NDArray[np.float32]) -> tuple[NDArray[np.uint8], Sums]:
         """(codes u1[n, row_bytes], their sums) of finite rows f4[n, D] that begin at a multiple of `BLOCK_ROWS`."""
         if self._rotation is not None:
-            from stockpot.stages.quantize.nearest import product
+            from stockpot.stages.codec.nearest import product
 
             x = product(x - self._origin, self._rotation)
         blocks = -(-len(x) // BLOCK_ROWS)
@@ -157,15 +157,15 @@ class Coder:
         return (self._encode_stages if self.kind.family == "rq" else self._encode_parts)(x, sums), sums
 
     def _encode_scalar(self, x: NDArray[np.float32], sums: Sums) -> NDArray[np.uint8]:
-        from stockpot.stages.quantize.scalar import encode_scalar
+        from stockpot.stages.codec.scalar import encode_scalar
 
         codes = np.zeros((len(x), self.row_bytes), np.uint8)
         encode_scalar(x, self._limits, self.shift, self.scale, codes, sums.sums, sums.counts, sums.energy)
         return codes
 
     def _encode_parts(self, x: NDArray[np.float32], sums: Sums) -> NDArray[np.uint8]:
-        from stockpot.stages.quantize.nearest import nearest
-        from stockpot.stages.quantize.parts import tally
+        from stockpot.stages.codec.exact_sums import tally
+        from stockpot.stages.codec.nearest import nearest
 
         ids = np.empty((len(x), len(self._turned)), np.uint32)
         own = np.empty(len(x), np.uint32)
@@ -181,8 +181,8 @@ class Coder:
         return ids.astype(f"<u{self.kind.unit}").view(np.uint8).reshape(len(x), self.row_bytes)
 
     def _encode_stages(self, x: NDArray[np.float32], sums: Sums) -> NDArray[np.uint8]:
-        from stockpot.stages.quantize.nearest import chains
-        from stockpot.stages.quantize.parts import misfit, tally
+        from stockpot.stages.codec.exact_sums import misfit, tally
+        from stockpot.stages.codec.nearest import chains
 
         codes = np.empty((len(x), self.kind.units), np.uint8)
         rest = x - self.shift

@@ -1,4 +1,4 @@
-"""What a lossy codec encodes with, trained on a sample; arrays by name, as `stages.quantize.coder` reads them."""
+"""What a lossy codec encodes with, trained on a sample; arrays by name, as `stages.codec.coder` reads them."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from stockpot.stages.quantize.names import parse
+from stockpot.stages.codec.names import parse
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from stockpot.stages.quantize.names import Kind
+    from stockpot.stages.codec.names import Kind
 
 __all__ = ["fit"]
 
@@ -36,33 +36,33 @@ def fit(
     -------
     sqK : `levels` f4[D, 2^K], ascending. pqM : `levels` f4[D, K], K = 256 entries or fewer, column by column.
     opqM : `rotation` f4[D, D], `levels` as of pqM of rotated rows less `shift`.
-    rqM : `tables` f4[M, K, D] of rows less `shift`. bifeat-sqK, bifeat-vqW-K : see `stockpot.stages.codebook.bifeat`.
+    rqM : `tables` f4[M, K, D] of rows less `shift`. bifeat-sqK, bifeat-vqW-K : see `stockpot.stages.codec.bifeat`.
     """
     kind = parse(name)
     rng = np.random.default_rng((seed, 1))
     if kind.family == "sq":
-        from stockpot.stages.codebook.lloyd import lloyd_max
+        from stockpot.stages.codec.lloyd import lloyd_max
 
         return {"levels": lloyd_max(sample, kind.entries)}
     if kind.family == "bifeat-sq":
-        from stockpot.stages.codebook.bifeat import log_levels
+        from stockpot.stages.codec.bifeat import log_levels
 
         return log_levels(sample, kind.bits)
     mixed = rng.permutation(len(sample))
     if kind.family == "bifeat-vq":
-        from stockpot.stages.codebook.bifeat import vector_parts
+        from stockpot.stages.codec.bifeat import vector_parts
 
         return vector_parts(sample[mixed], kind, rng)
     centre = sample.mean(0, dtype=np.float64).astype(np.float32) if shift is None else shift
     centred = sample[mixed] - centre
     entries = min(kind.entries, len(sample))
     if kind.family == "opq":
-        from stockpot.stages.codebook.rotation import rotated_parts
+        from stockpot.stages.codec.rotation import rotated_parts
 
         rotation, levels = rotated_parts(centred, kind.edges(sample.shape[1]), entries, rng)
         return {"rotation": rotation, "levels": levels}
     if kind.family == "rq":
-        from stockpot.stages.codebook.residual import residual_tables
+        from stockpot.stages.codec.residual import residual_tables
 
         return {"tables": _halved(centred, residual_tables(centred, kind.units, entries, rng))}
     return {"levels": _product(centred, kind, entries, rng) + centre[:, None]}
@@ -70,7 +70,7 @@ def fit(
 
 def _product(x: NDArray[np.float32], kind: Kind, entries: int, rng: np.random.Generator) -> NDArray[np.float32]:
     """f4[D, entries] of a product code; entries that are not needed repeat the last one."""
-    from stockpot.stages.codebook.kmeans import k_means
+    from stockpot.stages.codec.kmeans import k_means
 
     levels = np.empty((x.shape[1], entries), np.float32)
     edges = kind.edges(x.shape[1])
@@ -82,7 +82,7 @@ def _product(x: NDArray[np.float32], kind: Kind, entries: int, rng: np.random.Ge
 
 def _halved(x: NDArray[np.float32], tables: NDArray[np.float32]) -> NDArray[Any]:
     """Tables of a residual code as half floats, where rounding them adds less than a hundredth to the error."""
-    from stockpot.stages.codebook.residual import chosen
+    from stockpot.stages.codec.residual import chosen
 
     some = x[:_ERROR_ROWS]
     codes = chosen(some, tables, 1)

@@ -5,7 +5,7 @@ j // 8. `lossless-sparse`: rows of varying length, the ascending ids of the colu
 `lossless-values`: the fp32 values that are not 0, then the ascending ids of their columns.
 
 All others are *additive*: each code of a row chooses a row of its own table, which covers some columns, and the decoded
-row is the sum of these (`stockpot.stages.quantize.lookup`). `sqK`, `bifeat-sqK`: K bits a column, column j in byte
+row is the sum of these (`stockpot.stages.codec.lookup`). `sqK`, `bifeat-sqK`: K bits a column, column j in byte
 j // (8 / K), the lowest bits first. `pqM`, `bifeat-vqW-K`: a code for each slice of the columns. `rqM`: M codes, each
 for all columns. `opqM`: as `pqM` of rotated columns; the rotation is multiplied into the tables, which then are for all
 columns too.
@@ -23,15 +23,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from stockpot.stages.codec.names import parse
 from stockpot.stages.errors import BadInput, Corrupt
-from stockpot.stages.quantize.names import parse
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from numpy.typing import NDArray
 
-    from stockpot.stages.quantize.lookup import Lookup
+    from stockpot.stages.codec.lookup import Lookup
     from stockpot.stages.stage import Reader
 
 __all__ = ["EXACT", "FURTHER", "TABLE", "Codec", "add_further", "decode", "describe"]
@@ -91,7 +91,7 @@ class Codec:
         BadInput
             The codec has no tables: it is exact, or only its description was read.
         """
-        from stockpot.stages.quantize.lookup import expand
+        from stockpot.stages.codec.lookup import expand
 
         if not self.tables:
             raise BadInput(f"codec {self.name}: expected its tables beside the description, found none")
@@ -241,7 +241,7 @@ def decode(
     if codec.name not in EXACT:
         codec.lookup.decode(codes, where, out)
         return out
-    from stockpot.stages.quantize import bits
+    from stockpot.stages.codec import bits
 
     if codec.name == "lossless-bits":
         bits.unpack(codes, where, out)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from stockpot.stages.exchange.piece import needs, owned
+from stockpot.stages.exchange.rank_partition import needs, owned
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

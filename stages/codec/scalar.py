@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from stockpot.stages.codec.sizes import BLOCK_ROWS
 from stockpot.stages.kernel import njit
-from stockpot.stages.quantize.sizes import BLOCK_ROWS
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

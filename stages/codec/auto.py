@@ -6,14 +6,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from stockpot.stages.codec.format import describe
 from stockpot.stages.errors import BadInput
-from stockpot.stages.quantize.codec import describe
 from stockpot.stages.units import bytes_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from stockpot.stages.quantize.codec import Codec
+    from stockpot.stages.codec.format import Codec
     from stockpot.stages.stage import Facts
 
 __all__ = ["code_bytes", "exact_codec", "judged", "keeps", "lossless_limit", "smaller_bits"]

@@ -23,7 +23,8 @@ from torch import distributed
 
 from stockpot.stages.errors import Conflict, StockpotError
 from stockpot.stages.exchange import forward as rows
-from stockpot.stages.exchange.meeting import (
+from stockpot.stages.exchange.messages import encoded, error_of, message, name_of, received, told
+from stockpot.stages.exchange.rendezvous import (
     SECRET,
     TIMEOUT,
     jobs_key,
@@ -33,7 +34,6 @@ from stockpot.stages.exchange.meeting import (
     met,
     on_loopback,
 )
-from stockpot.stages.exchange.messages import encoded, error_of, message, name_of, received, told
 from stockpot.stages.exchange.step import CoopStep
 from stockpot.stages.package import child_environment
 from stockpot.stages.train.evaluate import Score
@@ -194,7 +194,7 @@ def launched(rank: int, job: Job) -> Member:
     """
     said = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the member
     process = subprocess.Popen(
-        [sys.executable, "-m", "stockpot.stages.exchange.member", str(rank)],
+        [sys.executable, "-m", "stockpot.stages.exchange.rank_process", str(rank)],
         stdin=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
         stderr=said,

@@ -12,7 +12,7 @@ from stockpot.stages.influence.nodes import read_nodes
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from stockpot.stages.influence.params import Params
+    from stockpot.stages.influence.batch_params import Params
     from stockpot.stages.influence.walk import Walk
     from stockpot.stages.stage import Inputs
 

@@ -8,19 +8,19 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from stockpot.stages.quantize.codec import decode
-from stockpot.stages.quantize.coder import Coder
-from stockpot.stages.quantize.parts import misfit
-from stockpot.stages.quantize.pool import in_order
-from stockpot.stages.quantize.sizes import BLOCK_ROWS, CHUNK_BYTES
+from stockpot.stages.codec.coder import Coder
+from stockpot.stages.codec.exact_sums import misfit
+from stockpot.stages.codec.format import decode
+from stockpot.stages.codec.sizes import BLOCK_ROWS, CHUNK_BYTES
+from stockpot.stages.codec.thread_pool import in_order
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from numpy.typing import NDArray
 
-    from stockpot.stages.quantize.codec import Codec
-    from stockpot.stages.quantize.features import Features
+    from stockpot.stages.codec.features import Features
+    from stockpot.stages.codec.format import Codec
 
 __all__ = ["PREFIX", "Further", "encode_further", "further_coder"]
 

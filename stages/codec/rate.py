@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from stockpot.stages.codebook.rate_error import nmse_by_depth, propagated, sensitivity
-from stockpot.stages.codebook.rate_sample import draw
-from stockpot.stages.codebook.rate_sizes import FANOUT, LAYERS, WHOLE, WIDTH, most_outputs, most_rows
-from stockpot.stages.quantize.codec import decode
-from stockpot.stages.quantize.coder import Coder, Sums
-from stockpot.stages.quantize.features import Features
-from stockpot.stages.quantize.sizes import BLOCK_ROWS, CHUNK_BYTES
+from stockpot.stages.codec.coder import Coder, Sums
+from stockpot.stages.codec.features import Features
+from stockpot.stages.codec.format import decode
+from stockpot.stages.codec.rate_error import nmse_by_depth, propagated, sensitivity
+from stockpot.stages.codec.rate_sample import draw
+from stockpot.stages.codec.rate_sizes import FANOUT, LAYERS, WHOLE, WIDTH, most_outputs, most_rows
+from stockpot.stages.codec.sizes import BLOCK_ROWS, CHUNK_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping

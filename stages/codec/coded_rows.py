@@ -1,6 +1,6 @@
 """Feature rows that stay bytes until a layer needs them: multiplied as tables, or decoded, whichever costs less.
 
-A row is the sum over its bytes of one table row each (`stages.quantize.lookup`). A linear layer is linear in that sum,
+A row is the sum over its bytes of one table row each (`stages.codec.lookup`). A linear layer is linear in that sum,
 so x W^T is the same sum over the tables times W^T: 256 rows a byte are multiplied, whatever the number of nodes. What a
 step holds is the plain bytes of its records; the tables are made once for all steps.
 """
@@ -16,10 +16,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from stockpot.stages.train.tablesum import ENTRIES, table_sum
+from stockpot.stages.codec.table_sum import ENTRIES, table_sum
 
 if TYPE_CHECKING:
-    from stockpot.stages.quantize.lookup import Lookup
+    from stockpot.stages.codec.lookup import Lookup
 
 __all__ = ["Coded", "Part", "Tables", "dense", "first_rows", "kept_tensors", "linear", "worth"]
 

@@ -1,4 +1,4 @@
-"""`python -m stockpot.stages.exchange.member RANK`: one rank of a training, told its job on standard input."""
+"""`python -m stockpot.stages.exchange.rank_process RANK`: one rank of a training, told its job on standard input."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ def main() -> None:
     told = json.loads(source.read(size))
     threading.Thread(target=_with_parent, args=(source,), daemon=True).start()
     from stockpot.stages.errors import StockpotError
-    from stockpot.stages.exchange.meeting import met
     from stockpot.stages.exchange.messages import decoded, named
-    from stockpot.stages.exchange.team import Job, here, joined, raised
+    from stockpot.stages.exchange.process_group import Job, here, joined, raised
+    from stockpot.stages.exchange.rendezvous import met
 
     job = Job(**told)
     store = met(job.place, job.size)

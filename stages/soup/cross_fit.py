@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from stockpot.stages.soup.batches import divide
-from stockpot.stages.soup.honest import Choice, choose, n_eff, paired
 from stockpot.stages.soup.memory import Peak, anonymous_bytes
 from stockpot.stages.soup.methods import AUTO, BY_GRADIENT, LEARNED, UNFITTED, Methods
+from stockpot.stages.soup.paired_test import Choice, choose, n_eff, paired
 from stockpot.stages.soup.ranking import Ranking
 from stockpot.stages.soup.scorer import Outcome
 from stockpot.stages.soup.stack import groups

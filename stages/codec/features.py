@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from stockpot.stages.codec.sizes import BLOCK_ROWS, CHUNK_BYTES
 from stockpot.stages.errors import BadInput
-from stockpot.stages.quantize.sizes import BLOCK_ROWS, CHUNK_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from stockpot.stages.codebook.kmeans import k_means, means
-from stockpot.stages.quantize.nearest import nearest, offsets
+from stockpot.stages.codec.kmeans import k_means, means
+from stockpot.stages.codec.nearest import nearest, offsets
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
