@@ -12,11 +12,11 @@ ARGS   ?=
 TESTERS ?= 2
 RUN     = $(BIN)/stockpot run $(RECIPE) --store $(STORE) --runs $(RUNS) $(ARGS)
 
-STAGES := ingest split partition influence sample order judge codebook quantize pack warmup train soup infer codeloss
+STAGES := ingest split sizing partition influence sample hag order loadplan judge codebook quantize pack exchange warmup train soup infer codeloss
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: data/wordnet.npz help setup run plan status verify report inspect test test-long lint format bench bench-coop bench-influence bench-partition bench-pipeline bench-hag bench-soup bench-coded bench-quantize bench-loader accuracy clean $(STAGES)
+.PHONY: data/wordnet.npz help hooks setup run plan status verify report inspect test test-long lint format bench bench-coop bench-influence bench-partition bench-pipeline bench-hag bench-soup bench-coded bench-quantize bench-loader accuracy clean $(STAGES)
 
 help:  ## list every target
 	@grep -hE '^[a-z][a-zA-Z./_ -]*:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | awk -F'\t' '{printf "  make %-18s %s\n", $$1, $$2}'
@@ -64,6 +64,10 @@ lint: $(READY)  ## ruff (all rules, reasons in pyproject.toml) and strict mypy
 	$(BIN)/ruff format --check .
 	@rm -rf $(LINKS) && mkdir -p $(LINKS)/stockpot && ln -s $(CURDIR)/pipeline/* $(CURDIR)/stages $(LINKS)/stockpot
 	$(BIN)/mypy  # which follows no setuptools mapping: it reads the package from a folder of links
+
+hooks: $(READY)  ## a pre-commit of git that runs the linters and refuses files of more than 1 MB
+	@printf '%s\n' '#!/bin/sh' 'git diff --cached --name-only --diff-filter=A -z | xargs -0 -r ls -ld | awk "\$$5 > 1000000 { print \"too large for the repository: \" \$$NF; bad = 1 } END { exit bad }" && exec make -s lint' > .git/hooks/pre-commit
+	@chmod +x .git/hooks/pre-commit
 
 format: $(READY)  ## rewrite the code in the house layout
 	$(BIN)/ruff check --fix .

@@ -29,11 +29,6 @@ class MemoryReader:
     def path(self, name):
         return self.root / name
 
-    def records(self):
-        from stockpot.stages.loader.records import Records
-
-        return Records.from_reader(self)
-
     def names(self):
         return sorted(p.relative_to(self.root).as_posix() for p in self.root.rglob("*") if p.is_file())
 

@@ -19,16 +19,6 @@ CONFIG = {
 }  # fmt: skip
 
 
-class Reader:
-    """A pack in memory with the loader of a store's reader."""
-
-    def __init__(self, reader):
-        self.reader = reader
-
-    def batches(self, order=None, **options):
-        return Steps.from_reader(self.reader, order, **options)
-
-
 @pytest.fixture(scope="module")
 def pack(tmp_path_factory):
     return packed(tmp_path_factory.mktemp("pack"), codec="sq1", features=24, shard_bytes=6000)[0]
@@ -64,7 +54,7 @@ def test_exact_codes_are_decoded_by_the_loader(tmp_path):
 @pytest.mark.parametrize("name", ["gcn", "sage", "gin", "gat"])
 def test_models_are_given_codes_and_predict_as_from_rows(pack, name):
     model = build_model({"model": name, **CONFIG}, seed=1)
-    steps = open_steps(Reader(pack), model, training=True, shuffle=False)
+    steps = open_steps(pack, model, training=True, shuffle=False)
     found = evaluate(model, steps)
     for step in steps:
         assert isinstance(step.x, Coded)
@@ -88,7 +78,7 @@ def test_models_of_ones_own_are_given_rows(pack, tmp_path, monkeypatch):
 
     name = "own_rows:Own"
     model = build_model({"model": name, "source_digest": source_digest(name), **CONFIG}, seed=1)
-    assert all(isinstance(step.x, torch.Tensor) for step in open_steps(Reader(pack), model, shuffle=False))
+    assert all(isinstance(step.x, torch.Tensor) for step in open_steps(pack, model, shuffle=False))
 
 
 def test_a_training_step_on_codes_is_that_on_rows(pack):
@@ -109,7 +99,7 @@ def test_a_training_step_on_codes_is_that_on_rows(pack):
 @pytest.mark.parametrize("name", ["gcn", "sage", "gin", "gat"])
 def test_soups_keep_sums_of_codes(pack, name):
     model = build_model({"model": name, **CONFIG}, seed=1).eval()
-    for step in open_steps(Reader(pack), model, shuffle=False):
+    for step in open_steps(pack, model, shuffle=False):
         once = first_layer_once(model, step)
         assert torch.allclose(model(once.x, once.adjs), model(dense(step.x), step.adjs), atol=1e-4)
         assert step_bytes(once) > 0
