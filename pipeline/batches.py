@@ -98,7 +98,7 @@ def open_batches(
     shuffle = (split == "train" if shuffle is None else shuffle) and not fresh
     per_step = train.get("per_step", 1) if per_step is None else per_step
     with sensible(f"{where}: order and load plan"):
-        order = Order.from_reader(found.order) if shuffle else None
+        order = Order.from_reader(found.order) if shuffle and found.order is not None else None
         loads = LoadPlan.from_reader(found.loads) if shuffle and found.loads is not None else None
     batches = Batches(
         (FreshRecords if fresh else Records).from_reader(found.pack),

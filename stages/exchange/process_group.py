@@ -167,7 +167,7 @@ class Job:
 
     Attributes
     ----------
-    place : where they meet, see `meeting.met`.
+    place : where they meet, see `rendezvous.met`.
     secret : hex; makes their messages theirs.
     work : name of the function that each calls.
     inputs : role -> (name of the reader's class, folder of the artifact).

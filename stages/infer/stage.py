@@ -185,6 +185,9 @@ def _full_graph_accuracy(
     from stockpot.stages.infer.full_graph import full_graph_logits
     from stockpot.stages.pack.layers import adjacency
 
+    labelled = found.y >= 0
+    if not labelled.any():
+        return None
     graph, config = inputs["graph"], model.config
     weight = graph.array("weight") if graph.has("weight") else None
     matrix = adjacency(
@@ -199,9 +202,6 @@ def _full_graph_accuracy(
     x = torch.from_numpy(_features(inputs["codes"])).to(device)
     shared = _shared(model, inputs["hag"], graph, device) if "hag" in inputs and model.shares else None
     predicted = full_graph_logits(model, matrix, x, writer.progress, shared).argmax(1).cpu().numpy()
-    labelled = found.y >= 0
-    if not labelled.any():
-        return None
     return float((predicted[found.n_id[labelled]] == found.y[labelled]).mean())
 
 

@@ -32,10 +32,8 @@ class Order:
     mix: int = 1
 
     @classmethod
-    def from_reader(cls, reader: Reader | None, key: str | None = None) -> Order | None:
-        """The order of an artifact of stage `order`, under its own key where none is given; None stays None."""
-        if reader is None:
-            return None
+    def from_reader(cls, reader: Reader, key: str | None = None) -> Order:
+        """The order of an artifact of stage `order`, under its own key where none is given."""
         arrays = {name: reader.array(name) if reader.has(name) else None for name in ("tour", "distance")}
         rounds = int(reader.facts.get("rounds", 1))
         key = reader.key if key is None else key

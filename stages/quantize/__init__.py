@@ -1,4 +1,4 @@
-"""Feature rows as bytes: raw fp32 or fp16, or binary columns without loss, decoded exactly as they were described."""
+"""Feature rows as bytes: fp32, fp16, lossless codes of sparse or binary columns, lossy codes; decoded exactly as described."""
 
 from stockpot.stages.quantize.stage import STAGE
 

@@ -1,6 +1,6 @@
 """Sampled batches: hops outwards from the outputs, each sorted by (block, id), a CSR for each layer.
 
-A vertex in-edges' choice is a function of the batch's keys and the vertex alone (LABOR-i's importances, of all vertices
+The choice of a vertex' in-edges is a function of the batch's keys and the vertex alone (LABOR-i's importances, of all vertices
 of its hop too), so ranks that sample their own outputs together have exactly the edges of one process on all of them.
 """
 

@@ -121,6 +121,7 @@ def _first_enough(
 ) -> tuple[Found, list[Found]]:
     looked: list[Found] = []
     best: Found | None = None
+    best_is_dear = False
     passed = 0
     for size, k in sizes:
         if size == passed and not isinstance(k, str):
@@ -128,8 +129,8 @@ def _first_enough(
         found = whole(size) if isinstance(k, str) else measure(k, size, mix)
         looked.append(found)
         dear = _dear(found, nodes, num_features)
-        if best is None or (not dear and found.score > best.score):
-            best = found
+        if best is None or (not dear and (best_is_dear or found.score > best.score)):
+            best, best_is_dear = found, dear
         if found.enough and not dear:
             return found, looked
         if k == TOP_K[0] and found.step_bytes(num_features) > STEP_BYTES:

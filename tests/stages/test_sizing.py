@@ -10,10 +10,11 @@ from stockpot.stages.influence import STAGE as INFLUENCE
 from stockpot.stages.influence.walk import walk
 from stockpot.stages.influence.walk_inputs import walk_of
 from stockpot.stages.sizing import STAGE
+from stockpot.stages.sizing import stage as sizing_stage
 from stockpot.stages.sizing.choice import ALL, MOST_ROWS, STEP_BYTES, Found, choose
 from stockpot.stages.sizing.held import HOPS, held_sums
 from stockpot.stages.sizing.measure import Measure
-from stockpot.stages.sizing.sample import sampled_outputs
+from stockpot.stages.sizing.sample import SAMPLE, sampled_outputs
 from stockpot.stages.train.train_params import resolved_mass
 from stockpot.store.keys import plain
 from tests.bench.inline import run
@@ -169,6 +170,19 @@ def test_the_first_size_that_holds_enough_is_chosen(held, values, expected):
     nodes, columns = ({**COUNTS, **values}[name] for name in ("nodes", "num_features"))
     for one in looked[: -1 - (found.top_k == ALL)]:
         assert not one.enough or one.rows > MOST_ROWS * nodes or one.step_bytes(columns) > STEP_BYTES
+
+
+def test_a_size_that_can_be_paid_is_taken_before_one_that_cannot():
+    def of(top_k, outputs, mix):
+        rows = 90_000 if outputs == 250 else 9_000
+        return Found(top_k, outputs, mix, (0.5, 0.4), -(-1000 // outputs), rows, 100, 0)
+
+    counts = {**COUNTS, "measurable": 500, "nodes": 20_000, "top_k": 16}
+    assert choose(of, whole(20_000), **counts)[0].outputs == 500
+
+
+def test_the_sample_that_memory_is_projected_for_is_the_one_drawn():
+    assert sizing_stage._SAMPLE == SAMPLE
 
 
 def test_a_sparse_graph_keeps_small_records_and_a_dense_one_gets_the_whole(sparse, dense, tmp_path):
