@@ -60,7 +60,7 @@ class HeldRecords:
         record = self._records.stored(i)
         if i % self._round != expected or record.num_nodes != len(self._plan.slots_of(at)):
             raise Conflict(
-                f"load plan: record {i} of {record.num_nodes} rows is not what it reads as record {at + 1} of the epoch",
+                f"load plan: record {i} of {record.num_nodes} rows is not record {at + 1} of the epoch",
                 fix="use the load plan built for this split",
             )
         self._asked += 1
