@@ -1,7 +1,8 @@
 """Sampled batches: hops outwards from the outputs, each sorted by (block, id), a CSR for each layer.
 
 The choice of a vertex' in-edges is a function of the batch's keys and the vertex alone (LABOR-i's importances, of all
-vertices of its hop too), so ranks that sample their own outputs together have exactly the edges of one process on all of them.
+vertices of its hop too), so ranks that sample their own outputs together have exactly the edges of one process on all
+of them.
 """
 
 from __future__ import annotations
