@@ -9,7 +9,6 @@ RECIPE ?= data/wordnet.toml
 STORE  ?= runs/store
 RUNS   ?= runs
 ARGS   ?=
-TESTERS ?= 2
 RUN     = $(BIN)/stockpot run $(RECIPE) --store $(STORE) --runs $(RUNS) $(ARGS)
 
 STAGES := ingest split sizing partition influence sample hag order loadplan judge codebook quantize pack exchange warmup train soup infer codeloss
@@ -53,8 +52,8 @@ report: $(READY)  ## write runs/<name>/report.html again from what is stored
 inspect: $(READY)  ## record 0 of split train, readable; ARGS='pack:valid --record 3' another
 	@$(BIN)/stockpot inspect $(RECIPE) --store $(STORE) --runs $(RUNS) $(ARGS)
 
-test: $(READY)  ## set-up and all tests but the long ones, in TESTERS=2 processes, a file in one
-	$(BIN)/python -m pytest -m "not long" -n $(TESTERS) --dist loadfile $(PYTEST_ARGS)
+test: $(READY)  ## set-up and all tests but the long ones
+	$(BIN)/python -m pytest -m "not long" $(PYTEST_ARGS)
 
 test-long: $(READY)  ## fault and scale runs: kill -9 at random moments, worker counts, real sizes
 	$(BIN)/python -m pytest -m long -o faulthandler_timeout=1800 $(PYTEST_ARGS)

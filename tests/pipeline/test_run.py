@@ -1,6 +1,7 @@
 """Every node ends committed once, whatever dies on the way."""
 
 import dask
+import distributed  # noqa: F401 - its defaults: were they loaded inside the block below, its end would drop them
 import pytest
 
 from stockpot.execution.cluster import start_local
