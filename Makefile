@@ -52,8 +52,16 @@ report: $(READY)  ## write runs/<name>/report.html again from what is stored
 inspect: $(READY)  ## record 0 of split train, readable; ARGS='pack:valid --record 3' another
 	@$(BIN)/stockpot inspect $(RECIPE) --store $(STORE) --runs $(RUNS) $(ARGS)
 
-test: $(READY)  ## set-up and all tests but the long ones
-	$(BIN)/python -m pytest -m "not long" $(PYTEST_ARGS)
+PYTEST := $(BIN)/python -m pytest -m "not long"
+HALF   := tests/cli tests/faults tests/pipeline
+
+test: $(READY)  ## set-up and all tests but the long ones, two halves at a time (PYTEST_ARGS='tests/stages -x': those)
+ifeq ($(strip $(PYTEST_ARGS)),)
+	@said=$$(mktemp) && trap 'rm -f $$said' EXIT; $(PYTEST) $(HALF) > $$said 2>&1 & \
+	$(PYTEST) tests $(HALF:%=--ignore=%); second=$$?; wait $$!; first=$$?; cat $$said; exit $$((first | second))
+else
+	$(PYTEST) $(PYTEST_ARGS)
+endif
 
 test-long: $(READY)  ## fault and scale runs: kill -9 at random moments, worker counts, real sizes
 	$(BIN)/python -m pytest -m long -o faulthandler_timeout=1800 $(PYTEST_ARGS)
