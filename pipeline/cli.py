@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stockpot.command import DEFAULT_RUNS, DEFAULT_STORE, command, kept
-from stockpot.planning.printable import printable, printable_json
 from stockpot.stages.errors import BadInput, Corrupt, StockpotError
 from stockpot.stages.places import local
+from stockpot.stages.show.printable import printable, printable_json
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -495,7 +495,7 @@ def _fetch(args: argparse.Namespace) -> int:
     from stockpot.stages.ingest.fetch import fetch
     from stockpot.stages.ingest.source import describe
 
-    text = load(args.recipe, args.set).dataset.source
+    text = str(load(args.recipe, args.set).values()["dataset.source"])
     absent = (source := describe(text)).absent
     if absent is not None:
         show = display(sys.stderr, silent=args.json)

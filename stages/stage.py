@@ -1,4 +1,4 @@
-"""What a stage is: a description the pipeline can plan, split into shards, run anywhere and key by content.
+"""What a stage is: a description the pipeline can plan, split into shards, run anywhere, key by content and report.
 
 A stage never opens files it was not handed, never imports `pipeline` and never sees Dask. Heavy imports
 (torch, numba, zarr) happen inside `run`, so that describing a stage costs nothing.
@@ -6,7 +6,7 @@ A stage never opens files it was not handed, never imports `pipeline` and never 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, runtime_checkable
 
@@ -15,7 +15,24 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-__all__ = ["OFF", "Cost", "Derived", "Facts", "Inputs", "Reader", "Shard", "Stage", "Writer", "added"]
+    from stockpot.stages.built import Block, View
+    from stockpot.stages.guess import Guess, Known
+    from stockpot.stages.node import Node, Nodes, Values
+
+__all__ = [
+    "OFF",
+    "Cost",
+    "Derived",
+    "Facts",
+    "Inputs",
+    "Planning",
+    "Reader",
+    "Reporting",
+    "Shard",
+    "Stage",
+    "Writer",
+    "added",
+]
 
 P = TypeVar("P")
 OFF = "off"
@@ -138,6 +155,82 @@ class Cost:
         return self.peak if self.least is None else self.least
 
 
+def _no_nodes(values: Values, made: Nodes) -> Iterable[Node]:
+    del values, made
+    return ()
+
+
+def _no_guess(known: Known) -> Guess | None:
+    del known
+    return None
+
+
+def _no_figures(view: View) -> Mapping[str, Any]:
+    del view
+    return {}
+
+
+def _no_files(reader: Reader, node: str) -> Any:
+    del reader, node
+    return None
+
+
+def _no_blocks(summary: Mapping[str, Any], view: View) -> Iterable[Block]:
+    del summary, view
+    return ()
+
+
+def _no_remarks(view: View) -> Iterable[str]:
+    del view
+    return ()
+
+
+def _no_tables(facts: Facts, judged: Facts) -> Iterable[str]:
+    del facts, judged
+    return ()
+
+
+@dataclass(frozen=True)
+class Planning:
+    """What a stage takes from a recipe.
+
+    Attributes
+    ----------
+    nodes : (recipe values, nodes of the stages before it) -> its nodes, parents first.
+        Raises BadInput where values of the recipe do not go together.
+    sections : recipe section -> frozen dataclass whose fields are made by `stockpot.stages.recipe_key.key`.
+        Other stages may read its keys too.
+    guess : facts of an artifact that is not built; None where those of its inputs do not tell.
+    optional : it may find that it has nothing to build, once the facts of its inputs are known.
+    """
+
+    nodes: Callable[[Values, Nodes], Iterable[Node]] = _no_nodes
+    sections: Mapping[str, type] = field(default_factory=dict)
+    guess: Callable[[Known], Guess | None] = _no_guess
+    optional: bool = False
+
+
+@dataclass(frozen=True)
+class Reporting:
+    """What a stage says of a run; all of it from manifests and files, so a cached run says the same.
+
+    Attributes
+    ----------
+    summary : its part of `summary.json`: section -> value, and under "stages" figures beside seconds and bytes,
+        {"stages": {NAME: figures}}. Asked for also where nothing of it is built.
+    read : (an artifact, its node id) -> what its files hold for the report, None for nothing.
+    report : (the whole summary, the view with what was read) -> pieces of `report.html`.
+    remarks : what is off, why, and the setting that mends it; those of later stages are said first.
+    inspect : (facts of an artifact, facts of the judge that advised it) -> tables of `stockpot inspect`.
+    """
+
+    summary: Callable[[View], Mapping[str, Any]] = _no_figures
+    read: Callable[[Reader, str], Any] = _no_files
+    report: Callable[[Mapping[str, Any], View], Iterable[Block]] = _no_blocks
+    remarks: Callable[[View], Iterable[str]] = _no_remarks
+    inspect: Callable[[Facts, Facts], Iterable[str]] = _no_tables
+
+
 @dataclass(frozen=True)
 class Stage(Generic[P]):
     """Description of a stage.
@@ -157,6 +250,8 @@ class Stage(Generic[P]):
         Files the shards wrote become payload under their own names; names must differ between shards.
         Shard files whose name starts with "part-" are for `finish` only and are dropped at commit.
     cost : (params, facts of each input by role) -> projection.
+    planning : its recipe section, its nodes of a recipe, and guesses.
+    reporting : what it says in summary, report, remarks and inspect.
     """
 
     name: str
@@ -170,3 +265,5 @@ class Stage(Generic[P]):
     run: Callable[[P, Inputs, Shard, Writer], dict[str, Any]]
     finish: Callable[[P, Inputs, Mapping[str, Reader], Writer], dict[str, Any]]
     cost: Callable[[P, Mapping[str, Facts]], Cost]
+    planning: Planning = field(default_factory=Planning)
+    reporting: Reporting = field(default_factory=Reporting)

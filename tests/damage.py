@@ -23,9 +23,9 @@ from stockpot.execution.task import FINISH, Task, execute, open_inputs
 from stockpot.inspection.artifact import artifact_document
 from stockpot.inspection.target import Target as Inspected
 from stockpot.locate import artifact_of
-from stockpot.planning.dag import STAGES
 from stockpot.planning.plan import BUILD, Planner
 from stockpot.planning.recipe import load
+from stockpot.planning.registry import STAGES
 from stockpot.report.outputs import built_of, write_outputs
 from stockpot.souping.ingredients import found
 from stockpot.souping.souping import Asked, make

@@ -4,10 +4,10 @@ import json
 import random
 import typing
 
-from stockpot.planning.recipe import KEYS
+from stockpot.planning.recipe import KEYS, from_tables
 from stockpot.planning.recipe_keys import SECTIONS
 
-__all__ = ["SMALL", "literal", "recipe_text", "small_recipe"]
+__all__ = ["SMALL", "literal", "recipe_text", "small_recipe", "with_values"]
 
 ODD = (
     "0", "-1", "1", "2", "7", "-0", "0.0", "-0.0", "0.5", "1.0", "1e-5", "2e-300", "5e-324",
@@ -136,3 +136,12 @@ def small_recipe(seed, source):
     values.setdefault("soup.method", "best")
     values |= {"dataset.source": source, "train.epochs": 2, "train.hidden": 8, "train.heads": 2, "train.device": "cpu"}
     return "".join(f"{name} = {literal(value)}\n" for name, value in values.items())
+
+
+def with_values(recipe, values):
+    """The recipe with other values of some dotted keys of its sections."""
+    tables = recipe.tables()
+    for name, value in values.items():
+        section, key = name.split(".")
+        tables[section][key] = value
+    return from_tables(recipe.name, tables)

@@ -7,7 +7,7 @@ import time
 from dataclasses import dataclass, field
 from typing import IO, TYPE_CHECKING, Any, Protocol
 
-from stockpot.planning.printable import printable
+from stockpot.stages.show.printable import printable
 from stockpot.store.attempt import FINISH
 
 if TYPE_CHECKING:

@@ -18,7 +18,7 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 from stockpot.errors import BadInput, Conflict
-from stockpot.planning.printable import printable
+from stockpot.stages.show.printable import printable
 from stockpot.store import fs
 
 if TYPE_CHECKING:

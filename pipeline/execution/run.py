@@ -19,8 +19,9 @@ from stockpot.execution.progress import Display, Fraction
 from stockpot.execution.semaphores import clear_dead
 from stockpot.execution.task import FINISH, Task, open_inputs
 from stockpot.execution.workers import LentWorkers, LocalWorkers
-from stockpot.planning import dag
 from stockpot.planning.budget import Budget, refuse
+from stockpot.planning.registry import STAGES
+from stockpot.stages.node import NODES, SOURCE
 from stockpot.stages.stage import Cost, Shard
 from stockpot.store.keys import plain
 
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from stockpot.execution.task import ShardResult
     from stockpot.execution.workers import Workers
     from stockpot.planning.plan import Planned, Planner
+    from stockpot.stages.node import Node
     from stockpot.store.store import Store
 
 __all__ = ["RunError", "Runner"]
@@ -113,7 +115,7 @@ class Runner:
         self._report = report
         self._cluster: Cluster | None = None
         self._workers: Workers | None = None
-        self._nodes: dict[str, dag.Node] = {}
+        self._nodes: dict[str, Node] = {}
         self._plans: dict[str, Planned] = {}
         self._jobs: dict[str, _Job] = {}
         self._serial: dict[str, int] = {}
@@ -175,7 +177,7 @@ class Runner:
         from stockpot.execution.probe import Probe
 
         read = {name for p in planned if not p.cached for name in p.node.inputs.values()}
-        described = [self.planner.source(name).source for name in (dag.SOURCE, dag.NODES) if name in read]
+        described = [self.planner.source(name).source for name in (SOURCE, NODES) if name in read]
         sources = [Path(path) for source in described for path in source.files.values()]
         cluster = connect(self.budget.scheduler)
         try:
@@ -239,7 +241,7 @@ class Runner:
                 except Exception as error:  # noqa: BLE001 - other nodes go on; the first error is raised at the end
                     self._fail(node.id, error, traceback.format_exc())
 
-    def _begin(self, node: dag.Node, workers: Workers) -> bool:
+    def _begin(self, node: Node, workers: Workers) -> bool:
         """Plan a node; True where it is committed already, or turns out to have nothing to build."""
         planned = self.planner.look(node, self._plans)
         if planned is None:
@@ -275,7 +277,7 @@ class Runner:
         self.show.say(f"{node.id:<18} forced: the artifact was set aside as {where}")
 
     def _start(self, planned: Planned) -> None:
-        node, stage = planned.node, dag.STAGES[planned.node.stage]
+        node, stage = planned.node, STAGES[planned.node.stage]
         inputs = planned.inputs or {}
         shards = list(stage.shards(planned.params, open_inputs(self.store, inputs)))
         names = tuple(shard.name for shard in shards)
@@ -351,7 +353,7 @@ class Runner:
     def _finished(self, job: _Job, result: ShardResult) -> None:
         node = job.planned.node
         before = self._forced.get(node.id)
-        if before and dag.STAGES[node.stage].exact and before != result.digest:
+        if before and STAGES[node.stage].exact and before != result.digest:
             error = NonDeterminism(
                 f"{node.id}: built again by --force, this exact stage gave digest {result.digest}, before {before}",
                 fix="check this machine's memory and library versions; the old artifact is in the store's quarantine",

@@ -1,7 +1,7 @@
 """A task can run anywhere, twice, at once or after the fact: the store ends with the same one artifact.
 
 API: `Task` (picklable), `execute(task) -> ShardResult`, `FINISH`. The task of shard
-`FINISH` runs the stage's `finish` and commits. Stages are looked up in `stockpot.planning.dag.STAGES` by name.
+`FINISH` runs the stage's `finish` and commits. Stages are looked up in `stockpot.planning.registry.STAGES` by name.
 """
 
 from __future__ import annotations
@@ -298,7 +298,7 @@ def _set_aside(store: Store, inputs: Mapping[str, Reader], error: Corrupt) -> No
 
 
 def _stage(name: str) -> Stage[Any]:
-    stages: Mapping[str, Stage[Any]] = importlib.import_module("stockpot.planning.dag").STAGES
+    stages: Mapping[str, Stage[Any]] = importlib.import_module("stockpot.planning.registry").STAGES
     if name not in stages:
         raise Conflict(f"this worker knows no stage {name!r}; it knows {', '.join(sorted(stages))}", fix=_SAME_VERSION)
     return stages[name]

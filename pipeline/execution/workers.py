@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 from stockpot.errors import BadInput, OverBudget
 from stockpot.execution.probe import SAME, Answer, answer, software
 from stockpot.execution.task import execute
-from stockpot.planning.budget import WORKER_BYTES, Budget, granted, human_bytes
+from stockpot.planning.budget import WORKER_BYTES, Budget, granted
+from stockpot.stages.show.plain import human_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

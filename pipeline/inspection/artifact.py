@@ -6,9 +6,8 @@ import json
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from stockpot.planning.budget import human_bytes
-from stockpot.planning.status import table
-from stockpot.report.codes import RATE_HEAD, rate_cells
+from stockpot.planning.registry import STAGES
+from stockpot.stages.show.plain import human_bytes, table
 from stockpot.store.arrays import METADATA
 
 if TYPE_CHECKING:
@@ -80,7 +79,7 @@ def artifact_text(document: dict[str, Any]) -> str:
         table(("input", "stage", "key", "digest"), parents) if parents else "inputs\n  none",
         _pairs("facts", _without_table(d["facts"])),
         *([_pairs("chosen by the judge", _without_table(d["judged"]))] if d["judged"] else []),
-        *(_rate(facts) for facts in (d["facts"], d["judged"] or {}) if facts.get("rate")),
+        *STAGES[d["stage"]].reporting.inspect(d["facts"], d["judged"] or {}),
         _files(d),
     ]
     return "\n\n".join(parts)
@@ -99,12 +98,6 @@ def _pairs(title: str, values: Mapping[str, Any]) -> str:
 
 def _without_table(facts: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in facts.items() if name != "rate"}
-
-
-def _rate(facts: Mapping[str, Any]) -> str:
-    """Table of the codecs that were compared; "*" is the one that was chosen."""
-    rows = [(f"{'*' if c['codec'] == facts['codec'] else ' '} {c['codec']}", *rate_cells(c)) for c in facts["rate"]]
-    return table(("  codec", *RATE_HEAD), rows, right=tuple(range(1, len(RATE_HEAD) + 1)))
 
 
 def _files(d: dict[str, Any]) -> str:

@@ -7,11 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from stockpot.planning.budget import human_bytes
-from stockpot.planning.status import table
 from stockpot.stages.errors import BadInput
 from stockpot.stages.hag.columns import hag_of
 from stockpot.stages.loader.records import Records
+from stockpot.stages.show.plain import human_bytes, table
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

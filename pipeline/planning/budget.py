@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from stockpot.planning.recipe import parse_bytes
 from stockpot.stages.errors import OverBudget
+from stockpot.stages.show.plain import human_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     from stockpot.planning.recipe_keys import Resources
     from stockpot.stages.stage import Cost
 
-__all__ = ["WORKER_BYTES", "Budget", "granted", "human_bytes", "machine_bytes", "measure", "refuse"]
+__all__ = ["WORKER_BYTES", "Budget", "granted", "machine_bytes", "measure", "refuse"]
 
 WORKER_BYTES = 200_000_000
 """A worker before its first task (interpreter, numpy, Dask, pyarrow): what `Cost.peak` stands on."""
@@ -114,15 +115,3 @@ def refuse(budget: Budget, projected: Iterable[tuple[str, Cost]]) -> None:
         f"allowed {human_bytes(budget.memory_bytes)}",
         fix=f"--set resources.memory={need}, or {' and '.join(mends)}",
     )
-
-
-def human_bytes(count: float, *, up: bool = False) -> str:
-    """Bytes in words, decimal units; `up` never rounds down.
-
-    >>> human_bytes(2_340_000_000)
-    '2.3 GB'
-    """
-    for unit, size in (("TB", 10**12), ("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):
-        if count >= size:
-            return f"{(count + size / 20 - 1 if up else count) / size:.1f} {unit}"
-    return f"{int(count)} B"

@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 from stockpot.errors import BadInput, Corrupt, CorruptArtifact
 from stockpot.planning import dag
-from stockpot.planning.counts import source_counts
-from stockpot.planning.estimate import Guess, estimate
+from stockpot.planning.registry import STAGES
 from stockpot.stages.errors import sensible
+from stockpot.stages.guess import Guess, known
+from stockpot.stages.ingest.counts import source_counts
 from stockpot.stages.ingest.source import describe, single_file
+from stockpot.stages.node import NODES, SOURCE
 from stockpot.stages.places import local
 from stockpot.stages.stage import Cost
 from stockpot.store.digests import source_digest
@@ -24,9 +26,9 @@ from stockpot.store.reader import SourceReader
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence
 
-    from stockpot.planning.dag import Node
     from stockpot.planning.recipe import Recipe
     from stockpot.stages.ingest.source import Source
+    from stockpot.stages.node import Node
     from stockpot.store.digests import StatCache
     from stockpot.store.fingerprints import Seen
     from stockpot.store.store import Store
@@ -103,7 +105,7 @@ class Planner:
         self._counts: dict[str, Any] | None = None
 
     def source(self, name: str) -> SourceInput:
-        """What stands behind `dag.SOURCE` or `dag.NODES`, with its digest.
+        """What stands behind `SOURCE` or `NODES`, with its digest.
 
         Raises
         ------
@@ -119,28 +121,29 @@ class Planner:
 
     def _describe(self, name: str) -> Source:
         if name not in self._described:
-            if name == dag.SOURCE:
-                found = describe(self.recipe.dataset.source)
+            if name == SOURCE:
+                found = describe(self._values["dataset.source"])
             else:
-                path = local(self.recipe.infer.split, "infer.split")
+                ids = str(self._values["infer.split"])
+                path = local(ids, "infer.split")
                 if not path.is_file():
                     raise BadInput(
-                        f'infer.split: expected "test", "all" or a file of node ids, found "{self.recipe.infer.split}"',
+                        f'infer.split: expected "test", "all" or a file of node ids, found "{ids}"',
                         fix="--set infer.split=test",
                     )
-                found = single_file(self.recipe.infer.split, path, "nodes")
+                found = single_file(ids, path, "nodes")
             self._described[name] = found
         return self._described[name]
 
     @property
     def absent(self) -> BadInput | None:
         """The error of a run where the data set is not there yet, though its counts are known."""
-        return self._describe(dag.SOURCE).absent
+        return self._describe(SOURCE).absent
 
     @property
     def left_out(self) -> str:
         """What of the data set is left out on purpose, as one line; "" for nothing."""
-        source = self._describe(dag.SOURCE)
+        source = self._describe(SOURCE)
         names = ", ".join(source.left_out)
         return f"dataset.source {source.text}: left out: {names}" if names else ""
 
@@ -159,19 +162,19 @@ class Planner:
         if (
             "ingest" not in stages
             or self.absent is not None
-            or self._describe(dag.SOURCE).kind not in ("npz", "files", "ogb")
+            or self._describe(SOURCE).kind not in ("npz", "files", "ogb")
         ):
             return
         from stockpot.stages.ingest.check import check_dataset
         from stockpot.stages.ingest.open import open_dataset
         from stockpot.stages.split import stage as split
 
-        found = self.source(dag.SOURCE)
+        found = self.source(SOURCE)
         with open_dataset(SourceReader(found.source, found.digest)) as data:
             if found.source.bytes() > CHECKED_BYTES:
                 data.features()
                 return
-            labels, splits = check_dataset(data, self.recipe.features.reduce)
+            labels, splits = check_dataset(data, int(self._values["features.reduce"]))
         if "split" in stages:
             values = {name: self._values[name] for name in split.STAGE.reads}
             params: Any = split.STAGE.resolve(values, {"graph": {"published_splits": len(splits)}})
@@ -210,18 +213,18 @@ class Planner:
             return self._look(node, above)
 
     def _look(self, node: Node, above: Mapping[str, Planned]) -> Planned | None:
-        if dag.SOURCE in node.inputs.values() and self.absent is not None:
+        if SOURCE in node.inputs.values() and self.absent is not None:
             return self._ahead(node, above, "its data is not there yet")
         waiting = [above[parent] for parent in node.parents if parent in above and not above[parent].cached]
         if waiting:
             stages = list(dict.fromkeys(p.node.stage for p in waiting))
             return self._ahead(node, above, f"after {', '.join(stages)}")
-        stage = dag.STAGES[node.stage]
+        stage = STAGES[node.stage]
         inputs: dict[str, ArtifactInput | SourceInput] = {}
         facts: dict[str, Mapping[str, Any]] = {}
         digests: list[tuple[str, str]] = []
         for role, name in node.inputs.items():
-            if name in (dag.SOURCE, dag.NODES):
+            if name in (SOURCE, NODES):
                 source = self.source(name)
                 about = {"reading": source.source.reading} if source.source.reading else {}
                 inputs[role], facts[role] = source, {"bytes": source.source.bytes(), **about}
@@ -261,7 +264,7 @@ class Planner:
 
     def _given(self, node: Node) -> dict[str, Any]:
         """Recipe values a stage may see: those it reads, and the node's own."""
-        stage = dag.STAGES[node.stage]
+        stage = STAGES[node.stage]
         unknown = [name for name in stage.reads if name not in self._values]
         if unknown:
             raise BadInput(f"stage {stage.name} reads recipe keys that do not exist: {', '.join(unknown)}")
@@ -271,15 +274,15 @@ class Planner:
         """A node whose key is not known yet, projected from estimated facts where these are known."""
         facts: dict[str, Mapping[str, Any]] = {}
         for role, name in (*node.inputs.items(), *node.advice.items()):
-            if name not in (dag.SOURCE, dag.NODES, *above):
+            if name not in (SOURCE, NODES, *above):
                 continue
-            known = {} if name in (dag.SOURCE, dag.NODES) else above[name].facts
-            if known is None:
+            there = {} if name in (SOURCE, NODES) else above[name].facts
+            if there is None:
                 return Planned(node, AFTER, reason)
             # A fresh guess for every reader: what one touches says nothing about another.
-            facts[role] = Guess(dict.copy(known), known.sure) if isinstance(known, Guess) else known
+            facts[role] = Guess(dict.copy(there), there.sure) if isinstance(there, Guess) else there
         try:
-            params = dag.STAGES[node.stage].resolve(self._given(node), facts)
+            params = STAGES[node.stage].resolve(self._given(node), facts)
         except BadInput:
             if any(f.touched for f in facts.values() if isinstance(f, Guess)):
                 return Planned(node, AFTER, reason)  # perhaps only the guess is wrong: the real facts will tell
@@ -293,19 +296,19 @@ class Planner:
     def _projected(self, planned: Planned, facts: Mapping[str, Mapping[str, Any]]) -> Planned:
         node, values = planned.node, self._values | dict(planned.node.instance)
         facts = self._with_counts(node, facts)
-        guess = estimate(node.stage, values, planned.params, facts)
+        guess = STAGES[node.stage].planning.guess(known(values, planned.params, facts))
         return replace(planned, facts=guess, cost=self._cost(node, planned.params, facts))
 
     def _cost(self, node: Node, params: Any, facts: Mapping[str, Mapping[str, Any]]) -> Cost:
-        return dag.STAGES[node.stage].cost(params, self._with_counts(node, facts))
+        return STAGES[node.stage].cost(params, self._with_counts(node, facts))
 
     def _with_counts(self, node: Node, facts: Mapping[str, Mapping[str, Any]]) -> Mapping[str, Mapping[str, Any]]:
         """Facts by role, those of the data set with its counts: a source has no facts of its own."""
-        roles = [role for role, name in node.inputs.items() if name == dag.SOURCE]
+        roles = [role for role, name in node.inputs.items() if name == SOURCE]
         if not roles:
             return facts
         if self._counts is None:
-            self._counts = source_counts(self._describe(dag.SOURCE)) or {}
+            self._counts = source_counts(self._describe(SOURCE)) or {}
         return {**facts, **{role: {**facts[role], **self._counts} for role in roles}}
 
 

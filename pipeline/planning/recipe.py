@@ -16,10 +16,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 from stockpot.planning import recipe_keys as k
-from stockpot.planning.recipe_range import check_text, shown
 from stockpot.stages.errors import BadInput
 from stockpot.stages.places import local
+from stockpot.stages.recipe_key import MOST_LIST
 from stockpot.stages.units import MOST_BYTES, bytes_of
+from stockpot.stages.value_range import check_text, shown
 
 __all__ = ["KEYS", "Recipe", "defaults_text", "from_tables", "load", "parse_bytes", "to_toml"]
 
@@ -36,24 +37,25 @@ class Recipe:
     """One run, resolved against the defaults.
 
     `values()` is the flat form stages resolve from; `tables()` the nested form of the TOML file.
+
+    Attributes
+    ----------
+    name : of the run.
+    sections : section -> instance of its dataclass in `SECTIONS`; every section is there.
     """
 
     name: str
-    dataset: k.Dataset = field(default_factory=k.Dataset)
-    graph: k.Graph = field(default_factory=k.Graph)
-    features: k.Features = field(default_factory=k.Features)
-    partition: k.Partition = field(default_factory=k.Partition)
-    batches: k.Batches = field(default_factory=k.Batches)
-    order: k.Order = field(default_factory=k.Order)
-    hag: k.Hag = field(default_factory=k.Hag)
-    train: k.Train = field(default_factory=k.Train)
-    soup: k.Soup = field(default_factory=k.Soup)
-    infer: k.Infer = field(default_factory=k.Infer)
-    resources: k.Resources = field(default_factory=k.Resources)
+    sections: Mapping[str, Any] = field(default_factory=lambda: {name: cls() for name, cls in k.SECTIONS.items()})
+
+    @property
+    def resources(self) -> k.Resources:
+        """What the run may take; no part of what it computes."""
+        resources: k.Resources = self.sections["resources"]
+        return resources
 
     def tables(self) -> dict[str, dict[str, Any]]:
         """Section -> key -> value, nested tables as dictionaries, tuples as lists."""
-        return {section: json.loads(json.dumps(asdict(getattr(self, section)))) for section in k.SECTIONS}
+        return {name: json.loads(json.dumps(asdict(section))) for name, section in self.sections.items()}
 
     def values(self) -> dict[str, Any]:
         """Dotted key -> value; a nested table (`dataset.split`) stands both whole and by its own keys."""
@@ -144,7 +146,7 @@ def from_tables(
     for text in overrides:
         _override(merged, text)
     built = {section: _build(cls, section, merged.get(section, {}), where) for section, cls in k.SECTIONS.items()}
-    recipe = Recipe(name, **built)
+    recipe = Recipe(name, built)
     _resources(recipe.resources)
     return recipe
 
@@ -222,7 +224,7 @@ def _within(value: Any, key: k.Key, where: str) -> None:
         check_text(key.name, value, where)
         return
     several = isinstance(value, (list, tuple))
-    if several and not 1 <= len(value) <= k.MOST_LIST:
+    if several and not 1 <= len(value) <= MOST_LIST:
         raise BadInput(f"{where}: {key.name}: expected {key.range}, found {len(value)} of them", fix=key.fix)
     numbers = value if several else [value]
     if key.within is not None and type(value) is not bool and (bad := [n for n in numbers if n not in key.within]):

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from stockpot.planning.budget import WORKER_BYTES, Budget, granted, human_bytes
+from stockpot.planning.budget import WORKER_BYTES, Budget, granted
 from stockpot.planning.plan import totals
-from stockpot.planning.printable import printable
+from stockpot.stages.show.plain import human_bytes, table
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -15,20 +15,7 @@ if TYPE_CHECKING:
     from stockpot.planning.plan import Planned
     from stockpot.store.store import Store
 
-__all__ = ["plan_document", "plan_text", "status_document", "status_text", "table"]
-
-
-def table(head: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[int] = ()) -> str:
-    """Columns as plain text; those in `right` are aligned to the right."""
-    lines = [[printable(cell, one_line=True) for cell in row] for row in (head, *rows)]
-    widths = [max(len(line[i]) for line in lines) for i in range(len(head))]
-    texts = []
-    for line in lines:
-        cells = [
-            cell.rjust(w) if i in right else cell.ljust(w) for i, (cell, w) in enumerate(zip(line, widths, strict=True))
-        ]
-        texts.append("  ".join(cells).rstrip())
-    return "\n".join(texts)
+__all__ = ["plan_document", "plan_text", "status_document", "status_text"]
 
 
 def plan_document(planned: Sequence[Planned], budget: Budget, absent: BadInput | None = None) -> dict[str, Any]:

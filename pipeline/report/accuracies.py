@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from stockpot.planning.status import table
+from stockpot.stages.show.plain import table
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

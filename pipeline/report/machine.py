@@ -13,7 +13,7 @@ def machine() -> dict[str, str]:
     """Host, system, processor, cores this process may use, and memory."""
     import psutil
 
-    from stockpot.planning.budget import human_bytes
+    from stockpot.stages.show.plain import human_bytes
 
     return {
         "host": platform.node(),

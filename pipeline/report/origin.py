@@ -6,14 +6,14 @@ import json
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from stockpot.planning import dag
 from stockpot.planning.recipe import KEYS, Recipe
-from stockpot.report.html import section, table, text
+from stockpot.planning.registry import STAGES
+from stockpot.stages.show.html import section, table, text
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from stockpot.report.built import Built
+    from stockpot.stages.built import Built
 
 __all__ = ["changed", "origin_sections", "resolved"]
 
@@ -34,7 +34,7 @@ def resolved(recipe: Recipe, built: Sequence[Built]) -> list[tuple[str, str, Any
         for b in built:
             params = b.manifest.get("params") or {}
             name = key.rsplit(".", 1)[-1]
-            if key in dag.STAGES[b.node.stage].reads and params.get(name, AUTO) not in (AUTO, ""):
+            if key in STAGES[b.node.stage].reads and params.get(name, AUTO) not in (AUTO, ""):
                 found.setdefault((key, b.node.id), params[name])
     return [(key, where, value) for (key, where), value in found.items()]
 

@@ -5,14 +5,13 @@ from __future__ import annotations
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from stockpot.planning.status import table
+from stockpot.planning.registry import STAGES
 from stockpot.report.accuracies import accuracy_text
-from stockpot.report.built import Built
-from stockpot.report.learning import curves
 from stockpot.report.machine import machine
 from stockpot.report.page import Report, render
-from stockpot.report.records import read_sizes
 from stockpot.report.summary import accuracy_rows, inference_seconds, summarise
+from stockpot.stages.built import Built
+from stockpot.stages.show.plain import table
 from stockpot.store.fs import unique
 from stockpot.store.run_folder import dump, run_document, write_atomically
 
@@ -76,17 +75,13 @@ def _report(
     recipe: Recipe, store: Store, folder: Path, built: Sequence[Built], summary: Mapping[str, Any], command: str
 ) -> Report:
     """The report, from what is stored."""
-    history, sizes = {}, {}
+    read = {}
     for b in built:
-        if b.node.stage not in ("warmup", "train", "pack"):
-            continue
-        reader = store.open(b.node.stage, b.key)
-        if b.node.stage != "pack" and reader.has("history.json"):
-            history[b.node.id] = reader.path("history.json")
-        if b.node.stage == "pack" and (found := read_sizes(reader)) is not None:
-            sizes[str(b.node.instance["split"])] = found
+        stage = STAGES[b.node.stage]
+        if (found := stage.reporting.read(store.open(b.node.stage, b.key), b.node.id)) is not None:
+            read[b.node.id] = found
     beside = {name: about for name, about in BESIDE.items() if (folder / name).exists()}
-    return Report(recipe, summary, built, curves(built, history), sizes, command, machine(), beside)
+    return Report(recipe, summary, built, read, command, machine(), beside)
 
 
 def result_text(summary: Mapping[str, Any], built: Sequence[Built], folder: Path) -> str:

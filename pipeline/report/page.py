@@ -10,27 +10,25 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from stockpot.planning import dag
-from stockpot.planning.budget import human_bytes
+from stockpot.planning.registry import STAGES
 from stockpot.report.accuracies import chosen_words, ensemble_row, soup_rows
-from stockpot.report.chart import meter
-from stockpot.report.codes import code_section
-from stockpot.report.html import NO_BREAK, count, number, page, percent, section, table, text
-from stockpot.report.learning import learning_curves
 from stockpot.report.origin import origin_sections
-from stockpot.report.records import record_sections
-from stockpot.report.soup import soup_sections, souped_of
 from stockpot.report.stages import draw
-from stockpot.report.summary import inference_seconds
+from stockpot.report.summary import inference_seconds, view_of
+from stockpot.stages.show.chart import meter
+from stockpot.stages.show.html import NO_BREAK, count, number, page, percent, section, table, text
+from stockpot.stages.show.plain import human_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from stockpot.planning.recipe import Recipe
-    from stockpot.report.built import Built
-    from stockpot.report.learning import Curve
-    from stockpot.report.records import Sizes
+    from stockpot.stages.built import Built
 
 __all__ = ["Report", "render"]
+
+RESULTS = ("Soups", "Learning curves")
+"""Sections of the stages that stand before what the stages cost."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +39,7 @@ class Report:
     ----------
     summary : as `summary.json`.
     built : the committed artifacts; what the recipe has beside them is shown as not built.
-    sizes : split -> sizes of its records.
+    read : node id -> what its stage read from its files.
     command : what builds this run.
     machine : what wrote the page.
     beside : name of a file in the same folder -> what it is, for a link.
@@ -50,8 +48,7 @@ class Report:
     recipe: Recipe
     summary: Mapping[str, Any]
     built: Sequence[Built]
-    learning: Sequence[Curve] = ()
-    sizes: Mapping[str, Sizes] = field(default_factory=dict)
+    read: Mapping[str, Any] = field(default_factory=dict)
     command: str = ""
     machine: Mapping[str, str] = field(default_factory=dict)
     beside: Mapping[str, str] = field(default_factory=dict)
@@ -61,6 +58,8 @@ def render(report: Report) -> str:
     """The page as text."""
     summary = report.summary
     data = summary["dataset"]
+    told = _told(report)
+    first = [section(title, *told.pop(title)) for title in RESULTS if title in told]
     parts = [
         f"<h1>{text(data['name'])}</h1>",
         (
@@ -71,14 +70,22 @@ def render(report: Report) -> str:
         _result(summary),
         _remarks(summary["remarks"]),
         section("Accuracy", _accuracies(summary)),
-        section("Soups", *_soups(report.built)),
-        section("Learning curves", learning_curves(report.learning)),
+        *first,
         section("Stages", _stages(report), *_beside(report.beside)),
-        section("Feature codes", code_section(summary)),
-        section("Mini-batch records", *record_sections(summary, report.sizes)),
+        *(section(title, *bodies) for title, bodies in told.items()),
         *origin_sections(report.recipe, report.built, report.command, report.machine),
     ]
     return page(f"stockpot: {data['name']}", "\n".join(part for part in parts if part))
+
+
+def _told(report: Report) -> dict[str, list[str]]:
+    """Section -> what the stages say in it: tables and charts, then sentences."""
+    view = view_of(report.recipe, report.built, report.read)
+    blocks = [block for stage in STAGES.values() for block in stage.reporting.report(report.summary, view)]
+    found: dict[str, list[str]] = {}
+    for block in sorted(blocks, key=lambda block: block.sentence):
+        found.setdefault(block.section, []).append(block.body)
+    return found
 
 
 def _splits(splits: Mapping[str, Any] | None) -> str:
@@ -198,11 +205,6 @@ def _stages(report: Report) -> str:
         f'<div class="wide" tabindex="0" role="region" aria-label="Graph of the stages">{draw(nodes, artifacts)}</div>'
     )
     return picture + table(head, rows, about=about)
-
-
-def _soups(built: Sequence[Built]) -> list[str]:
-    souped = souped_of(built)
-    return [] if souped is None else soup_sections(souped)
 
 
 def _beside(files: Mapping[str, str]) -> list[str]:

@@ -10,13 +10,13 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
-from stockpot.planning.budget import human_bytes
-from stockpot.report.html import text
+from stockpot.stages.show.html import text
+from stockpot.stages.show.plain import human_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from stockpot.planning.dag import Node
+    from stockpot.stages.node import Node
 
 __all__ = ["Box", "boxes", "draw", "layers", "nearest"]
 

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stockpot.report.accuracies import Row, accuracy_text, chosen_words, ensemble_row, soup_rows
-from stockpot.report.html import page, section, table, text
 from stockpot.report.machine import machine
-from stockpot.report.soup import Souped, soup_sections, varied
+from stockpot.stages.show.html import page, section, table, text
+from stockpot.stages.soup.sections import Souped, soup_sections, varied
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from stockpot.locate import opened
 from stockpot.planning.budget import granted, measure, refuse
-from stockpot.planning.dag import STAGES
 from stockpot.planning.recipe import from_tables
+from stockpot.planning.registry import STAGES
 from stockpot.souping import ingredients
 from stockpot.souping.outputs import soup_document, soup_page
 from stockpot.stages.errors import BadInput
@@ -210,7 +210,7 @@ def _tested(
     from stockpot.stages.train.model import load_model
     from stockpot.stages.train.train_params import resolved_device
 
-    device = resolved_device(recipe.train.device)
+    device = resolved_device(str(recipe.values()["train.device"]))
     files = {name: payload / f"soup-{name}.safetensors" for name in facts["methods"]}
     files |= {f"ingredient:{i}": one.path for i, one in enumerate(found)}
     models = {name: load_model(file).to(device) for name, file in files.items()}

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from stockpot.stages.codebook.planning import PLANNING
+from stockpot.stages.codebook.reporting import REPORTING
 from stockpot.stages.codec.auto import judged, keeps
 from stockpot.stages.codec.format import EXACT
 from stockpot.stages.codec.names import parse
@@ -209,4 +211,6 @@ STAGE = Stage(
     run=_run,
     finish=_finish,
     cost=_cost,
+    planning=PLANNING,
+    reporting=REPORTING,
 )

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from stockpot.stages.codec.format import EXACT
+from stockpot.stages.codeloss.planning import PLANNING
+from stockpot.stages.codeloss.reporting import REPORTING
 from stockpot.stages.stage import Cost, Facts, Inputs, Reader, Shard, Stage, Writer
 from stockpot.stages.train.cost import TORCH_BYTES, step_bytes
 from stockpot.stages.train.train_params import resolved_device
@@ -92,4 +94,6 @@ STAGE = Stage(
     run=_run,
     finish=_finish,
     cost=_cost,
+    planning=PLANNING,
+    reporting=REPORTING,
 )

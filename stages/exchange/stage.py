@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from stockpot.stages.errors import BadInput
+from stockpot.stages.exchange.planning import PLANNING
+from stockpot.stages.exchange.reporting import REPORTING
 from stockpot.stages.stage import Cost, Shard, Stage
 
 if TYPE_CHECKING:
@@ -150,4 +152,6 @@ STAGE: Stage[Params] = Stage(
     run=run,
     finish=finish,
     cost=cost,
+    planning=PLANNING,
+    reporting=REPORTING,
 )

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from stockpot.stages.errors import BadInput
 from stockpot.stages.hag.pack_params import Sharing
+from stockpot.stages.hag.planning import PLANNING, enabled
+from stockpot.stages.hag.reporting import REPORTING
 from stockpot.stages.stage import Cost, Facts, Inputs, Reader, Shard, Stage, Writer
 
 if TYPE_CHECKING:
@@ -20,7 +22,7 @@ if TYPE_CHECKING:
 
     from stockpot.stages.hag.hag import Hag
 
-__all__ = ["ENABLED", "STAGE", "Params", "enabled", "graph_hag"]
+__all__ = ["ENABLED", "STAGE", "Params", "graph_hag"]
 
 ENABLED = ("auto", "always", "never")
 LEAST = 1.2  # stockpot.stages.hag.cost.GAIN, which imports scipy
@@ -28,11 +30,6 @@ ROW_BYTES = (64, 512)  # 16 and 128 floats: narrow products gain less
 SAMPLE = 6
 SAMPLE_ENTRIES = 4_000_000  # most entries of the sample: a record is always looked at
 ARRAYS = ("level_ptr", "indptr", "indices", "out_indptr", "out_indices")
-
-
-def enabled(value: Any) -> str:
-    """`hag.enabled` as auto, always or never; true and false mean the last two."""
-    return {True: "always", False: "never"}.get(value, str(value)) if isinstance(value, bool) else str(value)
 
 
 @dataclass(frozen=True)
@@ -220,4 +217,6 @@ STAGE = Stage(
     run=_run,
     finish=_finish,
     cost=_cost,
+    planning=PLANNING,
+    reporting=REPORTING,
 )

@@ -9,6 +9,8 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from stockpot.stages.infer.official import official_data, official_score
+from stockpot.stages.infer.planning import PLANNING
+from stockpot.stages.infer.reporting import REPORTING
 from stockpot.stages.soup.stage import METHODS, ingredients
 from stockpot.stages.stage import Cost, Facts, Inputs, Reader, Shard, Stage, Writer, added
 from stockpot.stages.train.cost import TORCH_BYTES, step_bytes
@@ -299,4 +301,6 @@ STAGE = Stage(
     run=_run,
     finish=_finish,
     cost=_cost,
+    planning=PLANNING,
+    reporting=REPORTING,
 )

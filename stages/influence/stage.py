@@ -12,6 +12,8 @@ from stockpot.stages.influence.batch_params import PARTED, READS, Params, resolv
 from stockpot.stages.influence.grouping import at_random, by_influence, by_part, grouped, unions
 from stockpot.stages.influence.mix import balanced
 from stockpot.stages.influence.permutation import permutation
+from stockpot.stages.influence.planning import PLANNING
+from stockpot.stages.influence.reporting import REPORTING
 from stockpot.stages.influence.spans import PAIRS, THREADS, output_rows, part_sets
 from stockpot.stages.influence.walk_inputs import outputs_of, owner_of, walk_of
 from stockpot.stages.stage import Cost, Shard, Stage
@@ -193,4 +195,6 @@ STAGE: Stage[Params] = Stage(
     run=run,
     finish=finish,
     cost=cost,
+    planning=PLANNING,
+    reporting=REPORTING,
 )

@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from stockpot.stages.ingest.planning import PLANNING
 from stockpot.stages.ingest.reduction import check_reduce, features_to_reduce
+from stockpot.stages.ingest.reporting import REPORTING
 from stockpot.stages.stage import Cost, Shard, Stage, added
 
 if TYPE_CHECKING:
@@ -162,4 +164,6 @@ STAGE: Stage[Params] = Stage(
     run=run,
     finish=finish,
     cost=cost,
+    planning=PLANNING,
+    reporting=REPORTING,
 )

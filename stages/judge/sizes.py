@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-__all__ = ["Sizes", "judge_bytes", "row_passes", "sizes"]
+__all__ = ["JUDGED", "Sizes", "judge_bytes", "row_passes", "sizes"]
 
+JUDGED = ("gcn", "sage", "gat", "gin")
+"""Models that can be judged by."""
 LAYERS, HIDDEN, DROPOUT, HEADS = 2, 128, 0.2, 4
 """The network that judges, whatever `[train]` says but its model: a change of any other key recodes nothing. Two layers
 average errors less than three, so a code is not judged more kindly than a deeper model would."""

@@ -9,15 +9,16 @@ from stockpot.stages.codec.auto import code_bytes, exact_codec, keeps
 from stockpot.stages.codec.format import describe
 from stockpot.stages.errors import BadInput
 from stockpot.stages.judge.ladder import ladder
-from stockpot.stages.judge.sizes import MOST_STEP, judge_bytes, row_passes, sizes
+from stockpot.stages.judge.planning import PLANNING
+from stockpot.stages.judge.reporting import REPORTING
+from stockpot.stages.judge.sizes import JUDGED, MOST_STEP, judge_bytes, row_passes, sizes
 from stockpot.stages.stage import Cost, Facts, Inputs, Reader, Shard, Stage, Writer
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-__all__ = ["JUDGED", "STAGE", "Params"]
+__all__ = ["STAGE", "Params"]
 
-JUDGED = ("gcn", "sage", "gat", "gin")
 """Models that are judged by; features of others are kept without loss."""
 _SEED = 0
 _PILOT = 4096
@@ -160,4 +161,6 @@ STAGE = Stage(
     run=_run,
     finish=_finish,
     cost=_cost,
+    planning=PLANNING,
+    reporting=REPORTING,
 )

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from stockpot.stages.errors import BadInput
+from stockpot.stages.loadplan.planning import PLANNING
+from stockpot.stages.loadplan.reporting import REPORTING
 from stockpot.stages.loadplan.size import cache_rows
 from stockpot.stages.order.artifact import walks_tour
 from stockpot.stages.stage import Cost, Shard, Stage
@@ -167,4 +169,6 @@ STAGE: Stage[Params] = Stage(
     run=run,
     finish=finish,
     cost=cost,
+    planning=PLANNING,
+    reporting=REPORTING,
 )

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from stockpot.stages.order.bounds import ENTRIES
+from stockpot.stages.order.planning import PLANNING
+from stockpot.stages.order.reporting import REPORTING
 from stockpot.stages.stage import Cost, Shard, Stage, added
 
 if TYPE_CHECKING:
@@ -144,4 +146,6 @@ STAGE: Stage[Params] = Stage(
     run=run,
     finish=finish,
     cost=cost,
+    planning=PLANNING,
+    reporting=REPORTING,
 )

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from stockpot.stages.hag.pack_params import Sharing, sharing_of
 from stockpot.stages.pack.layout import gathers, reason
+from stockpot.stages.pack.planning import PLANNING
+from stockpot.stages.pack.reporting import REPORTING
 from stockpot.stages.stage import Cost, Facts, Inputs, Reader, Shard, Stage, Writer, added
 
 if TYPE_CHECKING:
@@ -208,4 +210,6 @@ STAGE = Stage(
     run=_run,
     finish=_finish,
     cost=_cost,
+    planning=PLANNING,
+    reporting=REPORTING,
 )

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from stockpot.stages.errors import BadInput
+from stockpot.stages.partition.planning import PLANNING
+from stockpot.stages.partition.reporting import REPORTING
 from stockpot.stages.stage import Cost, Shard, Stage
 
 if TYPE_CHECKING:
@@ -179,4 +181,6 @@ STAGE: Stage[Params] = Stage(
     run=run,
     finish=finish,
     cost=cost,
+    planning=PLANNING,
+    reporting=REPORTING,
 )

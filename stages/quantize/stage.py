@@ -11,6 +11,8 @@ from stockpot.stages.codec.names import is_lossy, parse
 from stockpot.stages.codec.sizes import BLOCK_ROWS, CHUNK_BYTES
 from stockpot.stages.codec.tiers import tier_of
 from stockpot.stages.errors import BadInput
+from stockpot.stages.quantize.planning import PLANNING
+from stockpot.stages.quantize.reporting import REPORTING
 from stockpot.stages.stage import Cost, Facts, Inputs, Reader, Shard, Stage, Writer, added
 
 if TYPE_CHECKING:
@@ -237,4 +239,6 @@ STAGE = Stage(
     run=_run,
     finish=_finish,
     cost=_cost,
+    planning=PLANNING,
+    reporting=REPORTING,
 )

@@ -5,7 +5,6 @@ The edges are not stored: they are a function of the sampling's facts and the ou
 
 from __future__ import annotations
 
-import math
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +12,8 @@ import numpy as np
 
 from stockpot.stages.influence.mix import balanced
 from stockpot.stages.influence.walk_inputs import outputs_of
+from stockpot.stages.sample.planning import PLANNING, reach
+from stockpot.stages.sample.reporting import REPORTING
 from stockpot.stages.sample.sampling_params import READS, Params, resolve
 from stockpot.stages.sample.seeds import dealt
 from stockpot.stages.stage import Cost, Shard, Stage
@@ -168,16 +169,6 @@ def cost(params: Params, facts: Mapping[str, Facts]) -> Cost:
     )
 
 
-def reach(params: Params, nodes: int, nnz: int) -> tuple[int, int]:
-    """Most nodes and edges of a record, from counts."""
-    rows, edges, degree = min(params.outputs, nodes), 0, nnz / max(1, nodes)
-    for k in params.fanouts:
-        found = math.ceil(rows * (degree if k < 0 else k))
-        edges += min(found, nnz)
-        rows = min(rows + found, nodes)
-    return rows, edges
-
-
 STAGE: Stage[Params] = Stage(
     name="sample",
     version=1,
@@ -190,4 +181,6 @@ STAGE: Stage[Params] = Stage(
     run=run,
     finish=finish,
     cost=cost,
+    planning=PLANNING,
+    reporting=REPORTING,
 )

@@ -10,17 +10,17 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from stockpot.stages.influence.batch_params import most_outputs
+from stockpot.stages.node import SPLITS
 from stockpot.stages.sizing.choice import ALL, MASS_FROM, choose
+from stockpot.stages.sizing.planning import PLANNING
+from stockpot.stages.sizing.reporting import REPORTING
 from stockpot.stages.stage import Cost, Facts, Inputs, Reader, Shard, Stage, Writer
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-__all__ = ["METHODS", "STAGE", "Params"]
+__all__ = ["STAGE", "Params"]
 
-METHODS = ("node", "random")
-"""Methods whose records unite the largest entries of single outputs: those that can be sized."""
-SPLITS = ("train", "valid", "test")
 _FEWEST = {"train": 1, "valid": 2, "test": 1}  # soups are made on one half of the validation records
 _SAMPLE = 65_536  # as stockpot.stages.sizing.sample.SAMPLE, which imports numba
 _MOST_K = 64
@@ -117,4 +117,6 @@ STAGE = Stage(
     run=_run,
     finish=_finish,
     cost=_cost,
+    planning=PLANNING,
+    reporting=REPORTING,
 )

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from stockpot.stages.errors import BadInput
 from stockpot.stages.soup.compatibility import check_alike
+from stockpot.stages.soup.planning import PLANNING
+from stockpot.stages.soup.reporting import REPORTING
 from stockpot.stages.stage import Cost, Facts, Inputs, Reader, Shard, Stage, Writer, added
 from stockpot.stages.train.cost import TORCH_BYTES, step_bytes
 from stockpot.stages.train.train_params import checked_holdout, resolved_device
@@ -207,4 +209,6 @@ STAGE = Stage(
     run=_run,
     finish=_finish,
     cost=_cost,
+    planning=PLANNING,
+    reporting=REPORTING,
 )

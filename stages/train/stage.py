@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from stockpot.stages.stage import Inputs, Reader, Shard, Stage, Writer
 from stockpot.stages.train.cost import PREFETCH, cost, edge_floats, shared_how
+from stockpot.stages.train.planning import PLANNING
+from stockpot.stages.train.reporting import REPORTING
 from stockpot.stages.train.train_params import Params, gpus_here, model_config, resolve
 
 if TYPE_CHECKING:
@@ -186,4 +188,6 @@ STAGE = Stage(
     run=_run,
     finish=_finish,
     cost=cost,
+    planning=PLANNING,
+    reporting=REPORTING,
 )

@@ -9,11 +9,13 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from stockpot.stages.stage import Cost, Facts, Inputs, Reader, Shard, Stage, Writer
+from stockpot.stages.stage import Cost, Facts, Inputs, Reader, Reporting, Shard, Stage, Writer
 from stockpot.stages.train.cost import cost
+from stockpot.stages.train.reporting import read_curve
 from stockpot.stages.train.stage import STAGE as TRAIN
 from stockpot.stages.train.stage import trained
 from stockpot.stages.train.train_params import Params, resolve
+from stockpot.stages.warmup.planning import PLANNING
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -58,4 +60,6 @@ STAGE = Stage(
     run=_run,
     finish=_finish,
     cost=_cost,
+    planning=PLANNING,
+    reporting=Reporting(read=read_curve),
 )

@@ -24,7 +24,7 @@ from stockpot.store.verify import verify_artifact
 from tests.pipeline.toy import COUNT, DOUBLE, CountParams, build, damage, numbers_of, payload_bytes, plan
 
 PARAMS = [CountParams(n=4, shards=1), CountParams(n=6, shards=2), CountParams(n=6, shards=3)]
-registry = types.ModuleType("stockpot.planning.dag")
+registry = types.ModuleType("stockpot.planning.registry")
 registry.STAGES = {stage.name: stage for stage in (COUNT, DOUBLE)}
 
 
@@ -61,7 +61,7 @@ class StoreMachine(RuleBasedStateMachine):
     @initialize()
     def start(self):
         self.patches = [
-            mock.patch.dict(sys.modules, {"stockpot.planning.dag": registry}),
+            mock.patch.dict(sys.modules, {"stockpot.planning.registry": registry}),
             mock.patch.object(os, "fsync", no_sync),
         ]
         if not self.links:

@@ -12,12 +12,13 @@ import json
 import os
 import sys
 import time
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from stockpot.planning import dag
+from stockpot.planning.registry import STAGES as REAL
 from stockpot.stages.errors import BadInput
 from stockpot.stages.stage import Cost, Shard, Stage
 
@@ -254,15 +255,30 @@ STAGES = {
         run=run,
         finish=finish,
         cost=lambda params, facts: Cost(1000, 1000, PEAK),
+        planning=REAL[name].planning,
+        reporting=REAL[name].reporting,
     )
-    for name in READS
+    for name in REAL
+    if name in READS
 }
 
 
 def install() -> None:
     """Put the fakes in place of the real stages in this process."""
-    dag.STAGES.clear()
-    dag.STAGES.update(STAGES)
+    REAL.clear()
+    REAL.update(STAGES)
+
+
+@contextmanager
+def installed():
+    """The same for the time of a test."""
+    before = dict(REAL)
+    install()
+    try:
+        yield
+    finally:
+        REAL.clear()
+        REAL.update(before)
 
 
 def write_source(folder: Path) -> Path:

@@ -214,9 +214,9 @@ def committed(monkeypatch, root, name, source):
         finish=lambda _p, _i, _o, _w: dict(source.facts),
         cost=lambda _p, _f: Cost(0, 0, 0),
     )
-    registry = ModuleType("stockpot.planning.dag")
+    registry = ModuleType("stockpot.planning.registry")
     registry.STAGES = {name: stage}
-    monkeypatch.setitem(sys.modules, "stockpot.planning.dag", registry)
+    monkeypatch.setitem(sys.modules, "stockpot.planning.registry", registry)
     key = artifact_key(name, 1, NoParams(), [])
     for shard in (Shard("all"), Shard(FINISH)):
         execute(Task(str(root), name, name, key, {}, {}, shard, ("all",), True, 1))

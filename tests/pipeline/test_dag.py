@@ -5,9 +5,11 @@ import sys
 
 import pytest
 
-from stockpot.planning.dag import NODES, SOURCE, STAGES, ancestors, build, select
+from stockpot.planning.dag import ancestors, build, select
 from stockpot.planning.recipe import KEYS, from_tables
+from stockpot.planning.registry import STAGES
 from stockpot.stages.errors import BadInput
+from stockpot.stages.node import NODES, SOURCE
 
 
 def nodes(**tables):
@@ -19,18 +21,18 @@ def test_ids_and_wiring():
     assert list(found) == [
         "ingest",
         "split",
-        "partition",
         "judge",
         "codebook",
         "quantize",
+        "partition",
         "sizing",
         "influence:train",
-        "hag",
-        "order",
-        "pack:train",
         "influence:valid",
-        "pack:valid",
         "influence:test",
+        "order",
+        "hag",
+        "pack:train",
+        "pack:valid",
         "pack:test",
         "train:0",
         "train:1",

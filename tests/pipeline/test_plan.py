@@ -11,14 +11,16 @@ import pytest
 from stockpot.execution.run import Runner
 from stockpot.execution.task import FINISH, Task, execute, open_inputs
 from stockpot.planning import dag
-from stockpot.planning.budget import WORKER_BYTES, Budget, human_bytes, measure, refuse
-from stockpot.planning.counts import source_counts
-from stockpot.planning.estimate import Guess
+from stockpot.planning.budget import WORKER_BYTES, Budget, measure, refuse
 from stockpot.planning.plan import Planner
 from stockpot.planning.recipe import KEYS, from_tables, load
+from stockpot.planning.registry import STAGES
 from stockpot.planning.status import plan_document, plan_text
 from stockpot.stages.errors import BadInput, OverBudget
+from stockpot.stages.guess import Guess
+from stockpot.stages.ingest.counts import source_counts
 from stockpot.stages.ingest.source import describe, single_file
+from stockpot.stages.show.plain import human_bytes
 from stockpot.stages.stage import Cost, Shard
 from stockpot.store.digests import StatCache
 from stockpot.store.fingerprints import Seen
@@ -32,9 +34,9 @@ TABLE = Path(__file__).with_name("key_table.toml")
 
 @pytest.fixture
 def fake(monkeypatch, tmp_path):
-    monkeypatch.setattr(dag, "STAGES", fakes.STAGES)
     monkeypatch.setenv("FAKE_STAGES", str(tmp_path))
-    return tmp_path
+    with fakes.installed():
+        yield tmp_path
 
 
 def planner(folder, source, **tables):
@@ -49,7 +51,7 @@ def planner(folder, source, **tables):
 
 def build_here(plans, store):
     """Build a planned node in this process, without workers."""
-    stage = dag.STAGES[plans.node.stage]
+    stage = STAGES[plans.node.stage]
     shards = stage.shards(plans.params, open_inputs(store, plans.inputs))
     names = tuple(shard.name for shard in shards)
     for shard in (*shards, Shard(FINISH)):

@@ -9,12 +9,12 @@ import pytest
 
 from stockpot import cli, open_batches, open_model
 from stockpot.execution.progress import Fraction, Plain
-from stockpot.planning.printable import printable, printable_json
 from stockpot.planning.recipe import from_tables, load
-from stockpot.planning.status import table
 from stockpot.stages.errors import BadInput
 from stockpot.stages.ingest.source import describe
 from stockpot.stages.places import local, unread
+from stockpot.stages.show.plain import table
+from stockpot.stages.show.printable import printable, printable_json
 from stockpot.store.store import Store
 
 EVIL = "a\x1b[2J\x9b31m\rb\u202ec\x7f\x00\udcff\u2028d"

@@ -8,9 +8,9 @@ import pytest
 
 from stockpot.planning.recipe import KEYS, Recipe, defaults_text, from_tables
 from stockpot.planning.recipe_keys import MOST_LIST
-from stockpot.planning.recipe_range import MOST_TEXT, Range, shown
 from stockpot.stages.errors import BadInput
 from stockpot.stages.units import MOST_BYTES, bytes_of
+from stockpot.stages.value_range import MOST_TEXT, Range, shown
 
 NUMBERS = {name: key for name, key in KEYS.items() if key.within is not None}
 

@@ -6,9 +6,9 @@ import pytest
 
 from stockpot.report.outputs import result_text
 from stockpot.report.page import Report, render
-from stockpot.report.remarks import remarks
-from stockpot.report.summary import summarise
+from stockpot.report.summary import remarks, summarise, view_of
 from tests.pipeline.test_summary import built
+from tests.recipes import with_values
 
 METHODS = {
     "best": {"valid_accuracy": 0.75, "members": [0]},
@@ -22,9 +22,7 @@ NONE = {**BARRIER, "height": 0.0, "soupable": True}
 def said(facts=None, *, sets=(), notes=None, params=None):
     """Remarks of a run without any, some of whose facts, notes, parameters and recipe values are others."""
     recipe, nodes = built()
-    for name, value in sets:
-        section, key = name.split(".")
-        recipe = replace(recipe, **{section: replace(getattr(recipe, section), **{key: value})})
+    recipe = with_values(recipe, dict(sets))
     facts = {"soup": GOOD, **(facts or {})}
     out = []
     for b in nodes:
@@ -39,13 +37,13 @@ def said(facts=None, *, sets=(), notes=None, params=None):
         if name not in {b.node.id for b in out}:
             node = replace(out[0].node, id=name, stage=name.partition(":")[0])
             out.append(replace(out[0], node=node, manifest={**out[0].manifest, "facts": extra}))
-    return remarks(recipe, out), recipe, out
+    return remarks(view_of(recipe, out)), recipe, out
 
 
 def test_nothing_to_say():
     lines, recipe, nodes = said()
     assert lines == []
-    assert remarks(recipe, []) == []
+    assert remarks(view_of(recipe, [])) == []
     assert summarise(recipe, nodes)["remarks"] == []
 
 

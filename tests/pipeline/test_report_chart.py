@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stockpot.report.chart import HEIGHT, LEFT, RIGHT, WIDTH, Line, bins, histograms, line_chart, meter, ticks
+from stockpot.stages.show.chart import HEIGHT, LEFT, RIGHT, WIDTH, Line, bins, histograms, line_chart, meter, ticks
 from tests.pipeline.pages import Page
 
 SANE = st.floats(-1e6, 1e6, allow_nan=False)

@@ -6,9 +6,10 @@ import networkx as nx
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stockpot.planning.dag import Node, build
+from stockpot.planning.dag import build
 from stockpot.planning.recipe import from_tables
 from stockpot.report.stages import boxes, draw, layers, nearest
+from stockpot.stages.node import Node
 from tests.pipeline.pages import Page
 
 

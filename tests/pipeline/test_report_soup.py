@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stockpot.report.html import page, section
-from stockpot.report.soup import Souped, soup_sections, souped_of, varied
-from stockpot.report.soup_chart import Path, Scored, Weights, error_bars, heat_map, landscape
+from stockpot.stages.show.html import page, section
+from stockpot.stages.soup.sections import Souped, soup_sections, souped_of, varied
+from stockpot.stages.soup.soup_chart import Path, Scored, Weights, error_bars, heat_map, landscape
 from tests.pipeline.pages import sound
 from tests.pipeline.test_summary import built
 

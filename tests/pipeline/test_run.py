@@ -76,11 +76,11 @@ def control(tmp_path_factory):
 
 
 @pytest.fixture
-def world(control, tmp_path, monkeypatch, cluster):
+def world(control, tmp_path, cluster):
     for path in control.iterdir():
         path.unlink()
-    monkeypatch.setattr(dag, "STAGES", fakes.STAGES)
-    return World(control, tmp_path, cluster)
+    with fakes.installed():
+        yield World(control, tmp_path, cluster)
 
 
 class World:

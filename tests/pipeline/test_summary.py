@@ -8,13 +8,15 @@ import pytest
 
 from stockpot.planning.dag import build
 from stockpot.planning.recipe import from_tables
-from stockpot.report.built import Built
-from stockpot.report.codes import code_section, rate_cells
 from stockpot.report.outputs import result_text
+from stockpot.report.page import Report, render
 from stockpot.report.summary import accuracy_rows, inference_seconds, summarise
+from stockpot.stages.built import Built
 from stockpot.stages.errors import BadInput
+from stockpot.stages.judge.reporting import CODES, rate_cells
 from stockpot.store.run_folder import dump, run_document, write_atomically
 from tests.pipeline import fakes
+from tests.recipes import with_values
 
 CONTRACT = {
     "dataset": {"name", "num_nodes", "num_edges_stored", "num_edges", "num_features", "num_classes", "splits"},
@@ -99,14 +101,15 @@ def test_the_contract():
     greedy = summary["soup"]["methods"]["greedy"]
     measured = {"valid_accuracy": 0.75, "test_accuracy": 0.74, "seconds": 3.0, "peak_bytes": 13000}
     assert greedy == {**measured, "members": [0], "cross_fitted_accuracy": None, "same_as": None}
+    at = next(i for i, b in enumerate(nodes) if b.node.id == "pack:valid")
     assert summary["artifacts"]["pack:valid"] == {
         "stage": "pack",
-        "key": nodes[11].key,
+        "key": nodes[at].key,
         "cached": True,
         "seconds": 1.5,
-        "peak_bytes": 11000,
+        "peak_bytes": 1000 * at,
         "bytes_written": 10,
-        "projected_bytes": 24000,
+        "projected_bytes": 2000 * (at + 1),
         "bytes": 7,
     }
     infer = summary["infer"]
@@ -172,7 +175,7 @@ def test_files_are_replaced_whole(tmp_path, monkeypatch):
 
 def test_accuracy_on_other_nodes_is_not_called_test_accuracy():
     recipe, nodes = built()
-    summary = summarise(replace(recipe, infer=replace(recipe.infer, split="all")), nodes)
+    summary = summarise(with_values(recipe, {"infer.split": "all"}), nodes)
     assert summary["infer"]["test_accuracy"] is summary["infer"]["full_graph_test_accuracy"] is None
     assert summary["infer"]["accuracy"] == 0.74
     assert {row.test for row in accuracy_rows(summary)} == {None}
@@ -208,11 +211,11 @@ def test_the_judge_stands_in_summary_report_and_inspection():
         assert {name: summary["stages"][stage][name] for name in facts} == facts
     assert summary["stages"]["codebook"]["sensitivity"] == [0.9, 0.7, 0.8]
     assert summary["stages"]["quantize"]["accuracy_drop"] is None
-    page = code_section(summary)
+    page = render(Report(recipe, summary, nodes))
     cells = ["128", "65,536", "15,125,888", "4.0", "6e-05", "7e-05", "-0.03 ± 0.01", "0.01", "2", "yes"]
     assert rate_cells(row) == cells
     assert rate_cells(other)[-4:] == ["", "", "", "not judged"]
     assert all(f">{cell}<" in page for cell in cells)
     assert "Chosen: sq8; sq4 &lt;fails&gt;. Judged by gcn on 29,415 nodes in 3,000,000 row-passes" in page
     assert "0.900, 0.700, 0.800" in page
-    assert code_section(summarise(recipe, nodes)) == ""
+    assert CODES not in render(Report(recipe, summarise(recipe, nodes), nodes))

@@ -79,9 +79,9 @@ DOUBLE = make("double", CountParams, ("numbers",), lambda _p, _i: [Shard("all")]
 
 def install(monkeypatch, *stages):
     """Make these the stages every task finds."""
-    registry = types.ModuleType("stockpot.planning.dag")
+    registry = types.ModuleType("stockpot.planning.registry")
     registry.STAGES = {stage.name: stage for stage in stages or (COUNT, DOUBLE)}
-    monkeypatch.setitem(sys.modules, "stockpot.planning.dag", registry)
+    monkeypatch.setitem(sys.modules, "stockpot.planning.registry", registry)
 
 
 def plan(root, stage=COUNT, params=None, inputs=None, threads=1):

@@ -6,9 +6,9 @@ import zipfile
 import numpy as np
 import pytest
 
-from stockpot.planning.counts import source_counts
 from stockpot.stages.errors import BadInput
 from stockpot.stages.ingest import STAGE
+from stockpot.stages.ingest.counts import source_counts
 from stockpot.stages.ingest.fields import split_name, take
 from stockpot.stages.ingest.source import describe
 from tests.stages.test_ingest_bad import good, run

@@ -14,8 +14,8 @@ import scipy.sparse as sp
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stockpot.planning.counts import source_counts
 from stockpot.stages.errors import BadInput
+from stockpot.stages.ingest.counts import source_counts
 from stockpot.stages.ingest.features import SparseRows
 from stockpot.stages.ingest.folder import SPLIT_FORMS
 from stockpot.stages.ingest.open import open_dataset

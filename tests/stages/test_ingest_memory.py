@@ -141,7 +141,7 @@ def test_blocks_of_any_size_read_the_same(tmp_path, monkeypatch, save, order):
 
 
 def test_column_major_features_are_counted_whole(tmp_path):
-    from stockpot.planning.counts import source_counts
+    from stockpot.stages.ingest.counts import source_counts
     from stockpot.stages.ingest.source import describe
 
     for order in "CF":

@@ -5,8 +5,8 @@ import gzip
 import numpy as np
 import pytest
 
-from stockpot.planning.counts import source_counts
 from stockpot.stages.errors import BadInput
+from stockpot.stages.ingest.counts import source_counts
 from stockpot.stages.ingest.open import open_dataset
 from stockpot.stages.ingest.source import describe
 from stockpot.store.digests import file_digest, source_digest

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from stockpot.report.chart import Line, line_chart
-from stockpot.report.html import text
+from stockpot.stages.show.chart import Line, line_chart
+from stockpot.stages.show.html import text
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
-    from stockpot.report.built import Built
 
-__all__ = ["Curve", "curves", "learning_curves"]
+__all__ = ["Curve", "curve", "learning_curves"]
 
 
 @dataclass(frozen=True)
@@ -36,31 +35,26 @@ class Curve:
     valid_accuracy: float | None = None
 
 
-def curves(built: Sequence[Built], history: Mapping[str, Path]) -> list[Curve]:
-    """Learning curves of the trained nodes.
+def curve(history: Path, facts: Mapping[str, Any], node: str) -> Curve:
+    """The learning curve of an artifact.
 
     Parameters
     ----------
-    history : node id -> its `history.json`, a list with one table per epoch.
+    history : its `history.json`, a list with one table per epoch.
+    node : its node id; a warm-up is nobody's model, and never the best.
     """
-    found = []
-    for b in built:
-        if b.node.id not in history:
-            continue
-        epochs = json.loads(history[b.node.id].read_bytes())
-        rows = epochs["epochs"] if isinstance(epochs, dict) else epochs
-        series = {
-            name: [
-                (float(row.get("epoch", i)) + 1, float(row[name]))
-                for i, row in enumerate(rows)
-                if row.get(name) is not None
-            ]
-            for name in ("loss", "valid_accuracy")
-        }
-        # A warm-up is nobody's model: it is never the best.
-        accuracy = None if b.node.stage == "warmup" else b.facts.get("valid_accuracy")
-        found.append(Curve(b.node.id, f"{b.node.id}, seed {b.facts.get('seed')}", series, accuracy))
-    return found
+    epochs = json.loads(history.read_bytes())
+    rows = epochs["epochs"] if isinstance(epochs, dict) else epochs
+    series = {
+        name: [
+            (float(row.get("epoch", i)) + 1, float(row[name]))
+            for i, row in enumerate(rows)
+            if row.get(name) is not None
+        ]
+        for name in ("loss", "valid_accuracy")
+    }
+    accuracy = None if node.startswith("warmup") else facts.get("valid_accuracy")
+    return Curve(node, f"{node}, seed {facts.get('seed')}", series, accuracy)
 
 
 def learning_curves(learning: Sequence[Curve]) -> str:

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from stockpot.report.html import text
+from stockpot.stages.show.html import text
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

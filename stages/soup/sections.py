@@ -6,14 +6,14 @@ import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from stockpot.planning.budget import human_bytes
-from stockpot.report.html import NO_BREAK, count, number, percent, table, text
-from stockpot.report.soup_chart import Path, Scored, Weights, error_bars, heat_map, landscape
+from stockpot.stages.show.html import NO_BREAK, count, number, percent, table, text
+from stockpot.stages.show.plain import human_bytes
+from stockpot.stages.soup.soup_chart import Path, Scored, Weights, error_bars, heat_map, landscape
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from stockpot.report.built import Built
+    from stockpot.stages.built import Built
 
 __all__ = ["Souped", "soup_sections", "souped_of", "varied"]
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from stockpot.report.chart import svg, ticks
-from stockpot.report.html import text
+from stockpot.stages.show.chart import svg, ticks
+from stockpot.stages.show.html import text
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

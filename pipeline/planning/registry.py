@@ -1,0 +1,42 @@
+"""Every stage there is. A new stage is a new folder and one line here."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from stockpot.stages.stage import Stage
+
+__all__ = ["SECTIONS", "STAGES"]
+
+STAGES: dict[str, Stage[Any]] = {
+    name: import_module(f"stockpot.stages.{name}").STAGE
+    for name in (
+        "ingest",
+        "split",
+        "judge",
+        "codebook",
+        "quantize",
+        "partition",
+        "sizing",
+        "influence",
+        "sample",
+        "order",
+        "hag",
+        "pack",
+        "loadplan",
+        "exchange",
+        "warmup",
+        "train",
+        "soup",
+        "infer",
+        "codeloss",
+    )
+}
+"""Stages by name, each after those whose nodes it reads."""
+
+SECTIONS: dict[str, type] = {
+    section: keys for stage in STAGES.values() for section, keys in stage.planning.sections.items()
+}
+"""Sections of a recipe that belong to stages."""

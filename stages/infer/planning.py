@@ -1,0 +1,37 @@
+"""What infer takes from a recipe: section `infer`, and one node."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from stockpot.stages.node import node
+from stockpot.stages.recipe_key import key
+from stockpot.stages.stage import Planning
+from stockpot.stages.value_range import Range
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from stockpot.stages.node import Node, Nodes, Values
+
+__all__ = ["PLANNING"]
+
+
+@dataclass(frozen=True)
+class Infer:
+    split: str = key("test", "test | all | a file of node ids (.npy or text)")
+    top_k: int = key(0, "nodes kept for every output; 0: as in batches", Range(0, 10**6))
+    full_graph: bool = key(True, "also exact inference on the whole graph, to compare with")
+
+
+def _nodes(values: Values, made: Nodes) -> Iterator[Node]:
+    ingredients = {f"ingredient:{i}": f"train:{i}" for i in range(values["train.ingredients"])}
+    more = {role: name for role, name in (("hag", "hag:graph"), ("exchange", "exchange:outputs")) if name in made}
+    outputs = "pack:infer" if "pack:infer" in made else "pack:test"
+    yield node(
+        "infer", {"outputs": outputs, "soup": "soup", **ingredients, "graph": "ingest", "codes": "quantize", **more}
+    )
+
+
+PLANNING = Planning(_nodes, {"infer": Infer})

@@ -1,0 +1,1 @@
+"""Words, tables and pictures that stages and commands speak in: plain text, HTML and SVG."""

@@ -1,0 +1,99 @@
+"""What train says of a run: each ingredient, its learning curve, and what its training noted."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from stockpot.stages.built import Block
+from stockpot.stages.stage import Reporting
+from stockpot.stages.train.learning import Curve, curve, learning_curves
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from stockpot.stages.built import View
+    from stockpot.stages.stage import Reader
+
+__all__ = ["REPORTING"]
+
+
+def test_results(view: View) -> Mapping[str, Any]:
+    """Test accuracy of every candidate; none where inference was asked for other nodes than the test split."""
+    if view.values["infer.split"] != "test":
+        return {}
+    results: Mapping[str, Any] = view.facts("infer").get("results") or {}
+    return results
+
+
+def _summary(view: View) -> Mapping[str, Any]:
+    trained = view.of("train")
+    if not trained:
+        return {}
+    tested, souped = test_results(view), view.facts("soup").get("ingredients")
+    valid = [one["valid_accuracy"] for one in souped or ()] or [b.facts.get("valid_accuracy") for b in trained]
+    ingredients = [
+        {
+            "seed": b.facts.get("seed"),
+            "key": b.key,
+            "epochs": b.facts.get("epochs"),
+            "seconds": b.note("seconds") or b.manifest["seconds"],
+            "seconds_per_epoch": b.note("seconds_per_epoch"),
+            "valid_accuracy": accuracy,
+            "test_accuracy": tested.get(f"ingredient:{b.node.instance['index']}"),
+        }
+        for b, accuracy in zip(trained, valid, strict=True)
+    ]
+    return {"train": {"ingredients": ingredients}}
+
+
+def read_curve(reader: Reader, node: str) -> Curve | None:
+    """The learning curve in an artifact of train or warmup; None where it has none."""
+    return curve(reader.path("history.json"), reader.facts, node) if reader.has("history.json") else None
+
+
+def _report(summary: Mapping[str, Any], view: View) -> Iterator[Block]:
+    """Curves of the ingredients and of their warm-up, the best of them marked."""
+    del summary
+    found = [view.read[b.node.id] for b in view.of("warmup", "train") if b.node.id in view.read]
+    yield Block("Learning curves", learning_curves(found))
+
+
+def _remarks(view: View) -> Iterator[str]:
+    yield from _device_fell_back(view)
+    yield from _said_in_training(view)
+
+
+def _device_fell_back(view: View) -> Iterator[str]:
+    """GPUs were there and were not used."""
+    trained = view.built.get("train:0")
+    found = trained.note("gpus") if trained is not None else None
+    if (
+        trained is None
+        or not found
+        or view.values["train.device"] != "auto"
+        or trained.manifest["params"]["device"] != "cpu"
+    ):
+        return
+    if not found["usable"]:
+        yield (
+            f"train.device auto: trained on the CPU, though this machine has {found['present']} GPU(s): its torch is "
+            "built without CUDA; fix: install a CUDA build of torch, or --set train.device=cpu"
+        )
+    elif view.values["train.ranks"] > found["present"]:
+        yield (
+            f"train.device auto: trained on the CPU: {view.values['train.ranks']} ranks take a GPU each, "
+            f"and this machine has {found['present']}; fix: "
+            f"--set train.ranks={found['present']}, or --set train.device=cpu"
+        )
+
+
+def _said_in_training(view: View) -> Iterator[str]:
+    """What trainings noted, each once, with the ingredients that did."""
+    who: dict[str, list[str]] = {}
+    for b in view.of("train", "warmup"):
+        for line in b.note("remarks") or []:
+            who.setdefault(line, []).append(b.node.id)
+    yield from (f"{', '.join(nodes)}: {line}" for line, nodes in who.items())
+
+
+REPORTING = Reporting(_summary, read_curve, _report, _remarks)
