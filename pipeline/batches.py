@@ -15,10 +15,12 @@ from stockpot.locate import opened
 from stockpot.stages.errors import sensible
 from stockpot.stages.loader.batches import Batches
 from stockpot.stages.loader.online_sampling import FreshRecords
+from stockpot.stages.loader.options import Delivery, Form, Schedule, Source
 from stockpot.stages.loader.records import Records
 from stockpot.stages.loader.steps import whole_steps
 from stockpot.stages.loadplan.artifact import LoadPlan
 from stockpot.stages.order.artifact import Order
+from stockpot.stages.pack.layers import Weights
 from stockpot.stages.step import Adj
 from stockpot.stages.train.train_params import resolved_mass
 
@@ -100,33 +102,23 @@ def open_batches(
     with sensible(f"{where}: order and load plan"):
         order = Order.from_reader(found.order) if shuffle and found.order is not None else None
         loads = LoadPlan.from_reader(found.loads) if shuffle and found.loads is not None else None
-    batches = Batches(
-        (FreshRecords if fresh else Records).from_reader(found.pack),
-        as_=as_,
-        layers=layers,
-        store_key=found.pack.key,
-        split=split,
-        order=order,
-        loads=loads,
-        adj=adj,
-        normalization=graph.get("normalization", "sym") if normalization is None else normalization,
-        mass=resolved_mass(
+    weights = Weights(
+        adj,
+        graph.get("normalization", "sym") if normalization is None else normalization,
+        resolved_mass(
             graph.get("mass", "none") if mass is None else mass,
             None if found.sizing is None else found.sizing.facts,
         ),
-        self_loops=graph.get("self_loops", True) if self_loops is None else self_loops,
-        per_step=per_step,
-        shuffle=shuffle,
-        seed=seed,
-        drop_last=drop_last,
-        rank=rank,
-        world_size=world_size,
-        prefetch=prefetch,
-        dtype=dtype,
-        device=device,
-        pin_memory=pin_memory,
-        transform=transform,
-        coded=coded,
+        graph.get("self_loops", True) if self_loops is None else self_loops,
+    )
+    records = (FreshRecords if fresh else Records).from_reader(found.pack)
+    batches = Batches(
+        Source(records, found.pack.key, split, order, loads),
+        Form(1 if layers is None else layers, weights, coded=coded, dtype=dtype),
+        Schedule(per_step, shuffle, seed, drop_last, rank, world_size),
+        Delivery(prefetch, device, pin_memory, transform),
+        as_=as_,
+        trimmed=layers is not None,
     )
     if drop_last:  # what is counted in the artifact: its files stay closed
         whole_steps(int(found.pack.facts["records"]) // int(found.pack.facts.get("rounds", 1)), per_step, world_size)

@@ -15,8 +15,8 @@ from torch.nn import functional
 from stockpot.stages.errors import Corrupt
 from stockpot.stages.exchange.artifact import LinkReader
 from stockpot.stages.exchange.process_group import Team
-from stockpot.stages.loader.cooperative import CooperativeSteps
-from stockpot.stages.loader.independent import IndependentSteps
+from stockpot.stages.loader.cooperative import CooperativeAssembly
+from stockpot.stages.loader.independent import IndependentAssembly
 from stockpot.stages.loader.records import Records
 from stockpot.stages.train import checkpoint, trainer
 from stockpot.stages.train.evaluate import Score
@@ -25,6 +25,7 @@ from stockpot.stages.train.stage import fitted
 from stockpot.stages.train.state import state_digest
 from stockpot.stages.train.train_params import Params
 from stockpot.stages.train.trainer import _adam
+from tests.loaders import assembled
 
 MODELS = ("gcn", "sage", "gat")
 CONFIG = {"hidden": 8, "num_classes": 4, "layers": 3, "dropout": 0.0, "heads": 2}
@@ -68,9 +69,9 @@ def run_case(case, rank, group):
     model = model_of(case["model"], records.codec.num_features)
     shared = {"store_key": "0" * 32, "split": "train", "per_step": case["per_step"], **options(model)}
     if case["crossing"] is None:
-        steps = IndependentSteps(records, ranks=ranks, member=rank, **shared)
+        steps = assembled(records, lambda base: IndependentAssembly(base, ranks, rank), **shared)
     else:
-        steps = CooperativeSteps(records, links=links, member=rank, crossing=case["crossing"], **shared)
+        steps = assembled(records, lambda base: CooperativeAssembly(base, links, rank, case["crossing"]), **shared)
     team = Team(rank, ranks, group)
     adam = _adam(model, argparse(lr=1e-2, weight_decay=1e-3))
     found = {}
@@ -101,7 +102,7 @@ def run_case(case, rank, group):
             p.grad = flat[at : at + p.numel()].view_as(p).clone()
             at += p.numel()
         adam.step()
-    found["feature_bytes"] = np.array(steps.feature_bytes)
+    found["feature_bytes"] = np.array(steps.assembler.feature_bytes)
     found["params"] = torch.cat([p.detach().flatten() for p in model.parameters()]).numpy()
     return found
 

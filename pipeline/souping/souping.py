@@ -206,6 +206,7 @@ def _tested(
     if test is None:
         return {}
     from stockpot.stages.infer.predict import predict
+    from stockpot.stages.loader.options import Delivery, Schedule
     from stockpot.stages.train.evaluate import open_steps, settings
     from stockpot.stages.train.model import load_model
     from stockpot.stages.train.train_params import resolved_device
@@ -216,7 +217,7 @@ def _tested(
     models = {name: load_model(file).to(device) for name, file in files.items()}
     singles = [name for name in models if name.startswith("ingredient:")]
     with settings(_threads()):
-        steps = open_steps(test, models[singles[0]], shuffle=False, device=device)
+        steps = open_steps(test, models[singles[0]], Schedule(shuffle=False), Delivery(device=device))
         outputs, classes = int(test.facts["outputs"]), int(test.facts["num_classes"])
         together = dict.fromkeys(singles, 1) if len(singles) > 1 else None
         _, scores = predict(models, singles[0], steps, outputs, classes, lambda *_: None, None, together)

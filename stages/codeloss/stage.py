@@ -46,6 +46,7 @@ def _run(params: Params, inputs: Inputs, shard: Shard, writer: Writer) -> dict[s
     import torch
 
     from stockpot.stages.codec.features import Features
+    from stockpot.stages.loader.options import Delivery, Schedule
     from stockpot.stages.train.evaluate import Score, open_steps, score, settings
     from stockpot.stages.train.model import load_model
 
@@ -53,7 +54,7 @@ def _run(params: Params, inputs: Inputs, shard: Shard, writer: Writer) -> dict[s
     model = load_model(soup.path(f"soup-{soup.facts['chosen']}.safetensors")).to(params.device)
     exact, coded = Score(), Score()
     with settings(writer.threads), torch.no_grad():
-        steps = open_steps(inputs["valid"], model, shuffle=False, device=params.device)
+        steps = open_steps(inputs["valid"], model, Schedule(shuffle=False), Delivery(device=params.device))
         for done, step in enumerate(steps):
             coded += score(model(step.x, step.adjs), step.y)
             rows = torch.from_numpy(features.rows(step.n_id.cpu().numpy())).to(params.device)

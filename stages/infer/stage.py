@@ -129,6 +129,7 @@ def asked(
 ) -> Asked:
     """Predict the outputs with every model, alone or as one rank of a team."""
     from stockpot.stages.infer.predict import ENSEMBLE, predict
+    from stockpot.stages.loader.options import Delivery, Member, Schedule
     from stockpot.stages.train.evaluate import open_steps, settings
     from stockpot.stages.train.model import load_model
     from stockpot.stages.train.state import state_digest
@@ -136,12 +137,14 @@ def asked(
     started = time.perf_counter()
     soup, packed = inputs["soup"], inputs["outputs"].facts
     device = params.device
-    share: dict[str, Any] = {}
+    schedule, member = Schedule(shuffle=False), None
     if team is not None:
         device = team.device(device)
-        share = {"rank": team.rank, "world_size": team.size}
         if params.exchange == "cooperative":
-            share = {"rank": team.rank, "exchange": inputs["exchange"]}
+            member = Member(team.rank, team.size, inputs["exchange"])
+        else:
+            schedule = Schedule(shuffle=False, rank=team.rank, world_size=team.size)
+    how = schedule, Delivery(device=device)
     paths = {role: inputs[role].path("model.safetensors") for role in ingredients(inputs)}
     paths |= {name: soup.path(f"soup-{name}.safetensors") for name in soup.facts["methods"]}
     chosen = str(soup.facts["chosen"])
@@ -159,11 +162,11 @@ def asked(
     clock = [started, time.perf_counter()]
     with settings(threads):
         # The chosen model alone, as whoever takes its predictions runs it; the others are asked for their scores.
-        steps = open_steps(inputs["outputs"], distinct[chosen], shuffle=False, device=device, **share)
+        steps = open_steps(inputs["outputs"], distinct[chosen], *how, member=member)
         found, scores = predict({chosen: distinct[chosen]}, chosen, steps, *sizes)
         clock.append(time.perf_counter())
         if len(distinct) > 1 or together:
-            steps = open_steps(inputs["outputs"], distinct[chosen], shuffle=False, device=device, **share)
+            steps = open_steps(inputs["outputs"], distinct[chosen], *how, member=member)
             _, scores = predict(distinct, chosen, steps, *sizes, together)
         clock.append(time.perf_counter())
     labelled = scores[chosen].labelled

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import warnings
+from copy import copy
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import torch
 
 from stockpot.stages.codec.coded_rows import Coded, Part, Tables, worth
 from stockpot.stages.codec.format import EXACT, add_further, decode
-from stockpot.stages.errors import BadInput
 from stockpot.stages.hag.pack_params import KEPT_BYTES
 from stockpot.stages.hag.sequence import Sequences, read_order
 from stockpot.stages.hag.step import hag_adjs, hag_matrices, step_hag
 from stockpot.stages.pack.join import join
-from stockpot.stages.pack.layers import SEQUENCE, Weights, transposes, trimmed
+from stockpot.stages.pack.layers import SEQUENCE, transposes, trimmed
 from stockpot.stages.pack.sampled import sampled_matrices
 from stockpot.stages.step import Adj, Step
 
@@ -26,70 +26,69 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from stockpot.stages.loader.feature_cache import HeldRecords
+    from stockpot.stages.loader.options import Form
     from stockpot.stages.loader.records import Records
     from stockpot.stages.loader.transfer import Transfer
     from stockpot.stages.pack.join import Joined
     from stockpot.stages.pack.layers import Matrix
     from stockpot.stages.pack.record import Record
 
-__all__ = ["Assembly", "csr_tensor"]
+__all__ = ["Assembler", "Assembly", "csr_tensor"]
 
-TRANSPOSES = ("none", "inner", "all", "places")
+
+class Assembler(Protocol):
+    """Makes a step of records; `stockpot.stages.loader.steps.Steps` says of which, and when."""
+
+    def assemble(self, records: Sequence[int], num_outputs: int) -> Any:
+        """The step of these records; `num_outputs` counts those of all ranks' steps."""
+        ...
+
+    def holding(self, held: HeldRecords) -> Assembler:
+        """The same, whose features are rows that a load plan holds."""
+        ...
 
 
 class Assembly:
-    """What a step is made of and how; `stockpot.stages.loader.steps.Steps` says when.
-
-    Parameters
-    ----------
-    records : of the split. layers : depth of the model.
-    weights : values of the matrices. transposes : which of them a backward pass will read.
-    dtype, transfer : of the tensors, and how they reach their device.
-    hag : multiply by shared partial sums where records hold them. coded : features may stay codes.
+    """Steps of whole records for `stockpot.stages.train.model`, and the parts that other steps are made of.
 
     Attributes
     ----------
     held : rows of features that a load plan holds; None where each record brings or gathers its own.
     """
 
-    def __init__(
-        self,
-        records: Records,
-        layers: int,
-        weights: Weights,
-        transposes: str,
-        dtype: torch.dtype,
-        transfer: Transfer,
-        *,
-        hag: bool,
-        coded: bool,
-    ) -> None:
-        if transposes not in TRANSPOSES:
-            raise BadInput(f"transposes: expected {' | '.join(TRANSPOSES)}, found {transposes}")
-        self.store, self.num_layers = records, layers
-        self.weights, self.transposes = weights, transposes
-        self.dtype, self.transfer, self.hag, self.coded = dtype, transfer, hag, coded
+    def __init__(self, records: Records, form: Form, transfer: Transfer) -> None:
+        self.store, self.form, self.transfer, self.coded = records, form, transfer, form.coded
         self.held: HeldRecords | None = None
         self._kept: dict[int, tuple[Adj, ...]] = {}
         self._kept_bytes = 0
         quiet_csr()
 
+    def holding(self, held: HeldRecords) -> Assembly:
+        """The same, whose features are rows that a load plan holds; never codes."""
+        found = copy(self)
+        found.coded, found.held = False, held
+        return found
+
     def record(self, i: int) -> Record:
         """Record `i` of the split; without features where these are held."""
         return self.store[i] if self.held is None else self.held[i]
 
-    def assemble(self, records: Sequence[int], num_outputs: int) -> Any:
+    def assemble(self, records: Sequence[int], num_outputs: int) -> Step:
         """The step of these records."""
         del num_outputs
-        L = self.num_layers
-        parts = self.parts(records)
+        return self.joined(tuple(records), [self.record(i) for i in records])
+
+    def joined(self, records: tuple[int, ...], parts: Sequence[Record]) -> Step:
+        """The step of `parts`, which are those records or, in this process and always, the same part of each."""
+        L = self.form.layers
         joined = join(parts, layers=L)
         nodes = joined.num_sampled_nodes.tolist()
-        adjs = self.shared_once(tuple(records), parts, joined) if self.hag else None
-        if self.weights.adj == SEQUENCE:
+        adjs = self.shared_once(records, parts, joined) if self.form.hag else None
+        if self.form.weights.adj == SEQUENCE:
             adjs = self.sequences(joined)
         elif adjs is None:
-            adjs = self.adjs(self.matrices(joined), symmetric=self.weights.symmetric and joined.symmetric)
+            symmetric = self.form.weights.symmetric and joined.symmetric
+            adjs = self.adjs(self.matrices(joined), symmetric=symmetric)
         return Step(
             x=self.features(parts, joined),
             adjs=adjs,
@@ -100,10 +99,6 @@ class Assembly:
             batch_size=joined.y.size,
         )
 
-    def parts(self, records: Sequence[int]) -> Sequence[Record]:
-        """What a step is joined of."""
-        return [self.record(i) for i in records]
-
     def matrices(self, joined: Joined, layers: int | None = None) -> list[Matrix]:
         """Matrices of a joined step, the first applied first.
 
@@ -112,14 +107,14 @@ class Assembly:
         BadInput
             The model is deeper than the records were sampled.
         """
-        layers = self.num_layers if layers is None else layers
+        layers = self.form.layers if layers is None else layers
         if joined.layers is not None:
             deg = self._measured(joined)[0]
             return sampled_matrices(
-                self.weights, layers, joined.num_sampled_nodes, joined.layers, deg, nested=not joined.layered
+                self.form.weights, layers, joined.num_sampled_nodes, joined.layers, deg, nested=not joined.layered
             )
         return trimmed(
-            self.weights,
+            self.form.weights,
             layers,
             joined.num_sampled_nodes,
             joined.indptr,
@@ -129,7 +124,7 @@ class Assembly:
 
     def _measured(self, joined: Joined) -> tuple[NDArray[Any], NDArray[np.float32] | None]:
         """Degrees and edge weights that the values of the matrices follow from."""
-        if joined.deg_w is None or self.weights.adj != "norm":
+        if joined.deg_w is None or self.form.weights.adj != "norm":
             return joined.deg, None
         return joined.deg_w, joined.weight
 
@@ -158,7 +153,7 @@ class Assembly:
         deg, weight = self._measured(joined)
         sizes = joined.num_sampled_nodes, joined.indptr
         return hag_adjs(
-            found, self.weights, self.num_layers, *sizes, deg, weight, transposes=self.read_back, moved=moved
+            found, self.form.weights, self.form.layers, *sizes, deg, weight, transposes=self.read_back, moved=moved
         )
 
     def sequences(self, joined: Joined) -> tuple[Adj, ...]:
@@ -177,11 +172,11 @@ class Assembly:
         """Matrices of a step with the transposes asked for; equal ones share their tensors."""
         turned: list[Matrix | None] = [None] * len(matrices)
         places: dict[int, torch.Tensor] = {}
-        if self.transposes == "places":
+        if self.form.transposes == "places":
             both = {id(m): m.turned() for m in matrices}
             turned = [both[id(m)][0] for m in matrices]
             places = {key: self.tensor(found) for key, (_, found) in both.items()}
-        elif self.transposes != "none":
+        elif self.form.transposes != "none":
             turned = list(transposes(matrices, symmetric=symmetric, first=self.read_back == "all"))
         csr = {id(m): self.csr(m) for m in [*matrices, *turned] if m is not None}
         return tuple(
@@ -207,12 +202,12 @@ class Assembly:
         if codec.name in EXACT or not worth(codec.lookup, self.transfer.device):
             return None
         stages = [codec] if codec.further is None else [codec, codec.further]
-        return tuple(Tables.of(stage.lookup, self.dtype, self.transfer.device) for stage in stages)
+        return tuple(Tables.of(stage.lookup, self.form.dtype, self.transfer.device) for stage in stages)
 
     @property
     def read_back(self) -> str:
         """`transposes`, and all where codes may be multiplied first: then the first matrix has a gradient behind it."""
-        return "all" if self.transposes == "inner" and self.tables is not None else self.transposes
+        return "all" if self.form.transposes == "inner" and self.tables is not None else self.form.transposes
 
     def features(self, parts: Sequence[Any], joined: Joined) -> torch.Tensor | Coded:
         """Feature rows of a joined step, f[n, D], or their codes."""
@@ -242,11 +237,11 @@ class Assembly:
                 decode(codec, part.codes, part.code_indptr[: n + 1], out=out, rows=rows)
         if codec.further is not None and self.held is None:
             add_further(codec, *further_stages(parts, joined), out)
-        return self.transfer.moved(x).to(self.dtype)
+        return self.transfer.moved(x).to(self.form.dtype)
 
     def csr(self, matrix: Matrix) -> torch.Tensor:
         """A matrix as torch CSR on this device."""
-        return csr_tensor(matrix, self.dtype, moved=self.transfer.moved)
+        return csr_tensor(matrix, self.form.dtype, moved=self.transfer.moved)
 
     def tensor(self, values: NDArray[Any]) -> torch.Tensor:
         """A freshly made array as a tensor on this device."""

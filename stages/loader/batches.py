@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import warnings
+from copy import copy
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 import torch
 
 from stockpot.stages.errors import BadInput
-from stockpot.stages.loader.assembly import csr_tensor
+from stockpot.stages.loader.assembly import Assembly, csr_tensor
+from stockpot.stages.loader.options import Delivery
 from stockpot.stages.loader.steps import Steps
 from stockpot.stages.pack.join import join
 from stockpot.stages.pack.record import Layer
@@ -19,7 +22,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from stockpot.stages.loader.dataset import BatchesDataset
-    from stockpot.stages.loader.records import Records
+    from stockpot.stages.loader.feature_cache import HeldRecords
+    from stockpot.stages.loader.options import Form, Schedule, Source
     from stockpot.stages.pack.layers import Matrix
 
 __all__ = ["Batches", "data_class"]
@@ -33,15 +37,31 @@ class Batches(Steps):
     Each has `x`, `y` (int64, outputs only, -1 unlabelled), `n_id`, `input_id`, `num_sampled_nodes`, `batch_size`,
     `num_outputs_step` and its edges: `adj_t` (CSR, row = destination), `edge_index` with `edge_weight` where values are
     not all 1, or after `layers(L)` `adjs`, one CSR a layer, the first applied first, row i of it being column i.
+
+    Parameters
+    ----------
+    trimmed : to a model of `form.layers`; else everything is kept.
     """
 
-    def __init__(self, records: Records, *, as_: str = "csr", layers: int | None = None, **options: Any) -> None:
+    def __init__(
+        self,
+        source: Source,
+        form: Form,
+        schedule: Schedule | None = None,
+        delivery: Delivery | None = None,
+        *,
+        as_: str = "csr",
+        trimmed: bool = False,
+    ) -> None:
         if as_ not in FORMS:
             raise BadInput(f"as_: expected {' | '.join(FORMS)}, found {as_}")
-        super().__init__(records, layers=1 if layers is None else layers, **options)
-        self.as_, self.depth = as_, layers
-        self._options = options
-        self._data = data_class()
+        delivery = delivery or Delivery()
+        transfer = delivery.transfer()
+        self.form, self.as_ = form, as_
+        base = Assembly(source.records, form, transfer)
+        super().__init__(
+            source, DataAssembly(base, source.store_key, as_, trimmed=trimmed), transfer, schedule, delivery
+        )
 
     @property
     def num_features(self) -> int:
@@ -58,7 +78,8 @@ class Batches(Steps):
 
         As CSR a batch has `adjs` instead of `adj_t`; as edges it has `num_sampled_edges` for PyG's `trim_to_layer`.
         """
-        return Batches(self.store, as_=self.as_, layers=num_layers, **self._options)
+        form = replace(self.form, layers=num_layers)
+        return Batches(self.source, form, self.schedule, self.delivery, as_=self.as_, trimmed=True)
 
     def dataset(self) -> BatchesDataset:
         """The same batches as a torch `IterableDataset`, for `DataLoader(..., batch_size=None, num_workers=n)`."""
@@ -73,9 +94,29 @@ class Batches(Steps):
             fix="for batch in batches, or DataLoader(batches.dataset(), batch_size=None)",
         )
 
+
+class DataAssembly:
+    """Makes torch_geometric `Data` of records.
+
+    Parameters
+    ----------
+    trimmed : to the layers of the form; else everything is kept.
+    """
+
+    def __init__(self, base: Assembly, store_key: str, as_: str, *, trimmed: bool) -> None:
+        self.base, self.store_key, self.as_ = base, store_key, as_
+        self.depth = base.form.layers if trimmed else None
+        self._data = data_class()
+
+    def holding(self, held: HeldRecords) -> DataAssembly:
+        """The same, whose features are rows that a load plan holds."""
+        found = copy(self)
+        found.base = self.base.holding(held)
+        return found
+
     def assemble(self, records: Sequence[int], num_outputs: int) -> Any:
         """The batch of these records."""
-        parts = [self.record(i) for i in records]
+        parts = [self.base.record(i) for i in records]
         joined = join(parts, layers=self.depth)
         hops = joined.num_sampled_nodes.tolist()
         if joined.layered and (self.depth is None or self.as_ != "csr"):
@@ -85,14 +126,14 @@ class Batches(Steps):
             )
         if joined.layers is not None and self.depth is None:
             whole = Layer(joined.indptr, joined.indices)
-            matrices = [sampled_matrix(self.weights, whole, joined.deg)]
+            matrices = [sampled_matrix(self.base.form.weights, whole, joined.deg)]
         else:
-            matrices = self.matrices(joined, len(hops) if self.depth is None else self.depth)
+            matrices = self.base.matrices(joined, len(hops) if self.depth is None else self.depth)
         data = self._data(
-            x=self.features(parts, joined),
-            y=self.tensor(joined.y.astype(np.int64)),
-            n_id=self.tensor(joined.n_id.astype(np.int64)),
-            input_id=self.tensor(joined.input_id.astype(np.int64)),
+            x=self.base.features(parts, joined),
+            y=self.base.tensor(joined.y.astype(np.int64)),
+            n_id=self.base.tensor(joined.n_id.astype(np.int64)),
+            input_id=self.base.tensor(joined.input_id.astype(np.int64)),
             num_sampled_nodes=hops if self.depth is None else hops + [0] * (self.depth + 1 - len(hops)),
             batch_size=int(joined.y.size),
             num_outputs_step=num_outputs,
@@ -108,14 +149,14 @@ class Batches(Steps):
 
     def _wide(self, matrix: Matrix) -> torch.Tensor:
         # 64-bit ids: PyG's layers that do not multiply (attention, max) scatter by them, which torch needs int64 for.
-        return csr_tensor(matrix, self.dtype, torch.int64, self.transfer.moved)
+        return csr_tensor(matrix, self.base.form.dtype, torch.int64, self.base.transfer.moved)
 
     def _edges(self, data: Any, matrix: Matrix) -> None:
         counts = np.diff(matrix.indptr)
         target = np.repeat(np.arange(matrix.shape[0]), counts)
-        data.edge_index = self.tensor(np.stack([matrix.indices, target]).astype(np.int64))
-        if self.weights.adj in {"norm", "mean"}:
-            data.edge_weight = self.tensor(matrix.values).to(self.dtype)
+        data.edge_index = self.base.tensor(np.stack([matrix.indices, target]).astype(np.int64))
+        if self.base.form.weights.adj in {"norm", "mean"}:
+            data.edge_weight = self.base.tensor(matrix.values).to(self.base.form.dtype)
         if self.depth is not None:
             ends = np.minimum(np.cumsum(data.num_sampled_nodes[: self.depth]), matrix.shape[0])
             data.num_sampled_edges = np.diff(matrix.indptr[ends], prepend=0).tolist()

@@ -1,37 +1,44 @@
-"""Which steps a packed split is read by: one process's, a rank's part of each, or a rank's own."""
+"""How the steps of a packed split are made: by one process whole, or by a rank that makes its part of each."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from stockpot.stages.loader.assembly import Assembly
+from stockpot.stages.loader.options import Delivery
+from stockpot.stages.loader.steps import Steps
 
 if TYPE_CHECKING:
-    from stockpot.stages.loader.steps import Steps
-    from stockpot.stages.stage import Reader
+    from stockpot.stages.loader.assembly import Assembler
+    from stockpot.stages.loader.options import Form, Member, Schedule, Source
 
 __all__ = ["steps_of"]
 
 
 def steps_of(
-    reader: Reader,
-    order: Reader | None = None,
-    *,
-    exchange: Reader | None = None,
-    ranks: int | None = None,
-    **options: Any,
+    source: Source,
+    form: Form,
+    schedule: Schedule | None = None,
+    delivery: Delivery | None = None,
+    member: Member | None = None,
 ) -> Steps:
-    """Training steps of a `pack` artifact; `options` as of `Steps.from_reader`.
+    """Steps of a packed split; of one of several ranks where `member` says so.
 
-    With an artifact of stage `exchange` made for it: one rank's part of each step, which others complete
-    (`CooperativeSteps`). With a number of ranks: one that is complete (`IndependentSteps`).
+    Raises
+    ------
+    BadInput
+        The device is not there, or the rows are linked for another number of ranks.
     """
-    if exchange is not None:
-        from stockpot.stages.loader.cooperative import CooperativeSteps
+    delivery = delivery or Delivery()
+    transfer = delivery.transfer()
+    base = Assembly(source.records, form, transfer)
+    assembler: Assembler = base
+    if member is not None and member.exchange is not None:
+        from stockpot.stages.loader.cooperative import CooperativeAssembly
 
-        return CooperativeSteps.of_rank(reader, exchange, order, **options)
-    if ranks is not None:
-        from stockpot.stages.loader.independent import IndependentSteps
+        assembler = CooperativeAssembly.of_member(base, member, member.exchange)
+    elif member is not None:
+        from stockpot.stages.loader.independent import IndependentAssembly
 
-        return IndependentSteps.of_rank(reader, order, ranks=ranks, **options)
-    from stockpot.stages.loader.steps import Steps
-
-    return Steps.from_reader(reader, order=order, **options)
+        assembler = IndependentAssembly(base, member.ranks, member.rank)
+    return Steps(source, assembler, transfer, schedule, delivery)

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from stockpot.stages.soup.batches import Parts
     from stockpot.stages.soup.methods import Made
-    from stockpot.stages.soup.published import Schedule
+    from stockpot.stages.soup.published import SgdParams
     from stockpot.stages.soup.scorer import Scorer
 
 __all__ = ["Cooked", "cook"]
@@ -49,7 +49,7 @@ def cook(
     *,
     method: str = "auto",
     seed: int = 0,
-    schedule: Schedule | None = None,
+    schedule: SgdParams | None = None,
     report: Callable[[str], None] = lambda _: None,
 ) -> Cooked:
     """Make the soups, compare them with the best ingredient, choose.
@@ -156,7 +156,7 @@ class _Fits:
     whole : methods on all records; the one of `halves` where validation is not divided.
     """
 
-    def __init__(self, scorer: Scorer, ranking: Ranking, parts: Parts, seed: int, schedule: Schedule | None) -> None:
+    def __init__(self, scorer: Scorer, ranking: Ranking, parts: Parts, seed: int, schedule: SgdParams | None) -> None:
         self.scorer, self.ranking = scorer, ranking
         sides = [(parts.fit, parts.select), (parts.select, parts.fit)][: 2 if parts.divided else 1]
         self.halves = [Methods(scorer, ranking, fit, seed, schedule) for fit, _ in sides]

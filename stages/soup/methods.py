@@ -13,7 +13,7 @@ from stockpot.stages.soup.batches import divide
 from stockpot.stages.soup.learned import convex_start, learn, learn_signed, portions
 from stockpot.stages.soup.loss_barrier import Barrier, barriers
 from stockpot.stages.soup.parts import record_parts
-from stockpot.stages.soup.published import Schedule, learn_published
+from stockpot.stages.soup.published import SgdParams, learn_published
 from stockpot.stages.soup.simple import gis_grid, gis_search, greedy
 from stockpot.stages.soup.stack import GRANULARITIES, groups
 
@@ -73,10 +73,10 @@ class Methods:
     """
 
     def __init__(
-        self, scorer: Scorer, ranking: Ranking, records: Sequence[int], seed: int, schedule: Schedule | None = None
+        self, scorer: Scorer, ranking: Ranking, records: Sequence[int], seed: int, schedule: SgdParams | None = None
     ) -> None:
         self.scorer, self.ranking, self.records, self.seed = scorer, ranking, list(records), seed
-        self.schedule = Schedule() if schedule is None else schedule
+        self.schedule = SgdParams() if schedule is None else schedule
         self.stack, self.n = scorer.stack, len(scorer.stack)
         self.labelled = ranking.labelled
         self.race: list[int] = next(portions(self.labelled, self.records, RACE, seed))

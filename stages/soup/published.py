@@ -20,11 +20,11 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-__all__ = ["Schedule", "learn_published", "restart"]
+__all__ = ["SgdParams", "learn_published", "restart"]
 
 
 @dataclass(frozen=True)
-class Schedule:
+class SgdParams:
     """How `published` (LS) and `partition` (PLS) are run; defaults are the authors' for GraphSAGE on ogbn-products.
 
     Attributes

@@ -43,7 +43,7 @@ class Params:
     device : where candidates are evaluated; averages are made on the CPU.
     holdout : share of the validation outputs that training did not look at; above 0, soups are made
         and compared on these alone.
-    epochs, rate, period : of `published` and `partition`, see `stages.soup.published.Schedule`; 0 for other methods.
+    epochs, rate, period : of `published` and `partition`, see `stages.soup.published.SgdParams`; 0 for other methods.
     parts, drawn : of `partition`; 0 for other methods.
     """
 
@@ -107,10 +107,11 @@ def _compatible(paths: Sequence[Any]) -> tuple[dict[str, Any], str, list[str]]:
 
 
 def _run(params: Params, inputs: Inputs, shard: Shard, writer: Writer) -> dict[str, Any]:
+    from stockpot.stages.loader.options import Delivery, Schedule
     from stockpot.stages.soup.batches import Batches
     from stockpot.stages.soup.calibrate import batch_norms
     from stockpot.stages.soup.cross_fit import cook
-    from stockpot.stages.soup.published import Schedule
+    from stockpot.stages.soup.published import SgdParams
     from stockpot.stages.soup.scorer import Scorer
     from stockpot.stages.soup.stack import Stack
     from stockpot.stages.train.evaluate import open_steps, settings
@@ -122,7 +123,9 @@ def _run(params: Params, inputs: Inputs, shard: Shard, writer: Writer) -> dict[s
     config, init_digest, labels = _compatible(paths)
     model = build_model(config).to(params.device)
     stack = Stack([read_state(path)[0] for path in paths], model, labels)
-    steps: Steps | Outputs = open_steps(inputs["valid"], model, training=True, shuffle=False, device=params.device)
+    steps: Steps | Outputs = open_steps(
+        inputs["valid"], model, Schedule(shuffle=False), Delivery(device=params.device), training=True
+    )
     if params.holdout:
         steps = Outputs(steps, params.holdout, held=True)
 
@@ -134,7 +137,7 @@ def _run(params: Params, inputs: Inputs, shard: Shard, writer: Writer) -> dict[s
         )
 
     def calibration() -> Iterator[Step]:
-        some = open_steps(inputs["train"], model, shuffle=False, device=params.device)
+        some = open_steps(inputs["train"], model, Schedule(shuffle=False), Delivery(device=params.device))
         return (some[i] for i in range(min(len(some), _CALIBRATION)))
 
     needed = _cost(params, {role: inputs[role].facts for role in inputs}).needed
@@ -151,7 +154,7 @@ def _run(params: Params, inputs: Inputs, shard: Shard, writer: Writer) -> dict[s
         set_by = {
             name: value for name in ("epochs", "rate", "period", "parts", "drawn") if (value := getattr(params, name))
         }
-        cooked = cook(scorer, method=params.method, schedule=Schedule(**set_by), report=report)
+        cooked = cook(scorer, method=params.method, schedule=SgdParams(**set_by), report=report)
         for name, made in cooked.soups.items():
             scorer.put(made.alpha)
             found = cooked.facts["methods"][name]

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import torch
 from torch.nn import functional
 
 from stockpot.stages.exchange.cost_model import widths
 from stockpot.stages.loader.choice import steps_of
+from stockpot.stages.loader.options import Form, Source
+from stockpot.stages.pack.layers import Weights
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from torch import Tensor
 
+    from stockpot.stages.loader.options import Delivery, Member, Schedule
     from stockpot.stages.loader.steps import Steps
     from stockpot.stages.stage import Reader
     from stockpot.stages.step import Step
@@ -72,28 +75,36 @@ def evaluate(model: Network, steps: Iterable[Step]) -> Score:
     return total
 
 
-def open_steps(reader: Reader, model: Network, *, training: bool = False, **options: Any) -> Steps:
+def open_steps(
+    source: Reader | Source,
+    model: Network,
+    schedule: Schedule | None = None,
+    delivery: Delivery | None = None,
+    *,
+    training: bool = False,
+    member: Member | None = None,
+) -> Steps:
     """Steps of a packed split as `model` reads them: its depth, matrix and normalisation.
 
-    `training`: with the transposes a backward pass reads.
+    Parameters
+    ----------
+    source : the split, in an order; a reader of it, where no order artifact counts.
+    training : with the transposes a backward pass reads.
     """
     from stockpot.stages.train.model import MODELS
 
     config = model.config
-    if options.get("exchange") is not None:
-        options["crossing"] = 4 * widths(config)[0]
-    return steps_of(
-        reader,
-        layers=int(config["layers"]),
-        adj=model.adj,
-        normalization=config["normalization"],
-        mass=config["mass"],
-        self_loops=config["self_loops"],
+    form = Form(
+        int(config["layers"]),
+        Weights(model.adj, config["normalization"], config["mass"], config["self_loops"]),
         transposes=model.transposes if training else "none",
         coded=type(model) in MODELS.values(),  # a model of one's own is called with feature rows
         hag=model.shares,
-        **options,
     )
+    if member is not None and member.exchange is not None:
+        member = replace(member, crossing=4 * widths(config)[0])
+    source = source if isinstance(source, Source) else Source.from_reader(source)
+    return steps_of(source, form, schedule, delivery, member)
 
 
 @contextmanager

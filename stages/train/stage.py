@@ -90,6 +90,7 @@ def fitted(
     warmup: Path | None,
 ) -> Result:
     """Train on packed records, alone or as one rank of a team; see `trainer.train`."""
+    from stockpot.stages.loader.options import Delivery, Member, Schedule, Source
     from stockpot.stages.train.evaluate import open_steps
     from stockpot.stages.train.holdout import Outputs
     from stockpot.stages.train.model import build_model
@@ -98,31 +99,20 @@ def fitted(
     config = model_config(params, inputs["train"].facts)
     model = build_model(config, params.seed)
     device = params.device if team is None else team.device(params.device)
-    share: dict[str, Any] = {}
-    if (
-        team is not None
-        and shared_how(params, inputs["exchange"].facts, inputs["train"].facts)["mode"] == "cooperative"
-    ):
-        share = {"exchange": inputs["exchange"], "rank": team.rank}
-    elif team is not None:
-        share = {"ranks": team.size, "rank": team.rank}
+    member = None
+    if team is not None:
+        mode = shared_how(params, inputs["exchange"].facts, inputs["train"].facts)["mode"]
+        member = Member(team.rank, team.size, inputs["exchange"] if mode == "cooperative" else None)
     train_steps = open_steps(
-        inputs["train"],
+        Source.from_reader(inputs["train"], inputs.get("order"), inputs.get("loads")),
         model,
+        Schedule(params.per_step, seed=params.seed + params.index),
+        Delivery(PREFETCH, device),
         training=True,
-        per_step=params.per_step,
-        order=inputs.get("order"),
-        **({"loads": inputs["loads"]} if "loads" in inputs else {}),
-        shuffle=True,
-        seed=params.seed + params.index,
-        prefetch=PREFETCH,
-        device=device,
-        **share,
+        member=member,
     )
-    part: dict[str, Any] = {} if team is None else {"rank": team.rank, "world_size": team.size}
-    valid_steps: Steps | Outputs = open_steps(
-        inputs["valid"], model, shuffle=False, prefetch=PREFETCH, device=device, **part
-    )
+    mine = Schedule(shuffle=False) if team is None else Schedule(shuffle=False, rank=team.rank, world_size=team.size)
+    valid_steps: Steps | Outputs = open_steps(inputs["valid"], model, mine, Delivery(PREFETCH, device))
     if params.holdout:
         valid_steps = Outputs(valid_steps, params.holdout, held=False)
     return train(

@@ -22,11 +22,11 @@ import scipy.sparse as sp
 import torch
 
 from stockpot.stages.codec.format import TABLE, describe
-from stockpot.stages.loader.steps import Steps
 from stockpot.stages.pack import STAGE as PACK
 from stockpot.stages.pack.stage import Params
 from stockpot.stages.train import trainer
 from stockpot.stages.train.model import build_model
+from tests.loaders import read_steps
 from tests.memory import MemoryReader, run_stage
 from tests.packs import partition_reader
 
@@ -136,7 +136,7 @@ def epoch(
         return step
 
     before, started = read_bytes(), time.perf_counter()
-    steps = Steps.from_reader(reader, layers=layers, adj=model.adj, transposes=model.transposes, seed=0, coded=True,
+    steps = read_steps(reader, layers=layers, adj=model.adj, transposes=model.transposes, seed=0, coded=True,
                               transform=dropped if beyond else None)  # fmt: skip
     steps.set_epoch(number)
     for i, step in enumerate(steps):

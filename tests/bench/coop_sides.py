@@ -119,22 +119,20 @@ def epochs(team, *, inputs: dict, config: dict, mode: str, runs: int) -> list[di
     from torch.nn import functional
 
     from stockpot.stages.exchange.forward import sent
+    from stockpot.stages.loader.options import Member, Schedule
     from stockpot.stages.train.evaluate import open_steps
     from stockpot.stages.train.model import build_model
 
     torch.set_num_threads(1)
     model = build_model(config, seed=0)
-    share = {}
-    if mode == "cooperative":
-        share = {"exchange": inputs["exchange"], "rank": team.rank}
-    elif team is not None:
-        share = {"ranks": team.size, "rank": team.rank}
-    steps = open_steps(inputs["train"], model, training=True, per_step=1, shuffle=False, prefetch=2, **share)
+    exchange = inputs["exchange"] if mode == "cooperative" else None
+    member = None if team is None else Member(team.rank, team.size, exchange)
+    steps = open_steps(inputs["train"], model, Schedule(shuffle=False), training=True, member=member)
     seconds, rows, rows_sent, computed, before = [], 0, 0, 0, 0
     for turn in range(runs + 1):
         if turn == 1:  # what is compiled and mapped is by now
             rows, rows_sent, computed, sent.bytes = 0, 0, 0, 0
-            before = getattr(steps, "feature_bytes", 0)
+            before = getattr(steps.assembler, "feature_bytes", 0)
         started = time.perf_counter()
         for step in steps:
             logits = model(step.x, step.adjs) if team is None else team.forward(model, step)
@@ -148,7 +146,7 @@ def epochs(team, *, inputs: dict, config: dict, mode: str, runs: int) -> list[di
             rows_sent += sum(sum(layer.sent) for layer in layers)
             computed += sum(adj.csr.shape[0] for adj in ([x.adj for x in layers] or step.adjs))
         seconds.append(time.perf_counter() - started)
-    features = getattr(steps, "feature_bytes", 0) - before
+    features = getattr(steps.assembler, "feature_bytes", 0) - before
     if team is None:
         features = rows * 4 * config["num_features"]
     counts = {"rows": rows, "features": features, "sent": sent.bytes, "rows_sent": rows_sent, "computed": computed}

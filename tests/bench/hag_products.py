@@ -181,8 +181,8 @@ def sources(folder, name):
 
 def packed(names, runs):
     from stockpot.stages.loader.records import Records
-    from stockpot.stages.loader.steps import Steps
     from tests.bench.pipeline import stockpot
+    from tests.loaders import record_steps
 
     rows = []
     print("\n| packed records | auto | reads saved | hidden | never s an epoch | always | auto | search s | repaid |")
@@ -224,7 +224,7 @@ def packed(names, runs):
                     model.train()
                     adam = torch.optim.Adam(model.parameters(), lr=1e-3, fused=True)
                     how = {"layers": 3, "adj": "norm", "transposes": model.transposes, "hag": True}
-                    steps = Steps(Records(files), store_key=mode, split="train", **how)
+                    steps = record_steps(Records(files), store_key=mode, split="train", **how)
 
                     def epoch(m=model, a=adam, s=steps):
                         for i, step in enumerate(s):

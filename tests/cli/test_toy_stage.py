@@ -1,4 +1,4 @@
-"""A new stage is one folder and one line: its recipe key, plan row, error, summary, report, remark and inspect follow."""
+"""A new stage is one folder and one line: recipe key, plan row, error, summary, report, remark and inspect follow."""
 
 import json
 import os
@@ -120,9 +120,7 @@ def test_its_recipe_key(house):
     assert "toy.bins: expected an integer from 1 to 100, found 0" in typed(
         house, "plan", "mine.toml", "--set", "toy.bins=0", code=2
     )
-    assert "unknown key toy.bin, nearest is toy.bins" in typed(
-        house, "plan", "mine.toml", "--set", "toy.bin=3", code=2
-    )
+    assert "unknown key toy.bin, nearest is toy.bins" in typed(house, "plan", "mine.toml", "--set", "toy.bin=3", code=2)
 
 
 def test_its_error(house):

@@ -12,9 +12,9 @@ import torch
 from stockpot import open_batches, open_model, open_records
 from stockpot.execution.task import FINISH, Task, execute
 from stockpot.stages.errors import BadInput, Conflict
-from stockpot.stages.loader.steps import Steps
 from stockpot.stages.stage import Cost, Shard, Stage
 from stockpot.store.keys import artifact_key
+from tests.loaders import read_steps
 from tests.memory import MemoryReader
 from tests.packs import dense, packed
 
@@ -183,7 +183,7 @@ def test_wrong_places_and_options_are_named(pack, tmp_path):
 
 
 def pack_steps(pack, adj):
-    return Steps.from_reader(pack, layers=2, adj=adj)
+    return read_steps(pack, layers=2, adj=adj)
 
 
 @dataclass(frozen=True)
@@ -249,12 +249,12 @@ def test_a_mass_of_auto_is_what_sizing_found(run, monkeypatch):
     document = json.loads((folder / "run.json").read_text())
     document["recipe"]["graph"]["mass"] = "auto"
     (folder / "run.json").write_text(json.dumps(document))
-    assert open_batches(folder).weights.mass == "none"  # records whose sizes were all named
+    assert open_batches(folder).form.weights.mass == "none"  # records whose sizes were all named
     key = committed(monkeypatch, store, "sizing", MemoryReader({}, {"mass": "row"}))
     document["artifacts"]["sizing"] = {"stage": "sizing", "key": key}
     (folder / "run.json").write_text(json.dumps(document))
-    assert open_batches(folder).weights.mass == "row"
-    assert open_batches(folder, mass="none").weights.mass == "none"
+    assert open_batches(folder).form.weights.mass == "row"
+    assert open_batches(folder, mass="none").form.weights.mass == "none"
 
 
 def test_a_run_brings_its_order_and_recipe(run, pack):
@@ -262,7 +262,8 @@ def test_a_run_brings_its_order_and_recipe(run, pack):
     batches = open_batches(folder, adj="norm")
     state = batches.state_dict()
     assert (state["store_key"], state["order_key"], state["per_step"]) == (keys["pack"], keys["order"], 4)
-    assert (batches.weights.normalization, batches.weights.mass, batches.weights.self_loops) == ("rw", "row", False)
+    weights = batches.form.weights
+    assert (weights.normalization, weights.mass, weights.self_loops) == ("rw", "row", False)
     assert len(ids(batches)) == 4
     assert len(open_records(folder)) == 14
     for where in (store, store / "objects" / "pack" / keys["pack"]):

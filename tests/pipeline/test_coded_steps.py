@@ -6,11 +6,12 @@ import torch
 
 from stockpot import open_batches
 from stockpot.stages.codec.coded_rows import Coded, dense
-from stockpot.stages.loader.steps import Steps
+from stockpot.stages.loader.options import Schedule
 from stockpot.stages.soup.batches import first_layer_once, step_bytes
 from stockpot.stages.train import trainer
 from stockpot.stages.train.evaluate import evaluate, open_steps
 from stockpot.stages.train.model import build_model
+from tests.loaders import read_steps
 from tests.packs import packed
 
 CONFIG = {
@@ -28,7 +29,7 @@ def pack(tmp_path_factory):
 @pytest.mark.parametrize("layers", [1, 3])
 def test_codes_of_a_step_are_its_rows(pack, per_step, layers):
     options = {"layers": layers, "adj": "norm", "per_step": per_step, "shuffle": False, "transposes": "inner"}
-    plain, coded = (Steps.from_reader(pack, coded=c, **options) for c in (False, True))
+    plain, coded = (read_steps(pack, coded=c, **options) for c in (False, True))
     for a, b in zip(plain, coded, strict=True):
         assert isinstance(a.x, torch.Tensor)
         assert isinstance(b.x, Coded)
@@ -43,18 +44,18 @@ def test_codes_of_a_step_are_its_rows(pack, per_step, layers):
 
 def test_many_bytes_a_row_are_decoded_by_the_loader(tmp_path):
     wide = packed(tmp_path, codec="sq8", features=24)[0]
-    assert isinstance(next(iter(Steps.from_reader(wide, layers=1, coded=True))).x, torch.Tensor)
+    assert isinstance(next(iter(read_steps(wide, layers=1, coded=True))).x, torch.Tensor)
 
 
 def test_exact_codes_are_decoded_by_the_loader(tmp_path):
     exact = packed(tmp_path, codec="fp32")[0]
-    assert isinstance(next(iter(Steps.from_reader(exact, layers=1, coded=True))).x, torch.Tensor)
+    assert isinstance(next(iter(read_steps(exact, layers=1, coded=True))).x, torch.Tensor)
 
 
 @pytest.mark.parametrize("name", ["gcn", "sage", "gin", "gat"])
 def test_models_are_given_codes_and_predict_as_from_rows(pack, name):
     model = build_model({"model": name, **CONFIG}, seed=1)
-    steps = open_steps(pack, model, training=True, shuffle=False)
+    steps = open_steps(pack, model, Schedule(shuffle=False), training=True)
     found = evaluate(model, steps)
     for step in steps:
         assert isinstance(step.x, Coded)
@@ -78,7 +79,7 @@ def test_models_of_ones_own_are_given_rows(pack, tmp_path, monkeypatch):
 
     name = "own_rows:Own"
     model = build_model({"model": name, "source_digest": source_digest(name), **CONFIG}, seed=1)
-    assert all(isinstance(step.x, torch.Tensor) for step in open_steps(pack, model, shuffle=False))
+    assert all(isinstance(step.x, torch.Tensor) for step in open_steps(pack, model, Schedule(shuffle=False)))
 
 
 def test_a_training_step_on_codes_is_that_on_rows(pack):
@@ -87,7 +88,7 @@ def test_a_training_step_on_codes_is_that_on_rows(pack):
     for coded in (True, False):
         model = build_model({"model": "sage", **CONFIG}, seed=1)
         adam = torch.optim.Adam(model.parameters(), lr=1e-2)
-        steps = Steps.from_reader(pack, layers=2, adj="mean", shuffle=False, transposes="inner", coded=coded)
+        steps = read_steps(pack, layers=2, adj="mean", shuffle=False, transposes="inner", coded=coded)
         for i, step in enumerate(steps):
             trainer._step(model, adam, step, 0, i, "fp32")
         found.append([p.detach() for p in model.parameters()])
@@ -99,7 +100,7 @@ def test_a_training_step_on_codes_is_that_on_rows(pack):
 @pytest.mark.parametrize("name", ["gcn", "sage", "gin", "gat"])
 def test_soups_keep_sums_of_codes(pack, name):
     model = build_model({"model": name, **CONFIG}, seed=1).eval()
-    for step in open_steps(pack, model, shuffle=False):
+    for step in open_steps(pack, model, Schedule(shuffle=False)):
         once = first_layer_once(model, step)
         assert torch.allclose(model(once.x, once.adjs), model(dense(step.x), step.adjs), atol=1e-4)
         assert step_bytes(once) > 0

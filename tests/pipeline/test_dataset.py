@@ -14,6 +14,7 @@ from torch.utils.data import ChainDataset, DataLoader, IterableDataset
 from stockpot import open_batches
 from stockpot.stages.errors import BadInput, Conflict
 from stockpot.stages.loader.dataset import _DATASETS
+from tests.loaders import record_batches
 from tests.memory import MemoryReader, run_stage
 from tests.packs import packed
 
@@ -189,12 +190,11 @@ def test_every_method_has_an_order_for_every_epoch_in_all_ways(tmp_path, method,
     order = run_stage(STAGE, STAGE.resolve(values, {}), given, tmp_path / "order")
 
     def opened():
-        from stockpot.stages.loader.batches import Batches
         from stockpot.stages.loader.records import Records
         from stockpot.stages.order.artifact import Order
 
         records, found = Records.from_reader(pack), Order.from_reader(MemoryReader(order.arrays, order.facts))
-        return Batches(records, store_key="s", split="train", order=found, seed=3)
+        return record_batches(records, store_key="s", split="train", order=found, seed=3)
 
     plain = opened()
     expected = [ids(plain) for _ in range(4)]

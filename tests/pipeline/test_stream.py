@@ -7,8 +7,9 @@ import pytest
 import torch
 
 from stockpot.stages.errors import BadInput, Conflict, Corrupt
-from stockpot.stages.loader.steps import Order, Steps
 from stockpot.stages.order import STAGE as ORDER
+from stockpot.stages.order.artifact import Order
+from tests.loaders import read_steps, record_steps
 from tests.memory import MemoryReader, run_stage
 from tests.packs import features, packed
 
@@ -32,7 +33,7 @@ def order():
 
 
 def steps_of(pack, **options):
-    return Steps.from_reader(pack, **({"layers": 2, "adj": "norm"} | options))
+    return read_steps(pack, **({"layers": 2, "adj": "norm"} | options))
 
 
 def ids(steps):
@@ -299,7 +300,7 @@ def test_the_order_artifact_decides(pack, order):
         assert found == epoch_order(method, tour, distance, 14, 2, 4).tolist()
     short = Order("short", "label", tour[:5])
     with pytest.raises(Conflict, match=r"orders 5 records, but 1+ has 14"):
-        Steps(steps_of(pack).store, store_key="1" * 32, split="train", order=short, layers=1).plan(0)
+        record_steps(steps_of(pack).store, store_key="1" * 32, split="train", order=short, layers=1).plan(0)
 
 
 @pytest.mark.parametrize("drop_last", [False, True])

@@ -5,9 +5,9 @@ import pytest
 import torch
 
 from stockpot import open_batches
-from stockpot.stages.loader.steps import Steps
 from stockpot.stages.loader.transfer import Transfer, tensors_of
 from stockpot.stages.train.model import MODELS, build_model
+from tests.loaders import read_steps
 from tests.packs import packed
 
 CUDA = pytest.mark.skipif(not torch.cuda.is_available(), reason="this machine has no CUDA device")
@@ -45,7 +45,7 @@ class FakeStreams:
 
 
 @pytest.mark.parametrize("prefetch", [0, 2])
-@pytest.mark.parametrize("make", [lambda p, **o: Steps.from_reader(p, layers=2, adj="norm", **o), open_batches])
+@pytest.mark.parametrize("make", [lambda p, **o: read_steps(p, layers=2, adj="norm", **o), open_batches])
 def test_every_step_is_waited_for_and_kept_whole(pack, prefetch, make):
     plain = list(make(pack, prefetch=prefetch))
     steps = make(pack, prefetch=prefetch)
@@ -64,7 +64,7 @@ def test_every_step_is_waited_for_and_kept_whole(pack, prefetch, make):
 
 
 def test_what_a_transform_makes_is_kept_too(pack):
-    steps = Steps.from_reader(pack, layers=2, adj="norm", transform=lambda s: {"x": [s.x * 2, 3], "y": (s.y, "text")})
+    steps = read_steps(pack, layers=2, adj="norm", transform=lambda s: {"x": [s.x * 2, 3], "y": (s.y, "text")})
     streams = FakeStreams()
     steps.transfer = Transfer(torch.device("cpu"), streams=streams)
     step = next(iter(steps))
@@ -79,7 +79,7 @@ def test_training_on_a_gpu_gives_the_cpus_results(pack, name):
     for device in ("cpu", "cuda"):
         model = build_model(config, seed=0).to(device)
         adam = torch.optim.Adam(model.parameters(), lr=0.01)
-        steps = Steps.from_reader(pack, layers=3, adj=model.adj, transposes=model.transposes, device=device)
+        steps = read_steps(pack, layers=3, adj=model.adj, transposes=model.transposes, device=device)
         losses = []
         for epoch in range(3):
             steps.set_epoch(epoch)

@@ -9,10 +9,10 @@ import torch
 from stockpot.cli import main
 from stockpot.stages.codeloss import STAGE
 from stockpot.stages.loader.records import Records
-from stockpot.stages.loader.steps import Steps
 from stockpot.stages.train.evaluate import Score, score
 from stockpot.stages.train.model import load_model
 from tests.graphs import write_recipe
+from tests.loaders import record_steps
 from tests.runs import run_here
 
 CODES = {"codes": {"codec": "fp32", "nmse": 0.0}}
@@ -34,7 +34,7 @@ def test_the_loss_is_that_of_the_chosen_model_on_its_validation_records(tmp_path
     facts, soup, graph = found["codeloss"].facts, found["soup"], found["ingest"]
     model = load_model(soup.path(f"soup-{soup.facts['chosen']}.safetensors"))
     sides = [Score(), Score()]
-    steps = Steps(
+    steps = record_steps(
         Records.from_reader(found["pack:valid"]), store_key="", split="valid", layers=2, adj="norm", shuffle=False
     )
     for step in steps:

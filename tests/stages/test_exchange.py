@@ -15,13 +15,13 @@ from stockpot.stages.errors import BadInput, Corrupt
 from stockpot.stages.exchange.halo_plan import links
 from stockpot.stages.exchange.rank_partition import bounds, cut, owned
 from stockpot.stages.exchange.stage import STAGE, Params
-from stockpot.stages.loader.cooperative import CooperativeSteps
+from stockpot.stages.loader.options import Member
 from stockpot.stages.loader.records import Records
-from stockpot.stages.loader.steps import Steps
 from stockpot.stages.pack.join import join
 from stockpot.stages.partition import STAGE as PARTITION
 from stockpot.stages.train.trainer import _adam
 from tests.coop_ranks import MODELS, argparse, gradient, loss_of, model_of, options
+from tests.loaders import read_steps, record_steps
 from tests.memory import run_stage
 from tests.packs import features, packed
 from tests.stages.test_sample_pack import packed as sampled
@@ -116,7 +116,7 @@ def alone(case):
     """Loss, gradient and logits of the first step and parameters after three, by one process on whole steps."""
     records = Records(case["packed"])
     model = model_of(case["model"], records.codec.num_features)
-    steps = Steps(records, store_key="0" * 32, split="train", per_step=case["per_step"], **options(model))
+    steps = record_steps(records, store_key="0" * 32, split="train", per_step=case["per_step"], **options(model))
     adam = _adam(model, argparse(lr=1e-2, weight_decay=1e-3))
     found = {}
     for i, step in enumerate(steps):
@@ -267,9 +267,8 @@ def test_a_number_of_ranks_that_cannot_be_is_refused_by_the_stage(ranks):
 
 
 def steps_of(reader, linked, rank, **options):
-    return CooperativeSteps.of_rank(
-        reader, linked, None, rank=rank, layers=2, shuffle=False, prefetch=0, crossing=0, **options
-    )
+    member = Member(rank, linked.facts["ranks"], linked)
+    return read_steps(reader, member=member, layers=2, shuffle=False, prefetch=0, **options)
 
 
 @pytest.mark.parametrize("gather", [False, True])

@@ -6,9 +6,9 @@ import torch
 from stockpot.stages.errors import BadInput
 from stockpot.stages.exchange.cost_model import Rates, Traffic, choice, predicted, widths
 from stockpot.stages.exchange.stage import STAGE, Params
-from stockpot.stages.loader.cooperative import CooperativeSteps
-from stockpot.stages.loader.independent import IndependentSteps
+from stockpot.stages.loader.options import Member
 from tests.coop_ranks import model_of
+from tests.loaders import read_steps
 from tests.memory import run_stage
 from tests.stages.test_exchange import KINDS, partitioned
 
@@ -30,19 +30,16 @@ def test_feature_bytes_read_are_those_predicted(tmp_path, kind, ranks, gather):
     for per_step in (1, ranks):
         found = predicted(linked.facts, reader.facts, config(reader), per_step)
         together = [
-            CooperativeSteps.of_rank(reader, linked, None, rank=r, crossing=0, per_step=per_step, **READ)
-            for r in range(ranks)
+            read_steps(reader, member=Member(r, ranks, linked), per_step=per_step, **READ) for r in range(ranks)
         ]
-        alone = [
-            IndependentSteps.of_rank(reader, None, ranks=ranks, rank=r, per_step=per_step, **READ) for r in range(ranks)
-        ]
+        alone = [read_steps(reader, member=Member(r, ranks), per_step=per_step, **READ) for r in range(ranks)]
         for mode, all_steps in (("cooperative", together), ("independent", alone)):
             for steps in all_steps:
                 for epoch in range(rounds):
                     steps.set_epoch(epoch)
                     for _ in steps:
                         pass
-            read = sum(steps.feature_bytes for steps in all_steps)
+            read = sum(steps.assembler.feature_bytes for steps in all_steps)
             left = (
                 reader.facts["records"] // rounds % per_step
             )  # a last step of fewer records than ranks: which, is luck

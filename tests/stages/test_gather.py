@@ -7,10 +7,10 @@ import pytest
 
 from stockpot.stages.errors import BadInput, Conflict
 from stockpot.stages.loader.records import Records
-from stockpot.stages.loader.steps import Steps
 from stockpot.stages.pack import STAGE
 from stockpot.stages.pack.layout import FITS_BYTES, gathers, reason
 from stockpot.stages.pack.stage import Params
+from tests.loaders import read_steps
 from tests.memory import MemoryReader
 from tests.packs import packed
 
@@ -44,7 +44,7 @@ def test_gathered_records_equal_packed_ones(tmp_path, kind):
 
 def test_steps_do_not_know_the_difference(tmp_path):
     sides = [packed(tmp_path / str(g), gather=g)[0] for g in (False, True)]
-    for mine, theirs in zip(*(Steps.from_reader(r, layers=2, per_step=2, shuffle=False) for r in sides), strict=True):
+    for mine, theirs in zip(*(read_steps(r, layers=2, per_step=2, shuffle=False) for r in sides), strict=True):
         assert (mine.x == theirs.x).all()
         assert (mine.n_id == theirs.n_id).all()
 

@@ -20,9 +20,9 @@ from stockpot.stages.hag.share import with_hag
 from stockpot.stages.hag.stage import graph_hag
 from stockpot.stages.loader import assembly
 from stockpot.stages.loader.records import Records
-from stockpot.stages.loader.steps import Steps
 from stockpot.stages.pack import STAGE as PACK
 from stockpot.stages.pack.stage import Params as PackParams
+from tests.loaders import read_steps
 from tests.memory import run_stage
 from tests.packs import inputs_of
 
@@ -82,7 +82,7 @@ def dense_of(matrix):
 def test_steps_are_those_of_the_csr(pack, options, per_step):
     for layers in (1, 3, 9):
         how = {"layers": layers, "per_step": per_step, "shuffle": False, "prefetch": 0, **options}
-        for mine, plain in zip(Steps.from_reader(pack, hag=True, **how), Steps.from_reader(pack, **how), strict=True):
+        for mine, plain in zip(read_steps(pack, hag=True, **how), read_steps(pack, **how), strict=True):
             assert mine.num_sampled_nodes == plain.num_sampled_nodes
             assert len(mine.adjs) == len(plain.adjs) == layers
             for ours, theirs in zip(mine.adjs, plain.adjs, strict=True):
@@ -95,7 +95,7 @@ def test_steps_are_those_of_the_csr(pack, options, per_step):
 def test_matrices_of_a_record_are_made_once(pack, monkeypatch):
     for keep, made in ((0, 2), (1 << 30, 1)):
         monkeypatch.setattr(assembly, "KEPT_BYTES", keep)
-        steps = Steps.from_reader(pack, layers=3, hag=True, shuffle=True, prefetch=0)
+        steps = read_steps(pack, layers=3, hag=True, shuffle=True, prefetch=0)
         seen = {}
         for epoch in range(2):
             steps.set_epoch(epoch)
@@ -105,16 +105,16 @@ def test_matrices_of_a_record_are_made_once(pack, monkeypatch):
         kept = seen.pop("kept")
         assert len(kept) == 2 * len(seen)
         assert {len(ids) for ids in seen.values()} == {made}
-    joined = Steps.from_reader(pack, layers=3, hag=True, per_step=2, shuffle=False, prefetch=0)
+    joined = read_steps(pack, layers=3, hag=True, per_step=2, shuffle=False, prefetch=0)
     assert joined[0].adjs[0].csr is not joined[0].adjs[0].csr
 
 
 def test_inner_transposes_only_where_asked_for(pack):
-    step = next(iter(Steps.from_reader(pack, layers=3, transposes="inner", hag=True, prefetch=0)))
+    step = next(iter(read_steps(pack, layers=3, transposes="inner", hag=True, prefetch=0)))
     assert [adj.t_csr is None for adj in step.adjs] == [True, False, False]
-    step = next(iter(Steps.from_reader(pack, layers=9, transposes="inner", hag=True, prefetch=0)))
+    step = next(iter(read_steps(pack, layers=9, transposes="inner", hag=True, prefetch=0)))
     assert [adj.t_csr is None for adj in step.adjs] == [True] + [False] * 8
-    step = next(iter(Steps.from_reader(pack, layers=2, transposes="none", hag=True, prefetch=0)))
+    step = next(iter(read_steps(pack, layers=2, transposes="none", hag=True, prefetch=0)))
     assert all(adj.t_csr is None for adj in step.adjs)
 
 
@@ -132,16 +132,16 @@ def test_every_record_covers_its_csr(pack):
 
 def test_records_without_one_join_those_with_one(tmp_path):
     pack = packed_with(tmp_path, ALWAYS)
-    steps = Steps.from_reader(pack, layers=2, per_step=3, adj="norm", hag=True, shuffle=False, prefetch=0)
+    steps = read_steps(pack, layers=2, per_step=3, adj="norm", hag=True, shuffle=False, prefetch=0)
     parts = [steps.store[i] for i in range(3)]
     parts[1] = replace(parts[1], **columns_of(None, parts[1].indptr, parts[1].indices))
     from stockpot.stages.pack.join import join
 
     joined = join(parts, layers=2)
-    expected = steps.adjs(steps.matrices(joined), symmetric=False)
-    for ours, theirs in zip(steps.shared(parts, joined), expected, strict=True):
+    expected = steps.assembler.adjs(steps.assembler.matrices(joined), symmetric=False)
+    for ours, theirs in zip(steps.assembler.shared(parts, joined), expected, strict=True):
         torch.testing.assert_close(dense_of(ours.csr), dense_of(theirs.csr), rtol=2e-5, atol=1e-6)
-    assert steps.shared([parts[1]], join([parts[1]], layers=2)) is None
+    assert steps.assembler.shared([parts[1]], join([parts[1]], layers=2)) is None
 
 
 def test_a_pack_without_sharing_has_no_trace_of_it(tmp_path):
@@ -251,9 +251,7 @@ def test_soups_keep_first_sums_of_shared_steps(pack, name):
     config = {"model": name, "num_features": pack.facts["num_features"], "hidden": 8, "num_classes": 3, "layers": 3}
     model = build_model({**config, "dropout": 0.0}, seed=1).eval()
     how = {"layers": 3, "adj": model.adj, "transposes": "all", "shuffle": False, "prefetch": 0}
-    for step, plain in zip(
-        Steps.from_reader(pack, hag=True, **how), Steps.from_reader(pack, hag=False, **how), strict=True
-    ):
+    for step, plain in zip(read_steps(pack, hag=True, **how), read_steps(pack, hag=False, **how), strict=True):
         kept = first_layer_once(model, step)
         assert isinstance(step.adjs[0].csr, HagMatrix)
         assert step_bytes(step) > step.x.nbytes + sum(a.plan_bytes for a in {b.csr for b in step.adjs})

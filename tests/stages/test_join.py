@@ -4,9 +4,9 @@ import scipy.sparse as sp
 
 from stockpot.stages.errors import BadInput
 from stockpot.stages.loader.records import Records
-from stockpot.stages.loader.steps import Steps
 from stockpot.stages.pack import join as module
 from stockpot.stages.pack.join import join
+from tests.loaders import read_steps
 from tests.packs import packed
 
 KINDS = {"plain": {}, "directed": {"directed": True, "weighted": True}, "sparse": {"binary": True, "features": 40}}
@@ -75,8 +75,8 @@ def test_one_record_is_not_copied(records):
 @pytest.mark.parametrize("adj", ["norm", "mean"])
 def test_a_joined_step_gives_each_record_its_own_outputs(pack, adj):
     options = {"layers": 3, "adj": adj, "mass": "row", "shuffle": False, "prefetch": 0}
-    single = Steps.from_reader(pack, **options)
-    joined = Steps.from_reader(pack, per_step=4, **options)
+    single = read_steps(pack, **options)
+    joined = read_steps(pack, per_step=4, **options)
 
     def outputs(step):
         x = step.x.double().numpy()

@@ -7,14 +7,13 @@ import pytest
 import torch
 
 from stockpot.stages.errors import BadInput, Conflict
-from stockpot.stages.loader.batches import Batches
 from stockpot.stages.loader.records import Records
-from stockpot.stages.loader.steps import Steps
 from stockpot.stages.loadplan import STAGE
 from stockpot.stages.loadplan.artifact import ARRAYS, LoadPlan
 from stockpot.stages.loadplan.belady import planned_reads
 from stockpot.stages.loadplan.size import cache_rows
 from stockpot.stages.order import STAGE as ORDER
+from tests.loaders import read_steps, record_batches
 from tests.memory import MemoryReader, run_stage
 from tests.packs import packed
 
@@ -28,15 +27,8 @@ KINDS = {
 }
 
 
-class Packed(MemoryReader):
-    """A packed split as the pipeline reads it."""
-
-    def batches(self, **options):
-        return Steps.from_reader(self, **options)
-
-
 def reader_of(reader, digest="4" * 32):
-    made = Packed(reader.arrays, reader.facts, reader.root, key=reader.key, digest=digest)
+    made = MemoryReader(reader.arrays, reader.facts, reader.root, key=reader.key, digest=digest)
     made.parents = reader.parents
     return made
 
@@ -59,7 +51,7 @@ def planned(root, *, method="overlap", window=0, cache=0.5, rounds=1, **options)
 
 
 def steps_of(pack, order, plan=None, **options):
-    return Steps.from_reader(pack, order, loads=plan, **({"layers": 2, "prefetch": 0} | options))
+    return read_steps(pack, order, loads=plan, **({"layers": 2, "prefetch": 0} | options))
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -153,7 +145,7 @@ def test_other_ways_to_read_gather_the_same_rows(tmp_path):
 def test_batches_of_a_script_follow_the_plan(tmp_path):
     pack, _, plan = planned(tmp_path)
     options = {"store_key": "k", "split": "train", "loads": LoadPlan.from_reader(plan)}
-    batches = Batches(Records.from_reader(pack), **options)
+    batches = record_batches(Records.from_reader(pack), **options)
     whole = Records.from_reader(pack)
     for (ids, _), batch in zip(batches.plan(0), batches, strict=True):
         assert np.array_equal(batch.x.numpy(), whole[ids[0]].codes.view("<f4"))

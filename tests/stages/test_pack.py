@@ -11,13 +11,13 @@ from hypothesis import strategies as st
 
 from stockpot.stages.codec.format import Codec, decode
 from stockpot.stages.loader.records import Records
-from stockpot.stages.loader.steps import Steps
 from stockpot.stages.pack import STAGE
 from stockpot.stages.pack.build import subgraph
 from stockpot.stages.pack.index import read_index
 from stockpot.stages.pack.stage import Params
 from stockpot.stages.partition.blocks import blocks
 from stockpot.stages.quantize import STAGE as QUANTIZE
+from tests.loaders import read_steps
 from tests.memory import run_stage
 from tests.packs import dense, features, inputs_of, packed
 
@@ -212,7 +212,7 @@ def test_records_without_edges_or_features_that_are_set(tmp_path):
     assert reader.facts["edges"] == 0
     assert reader.facts["rows"] == 60
     assert reader.facts["dropped_nodes"] == len(inputs["records"].arrays["n_id"]) - 60
-    for step in Steps.from_reader(reader, layers=2, adj="norm", per_step=4):
+    for step in read_steps(reader, layers=2, adj="norm", per_step=4):
         assert not step.x.any()
         assert step.num_sampled_nodes == (step.batch_size, 0, 0)
         assert torch.equal(step.adjs[0].csr.to_dense(), torch.eye(step.batch_size))

@@ -90,7 +90,7 @@ def test_columns_mostly_zero_are_kept_as_their_values(tmp_path, sparse, columns)
 
 def test_values_are_packed_as_any_others(tmp_path):
     from stockpot.stages.loader.records import Records
-    from stockpot.stages.loader.steps import Steps
+    from tests.loaders import read_steps
 
     def sparse(nodes, columns):
         g = graph_reader(nodes=nodes, features=columns, sparse=True)
@@ -109,7 +109,7 @@ def test_values_are_packed_as_any_others(tmp_path):
     assert records.meta["requires"] == ["codec:lossless-values"]
     for record in records:
         np.testing.assert_array_equal(decode(records.codec, record.codes, record.code_indptr), x[record.n_id])
-    for step in Steps.from_reader(reader, layers=2, per_step=2, shuffle=False):
+    for step in read_steps(reader, layers=2, per_step=2, shuffle=False):
         np.testing.assert_array_equal(step.x.numpy(), x[step.n_id.numpy()])
 
 

@@ -10,10 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stockpot.stages.errors import BadInput
-from stockpot.stages.loader.batches import Batches
 from stockpot.stages.loader.online_sampling import FreshRecords
 from stockpot.stages.loader.records import Records
-from stockpot.stages.loader.steps import Steps
 from stockpot.stages.pack import STAGE as PACK
 from stockpot.stages.pack.join import join
 from stockpot.stages.pack.layers import Weights, adjacency
@@ -24,6 +22,7 @@ from stockpot.stages.sample.batch import Sampler
 from stockpot.stages.sample.sampler_inputs import graph_of, sampling_of
 from stockpot.stages.sample.seeds import dealt
 from stockpot.stages.sample.stage import members_of
+from tests.loaders import read_steps, record_batches, record_steps
 from tests.memory import MemoryReader, run_stage
 from tests.packs import inputs_of
 
@@ -125,7 +124,7 @@ def test_with_all_neighbours_the_matrices_are_exact(tmp_path, adj, normalization
     x = np.random.default_rng(0).normal(size=(200, 3))
     dense = sp.csr_matrix((whole.values, whole.indices, whole.indptr), whole.shape)
     exact = dense @ (dense @ x)
-    steps = Steps.from_reader(
+    steps = read_steps(
         reader, layers=2, adj=adj, normalization=normalization, mass="row", per_step=2, shuffle=False, prefetch=0
     )
     for step in steps:
@@ -195,7 +194,7 @@ def test_joined_records_are_those_records(tmp_path, changes, weighted):
 
 def test_a_model_deeper_than_the_sample_is_refused(tmp_path):
     reader, _ = packed(tmp_path)
-    steps = Steps.from_reader(reader, layers=3, shuffle=False, prefetch=0)
+    steps = read_steps(reader, layers=3, shuffle=False, prefetch=0)
     with pytest.raises(BadInput, match="a model of 3 layers on records sampled for 2: expected at most 2"):
         steps[0]
 
@@ -204,11 +203,11 @@ def test_batches_of_a_script_are_trimmed_or_of_one_sample(tmp_path):
     apart, _ = packed(tmp_path / "apart")
     options = {"store_key": "k", "split": "train", "shuffle": False, "prefetch": 0}
     with pytest.raises(BadInput, match="layers of its records were sampled apart"):
-        next(iter(Batches(Records.from_reader(apart), **options)))
-    adjs = next(iter(Batches(Records.from_reader(apart), **options).layers(2))).adjs
+        next(iter(record_batches(Records.from_reader(apart), **options)))
+    adjs = next(iter(record_batches(Records.from_reader(apart), **options).layers(2))).adjs
     assert adjs[1].shape[1] == adjs[0].shape[0]
     together, _ = packed(tmp_path / "together", changes={"layer_dependency": True})
-    whole = Batches(Records.from_reader(together), adj="norm", **options)
+    whole = record_batches(Records.from_reader(together), adj="norm", **options)
     batch, trimmed = next(iter(whole)), next(iter(whole.layers(2))).adjs
     n = batch.n_id.numel()
     assert batch.adj_t.shape == (n, n)
@@ -270,7 +269,7 @@ def test_fresh_records_begin_with_the_stored_rounds_and_go_on(tmp_path, changes)
             assert np.array_equal(a.indices, b.indices)
             assert a.edge_w is None or np.array_equal(a.edge_w, b.edge_w)
     options = {"store_key": "k", "split": "train", "shuffle": False, "prefetch": 2, "layers": 2, "per_step": 2}
-    steps = Steps(fresh, **options)
+    steps = record_steps(fresh, **options)
     seen = []
     for epoch in (0, 1, 7):
         steps.set_epoch(epoch)
@@ -283,7 +282,7 @@ def test_fresh_records_begin_with_the_stored_rounds_and_go_on(tmp_path, changes)
     assert seen[2] != [step.n_id.tolist() for step in steps]  # and the next iteration is the next epoch
     state = steps.state_dict()
     assert (state["epoch"], state["step"]) == (9, 0)
-    first = Steps(stored, **options)
+    first = record_steps(stored, **options)
     assert [step.n_id.tolist() for step in first] == seen[0]
 
 

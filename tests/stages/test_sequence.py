@@ -11,7 +11,6 @@ from torch import nn
 from stockpot.stages.hag.sequence import Sequences, read_order
 from stockpot.stages.infer import full_graph
 from stockpot.stages.infer.full_graph import full_graph_logits
-from stockpot.stages.loader.steps import Steps
 from stockpot.stages.pack import STAGE as PACK
 from stockpot.stages.pack.layers import adjacency
 from stockpot.stages.pack.stage import Params as PackParams
@@ -19,6 +18,7 @@ from stockpot.stages.soup.batches import step_bytes
 from stockpot.stages.step import Adj
 from stockpot.stages.train.convs import LSTMConv
 from stockpot.stages.train.model import build_model
+from tests.loaders import read_steps
 from tests.memory import run_stage
 from tests.packs import inputs_of
 
@@ -118,9 +118,7 @@ def test_steps_read_the_rows_of_their_records_in_the_order_of_the_graph(inputs, 
     pack = run_stage(PACK, PackParams("train", 4), inputs, tmp_path / "pack")
     model, deg = model_of(inputs), np.diff(inputs["graph"].array("indptr"))
     how = {"layers": 2, "transposes": "none", "per_step": per_step, "shuffle": False, "prefetch": 0}
-    for step, plain in zip(
-        Steps.from_reader(pack, adj=model.adj, **how), Steps.from_reader(pack, adj="plain", **how), strict=True
-    ):
+    for step, plain in zip(read_steps(pack, adj=model.adj, **how), read_steps(pack, adj="plain", **how), strict=True):
         assert step_bytes(step) > step.x.nbytes
         assert torch.isfinite(model(step.x, step.adjs)).all()
         for ours, theirs in zip(step.adjs, plain.adjs, strict=True):

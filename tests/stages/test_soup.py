@@ -9,7 +9,7 @@ from stockpot.stages.soup import STAGE
 from stockpot.stages.soup import cross_fit as kitchen
 from stockpot.stages.soup.calibrate import recalibrate
 from stockpot.stages.soup.compatibility import check_alike
-from stockpot.stages.soup.published import Schedule
+from stockpot.stages.soup.published import SgdParams
 from stockpot.stages.soup.stage import METHODS, Params
 from stockpot.stages.train import STAGE as TRAIN
 from stockpot.stages.train.evaluate import evaluate
@@ -269,7 +269,7 @@ def test_the_settings_of_a_run_reach_the_methods(tmp_path, data, monkeypatch):
     same = {"epochs": 3, "rate": 2.5, "period": 2}
     for i, params in enumerate((Params("published", **same), Params("partition", **same, parts=8, drawn=2))):
         run_stage(STAGE, params, {"valid": data["valid"], **singles}, tmp_path / f"soup{i}")
-    assert seen == [Schedule(3, 2.5, 2), Schedule(3, 2.5, 2, 8, 2)]
+    assert seen == [SgdParams(3, 2.5, 2), SgdParams(3, 2.5, 2, 8, 2)]
 
 
 def test_the_methods_named_are_those_made():

@@ -10,7 +10,7 @@ from stockpot.stages.soup.batches import PIECES, Batches, Parts, divide
 from stockpot.stages.soup.cross_fit import cook
 from stockpot.stages.soup.methods import METHODS, Made, Methods
 from stockpot.stages.soup.parts import record_parts
-from stockpot.stages.soup.published import Schedule
+from stockpot.stages.soup.published import SgdParams
 from stockpot.stages.soup.ranking import Ranking
 from stockpot.stages.soup.scorer import Outcome, Scorer
 from stockpot.stages.soup.stack import GRANULARITIES
@@ -39,7 +39,7 @@ def test_a_soup_of_one_half_does_not_know_the_other(name):
     found = []
     for given in (steps, relabelled(steps, parts.select)):
         scorer = scorer_of(model, states, given)
-        half = Methods(scorer, Ranking(scorer, lambda _: None), parts.fit, 0, Schedule(epochs=6, parts=2, drawn=1))
+        half = Methods(scorer, Ranking(scorer, lambda _: None), parts.fit, 0, SgdParams(epochs=6, parts=2, drawn=1))
         found.append((half.make(name).alpha, half.order, [b.to_json() for b in half.barriers]))
     assert np.array_equal(found[0][0], found[1][0])
     assert found[0][1:] == found[1][1:]
@@ -265,7 +265,7 @@ def test_published_settings_decide_steps_rates_and_parts(monkeypatch):
         "learn_published",
         lambda shape, gradient, draws, **options: calls.append((draws, options)) or np.full(shape, 1 / shape[1]),
     )
-    plan = Schedule(epochs=7, rate=2.5, period=3, parts=4, drawn=2)
+    plan = SgdParams(epochs=7, rate=2.5, period=3, parts=4, drawn=2)
     fitted = Methods(scorer, ranking, range(12), 0, plan)
     fitted.members = fitted.order
     fitted.published()
@@ -281,6 +281,6 @@ def test_published_settings_decide_steps_rates_and_parts(monkeypatch):
         assert len(drawn) == 2
         assert sorted(draw) == [r for r in range(12) if part[r] in drawn]
     calls.clear()
-    fitted.schedule = Schedule(epochs=3, parts=32, drawn=8)  # more parts than records: a quarter of the records
+    fitted.schedule = SgdParams(epochs=3, parts=32, drawn=8)  # more parts than records: a quarter of the records
     fitted.partition()
     assert [len(draw) for draw in calls[0][0]] == [3] * 3

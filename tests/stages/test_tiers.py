@@ -17,8 +17,8 @@ from stockpot.stages.codec.tiers import tier_of
 from stockpot.stages.errors import BadInput, Corrupt
 from stockpot.stages.infer.stage import _features
 from stockpot.stages.loader.records import Records
-from stockpot.stages.loader.steps import Steps
 from stockpot.stages.quantize import STAGE
+from tests.loaders import read_steps
 from tests.memory import run_stage
 from tests.packs import dense, features, graph_reader, inputs_of, packed, split_reader
 
@@ -142,7 +142,7 @@ def test_steps_bring_the_sum_of_both_whether_decoded_or_coded(tmp_path, codec, p
     reader, inputs = packed(tmp_path, codec=codec, features=24, tier=(0.5, 2), shard_bytes=6000)
     expected = oracle(inputs["codes"])
     options = {"layers": layers, "adj": "norm", "per_step": per_step, "shuffle": False}
-    plain, coded = (Steps.from_reader(reader, coded=c, **options) for c in (False, True))
+    plain, coded = (read_steps(reader, coded=c, **options) for c in (False, True))
     for a, b in zip(plain, coded, strict=True):
         np.testing.assert_allclose(a.x.numpy(), expected[a.n_id.numpy()], atol=1e-5)
         if codec == "sq8":  # so many bytes are decoded by the loader

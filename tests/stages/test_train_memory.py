@@ -40,19 +40,13 @@ def pack_and_params(root, model):
     from stockpot.stages.train.train_params import Params
     from tests.memory import MemoryReader
 
-    class Pack(MemoryReader):
-        def batches(self, order=None, **options):
-            from stockpot.stages.loader.steps import Steps
-
-            return Steps.from_reader(self, order, **options)
-
     facts = json.loads((root / "facts.json").read_text())
     params = Params(
         model=model, per_step=1, layers=3, hidden=256, dropout=0.5, lr=0.01, weight_decay=0.0, schedule="constant",
         epochs=2, patience=9, seed=0, index=0, device="cpu", normalization="sym", mass="none", self_loops=True,
         heads=4 if model == "gat" or ":" in model else 0, source_digest=source_digest(model) if ":" in model else "",
     )  # fmt: skip
-    return Pack(facts=facts, root=root / "pack"), params
+    return MemoryReader(facts=facts, root=root / "pack"), params
 
 
 @pytest.fixture(scope="module")
