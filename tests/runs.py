@@ -39,3 +39,8 @@ def run_here(recipe, runs, targets=(), *, threads=1):
         return {p.node.id: store.open(p.node.stage, p.key) for p in planner.plan(targets)}
     write_outputs(planner.recipe, store, runs, built_of(planner.plan(), ()))
     return store
+
+
+def quarantines(store):
+    """Everything set aside, sorted by name."""
+    return sorted(store.quarantined.iterdir()) if store.quarantined.is_dir() else []

@@ -33,7 +33,6 @@ __all__ = [
     "file_digest",
     "fingerprint",
     "payload_digest",
-    "settled_digest",
     "source_digest",
 ]
 
@@ -84,17 +83,6 @@ def source_digest(source: Source, digest: Callable[[str], str]) -> str:
         found = digest(path)  # first: it says what is wrong with a file that is gone
         entries.append([name, Path(path).stat().st_size, found])
     return bytes_digest(canonical(["stockpot-source", source.kind, source.name, entries]))
-
-
-def settled_digest(path: Path | str) -> str:
-    """Digest of a source file that must hold still while it is read.
-
-    Raises
-    ------
-    BadInput
-        The file is missing, unreadable, or changed meanwhile.
-    """
-    return _settled(Path(path))[0]
 
 
 def _settled(path: Path) -> tuple[str, Fingerprint]:

@@ -23,7 +23,7 @@ from stockpot.store.manifest import MANIFEST, check_manifest, unseal
 from stockpot.store.reader import ArtifactReader, ShardReader
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator
     from pathlib import Path
 
 __all__ = ["Store"]
@@ -281,12 +281,6 @@ class Store:
     def _work_folders(self) -> Iterator[Path]:
         with suppress(FileNotFoundError):
             yield from list((self.root / "work").iterdir())
-
-    def quarantines(self) -> Sequence[Path]:
-        """Everything set aside, sorted by name."""
-        with suppress(FileNotFoundError):
-            return sorted(self.quarantined.iterdir())
-        return []
 
 
 def _names(folder: Path) -> list[str]:

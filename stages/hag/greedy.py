@@ -12,13 +12,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from stockpot.stages.hag.queue import pop, push
 from stockpot.stages.kernel import njit
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["merge_lists"]
+__all__ = ["merge_lists", "pop", "push"]
 
 _UNBALANCED = 16  # from here on each entry of the shorter list is looked up in the longer one
 
@@ -192,3 +191,25 @@ def merge_lists(
         if best >= min_count:
             push(head, below, best, w)
     return pairs[:merges].copy(), counts[:merges].copy(), applied[:merges].copy(), size
+
+
+@njit(cache=True, nogil=True)
+def push(head: NDArray[np.int32], below: NDArray[np.int32], bound: int, symbol: int) -> None:
+    """Put a symbol that is in no bucket on top of bucket `bound`.
+
+    Parameters
+    ----------
+    head : i4[largest bound + 1], the symbol on top of each bucket, -1 where it is empty.
+    below : i4[symbols], the next one in its bucket.
+    """
+    below[symbol] = head[bound]
+    head[bound] = symbol
+
+
+@njit(cache=True, nogil=True)
+def pop(head: NDArray[np.int32], below: NDArray[np.int32], bound: int) -> int:
+    """Take the symbol on top of bucket `bound`; -1 where it is empty."""
+    symbol = head[bound]
+    if symbol >= 0:
+        head[bound] = below[symbol]
+    return symbol

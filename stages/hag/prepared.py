@@ -7,18 +7,17 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from stockpot.stages.hag.bound import fewest_reads
 from stockpot.stages.hag.hag import csr_crc
-from stockpot.stages.hag.rows import merged
-from stockpot.stages.hag.twins import distinct_rows
+from stockpot.stages.hag.rows import distinct_rows, merged
 from stockpot.stages.hag.working import live, working_rows
+from stockpot.stages.kernel import njit
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from stockpot.stages.hag.settings import Settings
+    from stockpot.stages.hag.search import Settings
 
-__all__ = ["GROUP", "Prepared", "prepared"]
+__all__ = ["GROUP", "Prepared", "fewest_reads", "prepared"]
 
 GROUP = 1 << 17
 """Entries from which a run of components is searched alone; fewer are one component."""
@@ -92,3 +91,73 @@ def _split_by_multiplicity(
     column = np.r_[np.arange(columns), keys >> 32].astype(np.int32)
     weight = np.r_[np.ones(columns, np.int64), keys & 0xFFFFFFFF].astype(np.int32)
     return symbols, column, weight
+
+
+_EFFORT = 4
+"""Entries looked at for each entry of the CSR, about; columns are sampled where counting all pairs would take more."""
+
+
+@njit(cache=True, nogil=True)
+def fewest_reads(
+    ptr: NDArray[np.int64],
+    lists: NDArray[np.int32],
+    t_ptr: NDArray[np.int64],
+    t_lists: NDArray[np.int32],
+    min_count: int,
+    limit: int,
+    effort: int = _EFFORT,
+) -> float:
+    """Reads that remain of the live rows whatever is merged: exact floor, or its estimate from every n-th column.
+
+    What reads column a directly, node or result, serves at most as many rows as hold both a and its best partner, or
+    one; and a row that shares anything reads an aggregation node. A column without a pair of `min_count` rows is read
+    by every row that holds it.
+
+    Parameters
+    ----------
+    ptr, lists, t_ptr, t_lists, min_count, limit : as of `stages.hag.greedy.merge_lists`, nothing is overwritten.
+    """
+    num_rows, num_symbols = len(ptr) - 1, len(t_ptr) - 1
+    work, long = 0, 0
+    for u in range(num_rows):
+        if ptr[u + 1] - ptr[u] <= limit:
+            work += int(ptr[u + 1] - ptr[u]) ** 2
+        else:
+            long += 1
+    step = max(1, work // max(1, effort * len(lists)))
+    count, seen = np.zeros(num_symbols, np.int32), np.empty(num_symbols, np.int32)
+    alive = np.zeros(num_symbols, np.bool_)
+    reads, looked, shared = 0.0, 0, 0
+    for a in range(step // 2, num_symbols, step):
+        best, num_seen = 0, 0
+        for j in range(t_ptr[a], t_ptr[a + 1]):
+            u = t_lists[j]
+            if ptr[u + 1] - ptr[u] > limit:
+                continue
+            for i in range(ptr[u], ptr[u + 1]):
+                x = lists[i]
+                if count[x] == 0:
+                    seen[num_seen] = x
+                    num_seen += 1
+                count[x] += 1
+                if x != a and count[x] > best:
+                    best = count[x]
+        for i in range(num_seen):
+            count[seen[i]] = 0
+        held = t_ptr[a + 1] - t_ptr[a]
+        alive[a] = best >= min_count
+        reads += held / min(held, best + long) if alive[a] else held
+        shared += held if alive[a] else 0
+        looked += held
+    if looked == 0:
+        return float(len(lists))
+    sharing = 0.0
+    if step > 1:
+        sharing = num_rows * shared / looked
+    else:
+        for u in range(num_rows):
+            found = 0
+            for i in range(ptr[u], ptr[u + 1]):
+                found += alive[lists[i]]
+            sharing += found > 1
+    return sharing + reads * len(lists) / looked

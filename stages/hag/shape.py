@@ -17,7 +17,7 @@ from stockpot.stages.kernel import njit
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from stockpot.stages.hag.merges import Merges
+    from stockpot.stages.hag.search import Merges
 
 __all__ = ["Outline", "Shape", "build", "outline"]
 

@@ -10,8 +10,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from stockpot.stages.errors import BadInput
-from stockpot.stages.hag.pack_params import Sharing
-from stockpot.stages.hag.planning import PLANNING, enabled
+from stockpot.stages.hag.planning import PLANNING, Sharing, enabled
 from stockpot.stages.hag.reporting import REPORTING
 from stockpot.stages.stage import Cost, Facts, Inputs, Reader, Shard, Stage, Writer
 
@@ -79,7 +78,7 @@ def _run(params: Params, inputs: Inputs, shard: Shard, writer: Writer) -> dict[s
 
 
 def _of_graph(params: Params, graph: Reader, sharing: Sharing, writer: Writer) -> dict[str, Any]:
-    from stockpot.stages.hag.share import best
+    from stockpot.stages.hag.choice import best
 
     _refuse_weights(params, graph)
     choice = best(graph.array("indptr"), graph.array("indices"), sharing, loops=sharing.loops, threads=writer.threads)
@@ -125,7 +124,7 @@ def _refuse_weights(params: Params, graph: Reader) -> None:
     """Weights that do not factor cannot share sums: refused where a HAG is asked for in any case, the edge named."""
     import numpy as np
 
-    from stockpot.stages.hag.factors import factors
+    from stockpot.stages.hag.columns import factors
 
     if params.mode == "always" and graph.facts["weighted"]:
         factors(graph.array("indptr"), graph.array("indices"), graph.array("weight").astype(np.float64))
@@ -138,7 +137,7 @@ def _refuse_weights(params: Params, graph: Reader) -> None:
 
 def _of_records(params: Params, inputs: Inputs, sharing: Sharing) -> dict[str, Any]:
     """A few records searched: whether any is predicted to gain enough."""
-    from stockpot.stages.hag.share import best
+    from stockpot.stages.hag.choice import best
 
     _refuse_weights(params, inputs["graph"])
     loops = sharing.loops and not inputs["graph"].facts["weighted"]

@@ -11,7 +11,7 @@ from stockpot.stages.hag.columns import hag_of, has_loops, scale_of
 from stockpot.stages.hag.hag import Hag
 from stockpot.stages.hag.levels import head, joined, transposed
 from stockpot.stages.hag.matrix import HagMatrix
-from stockpot.stages.hag.pattern import pattern
+from stockpot.stages.hag.rows import pattern
 from stockpot.stages.pack.layers import scales
 from stockpot.stages.step import Adj
 

@@ -12,7 +12,7 @@ import torch
 
 from stockpot.stages.codec.coded_rows import Coded, Part, Tables, worth
 from stockpot.stages.codec.format import EXACT, add_further, decode
-from stockpot.stages.hag.pack_params import KEPT_BYTES
+from stockpot.stages.hag.planning import KEPT_BYTES
 from stockpot.stages.hag.sequence import Sequences, read_order
 from stockpot.stages.hag.step import hag_adjs, hag_matrices, step_hag
 from stockpot.stages.pack.join import join

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from stockpot.stages.hag.pack_params import Sharing, sharing_of
+from stockpot.stages.hag.planning import Sharing, sharing_of
 from stockpot.stages.pack.layout import gathers, reason
 from stockpot.stages.pack.planning import PLANNING
 from stockpot.stages.pack.reporting import REPORTING
@@ -83,7 +83,7 @@ def _sampling(inputs: Inputs) -> dict[str, Any]:
 
 def _run(params: Params, inputs: Inputs, shard: Shard, writer: Writer) -> dict[str, Any]:
     from stockpot.stages.codec.format import Codec
-    from stockpot.stages.hag.share import Shared
+    from stockpot.stages.hag.choice import Shared
     from stockpot.stages.pack.schema import FORMAT
     from stockpot.stages.pack.shard import Builder, write_shard
 

@@ -6,7 +6,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from stockpot.stages.exchange.cost_model import Rates, choice, predicted
-from stockpot.stages.hag.pack_params import kept_bytes
+from stockpot.stages.hag.planning import kept_bytes
 from stockpot.stages.stage import Cost, Facts
 from stockpot.stages.train.train_params import NAMES, Params, model_config
 

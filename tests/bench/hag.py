@@ -6,8 +6,8 @@
 
 Graphs are undirected, without self-loops (COLLAB's 2,837 are removed) and without features; "+ I" adds the diagonal, as
 models do that aggregate a node itself. Additions and reads are those of the plain CSR for each one left, at aggregation
-nodes for 1/4, 1/2 and 1 of the nodes, counted as they are found (`Merges.curve`), and after nodes of one consumer are
-dissolved and the rest filtered. Each search runs in a process of its own, two threads; compilation is excluded, the
+nodes for 1/4, 1/2 and 1 of the nodes, counted as they are found (`tests.hag_tools.curve`), and after nodes of one
+consumer are dissolved and the rest filtered. Each search runs in a process of its own, two threads; compilation is excluded, the
 load of the machine is not: CPU seconds stand beside the wall clock. Peak memory is that of the whole process.
 
 For packed records the peers are push PPR of the record's outputs, in turns, and all that `influence` does for the
@@ -69,6 +69,7 @@ def one(name: str, loops: bool, threads: int, runs: int) -> dict:
     """What one process finds: curve, shapes, seconds of each run, peak bytes."""
     from stockpot.stages.hag.search import search
     from stockpot.stages.hag.shape import Shape, outline
+    from tests.hag_tools import curve
 
     indptr, indices = csr(name, loops=loops)
     search(np.arange(5) * 4, np.tile(np.arange(4), 4))  # compiles
@@ -79,7 +80,7 @@ def one(name: str, loops: bool, threads: int, runs: int) -> dict:
         wall.append(time.perf_counter() - started)
         cpu.append(time.process_time() - used)
     nodes = len(indptr) - 1
-    adds, reads = merges.curve()
+    adds, reads = curve(merges)
     at = {share: min(len(adds) - 1, int(share * nodes)) for share in SHARES}
     shapes = [outline(merges, Shape(keep=keep, depth=8)) for keep in KEEPS]
     found = outline(merges, Shape(keep=-1))

@@ -35,8 +35,7 @@ from stockpot.stages.hag.hag import plain as flat
 from stockpot.stages.hag.levels import transposed
 from stockpot.stages.hag.matrix import HagMatrix
 from stockpot.stages.hag.measure import measured_rates
-from stockpot.stages.hag.search import search
-from stockpot.stages.hag.settings import Settings
+from stockpot.stages.hag.search import Settings, search
 from stockpot.stages.hag.shape import Shape, build, outline
 from stockpot.stages.step import Adj, Step
 from stockpot.stages.train import trainer

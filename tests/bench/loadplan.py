@@ -9,12 +9,12 @@ from pathlib import Path
 import numpy as np
 
 from stockpot.stages.influence.permutation import permutation
-from stockpot.stages.loadplan.belady import planned_reads
 from stockpot.stages.order.overlap import overlap_chain
 from stockpot.stages.partition.solver import solve
 from stockpot.stages.sample.batch import Graph, Sampler, Sampling
 from stockpot.stages.sample.reuse import lru_misses, overlap
 from stockpot.stages.sample.seeds import dealt
+from tests.belady_tools import planned_reads
 from tests.bench.influence import load
 
 TARGET = 5.0

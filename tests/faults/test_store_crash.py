@@ -13,6 +13,7 @@ from stockpot.store import fs
 from stockpot.store.store import Store
 from stockpot.store.verify import verify_store
 from tests.pipeline.toy import CountParams, build, install, payload_bytes, plan
+from tests.runs import quarantines
 
 
 class Crash(BaseException):
@@ -257,7 +258,7 @@ def test_leftovers_of_other_bytes_are_set_aside(tmp_path, monkeypatch, calm):
         execute(task)
     assert payload_bytes(tmp_path / "s") == calm
     assert verify_store(store) == []
-    assert len(store.quarantines()) == 1
+    assert len(quarantines(store)) == 1
 
 
 def test_shards_of_four(monkeypatch, tmp_path):

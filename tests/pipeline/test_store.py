@@ -21,6 +21,7 @@ from stockpot.store.manifest import seal, unseal
 from stockpot.store.reader import SourceReader
 from stockpot.store.store import Store
 from tests.pipeline.toy import CountParams, build, damage, install, plan
+from tests.runs import quarantines
 
 if TYPE_CHECKING:
     from stockpot.stages.stage import Reader
@@ -58,7 +59,7 @@ def test_listing(built):
     assert store.artifacts() == sorted([("count", key), ("count", other)])
     assert Store(store.root / "none").artifacts() == []
     assert Store(store.root / "none").work_in_progress(key) == {"shards": [], "progress": {}}
-    assert Store(store.root / "none").quarantines() == []
+    assert quarantines(Store(store.root / "none")) == []
     assert not store.committed("count", "0" * 32)
     with pytest.raises(BadInput, match="no artifact count/000"):
         store.open("count", "0" * 32)
@@ -166,7 +167,7 @@ def test_quarantine_and_rebuild(built):
     assert (aside / key / "manifest.json").exists()
     assert not store.committed("count", key)
     assert store.quarantine("count", key, "again") is None
-    assert store.quarantines() == [aside]
+    assert quarantines(store) == [aside]
     build(store.root)
     assert store.open("count", key).digest == digest
 
@@ -178,7 +179,7 @@ def test_damaged_artifact_met_by_its_own_task_is_rebuilt(built):
     _, results = build(store.root)
     assert results[-1].digest == digest
     assert not results[0].reused
-    assert len(store.quarantines()) == 1
+    assert len(quarantines(store)) == 1
 
 
 def test_clean_work(built, monkeypatch):

@@ -15,6 +15,7 @@ from stockpot.store.digests import file_digest
 from stockpot.store.store import Store
 from tests.pipeline import toy
 from tests.pipeline.toy import COUNT, DOUBLE, build, install, make, manifest, numbers_of, payload_bytes, plan, source_of
+from tests.runs import quarantines
 
 
 @pytest.fixture(autouse=True)
@@ -232,7 +233,7 @@ def test_damaged_input_is_set_aside_and_rebuilt(tmp_path):
     with pytest.raises(CorruptArtifact, match=r"total/c/0.*crc32c"):
         execute(tasks[0])
     assert not store.committed("count", key)
-    (aside,) = store.quarantines()
+    (aside,) = quarantines(store)
     assert "crc32c" in (aside / "reason.txt").read_text()
     build(tmp_path)
     assert payload_bytes(tmp_path) == before

@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stockpot.stages.loadplan.belady import Cache, note_next_uses, planned_reads
+from stockpot.stages.loadplan.belady import Cache, note_next_uses
 from stockpot.stages.sample.reuse import lru_misses
+from tests.belady_tools import planned_reads
 from tests.stages.test_overlap import arrays
 
 NODES = 6

@@ -209,7 +209,7 @@ def test_constant_columns_zero_rows_and_few_values_are_exact():
 def test_numpy_and_torch_decode_to_the_same_bits(name):
     import torch
 
-    from stockpot.stages.codec.tensors import decode_tensor
+    from tests.decode_tensor import decode_tensor
 
     x = np.random.default_rng(3).normal(size=(500, 13)).astype(np.float32)
     codec, _, codes = coded(name, x)

@@ -9,14 +9,14 @@ import torch
 
 from stockpot.stages.errors import BadInput
 from stockpot.stages.hag import STAGE
+from stockpot.stages.hag.choice import with_hag
 from stockpot.stages.hag.columns import columns_of, hag_of, mismatch
 from stockpot.stages.hag.cost import Counts, Rates
 from stockpot.stages.hag.hag import check, cover
 from stockpot.stages.hag.matrix import HagMatrix
 from stockpot.stages.hag.measure import measured_rates
-from stockpot.stages.hag.pack_params import Sharing, sharing_of
-from stockpot.stages.hag.pattern import pattern
-from stockpot.stages.hag.share import with_hag
+from stockpot.stages.hag.planning import Sharing, sharing_of
+from stockpot.stages.hag.rows import pattern
 from stockpot.stages.hag.stage import graph_hag
 from stockpot.stages.loader import assembly
 from stockpot.stages.loader.records import Records

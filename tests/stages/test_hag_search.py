@@ -15,6 +15,7 @@ from stockpot.stages.hag import search as search_module
 from stockpot.stages.hag.hag import check, cover
 from stockpot.stages.hag.search import Settings, search
 from stockpot.stages.hag.shape import Shape, build, outline
+from tests.hag_tools import curve
 
 BOTH = (2, 3)
 
@@ -53,12 +54,12 @@ def rows_of(draw) -> tuple[list[list[int]], int]:
     st.integers(-1, 6),
     st.integers(-1, 4),
     st.integers(-1, 4),
-    st.sampled_from([(3, "greedy"), (2048, "greedy"), (2048, "repair")]),
+    st.sampled_from([3, 2048]),
 )
-def test_every_hag_covers_its_csr(found, min_count, capacity, keep, depth, method):
+def test_every_hag_covers_its_csr(found, min_count, capacity, keep, depth, row_limit):
     rows, columns = found
     indptr, indices = csr(rows)
-    merges = search(indptr, indices, columns, settings=Settings(min_count, None, *method))
+    merges = search(indptr, indices, columns, settings=Settings(min_count, None, row_limit))
     plan = outline(merges, Shape(capacity, keep, depth))
     hag = build(merges, plan)
     check(hag, indptr, indices)
@@ -97,7 +98,7 @@ def test_every_merge_is_the_most_frequent_pair(n, density, seed, min_count, loop
 def test_the_curve_is_what_each_capacity_gives(n, density, seed, min_count):
     indptr, indices = graph(n, density, seed, loops=seed % 2 == 0)
     merges = search(indptr, indices, settings=Settings(min_count))
-    adds, reads = merges.curve()
+    adds, reads = curve(merges)
     for capacity in range(len(adds)):
         hag = build(merges, outline(merges, Shape(capacity, -1)))
         assert hag.adds == adds[capacity]
@@ -181,27 +182,3 @@ def test_graphs_with_nothing_to_share(rows):
     hag = build(merges, outline(merges, Shape()))
     check(hag, indptr, indices)
     assert (hag.num_aggregations, hag.reads) == (0, len(indices))
-
-
-@settings(max_examples=60)
-@given(st.integers(6, 40), st.floats(0.05, 0.6), st.integers(0, 1000), st.sampled_from(BOTH))
-def test_repair_counts_what_it_merges(n, density, seed, min_count):
-    indptr, indices = graph(n, density, seed)
-    merges = search(indptr, indices, settings=Settings(min_count, method="repair"))
-    adds, _ = merges.curve()
-    hag = build(merges, outline(merges, Shape(keep=-1)))
-    assert hag.adds == adds[-1] <= merges.plain_adds
-    assert merges.applied.min(initial=min_count) >= min_count
-    assert (np.diff(merges.counts) <= 0).all()
-    assert (merges.counts <= merges.applied).all()
-
-
-def test_repair_finds_most_of_what_rows_in_one_order_share():
-    rows = [[*range(20), 20 + i] for i in range(50)]
-    hag = build(m := search(*csr(rows), 70, settings=Settings(method="repair")), outline(m, Shape()))
-    assert (hag.num_aggregations, hag.reads) == (1, 20 + 100)
-
-
-def test_an_unknown_method_is_refused():
-    with pytest.raises(BadInput, match=r"'rapair', expected greedy \| repair"):
-        Settings(method="rapair")

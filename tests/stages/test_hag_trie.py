@@ -6,7 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stockpot.stages.hag.hag import check, cover
-from stockpot.stages.hag.trie import build_trie, degree_rank, trie_hag
+from stockpot.stages.hag.sequence import build_trie, degree_rank
+from tests.hag_tools import trie_hag
 
 rows_of = st.lists(st.lists(st.integers(0, 7), max_size=7), max_size=10)
 

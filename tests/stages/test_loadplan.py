@@ -10,9 +10,9 @@ from stockpot.stages.errors import BadInput, Conflict
 from stockpot.stages.loader.records import Records
 from stockpot.stages.loadplan import STAGE
 from stockpot.stages.loadplan.artifact import ARRAYS, LoadPlan
-from stockpot.stages.loadplan.belady import planned_reads
 from stockpot.stages.loadplan.size import cache_rows
 from stockpot.stages.order import STAGE as ORDER
+from tests.belady_tools import planned_reads
 from tests.loaders import read_steps, record_batches
 from tests.memory import MemoryReader, run_stage
 from tests.packs import packed

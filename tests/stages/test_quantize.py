@@ -118,7 +118,7 @@ def test_values_are_packed_as_any_others(tmp_path):
 def test_torch_decodes_exact_codes_to_the_same_bits(name, sparse):
     import torch
 
-    from stockpot.stages.codec.tensors import decode_tensor
+    from tests.decode_tensor import decode_tensor
 
     g = graph_reader(
         nodes=60, features=21, binary=name.startswith("lossless-b") or name.endswith("sparse"), sparse=sparse
