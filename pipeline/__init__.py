@@ -1,7 +1,8 @@
-"""stockpot: a large graph, once and offline, into stored mini-batches; models by streaming them, souped into one.
+"""stockpot: a large graph, once and offline, into stored mini-batches; models by streaming them,
+souped into one.
 
-What scripts import: `open_batches`, `open_records`, `open_model`, and `HagAggregation` for models of torch_geometric.
-None imports Dask.
+What scripts import: `open_batches`, `open_records`, `open_model`, and `HagAggregation` for models
+of torch_geometric. None imports Dask.
 """
 
 from __future__ import annotations

@@ -1,4 +1,5 @@
-"""Packed batches for one's own training script: torch_geometric `Data` in order, resumable; no Dask is imported.
+"""Packed batches for one's own training script: torch_geometric `Data` in order, resumable; no Dask
+is imported.
 
 >>> from stockpot import open_batches  # doctest: +SKIP
 >>> for batch in open_batches("runs/wordnet", adj="norm"):  # doctest: +SKIP
@@ -62,31 +63,37 @@ def open_batches(
 ) -> Batches:
     """Batches of one packed split, one training step each. Opened lazily, so safe to fork.
 
-    Each iteration is the next epoch: `for batch in batches` twice reads epochs 0 and 1. `set_epoch` chooses another.
+    Each iteration is the next epoch: `for batch in batches` twice reads epochs 0 and 1. `set_epoch`
+    chooses another.
 
     Parameters
     ----------
     where : run folder (`runs/NAME`), store, folder of a pack artifact, or a reader of one.
     split : train | valid | test | infer.
-    shuffle : an order of its own for each epoch, by the run's order artifact where there is one, or the orders its load
-        plan has. None: only for train.
-    adj : "plain", 0/1 pattern (SAGE, GIN, GAT); "plain+loops"; "norm", normalised values with the diagonal, for
-        `GCNConv(normalize=False)`; "mean", rows divided by their in-record degree.
+    shuffle : an order of its own for each epoch, by the run's order artifact where there is one, or
+        the orders its load plan has. None: only for train.
+    adj : "plain", 0/1 pattern (SAGE, GIN, GAT); "plain+loops"; "norm", normalised values with the
+        diagonal, for `GCNConv(normalize=False)`; "mean", rows divided by their in-record degree.
     as_ : "csr" for `adj_t` as torch CSR, "edge_index" for edges with `edge_weight`.
     layers : trim to a model of that many layers, see `Batches.layers`; None keeps everything.
-    per_step, self_loops, normalization, mass : None takes the run's recipe, else 1, True, "sym", "none". A mass of
-        "auto" is what the run found.
-    rank, world_size : rank r takes steps r, r + W, ...; `num_outputs_step` counts the outputs of all ranks' steps.
-    drop_last : leave out a short last step, and last steps that do not reach every rank; refused where none is left.
+    per_step, self_loops, normalization, mass : None takes the run's recipe, else 1, True, "sym",
+        "none". A mass of "auto" is what the run found.
+    rank, world_size : rank r takes steps r, r + W, ...; `num_outputs_step` counts the outputs of
+        all ranks' steps.
+    drop_last : leave out a short last step, and last steps that do not reach every rank; refused
+        where none is left.
     prefetch : steps prepared ahead by a thread.
-    device : "cpu", "cuda" or "cuda:N"; copies to a GPU run beside the step before, from pinned memory.
+    device : "cpu", "cuda" or "cuda:N"; copies to a GPU run beside the step before, from pinned
+        memory.
     pin_memory : pinned tensors where the device is the CPU.
     transform : called with every batch, by the preparing thread.
-    coded : `x` of lossy codes stays codes (`codec.coded_rows.Coded`) where a layer may be cheaper on them:
-        `x.times(weight)` is a linear layer, `x.decoded()` the rows.
-    fresh : of a sampled split: neighbours and the outputs that go together are drawn anew in every epoch instead of
-        read, in the order of the sampling, whatever `shuffle` says: batches that depend follow each other.
-    store : of a run whose store is no longer where it was, and did not move together with the run's folder.
+    coded : `x` of lossy codes stays codes (`codec.coded_rows.Coded`) where a layer may be cheaper
+        on them: `x.times(weight)` is a linear layer, `x.decoded()` the rows.
+    fresh : of a sampled split: neighbours and the outputs that go together are drawn anew in every
+        epoch instead of read, in the order of the sampling, whatever `shuffle` says: batches that
+        depend follow each other.
+    store : of a run whose store is no longer where it was, and did not move together with the run's
+        folder.
 
     Raises
     ------
@@ -121,17 +128,26 @@ def open_batches(
         trimmed=layers is not None,
     )
     if drop_last:  # what is counted in the artifact: its files stay closed
-        whole_steps(int(found.pack.facts["records"]) // int(found.pack.facts.get("rounds", 1)), per_step, world_size)
+        whole_steps(
+            int(found.pack.facts["records"]) // int(found.pack.facts.get("rounds", 1)),
+            per_step,
+            world_size,
+        )
     return batches
 
 
-def open_records(where: str | Path | Reader, split: str = "train", *, store: str | Path | None = None) -> Records:
-    """Single records of one packed split by index, as numpy views; `where` and `store` as in `open_batches`."""
+def open_records(
+    where: str | Path | Reader, split: str = "train", *, store: str | Path | None = None
+) -> Records:
+    """Single records of one packed split by index, as numpy views; `where` and `store` as in
+    `open_batches`.
+    """
     return Records.from_reader(opened(where, split, store).pack)
 
 
 def open_model(where: str | Path, *, store: str | Path | None = None) -> nn.Module:
-    """The model a run chose (its soup), in eval mode: `model(batch.x, batch.adj_t)` or `(batch.x, batch.adjs)`.
+    """The model a run chose (its soup), in eval mode: `model(batch.x, batch.adj_t)` or `(batch.x,
+    batch.adjs)`.
 
     It reads batches opened with `adj=model.adj`; `store` as in `open_batches`.
 

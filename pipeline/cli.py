@@ -1,4 +1,6 @@
-"""Every failure a user meets is one line and an exit code: 0 done, 1 failed, 2 bad input, 130 interrupted."""
+"""Every failure a user meets is one line and an exit code: 0 done, 1 failed, 2 bad input, 130
+interrupted.
+"""
 
 from __future__ import annotations
 
@@ -51,7 +53,9 @@ class _Version(argparse.Action):
 
 
 class _VerbParser(_Parser):
-    """Takes options and stages in any order: `run R.toml --store S train` as well as `run R.toml train --store S`."""
+    """Takes options and stages in any order: `run R.toml --store S train` as well as `run R.toml
+    train --store S`.
+    """
 
     _mixing = False
 
@@ -70,86 +74,129 @@ def parser() -> argparse.ArgumentParser:
     """The command line."""
     top = _Parser(
         prog="stockpot",
-        description="Turn a large graph, once, into a store of mini-batches; train and soup GNNs from it.",
+        description="Turn a large graph, once, into a store of mini-batches; train and soup GNNs "
+        "from it.",
         epilog="exit codes: 0 done, 1 failed, 2 bad input, 130 interrupted",
     )
-    top.add_argument("--version", action=_Version, nargs=0, help="print the version of stockpot and stop")
+    top.add_argument(
+        "--version", action=_Version, nargs=0, help="print the version of stockpot and stop"
+    )
     verbs = top.add_subparsers(dest="verb", metavar="VERB", required=True, parser_class=_VerbParser)
 
     run = _verb(verbs, "run", _run, "build what is missing, ancestors only, and print the result")
     _recipe(run)
     run.add_argument(
-        "stages", nargs="*", metavar="STAGE", help="stages or artifacts to build (train, train:0); default: all"
+        "stages",
+        nargs="*",
+        metavar="STAGE",
+        help="stages or artifacts to build (train, train:0); default: all",
     )
     run.add_argument(
-        "--force", action="append", default=[], metavar="STAGE", help="set its artifacts aside and build them again"
+        "--force",
+        action="append",
+        default=[],
+        metavar="STAGE",
+        help="set its artifacts aside and build them again",
     )
     run.add_argument(
         "--scheduler",
         metavar="WHERE",
-        help="where tasks run: local (default), or tcp://HOST:PORT of a `dask scheduler` whose workers see the store "
+        help="where tasks run: local (default), or tcp://HOST:PORT of a `dask scheduler` whose "
+        "workers see the store "
         "and the source under the same absolute paths",
     )
     run.add_argument(
         "--dask-report",
         action="store_true",
-        help="keep Dask's performance report in RUNS/NAME/dask-report.html; on a cluster it always is",
+        help="keep Dask's performance report in RUNS/NAME/dask-report.html; on a cluster it always "
+        "is",
     )
 
     _ranks(run)
 
-    plan = _verb(verbs, "plan", _plan, "what run would do: states, bytes, projected memory; builds nothing")
+    plan = _verb(
+        verbs, "plan", _plan, "what run would do: states, bytes, projected memory; builds nothing"
+    )
     _recipe(plan)
-    plan.add_argument("stages", nargs="*", metavar="STAGE", help="stages or artifacts; default: all")
+    plan.add_argument(
+        "stages", nargs="*", metavar="STAGE", help="stages or artifacts; default: all"
+    )
     _ranks(plan)
-    plan.add_argument("--force", action="append", default=[], metavar="STAGE", help="as if run were given it")
+    plan.add_argument(
+        "--force", action="append", default=[], metavar="STAGE", help="as if run were given it"
+    )
 
-    status = _verb(verbs, "status", _status, "which artifacts of a recipe are built, and how far others are")
+    status = _verb(
+        verbs, "status", _status, "which artifacts of a recipe are built, and how far others are"
+    )
     _recipe(status)
 
-    verify = _verb(verbs, "verify", _verify, "read every stored byte and compare it with its digest")
+    verify = _verb(
+        verbs, "verify", _verify, "read every stored byte and compare it with its digest"
+    )
     _recipe(verify, optional=True)
-    verify.add_argument("--all", action="store_true", help="every artifact of the store, not only a recipe's")
-    verify.add_argument("--keep", action="store_true", help="only report: leave damaged artifacts where they are")
+    verify.add_argument(
+        "--all", action="store_true", help="every artifact of the store, not only a recipe's"
+    )
+    verify.add_argument(
+        "--keep", action="store_true", help="only report: leave damaged artifacts where they are"
+    )
 
-    soup = _verb(verbs, "soup", _soup, "one model from several that exist: of runs, or trained elsewhere")
+    soup = _verb(
+        verbs, "soup", _soup, "one model from several that exist: of runs, or trained elsewhere"
+    )
     soup.add_argument(
         "where",
         nargs="+",
         type=_place,
         metavar="MODELS",
-        help="run folder, folder of .safetensors, one such file, or a train artifact; several are put together",
+        help="run folder, folder of .safetensors, one such file, or a train artifact; several are "
+        "put together",
     )
     soup.add_argument(
         "--batches",
         type=_place,
         metavar="RUN",
-        help="run folder, store or pack artifact: its validation records choose; default: the first run of MODELS",
+        help="run folder, store or pack artifact: its validation records choose; default: the "
+        "first run of MODELS",
     )
     soup.add_argument(
         "--factory",
         default="",
         metavar="package.module:build",
-        help="builds the model that files from elsewhere hold the weights of, called as train.model is",
+        help="builds the model that files from elsewhere hold the weights of, called as "
+        "train.model is",
     )
-    soup.add_argument("--out", type=_place, metavar="DIR", help="folder of the soup; default: MODELS-soup")
+    soup.add_argument(
+        "--out", type=_place, metavar="DIR", help="folder of the soup; default: MODELS-soup"
+    )
     _overrides(soup, "soup.method=greedy, and for a factory train.hidden=64, ...")
 
-    fetch = _verb(verbs, "fetch", _fetch, "bring the raw files of an ogb: or pyg: data set, without a prompt")
+    fetch = _verb(
+        verbs, "fetch", _fetch, "bring the raw files of an ogb: or pyg: data set, without a prompt"
+    )
     _recipe(fetch)
 
-    report = _verb(verbs, "report", _report, "write report.html and summary.json again from what is stored")
+    report = _verb(
+        verbs, "report", _report, "write report.html and summary.json again from what is stored"
+    )
     _recipe(report)
 
     inspect = _verb(verbs, "inspect", _inspect, "one record, or one whole artifact, readable")
     _recipe(inspect, about="TOML file, or the folder of a run or of an artifact")
-    inspect.add_argument("artifact", nargs="?", metavar="ARTIFACT", help="show all of this one, e.g. pack:train")
+    inspect.add_argument(
+        "artifact", nargs="?", metavar="ARTIFACT", help="show all of this one, e.g. pack:train"
+    )
     inspect.add_argument("--split", metavar="SPLIT", help="the record's split (default: train)")
-    inspect.add_argument("--record", type=int, metavar="N", help="number of the record (default: 0)")
+    inspect.add_argument(
+        "--record", type=int, metavar="N", help="number of the record (default: 0)"
+    )
 
     recipe = _verb(verbs, "recipe", _recipe_verb, "print a recipe with every key resolved")
     _recipe(recipe, optional=True)
-    recipe.add_argument("--defaults", action="store_true", help="print every key with its default, unit and reason")
+    recipe.add_argument(
+        "--defaults", action="store_true", help="print every key with its default, unit and reason"
+    )
     return top
 
 
@@ -160,24 +207,38 @@ def _place(text: str) -> Path:
         raise argparse.ArgumentTypeError(str(error).strip()) from error
 
 
-def _verb(verbs: Any, name: str, action: Callable[[argparse.Namespace], int], about: str) -> argparse.ArgumentParser:
+def _verb(
+    verbs: Any, name: str, action: Callable[[argparse.Namespace], int], about: str
+) -> argparse.ArgumentParser:
     verb: argparse.ArgumentParser = verbs.add_parser(name, help=about, description=about)
     verb.set_defaults(action=action)
     verb.add_argument("--json", action="store_true", help="print JSON")
-    verb.add_argument("--store", type=_place, default=DEFAULT_STORE, help="folder of the store (default: runs/store)")
-    verb.add_argument("--runs", type=_place, default=DEFAULT_RUNS, help="folder of the runs (default: runs)")
+    verb.add_argument(
+        "--store",
+        type=_place,
+        default=DEFAULT_STORE,
+        help="folder of the store (default: runs/store)",
+    )
+    verb.add_argument(
+        "--runs", type=_place, default=DEFAULT_RUNS, help="folder of the runs (default: runs)"
+    )
     return verb
 
 
 def _recipe(
-    verb: argparse.ArgumentParser, *, optional: bool = False, about: str = "TOML file, e.g. data/wordnet.toml"
+    verb: argparse.ArgumentParser,
+    *,
+    optional: bool = False,
+    about: str = "TOML file, e.g. data/wordnet.toml",
 ) -> None:
     verb.add_argument("recipe", nargs="?" if optional else None, metavar="RECIPE", help=about)
     _overrides(verb, "batches.top_k=32")
 
 
 def _ranks(verb: argparse.ArgumentParser) -> None:
-    about = "processes that train one model together, as train.ranks; under torchrun, its own number"
+    about = (
+        "processes that train one model together, as train.ranks; under torchrun, its own number"
+    )
     verb.add_argument("--ranks", type=int, metavar="N", help=about)
 
 
@@ -215,7 +276,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             _keep_trace(args, trace)
         return error.exit_code
     except (PermissionError, IsADirectoryError) as error:
-        _complain(f"{error.filename or 'a file'}: {error.strerror}; fix: name a file or folder that this user may use")
+        _complain(
+            f"{error.filename or 'a file'}: {error.strerror}; fix: name a file or folder that this "
+            f"user may use"
+        )
         _keep_trace(args, traceback.format_exc())
         return BadInput.exit_code
     except Exception as error:  # noqa: BLE001 - shown as one line; the traceback goes to a file
@@ -286,7 +350,9 @@ class _Session:
         self.store: Store = Store(args.store)
         self.runs: Path = args.runs
         self.seen = Seen(args.runs / "seen.json")
-        self.planner: Planner = Planner(self.recipe, self.store, StatCache(args.runs / "stat-cache.json"), self.seen)
+        self.planner: Planner = Planner(
+            self.recipe, self.store, StatCache(args.runs / "stat-cache.json"), self.seen
+        )
         if forced := getattr(args, "force", []):
             self.planner.force |= set(dag.select(self.planner.nodes, forced))
 
@@ -297,7 +363,11 @@ class _Session:
 
 
 def _print(args: argparse.Namespace, document: Any, text: str) -> None:
-    found = printable_json(json.dumps(document, indent=1, ensure_ascii=False)) if args.json else printable(text)
+    found = (
+        printable_json(json.dumps(document, indent=1, ensure_ascii=False))
+        if args.json
+        else printable(text)
+    )
     print(found)
 
 
@@ -323,7 +393,11 @@ def _built(args: argparse.Namespace) -> int:
     fresh: set[str] = set()
     mended: set[str] = set()
     budget = session.budget()
-    report = session.runs / session.recipe.name / "dask-report.html" if args.dask_report or not budget.local else None
+    report = (
+        session.runs / session.recipe.name / "dask-report.html"
+        if args.dask_report or not budget.local
+        else None
+    )
     try:
         while True:
             runner = Runner(session.planner, session.store, budget, show, report=report)
@@ -332,7 +406,11 @@ def _built(args: argparse.Namespace) -> int:
             built = built_of(_standing(session.planner, args.stages, show), fresh)
             try:
                 summary = write_outputs(
-                    session.recipe, session.store, session.runs, built, command(args, "run", *args.stages)
+                    session.recipe,
+                    session.store,
+                    session.runs,
+                    built,
+                    command(args, "run", *args.stages),
                 )
             except CorruptArtifact as error:
                 # Found only now, in a file that no stage reads (a history): mended like any other.
@@ -352,7 +430,9 @@ def _built(args: argparse.Namespace) -> int:
 
 
 def _standing(planner: Planner, asked: Sequence[str], show: Display) -> list[Planned]:
-    """What the run folder tells of: the whole recipe, or what was asked for where the rest cannot take the data set."""
+    """What the run folder tells of: the whole recipe, or what was asked for where the rest cannot
+    take the data set.
+    """
     try:
         return planner.plan()
     except BadInput as error:
@@ -398,12 +478,17 @@ def _verify(args: argparse.Namespace) -> int:
     store = Store(args.store)
     if args.recipe is None:
         if not store.root.is_dir():
-            raise BadInput(f"verify: {store.root}: no such store", fix="name a store that exists with --store DIR")
+            raise BadInput(
+                f"verify: {store.root}: no such store",
+                fix="name a store that exists with --store DIR",
+            )
         artifacts = store.artifacts()
         runs = sorted(path.parent for path in args.runs.glob("*/run.json"))
     else:
         session = _Session(args)
-        there = [(p.node.stage, str(p.key)) for p in session.planner.plan() if p.cached or p.damaged]
+        there = [
+            (p.node.stage, str(p.key)) for p in session.planner.plan() if p.cached or p.damaged
+        ]
         artifacts = store.artifacts() if args.all else list(dict.fromkeys(there))
         runs = [args.runs / session.recipe.name]
     show = display(sys.stderr, silent=args.json)
@@ -455,7 +540,14 @@ def _soup(args: argparse.Namespace) -> int:
             words += [f"--{name}", str(value)]
     for override in args.set:
         words += ["--set", override]
-    asked = Asked(args.where, args.batches, args.factory, args.out, args.set, shlex.join(["stockpot", "soup", *words]))
+    asked = Asked(
+        args.where,
+        args.batches,
+        args.factory,
+        args.out,
+        args.set,
+        shlex.join(["stockpot", "soup", *words]),
+    )
     show = display(sys.stdout, silent=args.json)
     show.start("soup", 1)
 
@@ -479,12 +571,18 @@ def _report(args: argparse.Namespace) -> int:
         if found.damaged is not None:  # a report without it would say that it was never built
             raise Corrupt(
                 f"{found.node.id}: damaged: {found.damaged}",
-                fix=f"stockpot verify --all --store {args.store} sets it aside, the next run builds it anew",
+                fix=f"stockpot verify --all --store {args.store} sets it aside, the next run "
+                f"builds it anew",
             )
     built = built_of(planned, ())
     if not built:
-        raise BadInput(f"report: nothing of {args.recipe} is built in {args.store}", fix=f"stockpot run {args.recipe}")
-    summary = write_outputs(session.recipe, session.store, session.runs, built, command(args, "run"))
+        raise BadInput(
+            f"report: nothing of {args.recipe} is built in {args.store}",
+            fix=f"stockpot run {args.recipe}",
+        )
+    summary = write_outputs(
+        session.recipe, session.store, session.runs, built, command(args, "run")
+    )
     _print(args, summary, f"written: {session.runs / session.recipe.name / 'report.html'}")
     return 0
 
@@ -506,7 +604,12 @@ def _fetch(args: argparse.Namespace) -> int:
         source = describe(text)
         if source.absent is not None:
             raise source.absent
-    document = {"source": text, "folder": source.root, "fetched": absent is not None, "bytes": source.bytes()}
+    document = {
+        "source": text,
+        "folder": source.root,
+        "fetched": absent is not None,
+        "bytes": source.bytes(),
+    }
     how = "fetched" if absent is not None else "there already"
     where = f" in {source.root}" if source.files else ""
     _print(args, document, f"{text}: {how}: {len(source.files)} files{where}")
@@ -537,12 +640,15 @@ def _recipe_verb(args: argparse.Namespace) -> int:
 
     if args.defaults:
         keys = {
-            name: {"default": key.default, "expected": key.expected, "about": key.about} for name, key in KEYS.items()
+            name: {"default": key.default, "expected": key.expected, "about": key.about}
+            for name, key in KEYS.items()
         }
         _print(args, keys, defaults_text().rstrip())
         return 0
     if args.recipe is None:
-        raise BadInput("recipe: expected a recipe file or --defaults", fix="stockpot recipe --defaults")
+        raise BadInput(
+            "recipe: expected a recipe file or --defaults", fix="stockpot recipe --defaults"
+        )
     recipe = load(args.recipe, args.set)
     _print(args, recipe.tables(), to_toml(recipe).rstrip())
     return 0

@@ -1,4 +1,6 @@
-"""A command that is shown can be typed: words quoted for a shell, options left at their defaults left out."""
+"""A command that is shown can be typed: words quoted for a shell, options left at their defaults
+left out.
+"""
 
 from __future__ import annotations
 
@@ -19,9 +21,11 @@ _OF_A_STORE = re.compile(r"\bstockpot (run|plan|status|verify|report|inspect)\b(
 
 
 def kept(text: str, args: argparse.Namespace) -> str:
-    """A mend with the folders and the recipe of the parsed command in every command of it, so that it mends this run.
+    """A mend with the folders and the recipe of the parsed command in every command of it, so that
+    it mends this run.
 
-    Options stand behind the verb, where they are understood whatever follows; what a command already says stays.
+    Options stand behind the verb, where they are understood whatever follows; what a command
+    already says stays.
     """
     recipe = str(getattr(args, "recipe", None) or "")
     ends = [*(found.start() for found in _OF_A_STORE.finditer(text)), len(text)]
@@ -32,24 +36,35 @@ def kept(text: str, args: argparse.Namespace) -> str:
         return shlex.join([*found[0].split(), *(part for option in options for part in option)])
 
     mended = _OF_A_STORE.sub(filled, text)
-    return re.sub(r"\bRECIPE\b", lambda _: shlex.quote(recipe), mended) if recipe.endswith(".toml") else mended
+    return (
+        re.sub(r"\bRECIPE\b", lambda _: shlex.quote(recipe), mended)
+        if recipe.endswith(".toml")
+        else mended
+    )
 
 
 def verify_mends(store: Path) -> str:
     """The mend of a damaged artifact of a store."""
-    return f"stockpot verify --all --store {shlex.quote(str(store))} sets it aside, the next run builds it anew"
+    return (
+        f"stockpot verify --all --store {shlex.quote(str(store))} sets it aside, the next run "
+        f"builds it anew"
+    )
 
 
 def _folders(args: argparse.Namespace) -> list[tuple[str, str]]:
     """--store and --runs, where they are not at their defaults."""
     asked = (("--store", "store", DEFAULT_STORE), ("--runs", "runs", DEFAULT_RUNS))
     return [
-        (option, str(value)) for option, name, default in asked if (value := getattr(args, name, default)) != default
+        (option, str(value))
+        for option, name, default in asked
+        if (value := getattr(args, name, default)) != default
     ]
 
 
 def command(args: argparse.Namespace, verb: str, *words: str) -> str:
-    """`stockpot VERB RECIPE WORDS` with the recipe, overrides and folders of the parsed command `args`."""
+    """`stockpot VERB RECIPE WORDS` with the recipe, overrides and folders of the parsed command
+    `args`.
+    """
     parts = ["stockpot", verb, str(args.recipe), *words]
     for override in args.set:
         parts += ["--set", override]

@@ -1,8 +1,18 @@
-"""Every error a user can cause is a `StockpotError`; those about stored bytes also say what to set aside."""
+"""Every error a user can cause is a `StockpotError`; those about stored bytes also say what to set
+aside.
+"""
 
 from __future__ import annotations
 
-from stockpot.stages.errors import BadInput, Conflict, Corrupt, Interrupted, NonDeterminism, OverBudget, StockpotError
+from stockpot.stages.errors import (
+    BadInput,
+    Conflict,
+    Corrupt,
+    Interrupted,
+    NonDeterminism,
+    OverBudget,
+    StockpotError,
+)
 
 __all__ = [
     "BadInput",
@@ -18,9 +28,13 @@ __all__ = [
 
 
 class CorruptArtifact(Corrupt):
-    """Bytes of the committed artifact `stage`/`key` do not match: `Store.quarantine` it, then build again."""
+    """Bytes of the committed artifact `stage`/`key` do not match: `Store.quarantine` it, then build
+    again.
+    """
 
-    def __init__(self, message: str, *, fix: str | None = None, stage: str = "", key: str = "") -> None:
+    def __init__(
+        self, message: str, *, fix: str | None = None, stage: str = "", key: str = ""
+    ) -> None:
         super().__init__(message, fix=fix)
         self.stage = stage
         self.key = key
@@ -30,9 +44,13 @@ class CorruptArtifact(Corrupt):
 
 
 class CorruptShard(Corrupt):
-    """Bytes of a published but uncommitted shard do not match: `Store.retract` it, then build it again."""
+    """Bytes of a published but uncommitted shard do not match: `Store.retract` it, then build it
+    again.
+    """
 
-    def __init__(self, message: str, *, fix: str | None = None, key: str = "", shard: str = "") -> None:
+    def __init__(
+        self, message: str, *, fix: str | None = None, key: str = "", shard: str = ""
+    ) -> None:
         super().__init__(message, fix=fix)
         self.key = key
         self.shard = shard

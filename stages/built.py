@@ -1,4 +1,6 @@
-"""What a run has built or found, as its stages speak of it in `summary.json`, the report and remarks."""
+"""What a run has built or found, as its stages speak of it in `summary.json`, the report and
+remarks.
+"""
 
 from __future__ import annotations
 
@@ -73,7 +75,8 @@ class Block:
 
     Attributes
     ----------
-    section : title of the section it stands in; sections follow each other in the order of the stages.
+    section : title of the section it stands in; sections follow each other in the order of the
+        stages.
     body : HTML.
     sentence : it stands below the tables and charts of its section.
     """

@@ -1,4 +1,6 @@
-"""Every error a user can cause is a `StockpotError`: one line saying what, where, expected, found and the mend."""
+"""Every error a user can cause is a `StockpotError`: one line saying what, where, expected, found
+and the mend.
+"""
 
 from __future__ import annotations
 
@@ -89,7 +91,8 @@ class Interrupted(StockpotError):
 
 @contextmanager
 def sensible(what: str, corrupt: Callable[[str], Corrupt] = Corrupt) -> Iterator[None]:
-    """Read what was stored: where it makes no sense to what reads it, it is refused as damage, whatever its seal says.
+    """Read what was stored: where it makes no sense to what reads it, it is refused as damage,
+    whatever its seal says.
 
     Parameters
     ----------

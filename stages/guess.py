@@ -1,6 +1,8 @@
-"""Facts of artifacts not built yet, from counts alone, so that what cannot fit is refused before anything runs.
+"""Facts of artifacts not built yet, from counts alone, so that what cannot fit is refused before
+anything runs.
 
-Every guess errs on the large side. Facts that are exact are marked: an error they lead to is the user's, now.
+Every guess errs on the large side. Facts that are exact are marked: an error they lead to is the
+user's, now.
 """
 
 from __future__ import annotations
@@ -20,7 +22,9 @@ LARGEST = 1.5
 class Guess(dict[str, Any]):
     """Facts of which only `sure` are exact; `touched` tells whether anything else was read."""
 
-    def __init__(self, values: Mapping[str, Any], sure: frozenset[str] | set[str] = frozenset()) -> None:
+    def __init__(
+        self, values: Mapping[str, Any], sure: frozenset[str] | set[str] = frozenset()
+    ) -> None:
         super().__init__(values)
         self.sure = frozenset(sure)
         self.touched = False

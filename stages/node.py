@@ -1,4 +1,6 @@
-"""A node is one artifact of a run: which stage makes it, and of what. Describing it imports nothing heavy."""
+"""A node is one artifact of a run: which stage makes it, and of what. Describing it imports nothing
+heavy.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +13,8 @@ __all__ = ["NODES", "SOURCE", "SPLITS", "Node", "Nodes", "Values", "node"]
 
 SPLITS = ("train", "valid", "test")
 SOURCE, NODES = "source", "nodes"
-"""Inputs that are files of the user, not artifacts: the data set, and the node ids of `infer.split = FILE`."""
+"""Inputs that are files of the user, not artifacts: the data set, and the node ids of `infer.split
+= FILE`."""
 
 Values = Mapping[str, Any]
 """Dotted recipe key -> value."""
@@ -27,7 +30,8 @@ class Node:
     stage : name of the stage that makes it.
     inputs : role -> node id, or `SOURCE` / `NODES`.
     instance : values added to the recipe's for `Stage.resolve` ("split", "index").
-    advice : role -> node id of artifacts whose facts only resolve parameters: not read, and no part of the key.
+    advice : role -> node id of artifacts whose facts only resolve parameters: not read, and no part
+        of the key.
     """
 
     id: str
@@ -47,7 +51,9 @@ Nodes = Mapping[str, Node]
 """Nodes by id that earlier stages make of the recipe."""
 
 
-def node(name: str, inputs: Mapping[str, str], advice: Mapping[str, str] | None = None, **instance: Any) -> Node:
+def node(
+    name: str, inputs: Mapping[str, str], advice: Mapping[str, str] | None = None, **instance: Any
+) -> Node:
     """The node `name`, "STAGE" or "STAGE:PART"; nothing of it can be changed."""
     stage = name.partition(":")[0]
     frozen = (MappingProxyType(dict(given)) for given in (inputs, instance, advice or {}))

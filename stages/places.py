@@ -1,4 +1,6 @@
-"""A place is a path of a file system; an object store or another service is refused by name until it is built."""
+"""A place is a path of a file system; an object store or another service is refused by name until
+it is built.
+"""
 
 from __future__ import annotations
 
@@ -39,7 +41,8 @@ def local(where: str | Path, what: str) -> Path:
     if found := (_TEXT if isinstance(where, str) else _PATH).fullmatch(str(where)):
         scheme, rest = found.groups()
         raise BadInput(
-            f"{what} {scheme}://{rest}: {scheme}:// is not built yet; expected a path of a file system",
+            f"{what} {scheme}://{rest}: {scheme}:// is not built yet; expected a path of a file "
+            f"system",
             fix="name a folder or file that this machine has mounted",
         )
     return Path(where)
@@ -56,7 +59,8 @@ def forbidden(path: Path | str, error: OSError) -> BadInput:
 def unread(path: Path | str, error: OSError, damage: Callable[[str], Exception]) -> Exception:
     """The error of a stored file that could not be read.
 
-    Damage only where there is no such file: what the system forbids, or could not do this once, is none.
+    Damage only where there is no such file: what the system forbids, or could not do this once, is
+    none.
 
     Parameters
     ----------

@@ -1,4 +1,6 @@
-"""A recipe key, declared by the stage whose section holds it: its default, its unit, the reason for it, its range."""
+"""A recipe key, declared by the stage whose section holds it: its default, its unit, the reason for
+it, its range.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,8 @@ Auto = Literal["auto"]
 
 
 def key(default: Any, about: str, within: Range | None = None, *, mend: str = "") -> Any:
-    """Field with its unit and reason, which `stockpot recipe --defaults` prints, and the numbers it takes.
+    """Field with its unit and reason, which `stockpot recipe --defaults` prints, and the numbers it
+    takes.
 
     Parameters
     ----------

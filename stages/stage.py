@@ -1,7 +1,8 @@
-"""What a stage is: a description the pipeline can plan, split into shards, run anywhere, key by content and report.
+"""What a stage is: a description the pipeline can plan, split into shards, run anywhere, key by
+content and report.
 
-A stage never opens files it was not handed, never imports `pipeline` and never sees Dask. Heavy imports
-(torch, numba, zarr) happen inside `run`, so that describing a stage costs nothing.
+A stage never opens files it was not handed, never imports `pipeline` and never sees Dask. Heavy
+imports (torch, numba, zarr) happen inside `run`, so that describing a stage costs nothing.
 """
 
 from __future__ import annotations
@@ -40,7 +41,8 @@ OFF = "off"
 
 
 def added(off: Any) -> Any:
-    """Field of a `Params` that a later version added: at `off` nothing is as if it were not there, the key included.
+    """Field of a `Params` that a later version added: at `off` nothing is as if it were not there,
+    the key included.
 
     Artifacts built before it was added stay what they are; the stage's version need not rise.
     """
@@ -48,7 +50,8 @@ def added(off: Any) -> Any:
 
 
 Facts = Mapping[str, Any]
-"""JSON facts about one committed artifact (`facts.json` in its payload): counts, sizes, quality figures."""
+"""JSON facts about one committed artifact (`facts.json` in its payload): counts, sizes, quality
+figures."""
 
 
 class Reader(Protocol):
@@ -87,7 +90,9 @@ class Derived(Protocol):
 
 
 class Writer(Protocol):
-    """Private staging area of one attempt at one shard; nothing in it is visible before it is published."""
+    """Private staging area of one attempt at one shard; nothing in it is visible before it is
+    published.
+    """
 
     threads: int
     memory_bytes: int
@@ -98,9 +103,11 @@ class Writer(Protocol):
         ...
 
     def create(self, name: str, shape: tuple[int, ...], dtype: Any) -> NDArray[Any]:
-        """Make a dense array on disk: a writable memory map of zeros, to be filled in any order until `run` returns.
+        """Make a dense array on disk: a writable memory map of zeros, to be filled in any order
+        until `run` returns.
 
-        For what is computed piece by piece and need not fit in memory; the bytes are those of `array`.
+        For what is computed piece by piece and need not fit in memory; the bytes are those of
+        `array`.
         """
         ...
 
@@ -109,11 +116,15 @@ class Writer(Protocol):
         ...
 
     def scratch(self) -> Path:
-        """Folder of this shard that survives kills and is not payload (checkpoints); removed at commit."""
+        """Folder of this shard that survives kills and is not payload (checkpoints); removed at
+        commit.
+        """
         ...
 
     def note(self, name: str, value: Any) -> None:
-        """Record a figure that may differ by run (seconds, losses over time) in the manifest; never hashed."""
+        """Record a figure that may differ by run (seconds, losses over time) in the manifest; never
+        hashed.
+        """
         ...
 
     def progress(self, done: int, total: int, text: str = "") -> None:
@@ -137,9 +148,10 @@ class Shard:
 class Cost:
     """Projection for one stage from counts alone. Bytes; `peak` is per task, above the interpreter.
 
-    A stage that can do with less memory states the `least` it can be held to; its writer says what it may take.
-    `mend` is the override that makes the task smaller, where the stage has one: a refusal proposes it.
-    `note` is what a plan says of the choice behind the figures, where the stage made one.
+    A stage that can do with less memory states the `least` it can be held to; its writer says what
+    it may take. `mend` is the override that makes the task smaller, where the stage has one: a
+    refusal proposes it. `note` is what a plan says of the choice behind the figures, where the
+    stage made one.
     """
 
     read: int
@@ -198,8 +210,8 @@ class Planning:
     ----------
     nodes : (recipe values, nodes of the stages before it) -> its nodes, parents first.
         Raises BadInput where values of the recipe do not go together.
-    sections : recipe section -> frozen dataclass whose fields are made by `stockpot.stages.recipe_key.key`.
-        Other stages may read its keys too.
+    sections : recipe section -> frozen dataclass whose fields are made by
+        `stockpot.stages.recipe_key.key`. Other stages may read its keys too.
     guess : facts of an artifact that is not built; None where those of its inputs do not tell.
     optional : it may find that it has nothing to build, once the facts of its inputs are known.
     """
@@ -212,16 +224,18 @@ class Planning:
 
 @dataclass(frozen=True)
 class Reporting:
-    """What a stage says of a run; all of it from manifests and files, so a cached run says the same.
+    """What a stage says of a run; all of it from manifests and files, so a cached run says the
+    same.
 
     Attributes
     ----------
-    summary : its part of `summary.json`: section -> value, and under "stages" figures beside seconds and bytes,
-        {"stages": {NAME: figures}}. Asked for also where nothing of it is built.
+    summary : its part of `summary.json`: section -> value, and under "stages" figures beside
+        seconds and bytes, {"stages": {NAME: figures}}. Asked for also where nothing of it is built.
     read : (an artifact, its node id) -> what its files hold for the report, None for nothing.
     report : (the whole summary, the view with what was read) -> pieces of `report.html`.
     remarks : what is off, why, and the setting that mends it; those of later stages are said first.
-    inspect : (facts of an artifact, facts of the judge that advised it) -> tables of `stockpot inspect`.
+    inspect : (facts of an artifact, facts of the judge that advised it) -> tables of `stockpot
+        inspect`.
     """
 
     summary: Callable[[View], Mapping[str, Any]] = _no_figures
@@ -240,15 +254,17 @@ class Stage(Generic[P]):
     name, version : the stage's name and the version of its algorithm, both hashed into every key.
     exact : same inputs give the same bytes on any number of workers and threads.
     params : frozen dataclass of resolved parameters, hashed.
-    roles : names of its input artifacts ("ingredient*" means one or more: ingredient:0, ingredient:1, ...).
+    roles : names of its input artifacts ("ingredient*" means one or more: ingredient:0,
+        ingredient:1, ...).
     reads : dotted recipe keys it may read; `resolve` is given these and no others.
-    resolve : (recipe values, facts of each input by role) -> params, with every "auto" resolved; None where there is
-        nothing to build: who reads it then does without.
+    resolve : (recipe values, facts of each input by role) -> params, with every "auto" resolved;
+        None where there is nothing to build: who reads it then does without.
     shards : (params, inputs) -> the shards; at least one.
     run : compute one shard; returns its facts (JSON), handed to `finish`.
-    finish : after all shards: (params, inputs, shards' readers by shard name, writer) -> facts of the artifact.
-        Files the shards wrote become payload under their own names; names must differ between shards.
-        Shard files whose name starts with "part-" are for `finish` only and are dropped at commit.
+    finish : after all shards: (params, inputs, shards' readers by shard name, writer) -> facts of
+        the artifact. Files the shards wrote become payload under their own names; names must differ
+        between shards. Shard files whose name starts with "part-" are for `finish` only and are
+        dropped at commit.
     cost : (params, facts of each input by role) -> projection.
     planning : its recipe section, its nodes of a recipe, and guesses.
     reporting : what it says in summary, report, remarks and inspect.

@@ -13,7 +13,8 @@ _UNITS |= {"KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "TIB": 2**40}
 
 
 def bytes_of(text: str) -> int | None:
-    """Bytes of "2GB", "1.5 GiB" or "4096"; None for anything else, 0 and more than an exabyte (2**60) included.
+    """Bytes of "2GB", "1.5 GiB" or "4096"; None for anything else, 0 and more than an exabyte
+    (2**60) included.
 
     >>> bytes_of("2GB")
     2000000000

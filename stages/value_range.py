@@ -1,4 +1,6 @@
-"""Numbers that a recipe key takes: checked and put into words in one place, so that both say the same."""
+"""Numbers that a recipe key takes: checked and put into words in one place, so that both say the
+same.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,8 @@ from stockpot.stages.errors import BadInput
 __all__ = ["MOST_TEXT", "Range", "check_text", "shown"]
 
 MOST_TEXT = 1024
-"""Characters of the longest text a key takes: more than any path that is typed, and short enough to be shown."""
+"""Characters of the longest text a key takes: more than any path that is typed, and short enough to
+be shown."""
 
 _MOST_SHOWN = 120
 """Characters of a value that an error message repeats."""
@@ -66,11 +69,13 @@ def check_text(name: str, value: str, where: str) -> None:
     Raises
     ------
     BadInput
-        It is longer than `MOST_TEXT` characters, or holds control characters or bytes that are no UTF-8.
+        It is longer than `MOST_TEXT` characters, or holds control characters or bytes that are no
+        UTF-8.
     """
     if len(value) > MOST_TEXT:
         raise BadInput(
-            f"{where}: {name}: expected at most {MOST_TEXT} characters, found {len(value)}", fix=f"shorten {name}"
+            f"{where}: {name}: expected at most {MOST_TEXT} characters, found {len(value)}",
+            fix=f"shorten {name}",
         )
     for at, character in enumerate(value):
         if unicodedata.category(character) in ("Cc", "Cs"):
@@ -82,7 +87,8 @@ def check_text(name: str, value: str, where: str) -> None:
 
 
 def shown(value: Any) -> str:
-    """A value as an error message repeats it: as in TOML, cut where it is long, never an error of its own.
+    """A value as an error message repeats it: as in TOML, cut where it is long, never an error of
+    its own.
 
     >>> shown(True), shown("a"), shown([1, 2]), shown(10**5000)
     ('true', '"a"', '[1, 2]', 'an integer of about 5001 digits')

@@ -15,9 +15,14 @@ __all__ = ["planned_reads"]
 
 
 def planned_reads(
-    n_id: NDArray[np.integer], n_ptr: NDArray[np.int64], order: NDArray[np.integer], num_nodes: int, rows: int
+    n_id: NDArray[np.integer],
+    n_ptr: NDArray[np.int64],
+    order: NDArray[np.integer],
+    num_nodes: int,
+    rows: int,
 ) -> NDArray[np.int64]:
-    """i8[R], rows read by each batch of an order, from an empty cache of `rows`: what a plan would say, not kept."""
+    """i8[R], rows read by each batch of an order, from an empty cache of `rows`: what a plan would
+    say, not kept."""
     batches = len(order)
     last, uses = np.full(num_nodes, batches, np.int32), []
     for k in range(batches - 1, -1, -1):

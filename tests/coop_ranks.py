@@ -1,4 +1,5 @@
-"""One process of several that train together, for tests: runs every case of a file and writes what its rank found."""
+"""One process of several that train together, for tests: runs every case of a file and writes what
+its rank found."""
 
 import json
 import os
@@ -32,8 +33,14 @@ CONFIG = {"hidden": 8, "num_classes": 4, "layers": 3, "dropout": 0.0, "heads": 2
 
 
 def model_of(name, features):
-    rules = {"normalization": "sym" if name == "gcn" else "none", "mass": "none", "self_loops": name != "sage"}
-    return build_model({"model": name, "num_features": features, **CONFIG, **rules}, seed=3).double()
+    rules = {
+        "normalization": "sym" if name == "gcn" else "none",
+        "mass": "none",
+        "self_loops": name != "sage",
+    }
+    return build_model(
+        {"model": name, "num_features": features, **CONFIG, **rules}, seed=3
+    ).double()
 
 
 def options(model):
@@ -57,21 +64,32 @@ def loss_of(logits, y, labelled):
 
 def gradient(model):
     return torch.cat(
-        [p.grad.flatten() if p.grad is not None else torch.zeros(p.numel()).double() for p in model.parameters()]
+        [
+            p.grad.flatten() if p.grad is not None else torch.zeros(p.numel()).double()
+            for p in model.parameters()
+        ]
     )
 
 
 def run_case(case, rank, group):
-    """Loss and gradient of the first step, exchanged rows, outputs and parameters after three Adam steps."""
+    """Loss and gradient of the first step, exchanged rows, outputs and parameters after three Adam
+    steps."""
     ranks = case["ranks"]
     records = Records(case["packed"])
     links = LinkReader([Path(p) for p in case["links"]], np.array(case["first"]), ranks)
     model = model_of(case["model"], records.codec.num_features)
-    shared = {"store_key": "0" * 32, "split": "train", "per_step": case["per_step"], **options(model)}
+    shared = {
+        "store_key": "0" * 32,
+        "split": "train",
+        "per_step": case["per_step"],
+        **options(model),
+    }
     if case["crossing"] is None:
         steps = assembled(records, lambda base: IndependentAssembly(base, ranks, rank), **shared)
     else:
-        steps = assembled(records, lambda base: CooperativeAssembly(base, links, rank, case["crossing"]), **shared)
+        steps = assembled(
+            records, lambda base: CooperativeAssembly(base, links, rank, case["crossing"]), **shared
+        )
     team = Team(rank, ranks, group)
     adam = _adam(model, argparse(lr=1e-2, weight_decay=1e-3))
     found = {}
@@ -95,7 +113,9 @@ def run_case(case, rank, group):
             }
             found |= {
                 "logits": logits.detach().numpy(),
-                "received": np.array([sum(layer.received) for layer in getattr(step, "layers", ())]),
+                "received": np.array(
+                    [sum(layer.received) for layer in getattr(step, "layers", ())]
+                ),
             }
         at = 0
         for p in model.parameters():
@@ -112,7 +132,8 @@ def argparse(**values):
 
 
 def adjoint(rank, ranks, group):
-    """<A x, y> and <x, A^T y> summed over ranks, for random uneven exchanges that leave ranks out."""
+    """<A x, y> and <x, A^T y> summed over ranks, for random uneven exchanges that leave ranks
+    out."""
     from stockpot.stages.exchange.forward import exchange
 
     rng = np.random.default_rng(7)
@@ -166,14 +187,15 @@ class Killed(Exception):
 
 
 def trainings(team, *, inputs, folder, jobs):
-    """Train as each job says, by the trainer's own steps: {job: (weights, history)}, the same on every rank.
+    """Train as each job says, by the trainer's own steps: {job: (weights, history)}, the same on
+    every rank.
 
     Parameters
     ----------
     team : None where one process trains.
     folder : of the checkpoints, one after every step.
-    jobs : name -> {"params": of the stage, "cut": (epoch, step) at which the training is ended, then started again,
-        "warmup": whether the epochs of a warm-up are a training of their own}.
+    jobs : name -> {"params": of the stage, "cut": (epoch, step) at which the training is ended,
+        then started again, "warmup": whether the epochs of a warm-up are a training of their own}.
     """
     before = trainer._team_step, trainer.CHECKPOINT_EVERY_S, trainer.CHECKPOINT_AFTER_S
     trainer.CHECKPOINT_EVERY_S = trainer.CHECKPOINT_AFTER_S = 0.0
@@ -182,7 +204,13 @@ def trainings(team, *, inputs, folder, jobs):
         for name, job in jobs.items():
             done = Path(folder) / name
             done.mkdir(parents=True, exist_ok=True)
-            options = {"params": Params(**job["params"]), "folder": done, "threads": 1, "start": None, "warmup": None}
+            options = {
+                "params": Params(**job["params"]),
+                "folder": done,
+                "threads": 1,
+                "start": None,
+                "warmup": None,
+            }
             if job.get("cut"):
                 trainer._team_step = ended_at(before[0], tuple(job["cut"]))
                 with suppress(Killed):
@@ -196,7 +224,9 @@ def trainings(team, *, inputs, folder, jobs):
                 options |= {"start": done / "start.safetensors", "folder": done / "after"}
                 options["folder"].mkdir(exist_ok=True)
             result = fitted(team, inputs, **options)
-            digests = [None] if team is None else team.gathered(state_digest(result.model.state_dict()))
+            digests = (
+                [None] if team is None else team.gathered(state_digest(result.model.state_dict()))
+            )
             assert len(set(digests)) == 1, "ranks end with other weights"
             found[name] = result.model.state_dict(), result.history
     finally:
@@ -217,7 +247,10 @@ def main(folder, rank, world):
     folder = Path(folder)
     torch.set_num_threads(1)
     distributed.init_process_group(
-        "gloo", store=distributed.FileStore(str(folder / "store"), world), rank=rank, world_size=world
+        "gloo",
+        store=distributed.FileStore(str(folder / "store"), world),
+        rank=rank,
+        world_size=world,
     )
     groups = {n: distributed.new_group(list(range(n))) for n in range(1, world + 1)}
     for name, case in json.loads((folder / "cases.json").read_text()).items():

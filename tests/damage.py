@@ -1,7 +1,9 @@
-"""What a store and its runs hold, of every kind, and what becomes of whoever reads it back when one file is damaged.
+"""What a store and its runs hold, of every kind, and what becomes of whoever reads it back when one
+file is damaged.
 
-`build(folder)` makes it once, small; `targets(folder)` names every file that a command or a reader reads back, with
-its readers; `strike` flips one bit or cuts, reads, and says whether the damage was refused, harmless or silent.
+`build(folder)` makes it once, small; `targets(folder)` names every file that a command or a reader
+reads back, with its readers; `strike` flips one bit or cuts, reads, and says whether the damage was
+refused, harmless or silent.
 """
 
 from __future__ import annotations
@@ -48,11 +50,25 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
     from pathlib import Path
 
-__all__ = ["RUNS", "Struck", "Target", "as_json", "build", "put", "reads", "strike", "table", "targets"]
+__all__ = [
+    "RUNS",
+    "Struck",
+    "Target",
+    "as_json",
+    "build",
+    "put",
+    "reads",
+    "strike",
+    "table",
+    "targets",
+]
 
 RUNS = {
     "packed": (
-        '[features]\ncodec = "rq4"\nlayout = "packed"\n[hag]\nenabled = "always"\n[soup]\nmethod = "uniform"\n',
+        (
+            '[features]\ncodec = "rq4"\nlayout = "packed"\n'
+            '[hag]\nenabled = "always"\n[soup]\nmethod = "uniform"\n'
+        ),
         {"ingredients": 2, "warmup": 1},
         (),
     ),
@@ -84,16 +100,26 @@ def build(folder: Path, names: Sequence[str] = tuple(RUNS)) -> None:
         extra, changes, wanted = RUNS[name]
         changes = dict(changes)
         batches, model = changes.pop("batches", ""), changes.pop("model", "gcn")
-        recipe = write_recipe(folder, name, model=model, epochs=2, nodes=160, features=8, extra=extra, outputs=24)
+        recipe = write_recipe(
+            folder, name, model=model, epochs=2, nodes=160, features=8, extra=extra, outputs=24
+        )
         text = recipe.read_text()
         text = text.replace("[batches]\n", f"[batches]\n{batches}\n") if batches else text
         for key, value in changes.items():
             line = f"{key} = 2\n" if key == "ingredients" else "[train]\n"
-            text = text.replace(line, f"{key} = {value}\n" if key == "ingredients" else f"[train]\n{key} = {value}\n")
+            text = text.replace(
+                line,
+                f"{key} = {value}\n" if key == "ingredients" else f"[train]\n{key} = {value}\n",
+            )
         recipe.write_text(text)
         built(recipe, folder, wanted)
     if "packed" in names:
-        make(Asked([folder / "runs/packed"], out=folder / "souped", overrides=["soup.method=uniform"]), lambda *_: None)
+        make(
+            Asked(
+                [folder / "runs/packed"], out=folder / "souped", overrides=["soup.method=uniform"]
+            ),
+            lambda *_: None,
+        )
     unfinished(folder)
 
 
@@ -118,11 +144,19 @@ def tasks(store: Store, planned: Any) -> list[Task]:
     names = tuple(shard.name for shard in shards)
     return [
         Task(
-            str(store.root), planned.node.id, stage.name, planned.key, plain(planned.params), planned.inputs, shard,
-            names, stage.exact, 1,
+            str(store.root),
+            planned.node.id,
+            stage.name,
+            planned.key,
+            plain(planned.params),
+            planned.inputs,
+            shard,
+            names,
+            stage.exact,
+            1,
         )
         for shard in [*shards, Shard(FINISH)]
-    ]  # fmt: skip
+    ]
 
 
 def unfinished(folder: Path) -> None:
@@ -139,7 +173,9 @@ def unfinished(folder: Path) -> None:
     shutil.rmtree(folder / "scratch", ignore_errors=True)
     (folder / "scratch").mkdir()
     progress = checkpoint.Progress(epoch=1, history=[{"epoch": 0, "loss": 0.5}], rate=0.1)
-    checkpoint.save(folder / "scratch", {"model": "gcn"}, progress, model, adam, {"best": model.state_dict()})
+    checkpoint.save(
+        folder / "scratch", {"model": "gcn"}, progress, model, adam, {"best": model.state_dict()}
+    )
 
 
 def trained() -> tuple[Any, Any]:
@@ -245,12 +281,16 @@ def steps(run: Path, split: str) -> str:
 def whole_run(run: Path) -> str:
     """What `run.json` says, and all that it opens is."""
     document = read_run(run)
-    return digest(document, [artifact_of(run, name).digest for name in sorted(document["artifacts"])])
+    return digest(
+        document, [artifact_of(run, name).digest for name in sorted(document["artifacts"])]
+    )
 
 
 def models(where: Path) -> str:
     """Files of models as `stockpot soup` reads them."""
-    return digest([(one.label, one.own, one.metadata, read_state(one.path)) for one in found([where])])
+    return digest(
+        [(one.label, one.own, one.metadata, read_state(one.path)) for one in found([where])]
+    )
 
 
 def resumed(folder: Path) -> str:
@@ -264,7 +304,8 @@ def resumed(folder: Path) -> str:
 
 
 def in_work(store: Store, key: str) -> str:
-    """Published shards and progress of an artifact under way; whether a living attempt is left alone."""
+    """Published shards and progress of an artifact under way; whether a living attempt is left
+    alone."""
     work = store.work(key)
     clear_dead_attempts(work, "late")
     state = store.work_in_progress(key)
@@ -297,7 +338,10 @@ def targets(folder: Path) -> list[Target]:
             by_key.setdefault((entry["stage"], entry["key"]), []).append(run)
     found_: list[Target] = []
     for stage, key in store.artifacts():
-        readers = [lambda s=stage, k=key: payload(store, s, k), lambda s=stage, k=key: checked(store, s, k)]
+        readers = [
+            lambda s=stage, k=key: payload(store, s, k),
+            lambda s=stage, k=key: checked(store, s, k),
+        ]
         for run in by_key.get((stage, key), [])[:1]:
             readers += consumers(store, stage, key, run)
         paths = sorted(path for path in store.folder(stage, key).rglob("*") if path.is_file())
@@ -308,12 +352,20 @@ def targets(folder: Path) -> list[Target]:
     source = next(path for name in RUNS if (path := folder / f"{name}.npz").exists())
     cache = runs / "stat-cache.json"
     found_.append(Target("stat-cache.json", cache, (lambda: StatCache(cache).digest(source),)))
-    found_.append(Target("seen.json", runs / "seen.json", (lambda: digest(Seen(runs / "seen.json")._entries),)))
+    found_.append(
+        Target(
+            "seen.json", runs / "seen.json", (lambda: digest(Seen(runs / "seen.json")._entries),)
+        )
+    )
     souped, scratch = folder / "souped", folder / "scratch"
     found_ += [
-        Target("soup outside a run", path, (lambda: models(souped),)) for path in sorted(souped.glob("*.safetensors"))
+        Target("soup outside a run", path, (lambda: models(souped),))
+        for path in sorted(souped.glob("*.safetensors"))
     ]
-    found_ += [Target("checkpoint", path, (lambda: resumed(scratch),)) for path in sorted(scratch.iterdir())]
+    found_ += [
+        Target("checkpoint", path, (lambda: resumed(scratch),))
+        for path in sorted(scratch.iterdir())
+    ]
     for work in sorted((folder / "store/work").iterdir()):
         paths = sorted(p for p in work.rglob("*") if p.is_file() and p.name != "entry.json")
         read = (lambda k=work.name: in_work(store, k),)
@@ -353,7 +405,8 @@ def work_kind(path: Path) -> str:
 
 @dataclass
 class Struck:
-    """What became of one damaged file: "refused", "same" or "silent"; or "untyped", with the error."""
+    """What became of one damaged file: "refused", "same" or "silent"; or "untyped", with the
+    error."""
 
     outcome: str
     word: str = ""
@@ -411,7 +464,10 @@ def put(path: Path, data: bytes) -> None:
 
 def table(counts: dict[str, Counter[str]]) -> str:
     """Markdown: a row a kind of file."""
-    lines = ["| file | flips and cuts | refused | same result | untyped | silent |", "|---|---|---|---|---|---|"]
+    lines = [
+        "| file | flips and cuts | refused | same result | untyped | silent |",
+        "|---|---|---|---|---|---|",
+    ]
     for kind in sorted(counts):
         c = counts[kind]
         cells = [c.total(), c["refused"], c["same"], c["untyped"], c["silent"]]
@@ -422,4 +478,6 @@ def table(counts: dict[str, Counter[str]]) -> str:
 
 
 def as_json(counts: dict[str, Counter[str]]) -> str:
-    return json.dumps({kind: dict(found) for kind, found in counts.items()}, indent=1, sort_keys=True)
+    return json.dumps(
+        {kind: dict(found) for kind, found in counts.items()}, indent=1, sort_keys=True
+    )

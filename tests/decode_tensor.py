@@ -1,4 +1,5 @@
-"""Codes as torch decodes them, on any device: the same bits as `stockpot.stages.codec.format.decode`."""
+"""Codes as torch decodes them, on any device: the same bits as
+`stockpot.stages.codec.format.decode`."""
 
 from __future__ import annotations
 
@@ -24,15 +25,19 @@ def code_ids(codec: Codec, codes: torch.Tensor) -> torch.Tensor:
 
 
 def _whole(parts: torch.Tensor) -> torch.Tensor:
-    """i8[...] of little-endian u1[..., width]: wider unsigned types have few operations in torch."""
+    """i8[...] of little-endian u1[..., width]: wider unsigned types have few operations in
+    torch."""
     parts = parts.long()
     return sum((parts[..., k] << (8 * k) for k in range(1, parts.shape[-1])), parts[..., 0])
 
 
-def decode_tensor(codec: Codec, codes: torch.Tensor, code_indptr: torch.Tensor | None = None) -> torch.Tensor:
+def decode_tensor(
+    codec: Codec, codes: torch.Tensor, code_indptr: torch.Tensor | None = None
+) -> torch.Tensor:
     """Feature rows f4[n, num_features] of codes u1[n, row_bytes], on their device.
 
-    Preconditions: codes are inside their tables or rows (checksums are verified where they are read).
+    Preconditions: codes are inside their tables or rows (checksums are verified where they are
+    read).
 
     Parameters
     ----------
@@ -66,7 +71,9 @@ def _exact(codec: Codec, codes: torch.Tensor, code_indptr: torch.Tensor | None) 
     counts = (code_indptr[1:] - code_indptr[:-1]) // width
     row = torch.repeat_interleave(torch.arange(len(counts), device=codes.device), counts)
     # Entry k of a row: its value is the k-th of the row, its id the k-th behind all values.
-    k = torch.arange(len(row), device=codes.device) - torch.repeat_interleave(torch.cumsum(counts, 0) - counts, counts)
+    k = torch.arange(len(row), device=codes.device) - torch.repeat_interleave(
+        torch.cumsum(counts, 0) - counts, counts
+    )
     start, values = code_indptr[:-1][row], torch.ones(len(row), device=codes.device)
     if codec.name == "lossless-values":
         at = (start + 4 * k)[:, None] + torch.arange(4, device=codes.device)

@@ -1,4 +1,5 @@
-"""Steps by options in one line, as tests name them; `split_options` deals them to the parts that a loader takes."""
+"""Steps by options in one line, as tests name them; `split_options` deals them to the parts that a
+loader takes."""
 
 from dataclasses import fields
 
@@ -17,7 +18,8 @@ def split_options(options):
     known = {field.name for part in PARTS for field in fields(part)} - {"weights"}
     assert options.keys() <= known, options.keys() - known
     weights, form, schedule, delivery = (
-        {field.name: options[field.name] for field in fields(part) if field.name in options} for part in PARTS
+        {field.name: options[field.name] for field in fields(part) if field.name in options}
+        for part in PARTS
     )
     return Form(weights=Weights(**weights), **form), Schedule(**schedule), Delivery(**delivery)
 
@@ -26,7 +28,11 @@ def flat_options(form, schedule, delivery):
     """The other way round."""
     found = {}
     for part in (form.weights, form, schedule, delivery):
-        found |= {field.name: getattr(part, field.name) for field in fields(part) if field.name != "weights"}
+        found |= {
+            field.name: getattr(part, field.name)
+            for field in fields(part)
+            if field.name != "weights"
+        }
     return found
 
 
@@ -35,9 +41,13 @@ def read_steps(reader, order=None, *, loads=None, member=None, **options):
     return steps_of(Source.from_reader(reader, order, loads), *split_options(options), member)
 
 
-def record_steps(records, *, store_key="0" * 32, split="train", order=None, loads=None, member=None, **options):
+def record_steps(
+    records, *, store_key="0" * 32, split="train", order=None, loads=None, member=None, **options
+):
     """Steps of records."""
-    return steps_of(Source(records, store_key, split, order, loads), *split_options(options), member)
+    return steps_of(
+        Source(records, store_key, split, order, loads), *split_options(options), member
+    )
 
 
 def assembled(records, make, *, store_key="0" * 32, split="train", **options):
@@ -48,7 +58,11 @@ def assembled(records, make, *, store_key="0" * 32, split="train", **options):
     return Steps(Source(records, store_key, split), make(base), transfer, schedule, delivery)
 
 
-def record_batches(records, *, store_key="0" * 32, split="train", order=None, loads=None, layers=None, **options):
+def record_batches(
+    records, *, store_key="0" * 32, split="train", order=None, loads=None, layers=None, **options
+):
     """Batches of records, as torch_geometric `Data`."""
     source = Source(records, store_key, split, order, loads)
-    return Batches(source, *split_options({"layers": layers or 1, **options}), trimmed=layers is not None)
+    return Batches(
+        source, *split_options({"layers": layers or 1, **options}), trimmed=layers is not None
+    )

@@ -30,7 +30,9 @@ class MemoryReader:
         return self.root / name
 
     def names(self):
-        return sorted(p.relative_to(self.root).as_posix() for p in self.root.rglob("*") if p.is_file())
+        return sorted(
+            p.relative_to(self.root).as_posix() for p in self.root.rglob("*") if p.is_file()
+        )
 
 
 class MemoryWriter:
@@ -70,7 +72,8 @@ class MemoryWriter:
 
 
 def run_stage(stage, params, inputs, root, *, threads=1, memory_bytes=1 << 40):
-    """All shards, then finish; returns a reader of the artifact (arrays in memory, files under `root`)."""
+    """All shards, then finish; returns a reader of the artifact (arrays in memory, files under
+    `root`)."""
     root = Path(root)
     outputs = {}
     for shard in stage.shards(params, inputs):
@@ -79,5 +82,7 @@ def run_stage(stage, params, inputs, root, *, threads=1, memory_bytes=1 << 40):
         outputs[shard.name] = MemoryReader(writer.arrays, facts, root)
     writer = MemoryWriter(root, threads, memory_bytes)
     facts = stage.finish(params, inputs, outputs, writer)
-    arrays = {n: a for o in outputs.values() for n, a in o.arrays.items() if not n.startswith("part-")}
+    arrays = {
+        n: a for o in outputs.values() for n, a in o.arrays.items() if not n.startswith("part-")
+    }
     return MemoryReader({**arrays, **writer.arrays}, facts, root)

@@ -1,4 +1,5 @@
-"""A small graph, its partition, records and codes as readers in memory, packed by the real stages."""
+"""A small graph, its partition, records and codes as readers in memory, packed by the real
+stages."""
 
 import numpy as np
 import scipy.sparse as sp
@@ -12,7 +13,15 @@ from tests.memory import MemoryReader, run_stage
 
 
 def graph_reader(
-    nodes=200, degree=5, features=7, classes=4, seed=0, directed=False, weighted=False, binary=False, sparse=False
+    nodes=200,
+    degree=5,
+    features=7,
+    classes=4,
+    seed=0,
+    directed=False,
+    weighted=False,
+    binary=False,
+    sparse=False,
 ):
     """A random graph as `ingest` would store it."""
     rng = np.random.default_rng(seed)
@@ -61,7 +70,8 @@ def graph_reader(
 
 
 def records_reader(num_nodes, outputs=60, records=6, aux=25, seed=0, rounds=1):
-    """Records of random nodes, as `influence` would store them: members in no particular order, new in each round."""
+    """Records of random nodes, as `influence` would store them: members in no particular order, new
+    in each round."""
     rng = np.random.default_rng(seed + 1)
     ids = np.sort(rng.choice(num_nodes, outputs, replace=False)).astype(np.int32)
     position = np.concatenate([rng.permutation(outputs) for _ in range(rounds)])
@@ -70,7 +80,9 @@ def records_reader(num_nodes, outputs=60, records=6, aux=25, seed=0, rounds=1):
     rows = []
     for r in range(rounds * records):
         mine = ids[position[out_ptr[r] : out_ptr[r + 1]]]
-        rows.append(np.union1d(mine, rng.choice(num_nodes, aux + 4 * r, replace=False)).astype(np.int32))
+        rows.append(
+            np.union1d(mine, rng.choice(num_nodes, aux + 4 * r, replace=False)).astype(np.int32)
+        )
     n_ptr = np.concatenate([[0], np.cumsum([len(r) for r in rows])]).astype(np.int64)
     arrays = {
         "outputs": ids[position],
@@ -79,7 +91,13 @@ def records_reader(num_nodes, outputs=60, records=6, aux=25, seed=0, rounds=1):
         "n_id": np.concatenate(rows),
         "n_ptr": n_ptr,
     }
-    facts = {"split": "train", "records": len(rows), "outputs": outputs, "rows": int(n_ptr[-1]), "num_nodes": num_nodes}
+    facts = {
+        "split": "train",
+        "records": len(rows),
+        "outputs": outputs,
+        "rows": int(n_ptr[-1]),
+        "num_nodes": num_nodes,
+    }
     return MemoryReader(arrays, facts | ({"rounds": rounds} if rounds > 1 else {}), digest="8" * 32)
 
 
@@ -99,12 +117,18 @@ def inputs_of(root, codec="auto", records=None, tier=(0.0, 1), **graph):
     g = graph_reader(**graph)
     nodes = g.facts["num_nodes"]
     chosen = {"codec": "lossless" if g.facts["binary"] else "fp32"}
-    asked = {"features.codec": codec, "features.tier_share": tier[0], "features.tier_bytes": tier[1]}
+    asked = {
+        "features.codec": codec,
+        "features.tier_share": tier[0],
+        "features.tier_bytes": tier[1],
+    }
     params = QUANTIZE.resolve(asked, {"graph": g.facts, "codebook": chosen})
     books = {"graph": g}
     if is_lossy(codec):
         book = CODEBOOK.resolve(asked, {"graph": g.facts})
-        books["codebook"] = run_stage(CODEBOOK, book, {"graph": g, "split": split_reader(nodes)}, root / "codebook")
+        books["codebook"] = run_stage(
+            CODEBOOK, book, {"graph": g, "split": split_reader(nodes)}, root / "codebook"
+        )
     codes = run_stage(QUANTIZE, params, books, root / "codes")
     return {
         "graph": g,
@@ -126,7 +150,11 @@ def dense(graph):
     """f8[N, N], row = destination, without self-loops."""
     weight = graph.arrays.get("weight", np.ones(len(graph.arrays["indices"]), np.float32))
     n = graph.facts["num_nodes"]
-    return sp.csr_matrix((weight, graph.arrays["indices"], graph.arrays["indptr"]), (n, n)).toarray().astype(np.float64)
+    return (
+        sp.csr_matrix((weight, graph.arrays["indices"], graph.arrays["indptr"]), (n, n))
+        .toarray()
+        .astype(np.float64)
+    )
 
 
 def features(graph):
@@ -135,4 +163,6 @@ def features(graph):
         return graph.arrays["x"]
     data = graph.arrays.get("x_data", np.ones(len(graph.arrays["x_indices"]), np.float32))
     shape = (graph.facts["num_nodes"], graph.facts["num_features"])
-    return sp.csr_matrix((data, graph.arrays["x_indices"], graph.arrays["x_indptr"]), shape).toarray()
+    return sp.csr_matrix(
+        (data, graph.arrays["x_indices"], graph.arrays["x_indptr"]), shape
+    ).toarray()

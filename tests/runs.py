@@ -1,4 +1,5 @@
-"""A whole run in this process, one task after the other: what tests of finished runs need, without a cluster."""
+"""A whole run in this process, one task after the other: what tests of finished runs need, without
+a cluster."""
 
 from pathlib import Path
 
@@ -17,12 +18,15 @@ from stockpot.store.store import Store
 def run_here(recipe, runs, targets=(), *, threads=1):
     """Build everything of a recipe into `runs/store` and write the run's folder.
 
-    With `targets`, only these stages and what they need: no folder, but a reader of each by node id.
+    With `targets`, only these stages and what they need: no folder, but a reader of each by node
+    id.
     """
     runs = Path(runs)
     runs.mkdir(parents=True, exist_ok=True)
     store = Store(runs / "store")
-    planner = Planner(load(recipe), store, StatCache(runs / "stat-cache.json"), Seen(runs / "seen.json"))
+    planner = Planner(
+        load(recipe), store, StatCache(runs / "stat-cache.json"), Seen(runs / "seen.json")
+    )
     while ready := [p for p in planner.plan(targets) if p.state == BUILD]:
         for p in ready:
             stage = STAGES[p.node.stage]
@@ -31,10 +35,18 @@ def run_here(recipe, runs, targets=(), *, threads=1):
             for shard in [*shards, Shard(FINISH)]:
                 execute(
                     Task(
-                        str(store.root), p.node.id, stage.name, p.key, plain(p.params), p.inputs, shard, names,
-                        stage.exact, threads,
+                        str(store.root),
+                        p.node.id,
+                        stage.name,
+                        p.key,
+                        plain(p.params),
+                        p.inputs,
+                        shard,
+                        names,
+                        stage.exact,
+                        threads,
                     )
-                )  # fmt: skip
+                )
     if targets:
         return {p.node.id: store.open(p.node.stage, p.key) for p in planner.plan(targets)}
     write_outputs(planner.recipe, store, runs, built_of(planner.plan(), ()))

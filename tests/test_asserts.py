@@ -1,4 +1,5 @@
-"""Every test can fail: it asserts, or expects an error, itself or in a helper of its file that it calls."""
+"""Every test can fail: it asserts, or expects an error, itself or in a helper of its file that it
+calls."""
 
 import ast
 from pathlib import Path
@@ -17,7 +18,11 @@ def asserts(function, helpers, above=()):
             name = called.attr if isinstance(called, ast.Attribute) else getattr(called, "id", "")
             if name.startswith("assert") or name in EXPECTS:
                 return True
-            if name in helpers and name not in above and asserts(helpers[name], helpers, (*above, name)):
+            if (
+                name in helpers
+                and name not in above
+                and asserts(helpers[name], helpers, (*above, name))
+            ):
                 return True
     return False
 
@@ -30,7 +35,10 @@ def idle(text):
 
 
 def test_no_test_passes_whatever_happens():
-    found = {path.relative_to(TESTS).as_posix(): idle(path.read_text()) for path in TESTS.rglob("test_*.py")}
+    found = {
+        path.relative_to(TESTS).as_posix(): idle(path.read_text())
+        for path in TESTS.rglob("test_*.py")
+    }
     assert len(found) > 80
     assert {path: names for path, names in found.items() if names} == {}
 

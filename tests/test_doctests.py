@@ -7,8 +7,12 @@ import pytest
 
 from tests.test_rooms import modules
 
-WITH_EXAMPLES = {name: path.read_text().count(">>> ") for name, path in modules() if ">>> " in path.read_text()}
-SKIPPED = {name: path.read_text().count("+SKIP") for name, path in modules()}  # they read files that are not here
+WITH_EXAMPLES = {
+    name: path.read_text().count(">>> ") for name, path in modules() if ">>> " in path.read_text()
+}
+SKIPPED = {
+    name: path.read_text().count("+SKIP") for name, path in modules()
+}  # they read files that are not here
 
 
 @pytest.mark.parametrize("name", WITH_EXAMPLES)

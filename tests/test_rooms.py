@@ -1,4 +1,5 @@
-"""Imports between the rooms of the package run one way, drawn from the code; no two files import each other."""
+"""Imports between the rooms of the package run one way, drawn from the code; no two files import
+each other."""
 
 import ast
 from functools import cache
@@ -10,7 +11,8 @@ ROOT = Path(__file__).parents[1]
 ROOMS = ("stages", "store", "planning", "execution", "report", "inspection", "souping")
 """Each room uses those before it and itself; the files on top of pipeline/ use all."""
 BASES = {"errors": "stages", "command": "stages", "locate": "store"}
-"""Files on top that rooms of pipeline/ may use, those after the room named: it is the last that they use themselves."""
+"""Files on top that rooms of pipeline/ may use, those after the room named: it is the last that
+they use themselves."""
 
 
 def modules():
@@ -21,16 +23,22 @@ def modules():
 
 
 def imported(tree, names):
-    """(module, whether the import is for type checkers alone) of all imports of stockpot, inside functions too."""
+    """(module, whether the import is for type checkers alone) of all imports of stockpot, inside
+    functions too."""
 
     def visit(node, typing):
         for child in ast.iter_child_nodes(node):
-            if isinstance(child, ast.ImportFrom) and (child.module or "").split(".")[0] == "stockpot":
+            if (
+                isinstance(child, ast.ImportFrom)
+                and (child.module or "").split(".")[0] == "stockpot"
+            ):
                 for alias in child.names:
                     full = f"{child.module}.{alias.name}"
                     yield (full if full in names else child.module), typing
             elif isinstance(child, ast.Import):
-                yield from ((a.name, typing) for a in child.names if a.name.split(".")[0] == "stockpot")
+                yield from (
+                    (a.name, typing) for a in child.names if a.name.split(".")[0] == "stockpot"
+                )
             inside = isinstance(child, ast.If) and "TYPE_CHECKING" in ast.unparse(child.test)
             yield from visit(child, typing or inside)
 
@@ -58,8 +66,15 @@ def room(module):
 def test_every_file_is_in_a_room_or_one_of_few_on_top():
     top = {path.name for path in (ROOT / "pipeline").iterdir() if path.name != "__pycache__"}
     assert {name for name in top if not (ROOT / "pipeline" / name).is_dir()} == {
-        "README.md", "__init__.py", "batches.py", "cli.py", "command.py", "errors.py", "locate.py", "py.typed"
-    }  # fmt: skip
+        "README.md",
+        "__init__.py",
+        "batches.py",
+        "cli.py",
+        "command.py",
+        "errors.py",
+        "locate.py",
+        "py.typed",
+    }
     assert {name for name in top if (ROOT / "pipeline" / name).is_dir()} == set(ROOMS) - {"stages"}
 
 
@@ -79,7 +94,11 @@ def test_imports_run_one_way(here):
 
 @pytest.mark.parametrize(("here", "last"), BASES.items())
 def test_bases_use_no_later_room(here, last):
-    found = {target for target in arrows()[f"stockpot.{here}"] if target.removeprefix("stockpot.") not in BASES}
+    found = {
+        target
+        for target in arrows()[f"stockpot.{here}"]
+        if target.removeprefix("stockpot.") not in BASES
+    }
     assert {room(target) for target in found} <= {*ROOMS[: ROOMS.index(last) + 1]}
 
 

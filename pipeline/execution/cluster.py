@@ -1,7 +1,9 @@
-"""Worker processes, and nothing about what they compute: tasks are started, their ends reported, none runs on unwanted.
+"""Worker processes, and nothing about what they compute: tasks are started, their ends reported,
+none runs on unwanted.
 
-The only module that imports Dask. What a result means, and whether a lost task is tried again, is `run`'s
-business: exactly-once comes from the store. Which worker takes which task is `stockpot.execution.workers`'.
+The only module that imports Dask. What a result means, and whether a lost task is tried again, is
+`run`'s business: exactly-once comes from the store. Which worker takes which task is
+`stockpot.execution.workers`'.
 """
 
 from __future__ import annotations
@@ -39,14 +41,16 @@ _CONNECT_S = 5
 _SCALE_S = 60
 _ALONE_S = 120
 _ALLOCATOR = {
-    # A training step frees and takes the same few megabytes again and again: glibc would give each back to the
-    # kernel and fault it in anew, a third of the time of an epoch (measured). Name -> (mallopt's number, bytes).
+    # A training step frees and takes the same few megabytes again and again: glibc would give each
+    # back to the kernel and fault it in anew, a third of the time of an epoch (measured). Name ->
+    # (mallopt's number, bytes).
     "MALLOC_MMAP_THRESHOLD_": (-3, 33554432),
     "MALLOC_TRIM_THRESHOLD_": (-1, 268435456),
     "MALLOC_TOP_PAD_": (-2, 67108864),
 }
 _one_task = threading.Lock()
-"""Limits of threads and figures of memory are a process's: a worker of several Dask threads still runs one task."""
+"""Limits of threads and figures of memory are a process's: a worker of several Dask threads still
+runs one task."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +84,9 @@ class Member:
 
 
 class Cluster:
-    """A Dask client and, where the workers are our own, the processes behind it; see `start_local` and `connect`."""
+    """A Dask client and, where the workers are our own, the processes behind it; see `start_local`
+    and `connect`.
+    """
 
     def __init__(self, client: Any, local: Any = None, memory_bytes: int = 0) -> None:
         self._client = client
@@ -100,16 +106,28 @@ class Cluster:
         """Address of Dask's own pages; "" where the scheduler serves none."""
         return str(self._client.dashboard_link or "")
 
-    def submit(self, tag: Any, function: Callable[..., Any], *args: Any, worker: str | None = None) -> None:
-        """Start `function(*args)`, on that very worker or on any; its `Outcome` will carry `tag`."""
+    def submit(
+        self, tag: Any, function: Callable[..., Any], *args: Any, worker: str | None = None
+    ) -> None:
+        """Start `function(*args)`, on that very worker or on any; its `Outcome` will carry
+        `tag`.
+        """
         self._serial += 1
-        name = str(getattr(args[0], "stage_name", "task")) if args else "task"  # as Dask's pages show it
+        name = (
+            str(getattr(args[0], "stage_name", "task")) if args else "task"
+        )  # as Dask's pages show it
         key = f"{name}-{self._serial}-{self._run}"
         if worker is None:
             future = self._client.submit(_guarded, function, args, key=key, pure=False)
         else:
             future = self._client.submit(
-                _on_lent_worker, function, args, key=key, pure=False, workers=[worker], allow_other_workers=False
+                _on_lent_worker,
+                function,
+                args,
+                key=key,
+                pure=False,
+                workers=[worker],
+                allow_other_workers=False,
             )
         self._futures[key] = tag, future
         future.add_done_callback(lambda _: self._done(key))
@@ -145,11 +163,15 @@ class Cluster:
                 self._outcomes.put(Outcome(tag, lost=True))
 
     def ask(self, tag: Any, worker: str, function: Callable[..., Any], *args: Any) -> None:
-        """Run a short function on a worker at once, also while it is busy; `wait` brings the answer."""
+        """Run a short function on a worker at once, also while it is busy; `wait` brings the
+        answer.
+        """
 
         def run() -> None:
             try:
-                found = self._client.run(_beside, function, args, workers=[worker], on_error="return")
+                found = self._client.run(
+                    _beside, function, args, workers=[worker], on_error="return"
+                )
                 answer = found[worker]
                 failed = isinstance(answer, BaseException)
                 outcome = Outcome(tag, error=answer) if failed else Outcome(tag, value=answer)
@@ -191,11 +213,14 @@ class Cluster:
         try:
             if self._client.status != "running":
                 raise OSError(f"connection {self._client.status}")
-            found = self._client.sync(self._client.scheduler.identity, n_workers=-1, callback_timeout=30)
+            found = self._client.sync(
+                self._client.scheduler.identity, n_workers=-1, callback_timeout=30
+            )
         except (OSError, TimeoutError) as error:
             where = self._client.scheduler.address if self._client.scheduler else "the scheduler"
             raise StockpotError(
-                f"{where}: the scheduler is gone: {error}", fix="start it and its workers, then run the same command"
+                f"{where}: the scheduler is gone: {error}",
+                fix="start it and its workers, then run the same command",
             ) from error
         return {
             address: Member(
@@ -217,24 +242,34 @@ class Cluster:
                 return
             time.sleep(0.05)
         raise StockpotError(
-            f"workers: expected {workers} within {_SCALE_S} s, found {len(self._local.scheduler.workers)}",
+            f"workers: expected {workers} within {_SCALE_S} s, found "
+            f"{len(self._local.scheduler.workers)}",
             fix="run the same command again: it continues where it stopped",
         )
 
     def _mind_memory(self) -> None:
         """Kill a local worker whose own memory has grown past the limit.
 
-        Dask would count pages of mapped files too, which the system takes back whenever it needs them: a worker that
-        reads an artifact larger than the limit would die of it.
+        Dask would count pages of mapped files too, which the system takes back whenever it needs
+        them: a worker that reads an artifact larger than the limit would die of it.
         """
         for nanny in list(self._local.workers.values()) if self._local is not None else []:
-            if (pid := getattr(nanny, "pid", None)) is not None and own_bytes(pid) > self._memory_bytes:
+            if (pid := getattr(nanny, "pid", None)) is not None and own_bytes(
+                pid
+            ) > self._memory_bytes:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
 
     def _mind_loss(self) -> None:
-        """Refuse to wait for workers that nobody starts again: Dask would, for ever and without a word."""
-        if self._local is None or not self._futures or self._outcomes.qsize() or self._local.scheduler.workers:
+        """Refuse to wait for workers that nobody starts again: Dask would, for ever and without a
+        word.
+        """
+        if (
+            self._local is None
+            or not self._futures
+            or self._outcomes.qsize()
+            or self._local.scheduler.workers
+        ):
             self._alone = None
             return
         self._alone = time.monotonic() if self._alone is None else self._alone
@@ -273,7 +308,8 @@ class Cluster:
     # --- the end
 
     def close(self, *, now: bool = False) -> None:
-        """Stop our own processes, children included, and on a lent cluster only our tasks; what they published stays.
+        """Stop our own processes, children included, and on a lent cluster only our tasks; what
+        they published stays.
 
         `now` does not wait for tasks in flight.
         """
@@ -302,13 +338,15 @@ def start_local(workers: int, memory_bytes: int, cores: int) -> Cluster:
     Parameters
     ----------
     workers : processes.
-    memory_bytes : a worker that grows past it is killed (and its task reported lost) before the machine swaps.
+    memory_bytes : a worker that grows past it is killed (and its task reported lost) before the
+        machine swaps.
     cores : upper bound for the threads of one task.
     """
     import dask
     from distributed import Client, LocalCluster
 
-    # Native libraries read these once, at import; a task raises its own share through torch and numba.
+    # Native libraries read these once, at import; a task raises its own share through torch and
+    # numba.
     threads = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
     dask.config.set(
         {
@@ -322,10 +360,13 @@ def start_local(workers: int, memory_bytes: int, cores: int) -> Cluster:
             "distributed.worker.memory.target": False,
             "distributed.worker.memory.spill": False,
             "distributed.worker.memory.pause": False,
-            "distributed.worker.memory.terminate": False,  # would count memory maps; see `_mind_memory`
+            # would count memory maps; see `_mind_memory`
+            "distributed.worker.memory.terminate": False,
             "distributed.worker.profile.enabled": False,
-            "distributed.scheduler.allowed-failures": 0,  # lost tasks are counted and retried by the driver
-            "distributed.scheduler.worker-ttl": None,  # a kernel may hold the interpreter for minutes
+            # lost tasks are counted and retried by the driver
+            "distributed.scheduler.allowed-failures": 0,
+            # a kernel may hold the interpreter for minutes
+            "distributed.scheduler.worker-ttl": None,
             "distributed.scheduler.worker-saturation": 1.0,
             "distributed.scheduler.http.routes": [],
             "distributed.worker.http.routes": [],
@@ -334,7 +375,8 @@ def start_local(workers: int, memory_bytes: int, cores: int) -> Cluster:
         }
     )
     _silence()
-    # Passed on to child processes: after a kill -9 the semaphore tracker would speak up when nobody listens.
+    # Passed on to child processes: after a kill -9 the semaphore tracker would speak up when nobody
+    # listens.
     sys.warnoptions.append("ignore:resource_tracker:UserWarning")
     preload = list(dask.config.get("distributed.worker.preload", []))
     cluster = Cluster(None, memory_bytes=memory_bytes)
@@ -349,7 +391,8 @@ def start_local(workers: int, memory_bytes: int, cores: int) -> Cluster:
                 dashboard_address=None,
                 silence_logs=logging.CRITICAL,
                 host="127.0.0.1",
-                # Dask opens a web port in any case: a free one, on this machine only, that serves nothing.
+                # Dask opens a web port in any case: a free one, on this machine only, that serves
+                # nothing.
                 scheduler_kwargs={"dashboard": False, "dashboard_address": "127.0.0.1:0"},
                 preload=["stockpot.execution.cluster", *preload],
             )
@@ -373,12 +416,15 @@ def connect(address: str) -> Cluster:
     _silence()
     try:
         with _blocked(signal.SIGINT, signal.SIGTERM), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # other versions: the probe compares them, and says which and where
+            warnings.simplefilter(
+                "ignore"
+            )  # other versions: the probe compares them, and says which and where
             client = Client(address, timeout=_CONNECT_S, set_as_default=False, name="stockpot")
     except (OSError, TimeoutError, ValueError) as error:
         raise BadInput(
             f"--scheduler {address}: no Dask scheduler answers there within {_CONNECT_S} s",
-            fix=f"start one with `dask scheduler --port {address.rpartition(':')[2]}`, or run without --scheduler",
+            fix=f"start one with `dask scheduler --port {address.rpartition(':')[2]}`, or run "
+            f"without --scheduler",
         ) from error
     return Cluster(client)
 
@@ -386,7 +432,9 @@ def connect(address: str) -> Cluster:
 def _silence() -> None:
     import dask
 
-    dask.config.set({"logging": {"distributed": "critical", "asyncio": "critical", "tornado": "critical"}})
+    dask.config.set(
+        {"logging": {"distributed": "critical", "asyncio": "critical", "tornado": "critical"}}
+    )
     for name in ("distributed", "asyncio", "tornado"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
 
@@ -399,7 +447,8 @@ def _kill_groups(groups: list[int]) -> None:
 
 @contextlib.contextmanager
 def _blocked(*numbers: int) -> Iterator[None]:
-    """Threads and processes started inside never get these signals: they are the driver's main thread's to handle.
+    """Threads and processes started inside never get these signals: they are the driver's main
+    thread's to handle.
 
     Dask's threads are started inside, and so restart workers with the same mask later.
     """
@@ -414,7 +463,9 @@ def _blocked(*numbers: int) -> Iterator[None]:
 
 
 def _guarded(function: Callable[..., Any], args: tuple[Any, ...]) -> dict[str, Any]:
-    """Run in the worker; an exception comes back as a value, with the worker's traceback as text."""
+    """Run in the worker; an exception comes back as a value, with the worker's traceback as
+    text.
+    """
     try:
         return {"value": function(*args)}
     except Exception as error:  # noqa: BLE001 - carried to the driver whole
@@ -427,9 +478,11 @@ def _guarded(function: Callable[..., Any], args: tuple[Any, ...]) -> dict[str, A
 
 
 def _on_lent_worker(function: Callable[..., Any], args: tuple[Any, ...]) -> dict[str, Any]:
-    """Run in a worker that others started: alone, only while its driver wants it, and leaving it as it was found.
+    """Run in a worker that others started: alone, only while its driver wants it, and leaving it as
+    it was found.
 
-    Dask never stops a running function: where the driver cancels the task or is gone, the call is ended here.
+    Dask never stops a running function: where the driver cancels the task or is gone, the call is
+    ended here.
     """
     from distributed import get_worker
 
@@ -474,8 +527,8 @@ def _monitor_count(dask_scheduler: Any) -> int:
 def dask_setup(worker: Any) -> None:
     """Preload hook, in every local worker: a process group of its own that dies with the driver.
 
-    The kernel kills the worker when the driver goes, even while a kernel holds the interpreter; Dask's own check is
-    a Python thread.
+    The kernel kills the worker when the driver goes, even while a kernel holds the interpreter;
+    Dask's own check is a Python thread.
     """
     del worker
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})  # how Dask ends a worker

@@ -1,6 +1,8 @@
-"""Ctrl-C and SIGTERM end a command in one way: what is under way is stopped, one line is said, the exit code is 130.
+"""Ctrl-C and SIGTERM end a command in one way: what is under way is stopped, one line is said, the
+exit code is 130.
 
-In a worker that goes on living, what is under way is a function in a thread: `while_wanted` ends it.
+In a worker that goes on living, what is under way is a function in a thread: `while_wanted` ends
+it.
 """
 
 from __future__ import annotations
@@ -28,7 +30,9 @@ AGAIN_S = 10.0
 
 
 class Unwanted(BaseException):
-    """Nobody waits for this call any more. No `Exception`: what handles errors of the work must not catch it."""
+    """Nobody waits for this call any more. No `Exception`: what handles errors of the work must not
+    catch it.
+    """
 
 
 @contextmanager
@@ -45,7 +49,9 @@ def interruptible() -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        raise Interrupted("interrupted", fix="run the same command again: it continues where it stopped") from None
+        raise Interrupted(
+            "interrupted", fix="run the same command again: it continues where it stopped"
+        ) from None
     finally:
         for name, handler in before.items():
             signal.signal(name, handler)
@@ -77,7 +83,9 @@ def while_wanted(wanted: Callable[[], bool], call: Callable[[], T]) -> T:
     watcher = threading.Thread(target=watch, name="stockpot-wanted", daemon=True)
 
     def settle() -> None:
-        """Nothing is raised in this thread from here on: what was sent and has not arrived is taken back."""
+        """Nothing is raised in this thread from here on: what was sent and has not arrived is taken
+        back.
+        """
         stop.put(None)
         while watcher.is_alive():
             time.sleep(0.0005)
@@ -90,4 +98,6 @@ def while_wanted(wanted: Callable[[], bool], call: Callable[[], T]) -> T:
         finally:
             settle()
     finally:
-        settle()  # again: it may have been sent on the way into the first; the next one comes only AGAIN_S later
+        # again: it may have been sent on the way into the first; the next one comes only AGAIN_S
+        # later
+        settle()

@@ -1,7 +1,8 @@
-"""A worker takes part only after it has shown that it sees the same store and sources and runs the same software.
+"""A worker takes part only after it has shown that it sees the same store and sources and runs the
+same software.
 
-The driver leaves a token in the store. A worker reads it and leaves a reply beside it, which the driver reads: a folder
-of the same name on another disk passes neither way.
+The driver leaves a token in the store. A worker reads it and leaves a reply beside it, which the
+driver reads: a folder of the same name on another disk passes neither way.
 """
 
 from __future__ import annotations
@@ -26,8 +27,19 @@ if TYPE_CHECKING:
 
 __all__ = ["Answer", "Probe", "answer", "software"]
 
-DECIDING = ("numpy", "scipy", "numba", "pyarrow", "zarr", "google-crc32c", "blake3", "dask", "distributed")
-"""Libraries that decide the bytes of exact stages, or whether driver and worker understand each other."""
+DECIDING = (
+    "numpy",
+    "scipy",
+    "numba",
+    "pyarrow",
+    "zarr",
+    "google-crc32c",
+    "blake3",
+    "dask",
+    "distributed",
+)
+"""Libraries that decide the bytes of exact stages, or whether driver and worker understand each
+other."""
 
 RECORDED = ("torch", "torch_geometric", "pymetis", "safetensors")
 """Libraries of stages whose bytes are recorded: another version is used, and said."""
@@ -95,15 +107,22 @@ class Probe:
         differ = {name: (own[name], found.software.get(name, "none")) for name in own}
         differ = {name: pair for name, pair in differ.items() if pair[0] != pair[1]}
         if bad := [name for name in differ if name not in RECORDED]:
-            raise BadInput(f"{who}: {_versions(differ, bad)}", fix=f"{SAME}, restart the worker and run again")
+            raise BadInput(
+                f"{who}: {_versions(differ, bad)}", fix=f"{SAME}, restart the worker and run again"
+            )
         if found.problem:
             raise BadInput(f"{who}: {found.problem}", fix=found.fix)
         if _read(self.folder / reply) != self.token:
             raise BadInput(
-                f"{who}: what it wrote into the store {self.store} does not arrive here: its folder is another one",
+                f"{who}: what it wrote into the store {self.store} does not arrive here: its "
+                f"folder is another one",
                 fix=SHARED,
             )
-        return f"{who}: {_versions(differ, list(differ))}: recorded stages may differ by worker" if differ else ""
+        return (
+            f"{who}: {_versions(differ, list(differ))}: recorded stages may differ by worker"
+            if differ
+            else ""
+        )
 
     def close(self) -> None:
         """Remove the token."""
@@ -111,11 +130,15 @@ class Probe:
 
 
 SAME = "install the same stockpot with the same constraints.txt everywhere"
-SHARED = "put the store on storage that every worker mounts under the same path and name it with --store"
+SHARED = (
+    "put the store on storage that every worker mounts under the same path and name it with --store"
+)
 
 
 def _versions(differ: Mapping[str, tuple[str, str]], names: Sequence[str]) -> str:
-    return ", ".join(f"{name}: expected {differ[name][0]}, found {differ[name][1]}" for name in names)
+    return ", ".join(
+        f"{name}: expected {differ[name][0]}, found {differ[name][1]}" for name in names
+    )
 
 
 def answer(folder: str, token: str, reply: str, sources: Sequence[tuple[str, int]]) -> Answer:
@@ -124,21 +147,31 @@ def answer(folder: str, token: str, reply: str, sources: Sequence[tuple[str, int
     return Answer(host(), os.getpid(), software(), machine_bytes(), problem, fix)
 
 
-def _look(folder: Path, token: str, reply: str, sources: Sequence[tuple[str, int]]) -> tuple[str, str]:
+def _look(
+    folder: Path, token: str, reply: str, sources: Sequence[tuple[str, int]]
+) -> tuple[str, str]:
     store = folder.parents[1]
     try:
         found = _read(folder / "token", 0.0 if not store.is_dir() else SEEN_WITHIN_S)
     except OSError as error:
-        return f"cannot read the store {store}: {error.strerror}", "let the worker's user read and write the store"
+        return (
+            f"cannot read the store {store}: {error.strerror}",
+            "let the worker's user read and write the store",
+        )
     if found is None:
-        what = "it is another folder than the driver's" if store.is_dir() else "no such folder there"
+        what = (
+            "it is another folder than the driver's" if store.is_dir() else "no such folder there"
+        )
         return f"cannot see the store {store}: {what}", SHARED
     if found != token:
         return f"the store {store} is another folder than the driver's", SHARED
     try:
         fs.write_new(folder / reply, token.encode())
     except OSError as error:
-        return f"cannot write to the store {store}: {error.strerror}", "let the worker's user write there"
+        return (
+            f"cannot write to the store {store}: {error.strerror}",
+            "let the worker's user write there",
+        )
     for name, size in sources:
         try:
             here = Path(name).stat().st_size
@@ -149,7 +182,10 @@ def _look(folder: Path, token: str, reply: str, sources: Sequence[tuple[str, int
     return "", ""
 
 
-_SOURCE = "put it on storage that every worker mounts under the same path and name it in dataset.source or infer.split"
+_SOURCE = (
+    "put it on storage that every worker mounts under the same path and name it in "
+    "dataset.source or infer.split"
+)
 
 
 def _read(path: Path, within_s: float = SEEN_WITHIN_S) -> str | None:
@@ -166,7 +202,9 @@ def _read(path: Path, within_s: float = SEEN_WITHIN_S) -> str | None:
 
 @cache
 def software() -> dict[str, str]:
-    """Versions that must agree, stockpot's with a digest of its code, and of the libraries behind recorded stages."""
+    """Versions that must agree, stockpot's with a digest of its code, and of the libraries behind
+    recorded stages.
+    """
     found = {"stockpot": f"{_version('stockpot')} (code {_code()})"}
     found["python"] = ".".join(platform.python_version_tuple()[:2])
     return found | {name: _version(name) for name in (*DECIDING, *RECORDED)}
@@ -183,4 +221,6 @@ def _code() -> str:
     from stockpot.stages.package import source_files
     from stockpot.store.digests import bytes_digest
 
-    return bytes_digest(b"".join(bytes_digest(path.read_bytes()).encode() for path in source_files().values()))[:8]
+    return bytes_digest(
+        b"".join(bytes_digest(path.read_bytes()).encode() for path in source_files().values())
+    )[:8]

@@ -1,4 +1,6 @@
-"""A long step always says how far it is: bars on a terminal, throttled plain lines anywhere else."""
+"""A long step always says how far it is: bars on a terminal, throttled plain lines anywhere
+else.
+"""
 
 from __future__ import annotations
 
@@ -49,7 +51,9 @@ class Display(Protocol):
         ...
 
     def update(self, node: str, finished: int, running: Mapping[str, Fraction]) -> None:
-        """`finished` of the shards that were left are published; those in flight report what they have."""
+        """`finished` of the shards that were left are published; those in flight report what they
+        have.
+        """
         ...
 
     def stop(self, node: str, seconds: float | None, text: str = "") -> None:
@@ -67,9 +71,11 @@ def display(stream: IO[str], *, silent: bool = False) -> Display:
 
 
 def share(finished: int, shards: int, running: Mapping[str, Fraction]) -> float:
-    """Done share of what is left to do of a node, in [0, 1): it is never all before the node is committed.
+    """Done share of what is left to do of a node, in [0, 1): it is never all before the node is
+    committed.
 
-    Published shards count whole, others by their own report; what comes after them, the finish, is the last part.
+    Published shards count whole, others by their own report; what comes after them, the finish, is
+    the last part.
     """
     ended = _part(running[FINISH]) if FINISH in running else 0.0
     partial = sum(_part(f) for name, f in running.items() if name != FINISH)
@@ -94,14 +100,16 @@ def newest(running: Mapping[str, Fraction]) -> str:
 class Pace:
     """How long a node still takes, from its progress since its first report.
 
-    What was there before that report, the epochs of a checkpoint for one, was not done at this pace.
+    What was there before that report, the epochs of a checkpoint for one, was not done at this
+    pace.
     """
 
     first: tuple[float, float] | None = None
     last: tuple[float, float] = (0.0, 0.0)
 
     def to_go(self, done: float, now: float) -> str:
-        """In words; empty as long as too little is known, and where it should have been done by now.
+        """In words; empty as long as too little is known, and where it should have been done by
+        now.
 
         Parameters
         ----------
@@ -179,7 +187,9 @@ class Plain:
         if now - self._spoken.get(node, now) < self.every_s:
             return
         self._spoken[node] = now
-        self.say(f"{node:<18} {done:4.0%}  {', '.join(filter(None, (newest(running), to_go)))}".rstrip())
+        self.say(
+            f"{node:<18} {done:4.0%}  {', '.join(filter(None, (newest(running), to_go)))}".rstrip()
+        )
 
     def stop(self, node: str, seconds: float | None, text: str = "") -> None:
         self.say(_ended(node, seconds, text or (self._count if seconds is not None else "")))
@@ -188,15 +198,25 @@ class Plain:
 
 
 def _ended(node: str, seconds: float | None, text: str) -> str:
-    return f"{node:<18} {'failed' if seconds is None else f'done in {seconds:.1f} s'}  {text}".rstrip()
+    return (
+        f"{node:<18} {'failed' if seconds is None else f'done in {seconds:.1f} s'}  {text}".rstrip()
+    )
 
 
 class _Bars:
-    """A bar per node under way, gone when it is done, above one of all artifacts to build; a line remains."""
+    """A bar per node under way, gone when it is done, above one of all artifacts to build; a line
+    remains.
+    """
 
     def __init__(self, stream: IO[str]) -> None:
         from rich.console import Console
-        from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
+        from rich.progress import (
+            BarColumn,
+            Progress,
+            TaskProgressColumn,
+            TextColumn,
+            TimeElapsedColumn,
+        )
 
         self._progress = Progress(
             TextColumn("{task.description:<18}"),
@@ -221,7 +241,9 @@ class _Bars:
     def expect(self, done: int, total: int) -> None:
         if self._all is None:
             self._all = self._progress.add_task("all", total=total, text="")
-        self._progress.update(self._all, completed=done, total=total, text=f"{done} of {total} artifacts")
+        self._progress.update(
+            self._all, completed=done, total=total, text=f"{done} of {total} artifacts"
+        )
 
     def start(self, node: str, shards: int) -> None:
         self._shards[node] = shards

@@ -1,10 +1,13 @@
-"""Started once for every rank by torchrun: rank 0 builds the run, the others lend a process to each of its trainings.
+"""Started once for every rank by torchrun: rank 0 builds the run, the others lend a process to each
+of its trainings.
 
-`torchrun --nproc-per-node 2 -m stockpot.cli run RECIPE` is `stockpot run RECIPE --ranks 2` with the processes of the
-launcher, which may stand on several machines that see the same store. Imports torch only where there is a launcher.
+`torchrun --nproc-per-node 2 -m stockpot.cli run RECIPE` is `stockpot run RECIPE --ranks 2` with the
+processes of the launcher, which may stand on several machines that see the same store. Imports
+torch only where there is a launcher.
 
-The launcher's store can be reached over its network, so what rank 0 says there is signed with a secret: one that the
-user gave all ranks in `STOCKPOT_RANKS_SECRET`, else a new one in a file of the store that only this user can read.
+The launcher's store can be reached over its network, so what rank 0 says there is signed with a
+secret: one that the user gave all ranks in `STOCKPOT_RANKS_SECRET`, else a new one in a file of the
+store that only this user can read.
 """
 
 from __future__ import annotations
@@ -54,7 +57,8 @@ def overrides(ranks: int | None) -> list[str]:
     _, launched = place()
     if launched > 1 and ranks not in (None, launched):
         raise BadInput(
-            f"--ranks: the launcher started {launched} processes, expected --ranks {launched} or none, found {ranks}",
+            f"--ranks: the launcher started {launched} processes, expected --ranks {launched} or "
+            f"none, found {ranks}",
             fix=f"torchrun --nproc-per-node {ranks} ...",
         )
     ranks = launched if launched > 1 else ranks
@@ -116,7 +120,9 @@ def serving(store_root: Path) -> Iterator[None]:
 
 @contextmanager
 def _shared_secret(store_root: Path) -> Iterator[None]:
-    """Have a secret in the environment of this process, and in a file of the store for the other ranks of the user."""
+    """Have a secret in the environment of this process, and in a file of the store for the other
+    ranks of the user.
+    """
     from stockpot.stages.exchange.rendezvous import SECRET, launcher_store
 
     if _given_secret() is not None:
@@ -147,7 +153,10 @@ def _given_secret() -> str | None:
 
     given = os.environ.get(SECRET)
     if given is not None and not re.fullmatch(r"([0-9a-f]{2}){16,}", given):
-        raise BadInput(f"{SECRET}: expected at least 32 hex digits", fix=f"export {SECRET}=$(openssl rand -hex 32)")
+        raise BadInput(
+            f"{SECRET}: expected at least 32 hex digits",
+            fix=f"export {SECRET}=$(openssl rand -hex 32)",
+        )
     return given
 
 

@@ -1,7 +1,9 @@
-"""Every node ends committed once, whatever dies: the loop plans, hands out shards and asks the store what stands.
+"""Every node ends committed once, whatever dies: the loop plans, hands out shards and asks the
+store what stands.
 
-The loop knows no algorithm and moves no data. It looks at a node when its inputs are committed, skips what is there,
-sends what is missing to worker processes, and finishes the node when all its shards are published.
+The loop knows no algorithm and moves no data. It looks at a node when its inputs are committed,
+skips what is there, sends what is missing to worker processes, and finishes the node when all its
+shards are published.
 """
 
 from __future__ import annotations
@@ -39,7 +41,8 @@ __all__ = ["RunError", "Runner"]
 
 POLL_S = 0.25
 RETRIES = 3
-"""Times a task is started again after its worker died, and a damaged artifact or shard is built anew."""
+"""Times a task is started again after its worker died, and a damaged artifact or shard is built
+anew."""
 
 
 class RunError(StockpotError):
@@ -69,7 +72,9 @@ class _Job:
 
     @property
     def seconds(self) -> float:
-        """Seconds in which at least one of its tasks ran: waiting for a worker is in none of them."""
+        """Seconds in which at least one of its tasks ran: waiting for a worker is in none of
+        them.
+        """
         total, until = 0.0, -math.inf
         for first, last in sorted(self.ran):
             total += max(0.0, last - max(first, until))
@@ -135,7 +140,8 @@ class Runner:
         Raises
         ------
         OverBudget
-            A task is projected not to fit: before anything is started, or when the facts of its inputs are known.
+            A task is projected not to fit: before anything is started, or when the facts of its
+            inputs are known.
         StockpotError
             The first error of a stage, when all that does not depend on it is done.
         """
@@ -143,7 +149,10 @@ class Runner:
         planned = self.planner.plan(targets)
         if (absent := self.planner.absent) is not None:
             raise absent
-        refuse(self.budget, [(p.node.id, p.cost) for p in planned if p.cost is not None and not p.cached])
+        refuse(
+            self.budget,
+            [(p.node.id, p.cost) for p in planned if p.cost is not None and not p.cached],
+        )
         self._nodes = {p.node.id: p.node for p in planned}
         for p in planned:
             if p.cached:
@@ -167,7 +176,9 @@ class Runner:
     # --- workers
 
     def _local_workers(self, planned: Sequence[Planned]) -> Workers:
-        largest = max((p.cost.needed for p in planned if p.cost is not None and not p.cached), default=0)
+        largest = max(
+            (p.cost.needed for p in planned if p.cost is not None and not p.cached), default=0
+        )
         workers = LocalWorkers(self.budget, largest)
         self._record(workers.cluster)
         return workers
@@ -187,7 +198,9 @@ class Runner:
             raise
         self._workers = workers  # closed also where its start fails
         workers.start()
-        workers.refuse([(p.node.id, p.cost) for p in planned if p.cost is not None and not p.cached])
+        workers.refuse(
+            [(p.node.id, p.cost) for p in planned if p.cost is not None and not p.cached]
+        )
         self._record(cluster)
         return workers
 
@@ -221,14 +234,20 @@ class Runner:
             self._tell()
 
     def _begin_ready(self, workers: Workers) -> None:
-        """Look at every node whose inputs are committed; those found committed may make others ready."""
+        """Look at every node whose inputs are committed; those found committed may make others
+        ready.
+        """
         moved = True
         while moved:
             moved = False
             for node in list(self._nodes.values()):
-                done_or_begun = node.id in self._plans or node.id in self._jobs or node.id in self._failed
+                done_or_begun = (
+                    node.id in self._plans or node.id in self._jobs or node.id in self._failed
+                )
                 # A parent that is not among the nodes has nothing to build.
-                waits = any(parent in self._nodes and parent not in self._plans for parent in node.parents)
+                waits = any(
+                    parent in self._nodes and parent not in self._plans for parent in node.parents
+                )
                 if done_or_begun or waits:
                     continue
                 try:
@@ -242,7 +261,9 @@ class Runner:
                     self._fail(node.id, error, traceback.format_exc())
 
     def _begin(self, node: Node, workers: Workers) -> bool:
-        """Plan a node; True where it is committed already, or turns out to have nothing to build."""
+        """Plan a node; True where it is committed already, or turns out to have nothing to
+        build.
+        """
         planned = self.planner.look(node, self._plans)
         if planned is None:
             del self._nodes[node.id]
@@ -282,7 +303,9 @@ class Runner:
         shards = list(stage.shards(planned.params, open_inputs(self.store, inputs)))
         names = tuple(shard.name for shard in shards)
         if len(set(names)) != len(names) or not names:
-            raise StockpotError(f"stage {stage.name}: expected shards of different names, found {list(names)}")
+            raise StockpotError(
+                f"stage {stage.name}: expected shards of different names, found {list(names)}"
+            )
         threads = self._threads(planned, len(shards))
         tasks = {
             shard.name: Task(
@@ -301,17 +324,27 @@ class Runner:
             for shard in (*shards, Shard(FINISH))
         }
         published = set(self.store.work_in_progress(str(planned.key))["shards"]) & set(names)
-        job = _Job(planned, tasks, [name for name in names if name not in published], published, before=len(published))
+        job = _Job(
+            planned,
+            tasks,
+            [name for name in names if name not in published],
+            published,
+            before=len(published),
+        )
         if not job.queue:
             job.queue.append(FINISH)
         self._serial[node.id] = self._serial.get(node.id, 0) + 1
         self._jobs[node.id] = job
         self.show.start(node.id, len(names) - job.before)
         if published:
-            self.show.say(f"{node.id:<18} {len(published)} of {len(names)} shards are there from before")
+            self.show.say(
+                f"{node.id:<18} {len(published)} of {len(names)} shards are there from before"
+            )
 
     def _threads(self, planned: Planned, shards: int) -> int:
-        """Threads of a task: a function of the recipe and this machine alone, so that training resumes bit for bit."""
+        """Threads of a task: a function of the recipe and this machine alone, so that training
+        resumes bit for bit.
+        """
         alike = sum(node.stage == planned.node.stage for node in self.planner.nodes)
         tasks = min(self.budget.workers or self.budget.cores, shards + alike - 1)
         return max(1, self.budget.cores // max(1, tasks))
@@ -322,7 +355,9 @@ class Runner:
             cost = job.planned.cost or Cost(0, 0, 0)
             while job.queue:
                 name = job.queue[0]
-                if not workers.submit(_Tag(node_id, name, self._serial[node_id]), cost, job.tasks[name]):
+                if not workers.submit(
+                    _Tag(node_id, name, self._serial[node_id]), cost, job.tasks[name]
+                ):
                     break
                 job.flying.add(job.queue.pop(0))
 
@@ -355,8 +390,10 @@ class Runner:
         before = self._forced.get(node.id)
         if before and STAGES[node.stage].exact and before != result.digest:
             error = NonDeterminism(
-                f"{node.id}: built again by --force, this exact stage gave digest {result.digest}, before {before}",
-                fix="check this machine's memory and library versions; the old artifact is in the store's quarantine",
+                f"{node.id}: built again by --force, this exact stage gave digest {result.digest}, "
+                f"before {before}",
+                fix="check this machine's memory and library versions; the old artifact is in the "
+                "store's quarantine",
             )
             self._fail(node.id, error, "")
             return
@@ -364,7 +401,9 @@ class Runner:
         self.store.await_committed(node.stage, str(result.key))
         planned = self.planner.look(node, self._plans)
         if planned is None or not planned.cached:
-            raise StockpotError(f"{node.id}: built as {result.key}, but the store does not show it as committed")
+            raise StockpotError(
+                f"{node.id}: built as {result.key}, but the store does not show it as committed"
+            )
         del self._jobs[node.id]
         self._plans[node.id] = planned
         self.built.add(node.id)
@@ -378,13 +417,17 @@ class Runner:
         what = "finish" if tag.shard == FINISH else f"shard {tag.shard}"
         if count > RETRIES:
             error = RunError(
-                f"{tag.node}, {what}: its worker process died {count} times (killed, out of memory, or a crash in "
+                f"{tag.node}, {what}: its worker process died {count} times (killed, out of "
+                f"memory, or a crash in "
                 "native code)",
-                fix="lower resources.workers or raise resources.memory, then run the same command: it resumes",
+                fix="lower resources.workers or raise resources.memory, then run the same command: "
+                "it resumes",
             )
             self._fail(tag.node, error, "")
             return
-        self.show.say(f"{tag.node:<18} {what}: its worker died; started again ({count} of {RETRIES})")
+        self.show.say(
+            f"{tag.node:<18} {what}: its worker died; started again ({count} of {RETRIES})"
+        )
         job.queue.insert(0, tag.shard)
 
     def _redo_shard(self, job: _Job, tag: _Tag, error: CorruptShard) -> None:
@@ -394,14 +437,23 @@ class Runner:
         self.show.say(f"{tag.node:<18} damaged: {error.message}; set aside and computed anew")
         for name in dict.fromkeys((error.shard, tag.shard)):
             job.finished.discard(name)
-            if name != FINISH and name in job.tasks and name not in job.queue and name not in job.flying:
+            if (
+                name != FINISH
+                and name in job.tasks
+                and name not in job.queue
+                and name not in job.flying
+            ):
                 job.queue.append(name)
         if not job.queue and not job.flying:
             job.queue.append(FINISH)
 
     def _rebuild(self, node_id: str, error: Corrupt) -> None:
-        """An input of `node_id` was damaged and is set aside: build it again, then everything that waits for it."""
-        damaged = [n for n, p in self._plans.items() if not self.store.committed(p.node.stage, str(p.key))]
+        """An input of `node_id` was damaged and is set aside: build it again, then everything that
+        waits for it.
+        """
+        damaged = [
+            n for n, p in self._plans.items() if not self.store.committed(p.node.stage, str(p.key))
+        ]
         if not damaged or any(self._too_often(name) for name in damaged):
             self._fail(node_id, error, "")
             return
@@ -411,7 +463,8 @@ class Runner:
             if gone & set(node.parents):
                 gone.add(name)
         for name in gone:
-            # Tasks of these nodes still in flight count as workers in use until they end; their outcome is not used.
+            # Tasks of these nodes still in flight count as workers in use until they end; their
+            # outcome is not used.
             self._plans.pop(name, None)
             self._jobs.pop(name, None)
 
@@ -452,6 +505,8 @@ class Runner:
             self.show.update(node_id, max(0, len(job.finished) - job.before), running)
 
     def _count(self) -> None:
-        """Say how many artifacts are built of those that this run builds; cached ones are in neither."""
+        """Say how many artifacts are built of those that this run builds; cached ones are in
+        neither.
+        """
         waiting = len(self._nodes) - len(self._plans)
         self.show.expect(len(self.built), len(self.built) + waiting)

@@ -1,8 +1,9 @@
-"""Named semaphores of a run that was killed are gone after the next run on the machine; no living one is touched.
+"""Named semaphores of a run that was killed are gone after the next run on the machine; no living
+one is touched.
 
-Starting worker processes takes named semaphores (Python's multiprocessing). Python unlinks them when the run ends, also
-after a kill of the driver alone, but not where all its processes are killed at once. They have no owner on record, so
-here their names say whose they are.
+Starting worker processes takes named semaphores (Python's multiprocessing). Python unlinks them
+when the run ends, also after a kill of the driver alone, but not where all its processes are killed
+at once. They have no owner on record, so here their names say whose they are.
 """
 
 # ruff: noqa: SLF001 - there is no other way in
@@ -27,7 +28,9 @@ _NAME = re.compile(r"sem\.stockpot\.(\d+)\.(\d+)\.(\d+)-\w+")
 
 
 def _whose() -> tuple[int, int, int]:
-    """(namespace of process ids, id, ms from the start of the machine to its own) of this process."""
+    """(namespace of process ids, id, ms from the start of the machine to its own) of this
+    process.
+    """
     here = owner()
     number = re.search(r"\d+", here["namespace"])
     return int(number[0]) if number else 0, int(here["pid"]), int(1000 * here["born"])
@@ -41,7 +44,8 @@ def owned() -> Iterator[None]:
     config: dict[str, Any] = current_process()._config  # type: ignore[attr-defined]
     before, named = config.get("semprefix"), SemLock._make_name  # type: ignore[attr-defined]
     prefix = config["semprefix"] = "/stockpot.{}.{}.{}".format(*_whose())
-    # joblib, which scikit-learn imports, puts a function of its own in this place, which does not ask for the prefix.
+    # joblib, which scikit-learn imports, puts a function of its own in this place, which does not
+    # ask for the prefix.
     SemLock._make_name = staticmethod(lambda: f"{prefix}-{next(SemLock._rand)}")  # type: ignore[attr-defined]
     try:
         yield

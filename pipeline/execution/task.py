@@ -1,7 +1,9 @@
-"""A task can run anywhere, twice, at once or after the fact: the store ends with the same one artifact.
+"""A task can run anywhere, twice, at once or after the fact: the store ends with the same one
+artifact.
 
-API: `Task` (picklable), `execute(task) -> ShardResult`, `FINISH`. The task of shard
-`FINISH` runs the stage's `finish` and commits. Stages are looked up in `stockpot.planning.registry.STAGES` by name.
+API: `Task` (picklable), `execute(task) -> ShardResult`, `FINISH`. The task of shard `FINISH` runs
+the stage's `finish` and commits. Stages are looked up in `stockpot.planning.registry.STAGES` by
+name.
 """
 
 from __future__ import annotations
@@ -16,7 +18,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from stockpot.errors import BadInput, Conflict, Corrupt, CorruptArtifact, CorruptShard, NonDeterminism
+from stockpot.errors import (
+    BadInput,
+    Conflict,
+    Corrupt,
+    CorruptArtifact,
+    CorruptShard,
+    NonDeterminism,
+)
 from stockpot.execution.interrupt import Unwanted
 from stockpot.stages.stage import OFF
 from stockpot.store import fs
@@ -47,7 +56,8 @@ FINISH_ATTEMPTS = 3
 
 @dataclass(frozen=True)
 class Task:
-    """One shard of one artifact, or its finish and commit; plain data, so that any process can run it.
+    """One shard of one artifact, or its finish and commit; plain data, so that any process can run
+    it.
 
     Attributes
     ----------
@@ -60,7 +70,8 @@ class Task:
     shards : names of all shards of the artifact, in order.
     exact : the same inputs give the same bytes.
     threads : threads this task may use.
-    memory_bytes : memory it may take above its worker; the stage stays below where it can (`Cost.least`).
+    memory_bytes : memory it may take above its worker; the stage stays below where it can
+        (`Cost.least`).
     device : where it computes, for the manifest.
     """
 
@@ -102,7 +113,8 @@ class ShardResult:
 def execute(task: Task) -> ShardResult:
     """Run a task, or find that its result is there.
 
-    Damage found in an input or shard is set aside before the error is raised, so that the next run builds it anew.
+    Damage found in an input or shard is set aside before the error is raised, so that the next run
+    builds it anew.
 
     Raises
     ------
@@ -143,7 +155,9 @@ def execute(task: Task) -> ShardResult:
     return result
 
 
-def open_inputs(store: Store, inputs: Mapping[str, ArtifactInput | SourceInput]) -> dict[str, Reader]:
+def open_inputs(
+    store: Store, inputs: Mapping[str, ArtifactInput | SourceInput]
+) -> dict[str, Reader]:
     """Reader of each input by role.
 
     Raises
@@ -184,19 +198,28 @@ def _run(store: Store, work: Work, task: Task, inputs: dict[str, Reader]) -> Sha
         return _finish(store, work, task, stage, params, inputs)
     if (found := _sound(store, task)) is not None:
         return _result(task, found, reused=True)
-    entry = _attempt(work, task, stage, inputs, lambda writer: stage.run(params, inputs, task.shard, writer))
+    entry = _attempt(
+        work, task, stage, inputs, lambda writer: stage.run(params, inputs, task.shard, writer)
+    )
     return _result(task, entry)
 
 
 def _finish(
-    store: Store, work: Work, task: Task, stage: Stage[Any], params: Any, inputs: Mapping[str, Reader]
+    store: Store,
+    work: Work,
+    task: Task,
+    stage: Stage[Any],
+    params: Any,
+    inputs: Mapping[str, Reader],
 ) -> ShardResult:
     for turn in range(FINISH_ATTEMPTS):
         try:
             entry = _sound(store, task) or {}
             if not entry:
                 entries = entries_of(work, task.shards, stage.name)
-                outputs = {name: _shard_reader(work, name, entry) for name, entry in entries.items()}
+                outputs = {
+                    name: _shard_reader(work, name, entry) for name, entry in entries.items()
+                }
                 entry = _attempt(
                     work,
                     task,
@@ -218,12 +241,15 @@ def _finish(
             )
             break
         except CorruptShard as error:
-            # A finish of other shards than now stand is simply done again; damaged shards need their own tasks.
+            # A finish of other shards than now stand is simply done again; damaged shards need
+            # their own tasks.
             if error.shard != FINISH or turn == FINISH_ATTEMPTS - 1:
                 raise
             store.retract(task.key, FINISH, str(error))
     reader = store.open(stage.name, task.key)
-    return ShardResult(task.key, FINISH, reader.digest, entry["seconds"], entry["peak_bytes"], reader.facts)
+    return ShardResult(
+        task.key, FINISH, reader.digest, entry["seconds"], entry["peak_bytes"], reader.facts
+    )
 
 
 def _attempt(
@@ -244,7 +270,9 @@ def _attempt(
             # A source edited while the stage read it would falsify the key.
             if isinstance(reader, SourceReader):
                 reader.check()
-        return attempt.publish(facts, stage=stage.name, exact=task.exact, usage=usage, device=task.device, uses=uses)
+        return attempt.publish(
+            facts, stage=stage.name, exact=task.exact, usage=usage, device=task.device, uses=uses
+        )
     except NonDeterminism:
         raise  # The attempt that differs is evidence and stays.
     except (Exception, Unwanted):  # a process that lives on: nobody would take its attempt for dead
@@ -253,7 +281,9 @@ def _attempt(
 
 
 def _sound(store: Store, task: Task) -> dict[str, Any] | None:
-    """Entry of this task's shard where it is published with all its files; a damaged one is set aside."""
+    """Entry of this task's shard where it is published with all its files; a damaged one is set
+    aside.
+    """
     try:
         reader = store.published(task.key, task.shard.name)
     except CorruptShard as error:
@@ -283,7 +313,9 @@ def _result(task: Task, entry: Mapping[str, Any], *, reused: bool = False) -> Sh
 
 
 def _set_aside(store: Store, inputs: Mapping[str, Reader], error: Corrupt) -> None:
-    """Set what is damaged aside; where the error does not say, find out by reading every input in full."""
+    """Set what is damaged aside; where the error does not say, find out by reading every input in
+    full.
+    """
     if isinstance(error, CorruptShard):
         store.retract(error.key, error.shard, str(error))
     elif isinstance(error, CorruptArtifact):
@@ -300,7 +332,10 @@ def _set_aside(store: Store, inputs: Mapping[str, Reader], error: Corrupt) -> No
 def _stage(name: str) -> Stage[Any]:
     stages: Mapping[str, Stage[Any]] = importlib.import_module("stockpot.planning.registry").STAGES
     if name not in stages:
-        raise Conflict(f"this worker knows no stage {name!r}; it knows {', '.join(sorted(stages))}", fix=_SAME_VERSION)
+        raise Conflict(
+            f"this worker knows no stage {name!r}; it knows {', '.join(sorted(stages))}",
+            fix=_SAME_VERSION,
+        )
     return stages[name]
 
 
@@ -312,7 +347,8 @@ def _check_key(task: Task, stage: Stage[Any], inputs: Mapping[str, Reader]) -> N
     found = artifact_key(stage.name, stage.version, task.params, pairs)
     if found != task.key:
         raise Conflict(
-            f"{task.node_id}: planned as {task.key}, but this worker's stage {stage.name} version {stage.version} and "
+            f"{task.node_id}: planned as {task.key}, but this worker's stage {stage.name} version "
+            f"{stage.version} and "
             f"the inputs in store {task.store_root} make it {found}",
             fix=_SAME_VERSION,
         )
@@ -342,7 +378,8 @@ def build_params(cls: type[Any], values: Mapping[str, Any]) -> Any:
     needed = {item.name for item in dataclasses.fields(cls) if OFF not in item.metadata}
     if not needed <= values.keys() <= names:
         raise Conflict(
-            f"{cls.__qualname__}: expected fields {', '.join(sorted(names))}, found {', '.join(sorted(values))}",
+            f"{cls.__qualname__}: expected fields {', '.join(sorted(names))}, found "
+            f"{', '.join(sorted(values))}",
             fix=_SAME_VERSION,
         )
     nested = any(isinstance(value, (dict, list)) for value in values.values())
@@ -364,7 +401,8 @@ def _typed(hint: Any, value: Any) -> Any:
 def limit_threads(threads: int) -> None:
     """Let the libraries of this process use `threads` threads, those loaded later included.
 
-    numba's limit holds for the calling thread. Only torch is left alone where nothing has loaded it.
+    numba's limit holds for the calling thread. Only torch is left alone where nothing has loaded
+    it.
     """
     for name in THREAD_VARIABLES:
         os.environ[name] = str(threads)

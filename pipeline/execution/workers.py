@@ -1,7 +1,7 @@
 """No worker ever holds more projected bytes than it may use, and none runs two tasks at once.
 
-`LocalWorkers` shares one budget between processes of its own; `LentWorkers` places tasks on the workers of a scheduler
-that somebody else started, each with a limit of its own.
+`LocalWorkers` shares one budget between processes of its own; `LentWorkers` places tasks on the
+workers of a scheduler that somebody else started, each with a limit of its own.
 """
 
 from __future__ import annotations
@@ -42,11 +42,15 @@ class Workers(Protocol):
         ...
 
     def refuse(self, projected: Iterable[tuple[str, Cost]]) -> None:
-        """Raise `OverBudget` where one of (node id, projection of one of its tasks) can run nowhere."""
+        """Raise `OverBudget` where one of (node id, projection of one of its tasks) can run
+        nowhere.
+        """
         ...
 
     def submit(self, tag: Any, cost: Cost, task: Task) -> bool:
-        """Start a task and grant it memory: its peak, or less down to what it needs; False where no worker has room."""
+        """Start a task and grant it memory: its peak, or less down to what it needs; False where no
+        worker has room.
+        """
         ...
 
     def wait(self, timeout_s: float) -> list[Outcome]:
@@ -64,7 +68,8 @@ class LocalWorkers:
     Parameters
     ----------
     budget : memory of all together.
-    largest : largest projected peak known now: so many workers are started that it fits beside them.
+    largest : largest projected peak known now: so many workers are started that it fits beside
+        them.
     """
 
     def __init__(self, budget: Budget, largest: int, cluster: Cluster | None = None) -> None:
@@ -72,7 +77,9 @@ class LocalWorkers:
         self._most = budget.workers or budget.cores
         self._count = min(self._most, self._beside(largest))
         self._flying: dict[Any, int] = {}
-        self._cluster = cluster or _start_local(self._count, max(WORKER_BYTES, budget.memory_bytes), budget.cores)
+        self._cluster = cluster or _start_local(
+            self._count, max(WORKER_BYTES, budget.memory_bytes), budget.cores
+        )
 
     @property
     def busy(self) -> bool:
@@ -100,7 +107,9 @@ class LocalWorkers:
         return max(1, (self._budget.memory_bytes - peak) // WORKER_BYTES)
 
     def _make_room(self, peak: int) -> bool:
-        """Whether one more task of this peak fits. Idle workers are stopped for a large one, started for small ones."""
+        """Whether one more task of this peak fits. Idle workers are stopped for a large one,
+        started for small ones.
+        """
         carried = min(self._most, self._beside(sum(self._flying.values()) + peak))
         if carried < self._count:
             if self._flying:
@@ -135,7 +144,9 @@ def _start_local(workers: int, memory_bytes: int, cores: int) -> Cluster:
 
 @dataclass
 class _Lent:
-    """A worker of somebody's cluster. `limit_bytes` is known, and tasks are placed on it, once it is `ready`."""
+    """A worker of somebody's cluster. `limit_bytes` is known, and tasks are placed on it, once it
+    is `ready`.
+    """
 
     member: Member
     reply: str = ""
@@ -153,7 +164,8 @@ class _Asked:
 
 
 class LentWorkers:
-    """Workers of a scheduler elsewhere: probed, then one task at a time on each, within its own memory limit.
+    """Workers of a scheduler elsewhere: probed, then one task at a time on each, within its own
+    memory limit.
 
     Workers that come later are used after their probe; one that goes has its task reported lost.
 
@@ -187,7 +199,10 @@ class LentWorkers:
             self._show.say(f"cluster {where}: no workers yet; waiting {APPEAR_S:.0f} s for one")
         while not self._look():
             if time.monotonic() > deadline:
-                raise BadInput(f"cluster {where}: no worker came within {APPEAR_S:.0f} s", fix=self._start_one())
+                raise BadInput(
+                    f"cluster {where}: no worker came within {APPEAR_S:.0f} s",
+                    fix=self._start_one(),
+                )
             time.sleep(0.2)
         deadline = time.monotonic() + ANSWER_S
         while waiting := [w.member.address for w in self._workers.values() if not w.ready]:
@@ -196,7 +211,8 @@ class LentWorkers:
             if time.monotonic() > deadline:
                 if len(waiting) == len(self._workers):
                     raise BadInput(
-                        f"cluster {where}: worker {waiting[0]} does not answer within {ANSWER_S:.0f} s",
+                        f"cluster {where}: worker {waiting[0]} does not answer within "
+                        f"{ANSWER_S:.0f} s",
                         fix="look into its log, or start another one",
                     )
                 self._show.say(f"worker {waiting[0]} does not answer yet; it is used when it does")
@@ -204,7 +220,8 @@ class LentWorkers:
         ready = [w for w in self._workers.values() if w.ready]
         threads, memory = sum(w.member.threads for w in ready), sum(w.limit_bytes for w in ready)
         self._show.say(
-            f"cluster {where}: {len(ready)} worker{'s' if len(ready) != 1 else ''}, {threads} threads, "
+            f"cluster {where}: {len(ready)} worker{'s' if len(ready) != 1 else ''}, {threads} "
+            f"threads, "
             f"{human_bytes(memory)}; dashboard {self._cluster.dashboard or 'none'}"
         )
 
@@ -215,11 +232,15 @@ class LentWorkers:
         try:
             found = self._cluster.ask_scheduler(software)
         except ImportError as error:
-            raise BadInput(f"scheduler {where}: it cannot import stockpot: {error}", fix=fix) from error
+            raise BadInput(
+                f"scheduler {where}: it cannot import stockpot: {error}", fix=fix
+            ) from error
         own = software()
         for name in ("stockpot", "python", "dask", "distributed"):
             if found[name] != own[name]:
-                raise BadInput(f"scheduler {where}: {name}: expected {own[name]}, found {found[name]}", fix=fix)
+                raise BadInput(
+                    f"scheduler {where}: {name}: expected {own[name]}, found {found[name]}", fix=fix
+                )
 
     def _start_one(self) -> str:
         return f"dask worker {self._budget.scheduler} --nthreads 1 --memory-limit 4GB"
@@ -229,18 +250,29 @@ class LentWorkers:
         return any(w.flying is not None for w in self._workers.values())
 
     def refuse(self, projected: Iterable[tuple[str, Cost]]) -> None:
-        best = max((w for w in self._workers.values() if w.ready), key=lambda w: w.limit_bytes, default=None)
-        over = [(cost, node) for node, cost in projected if best and not self._fits(best, cost.needed)]
+        best = max(
+            (w for w in self._workers.values() if w.ready),
+            key=lambda w: w.limit_bytes,
+            default=None,
+        )
+        over = [
+            (cost, node) for node, cost in projected if best and not self._fits(best, cost.needed)
+        ]
         over.sort(key=lambda o: -o[0].needed)
         if best is None or not over:
             return
         need = human_bytes(over[0][0].needed + WORKER_BYTES, up=True)
-        listed = ", ".join(f"{node} {human_bytes(cost.needed + WORKER_BYTES)}" for cost, node in over[:5])
-        mends = dict.fromkeys(cost.mend or "smaller records (batches.outputs, batches.top_k)" for cost, _ in over)
+        listed = ", ".join(
+            f"{node} {human_bytes(cost.needed + WORKER_BYTES)}" for cost, node in over[:5]
+        )
+        mends = dict.fromkeys(
+            cost.mend or "smaller records (batches.outputs, batches.top_k)" for cost, _ in over
+        )
         allowed = f"{human_bytes(best.limit_bytes)} on {best.member.address}"
         raise OverBudget(
             f"projected memory of a task exceeds every worker's limit: {listed}; allowed {allowed}",
-            fix=f"start a worker with --memory-limit {need.replace(' ', '')}, or {' and '.join(mends)}",
+            fix=f"start a worker with --memory-limit {need.replace(' ', '')}, or "
+            f"{' and '.join(mends)}",
         )
 
     @staticmethod
@@ -272,11 +304,15 @@ class LentWorkers:
         need = human_bytes(peak + WORKER_BYTES, up=True)
         if self._starved is None:
             self._starved = now
-            self._show.say(f"no worker has {need} for the next task; waiting {APPEAR_S:.0f} s for one")
+            self._show.say(
+                f"no worker has {need} for the next task; waiting {APPEAR_S:.0f} s for one"
+            )
         elif now - self._starved > APPEAR_S:
             raise BadInput(
-                f"cluster {self._budget.scheduler}: no worker with {need} for the next task within {APPEAR_S:.0f} s",
-                fix=f"{self._start_one()}, then run the same command again: it continues where it stopped",
+                f"cluster {self._budget.scheduler}: no worker with {need} for the next task within "
+                f"{APPEAR_S:.0f} s",
+                fix=f"{self._start_one()}, then run the same command again: it continues where it "
+                f"stopped",
             )
 
     def wait(self, timeout_s: float) -> list[Outcome]:
@@ -316,7 +352,9 @@ class LentWorkers:
         return bool(members)
 
     def _answered(self, outcome: Outcome, *, strict: bool) -> None:
-        """A worker's answer to its probe; where it cannot take part, an error if `strict`, else it is left alone."""
+        """A worker's answer to its probe; where it cannot take part, an error if `strict`, else it
+        is left alone.
+        """
         worker = self._workers.get(outcome.tag.address)
         if worker is None or worker.reply != outcome.tag.reply:
             return
@@ -324,11 +362,14 @@ class LentWorkers:
         try:
             if isinstance(outcome.error, ImportError):
                 raise BadInput(
-                    f"worker {who}: it cannot import stockpot: {outcome.error}", fix=f"{SAME}, restart the worker"
+                    f"worker {who}: it cannot import stockpot: {outcome.error}",
+                    fix=f"{SAME}, restart the worker",
                 )
             if not isinstance(outcome.value, Answer):
                 if who in self._cluster.members():
-                    raise BadInput(f"worker {who}: its probe failed: {outcome.error}", fix="look into its log")
+                    raise BadInput(
+                        f"worker {who}: its probe failed: {outcome.error}", fix="look into its log"
+                    )
                 del self._workers[who]  # it went while it was asked
                 return
             warning = self._probe.judge(who, worker.reply, outcome.value)

@@ -1,4 +1,6 @@
-"""A whole artifact as people read it: what its manifest says of facts, parameters, parents, origin and files."""
+"""A whole artifact as people read it: what its manifest says of facts, parameters, parents, origin
+and files.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,16 @@ if TYPE_CHECKING:
 
 __all__ = ["artifact_document", "artifact_text"]
 
-ORIGIN = ("started", "seconds", "peak_bytes", "bytes_written", "threads", "device", "host", "software")
+ORIGIN = (
+    "started",
+    "seconds",
+    "peak_bytes",
+    "bytes_written",
+    "threads",
+    "device",
+    "host",
+    "software",
+)
 LONGEST = 100  # characters of a value
 
 
@@ -68,9 +79,18 @@ def artifact_text(document: dict[str, Any]) -> str:
         ["digest", d["digest"]],
         ["folder", d["folder"]],
         ["size", f"{human_bytes(d['bytes'])} in {len(d['files'])} files"],
-        ["built", f"{started} in {d['seconds']:.1f} s on {d['host']}, {d['device']}, threads a task: {d['threads']}"],
+        [
+            "built",
+            (
+                f"{started} in {d['seconds']:.1f} s on {d['host']}, {d['device']}, threads a task: "
+                f"{d['threads']}"
+            ),
+        ],
         ["memory", f"{memory}, above the worker"],
-        ["software", ", ".join(f"{name} {version}" for name, version in sorted(d["software"].items()))],
+        [
+            "software",
+            ", ".join(f"{name} {version}" for name, version in sorted(d["software"].items())),
+        ],
     ]
     parents = [[p["role"], p["stage"], p["key"], p["digest"]] for p in d["parents"]]
     parts = [

@@ -1,4 +1,6 @@
-"""One packed record as people read it: every figure is counted from the record itself, after its checksum."""
+"""One packed record as people read it: every figure is counted from the record itself, after its
+checksum.
+"""
 
 from __future__ import annotations
 
@@ -60,7 +62,8 @@ def record_document(target: Target, again: str) -> dict[str, Any]:
         "bytes": place.length,
         "crc32c": f"{place.crc32c:08x}",
         "codec": meta["codec"],
-        "code_bytes": int(record.codes.nbytes) + (0 if record.codes_1 is None else int(record.codes_1.nbytes)),
+        "code_bytes": int(record.codes.nbytes)
+        + (0 if record.codes_1 is None else int(record.codes_1.nbytes)),
         "columns": {
             f.name: int(getattr(record, f.name).nbytes)
             for f in fields(record)
@@ -87,7 +90,12 @@ def _hag(record: Record) -> dict[str, Any] | None:
     found = hag_of(record)
     if found is None:
         return None
-    sizes = {"nodes": found.num_aggregations, "levels": found.depth, "reads": found.reads, "adds": found.adds}
+    sizes = {
+        "nodes": found.num_aggregations,
+        "levels": found.depth,
+        "reads": found.reads,
+        "adds": found.adds,
+    }
     return {**sizes, "reads_ratio": found.reads_ratio, "adds_ratio": found.adds_ratio}
 
 
@@ -96,10 +104,14 @@ def _share(part: int, whole: int) -> float | None:
 
 
 def _hops(record: Record) -> list[dict[str, Any]]:
-    """Per hop: its nodes, the edges into them, the same in the whole graph, and blocks with a node of it."""
+    """Per hop: its nodes, the edges into them, the same in the whole graph, and blocks with a node
+    of it.
+    """
     ends = np.cumsum(record.num_sampled_nodes)
     found = []
-    for hop, (stop, count) in enumerate(zip(ends.tolist(), record.num_sampled_nodes.tolist(), strict=True)):
+    for hop, (stop, count) in enumerate(
+        zip(ends.tolist(), record.num_sampled_nodes.tolist(), strict=True)
+    ):
         edges = _edges(record, hop, stop - count, stop)
         degree = int(np.asarray(record.deg[stop - count : stop], np.int64).sum())
         found.append(
@@ -119,12 +131,20 @@ def _hops(record: Record) -> list[dict[str, Any]]:
 def _layers(record: Record) -> dict[str, int]:
     """Bytes of the columns of layers with edges of their own."""
     names = ("indptr", "indices", "edge_w", "weight")
-    every = ((f"{n}_{at}", getattr(one, n)) for at, one in enumerate(record.layers or ()) for n in names)
-    return {name: int(values.nbytes) for name, values in every if values is not None} if record.layered else {}
+    every = (
+        (f"{n}_{at}", getattr(one, n)) for at, one in enumerate(record.layers or ()) for n in names
+    )
+    return (
+        {name: int(values.nbytes) for name, values in every if values is not None}
+        if record.layered
+        else {}
+    )
 
 
 def _edges(record: Record, hop: int, start: int, stop: int) -> int:
-    """Edges into the rows of a hop; where layers have their own, those of the layer the hop is first a row of."""
+    """Edges into the rows of a hop; where layers have their own, those of the layer the hop is
+    first a row of.
+    """
     if not record.layered:
         return int(record.indptr[stop] - record.indptr[start])
     layers = record.layers or ()
@@ -134,7 +154,12 @@ def _edges(record: Record, hop: int, start: int, stop: int) -> int:
 def _blocks(block_ptr: NDArray[np.int32]) -> dict[str, int]:
     """Rows a block owns, over all hops."""
     rows = np.diff(block_ptr, axis=1).sum(axis=0)
-    return {"K": rows.size, "held": int((rows > 0).sum()), "least_rows": int(rows.min()), "most_rows": int(rows.max())}
+    return {
+        "K": rows.size,
+        "held": int((rows > 0).sum()),
+        "least_rows": int(rows.min()),
+        "most_rows": int(rows.max()),
+    }
 
 
 def _outputs(record: Record) -> list[dict[str, int | None]]:
@@ -157,22 +182,36 @@ def record_text(document: dict[str, Any]) -> str:
     """The same as tables."""
     d = document
     codec = d["codec"]
-    width = "rows of varying length" if codec["row_bytes"] is None else f"{codec['row_bytes']:,} bytes a row"
+    width = (
+        "rows of varying length"
+        if codec["row_bytes"] is None
+        else f"{codec['row_bytes']:,} bytes a row"
+    )
     kind = ", ".join(word for word in ("directed", "weighted") if d[word])
     rounds = f", round {d['round']} of {d['rounds']}" if d["rounds"] > 1 else ""
     columns = ", ".join(f"{name} {human_bytes(size)}" for name, size in d["columns"].items())
     head = [
-        ["record", f"{d['record']} of {d['records']} ({d['artifact']}, split {d['split']}){rounds}"],
+        [
+            "record",
+            f"{d['record']} of {d['records']} ({d['artifact']}, split {d['split']}){rounds}",
+        ],
         ["bytes", f"{human_bytes(d['bytes'])} at offset {d['offset']:,} of {d['file']}"],
         ["crc32c", f"{d['crc32c']}, matches its bytes"],
-        ["codec", f"{codec['name']}, {codec['num_features']:,} features, {width}, {human_bytes(d['code_bytes'])}"],
+        [
+            "codec",
+            (
+                f"{codec['name']}, {codec['num_features']:,} features, {width}, "
+                f"{human_bytes(d['code_bytes'])}"
+            ),
+        ],
         ["columns", columns],
         *([["graph", kind]] if kind else []),
         *([["hag", _hag_text(d["hag"])]] if d["hag"] else []),
     ]
     blocks = d["blocks"]
     held = (
-        f"held: share of the neighbours in the whole graph that are in the record; {blocks['held']} of {blocks['K']} "
+        f"held: share of the neighbours in the whole graph that are in the record; "
+        f"{blocks['held']} of {blocks['K']} "
         f"blocks have rows, {blocks['least_rows']:,} to {blocks['most_rows']:,} each"
     )
     parts = [
@@ -187,7 +226,8 @@ def record_text(document: dict[str, Any]) -> str:
 
 def _hag_text(hag: dict[str, Any]) -> str:
     return (
-        f"{hag['nodes']:,} partial sums in {hag['levels']} levels: {hag['reads_ratio']:.2f} x fewer reads, "
+        f"{hag['nodes']:,} partial sums in {hag['levels']} levels: {hag['reads_ratio']:.2f} x "
+        f"fewer reads, "
         f"{hag['adds_ratio']:.2f} x fewer additions"
     )
 

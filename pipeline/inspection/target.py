@@ -1,7 +1,9 @@
-"""What a user means by RECIPE, ARTIFACT, --split and --record is one committed artifact, or the error says the mend.
+"""What a user means by RECIPE, ARTIFACT, --split and --record is one committed artifact, or the
+error says the mend.
 
-A recipe is planned like any run; a folder is a run's or an artifact's. Naming an artifact means all of it, a record is
-meant where `--split` or `--record` is given, and by a recipe or run alone: record 0 of split train.
+A recipe is planned like any run; a folder is a run's or an artifact's. Naming an artifact means all
+of it, a record is meant where `--split` or `--record` is given, and by a recipe or run alone:
+record 0 of split train.
 """
 
 from __future__ import annotations
@@ -58,7 +60,10 @@ def _named(args: argparse.Namespace) -> tuple[str, int | None]:
     if name is None:
         return f"{PACK}:{split or 'train'}", record or 0
     if split is not None and name not in (PACK, f"{PACK}:{split}"):
-        raise BadInput(f"inspect: {name} is not of split {split}", fix=command(args, "inspect", f"{PACK}:{split}"))
+        raise BadInput(
+            f"inspect: {name} is not of split {split}",
+            fix=command(args, "inspect", f"{PACK}:{split}"),
+        )
     if name == PACK and split is not None:
         return f"{PACK}:{split}", record
     if record is not None and not name.startswith(f"{PACK}:"):
@@ -101,10 +106,14 @@ def in_recipe(planner: Planner, args: argparse.Namespace) -> Target:
     if planned.damaged is not None:
         raise Corrupt(f"{found[0]}: damaged: {planned.damaged}", fix=command(args, "run", found[0]))
     if not planned.cached:
-        raise BadInput(f"{found[0]}: not built in {planner.store.root}", fix=command(args, "run", found[0]))
+        raise BadInput(
+            f"{found[0]}: not built in {planner.store.root}", fix=command(args, "run", found[0])
+        )
     reader = planner.store.open(planned.node.stage, str(planned.key))
     judged = plans["judge"].facts if found[0] == "codebook" and "judge" in plans else None
-    return Target(found[0], reader, record, planned.cost.peak if planned.cost is not None else None, judged)
+    return Target(
+        found[0], reader, record, planned.cost.peak if planned.cost is not None else None, judged
+    )
 
 
 def in_folder(folder: Path, args: argparse.Namespace) -> Target:
@@ -120,7 +129,8 @@ def in_folder(folder: Path, args: argparse.Namespace) -> Target:
         return Target(name, artifact_of(folder, name), record)
     if not (folder / "manifest.json").exists():
         raise BadInput(
-            f"inspect: {folder}: expected a recipe, the folder of a run, or of an artifact with manifest.json",
+            f"inspect: {folder}: expected a recipe, the folder of a run, or of an artifact with "
+            f"manifest.json",
             fix="stockpot inspect runs/NAME, or STORE/objects/STAGE/KEY",
         )
     from stockpot.store.store import Store

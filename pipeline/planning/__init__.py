@@ -1,1 +1,3 @@
-"""What a recipe says, which artifacts it asks for, and what building them would take: nothing is built here."""
+"""What a recipe says, which artifacts it asks for, and what building them would take: nothing is
+built here.
+"""

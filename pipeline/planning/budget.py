@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 __all__ = ["WORKER_BYTES", "Budget", "granted", "machine_bytes", "measure", "refuse"]
 
 WORKER_BYTES = 200_000_000
-"""A worker before its first task (interpreter, numpy, Dask, pyarrow): what `Cost.peak` stands on."""
+"""A worker before its first task (interpreter, numpy, Dask, pyarrow): what `Cost.peak` stands
+on."""
 AUTO_SHARE = 0.8
 UNBOUNDED = 1 << 62
 
@@ -47,7 +48,9 @@ class Budget:
 
     @property
     def bounded(self) -> bool:
-        """Whether the recipe or this machine bounds the memory; else only the workers of the cluster do."""
+        """Whether the recipe or this machine bounds the memory; else only the workers of the
+        cluster do.
+        """
         return self.memory_bytes < UNBOUNDED
 
     @property
@@ -57,7 +60,9 @@ class Budget:
 
 
 def granted(cost: Cost, free_bytes: int) -> int:
-    """What a task may take of `free_bytes`: all it wants where that fits, never less than it needs."""
+    """What a task may take of `free_bytes`: all it wants where that fits, never less than it
+    needs.
+    """
     return min(cost.peak, max(cost.needed, free_bytes))
 
 
@@ -83,7 +88,9 @@ def machine_bytes() -> int:
 
 
 def _cgroup() -> tuple[int, int]:
-    """Limit and use of this control group (containers); a limit no machine reaches where there is none."""
+    """Limit and use of this control group (containers); a limit no machine reaches where there is
+    none.
+    """
     try:
         with open("/sys/fs/cgroup/memory.max", encoding="ascii") as limit:
             most = limit.read().strip()
@@ -102,14 +109,19 @@ def refuse(budget: Budget, projected: Iterable[tuple[str, Cost]]) -> None:
     projected : (node id, projection of one of its tasks).
     """
     over = sorted(
-        ((node, cost) for node, cost in projected if cost.needed > budget.task_bytes), key=lambda o: -o[1].needed
+        ((node, cost) for node, cost in projected if cost.needed > budget.task_bytes),
+        key=lambda o: -o[1].needed,
     )
     if not over:
         return
-    listed = ", ".join(f"{node} {human_bytes(cost.needed + WORKER_BYTES)}" for node, cost in over[:5])
+    listed = ", ".join(
+        f"{node} {human_bytes(cost.needed + WORKER_BYTES)}" for node, cost in over[:5]
+    )
     more = f" and {len(over) - 5} more" if len(over) > 5 else ""
     need = human_bytes(over[0][1].needed + WORKER_BYTES, up=True).replace(" ", "")
-    mends = dict.fromkeys(cost.mend or "smaller records (batches.outputs, batches.top_k)" for _, cost in over)
+    mends = dict.fromkeys(
+        cost.mend or "smaller records (batches.outputs, batches.top_k)" for _, cost in over
+    )
     raise OverBudget(
         f"projected memory of a task exceeds resources.memory: {listed}{more}; "
         f"allowed {human_bytes(budget.memory_bytes)}",

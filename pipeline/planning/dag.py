@@ -1,4 +1,6 @@
-"""What a recipe builds: one node per artifact with its inputs, as its stages say; describing it imports no torch."""
+"""What a recipe builds: one node per artifact with its inputs, as its stages say; describing it
+imports no torch.
+"""
 
 from __future__ import annotations
 
@@ -53,20 +55,30 @@ def select(nodes: Sequence[Node], names: Iterable[str]) -> list[str]:
 
 
 def needed(nodes: Sequence[Node], built: Container[str]) -> list[Node]:
-    """The nodes without those of optional stages that had nothing to do: all around them is built, but they are not."""
+    """The nodes without those of optional stages that had nothing to do: all around them is built,
+    but they are not.
+    """
     read = {parent for node in nodes if node.id in built for parent in node.parents}
     asked = {parent for node in nodes for parent in node.parents}
 
     def had_nothing_to_do(node: Node) -> bool:
-        return node.id in read if node.id in asked else all(parent in built for parent in node.parents)
+        return (
+            node.id in read if node.id in asked else all(parent in built for parent in node.parents)
+        )
 
-    left_out = {n.id for n in nodes if STAGES[n.stage].planning.optional and n.id not in built and had_nothing_to_do(n)}
+    left_out = {
+        n.id
+        for n in nodes
+        if STAGES[n.stage].planning.optional and n.id not in built and had_nothing_to_do(n)
+    }
     kept = {node.id for node in nodes} - left_out | {SOURCE, NODES}
 
     def among(roles: Mapping[str, str]) -> Mapping[str, str]:
         return MappingProxyType({role: name for role, name in roles.items() if name in kept})
 
-    return [replace(n, inputs=among(n.inputs), advice=among(n.advice)) for n in nodes if n.id in kept]
+    return [
+        replace(n, inputs=among(n.inputs), advice=among(n.advice)) for n in nodes if n.id in kept
+    ]
 
 
 def ancestors(nodes: Sequence[Node], ids: Iterable[str]) -> list[Node]:

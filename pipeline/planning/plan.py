@@ -1,6 +1,7 @@
 """What would run is decided here and nowhere else: `run`, `plan` and `status` ask the same planner.
 
-Planning computes keys from recipe values and facts of committed inputs, and writes nothing but stat caches.
+Planning computes keys from recipe values and facts of committed inputs, and writes nothing but stat
+caches.
 """
 
 from __future__ import annotations
@@ -36,7 +37,8 @@ if TYPE_CHECKING:
 __all__ = ["AFTER", "BUILD", "CACHED", "CHECKED_BYTES", "Planned", "Planner", "totals"]
 
 _UNKNOWN = Cost(0, 0, 1 << 20)
-"""Of a node that may turn out to have nothing to build; what it takes where it has is known by then."""
+"""Of a node that may turn out to have nothing to build; what it takes where it has is known by
+then."""
 CACHED, BUILD, AFTER = "cached", "build", "after"
 CHECKED_BYTES = 64 << 20
 """A data set up to this size is read whole by `Planner.check_source`."""
@@ -91,7 +93,12 @@ class Planner:
     """
 
     def __init__(
-        self, recipe: Recipe, store: Store, stat_cache: StatCache, seen: Seen, force: Collection[str] = ()
+        self,
+        recipe: Recipe,
+        store: Store,
+        stat_cache: StatCache,
+        seen: Seen,
+        force: Collection[str] = (),
     ) -> None:
         self.recipe = recipe
         self.store = store
@@ -116,7 +123,9 @@ class Planner:
             source = self._describe(name)
             if source.absent is not None:
                 raise source.absent
-            self._sources[name] = SourceInput(source, source_digest(source, self._stat_cache.digest))
+            self._sources[name] = SourceInput(
+                source, source_digest(source, self._stat_cache.digest)
+            )
         return self._sources[name]
 
     def _describe(self, name: str) -> Source:
@@ -148,10 +157,11 @@ class Planner:
         return f"dataset.source {source.text}: left out: {names}" if names else ""
 
     def check_source(self, planned: Iterable[Planned]) -> None:
-        """Go through a small data set that is to be ingested, as ingest would, so that `plan` says what `run` would.
+        """Go through a small data set that is to be ingested, as ingest would, so that `plan` says
+        what `run` would.
 
-        Of more than `CHECKED_BYTES` only names, headers and counts are looked at, and of `pyg:`, which needs torch,
-        names alone.
+        Of more than `CHECKED_BYTES` only names, headers and counts are looked at, and of `pyg:`,
+        which needs torch, names alone.
 
         Raises
         ------
@@ -215,7 +225,9 @@ class Planner:
     def _look(self, node: Node, above: Mapping[str, Planned]) -> Planned | None:
         if SOURCE in node.inputs.values() and self.absent is not None:
             return self._ahead(node, above, "its data is not there yet")
-        waiting = [above[parent] for parent in node.parents if parent in above and not above[parent].cached]
+        waiting = [
+            above[parent] for parent in node.parents if parent in above and not above[parent].cached
+        ]
         if waiting:
             stages = list(dict.fromkeys(p.node.stage for p in waiting))
             return self._ahead(node, above, f"after {', '.join(stages)}")
@@ -233,7 +245,9 @@ class Planner:
                 inputs[role] = ArtifactInput(parent.node.stage, str(parent.key))
                 facts[role] = parent.facts or {}
                 digests.append((role, str(parent.digest)))
-        facts |= {role: above[name].facts or {} for role, name in node.advice.items() if name in above}
+        facts |= {
+            role: above[name].facts or {} for role, name in node.advice.items() if name in above
+        }
         params = stage.resolve(self._given(node), facts)
         if params is None:
             return None
@@ -259,7 +273,12 @@ class Planner:
             return replace(planned, reason="damaged", damaged=str(error))
         manifest = reader.manifest
         return replace(
-            planned, state=CACHED, reason="", digest=reader.digest, manifest=manifest, facts=manifest["facts"]
+            planned,
+            state=CACHED,
+            reason="",
+            digest=reader.digest,
+            manifest=manifest,
+            facts=manifest["facts"],
         )
 
     def _given(self, node: Node) -> dict[str, Any]:
@@ -267,11 +286,15 @@ class Planner:
         stage = STAGES[node.stage]
         unknown = [name for name in stage.reads if name not in self._values]
         if unknown:
-            raise BadInput(f"stage {stage.name} reads recipe keys that do not exist: {', '.join(unknown)}")
+            raise BadInput(
+                f"stage {stage.name} reads recipe keys that do not exist: {', '.join(unknown)}"
+            )
         return {name: self._values[name] for name in stage.reads} | dict(node.instance)
 
     def _ahead(self, node: Node, above: Mapping[str, Planned], reason: str) -> Planned | None:
-        """A node whose key is not known yet, projected from estimated facts where these are known."""
+        """A node whose key is not known yet, projected from estimated facts where these are
+        known.
+        """
         facts: dict[str, Mapping[str, Any]] = {}
         for role, name in (*node.inputs.items(), *node.advice.items()):
             if name not in (SOURCE, NODES, *above):
@@ -285,7 +308,9 @@ class Planner:
             params = STAGES[node.stage].resolve(self._given(node), facts)
         except BadInput:
             if any(f.touched for f in facts.values() if isinstance(f, Guess)):
-                return Planned(node, AFTER, reason)  # perhaps only the guess is wrong: the real facts will tell
+                return Planned(
+                    node, AFTER, reason
+                )  # perhaps only the guess is wrong: the real facts will tell
             raise
         if params is None:
             if any(f.touched for f in facts.values() if isinstance(f, Guess)):
@@ -302,8 +327,12 @@ class Planner:
     def _cost(self, node: Node, params: Any, facts: Mapping[str, Mapping[str, Any]]) -> Cost:
         return STAGES[node.stage].cost(params, self._with_counts(node, facts))
 
-    def _with_counts(self, node: Node, facts: Mapping[str, Mapping[str, Any]]) -> Mapping[str, Mapping[str, Any]]:
-        """Facts by role, those of the data set with its counts: a source has no facts of its own."""
+    def _with_counts(
+        self, node: Node, facts: Mapping[str, Mapping[str, Any]]
+    ) -> Mapping[str, Mapping[str, Any]]:
+        """Facts by role, those of the data set with its counts: a source has no facts of its
+        own.
+        """
         roles = [role for role, name in node.inputs.items() if name == SOURCE]
         if not roles:
             return facts

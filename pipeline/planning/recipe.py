@@ -1,4 +1,6 @@
-"""A recipe that loads is complete and well typed: unknown keys and wrong types never get past `load`."""
+"""A recipe that loads is complete and well typed: unknown keys and wrong types never get past
+`load`.
+"""
 
 from __future__ import annotations
 
@@ -45,7 +47,9 @@ class Recipe:
     """
 
     name: str
-    sections: Mapping[str, Any] = field(default_factory=lambda: {name: cls() for name, cls in k.SECTIONS.items()})
+    sections: Mapping[str, Any] = field(
+        default_factory=lambda: {name: cls() for name, cls in k.SECTIONS.items()}
+    )
 
     @property
     def resources(self) -> k.Resources:
@@ -55,10 +59,14 @@ class Recipe:
 
     def tables(self) -> dict[str, dict[str, Any]]:
         """Section -> key -> value, nested tables as dictionaries, tuples as lists."""
-        return {name: json.loads(json.dumps(asdict(section))) for name, section in self.sections.items()}
+        return {
+            name: json.loads(json.dumps(asdict(section))) for name, section in self.sections.items()
+        }
 
     def values(self) -> dict[str, Any]:
-        """Dotted key -> value; a nested table (`dataset.split`) stands both whole and by its own keys."""
+        """Dotted key -> value; a nested table (`dataset.split`) stands both whole and by its own
+        keys.
+        """
         flat: dict[str, Any] = {}
 
         def walk(prefix: str, value: Any) -> None:
@@ -84,7 +92,8 @@ def load(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     Raises
     ------
     BadInput
-        The file is missing or no TOML; a section or key is unknown (the nearest is named); a value has another type.
+        The file is missing or no TOML; a section or key is unknown (the nearest is named); a value
+        has another type.
     """
     path = local(path, "recipe")
     try:
@@ -93,10 +102,13 @@ def load(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     except FileNotFoundError:
         raise BadInput(f"recipe {path}: no such file", fix=_another(path)) from None
     except (OSError, ValueError) as err:
-        raise BadInput(f"recipe {path}: cannot be read: {err}", fix="name a TOML file you may read") from None
+        raise BadInput(
+            f"recipe {path}: cannot be read: {err}", fix="name a TOML file you may read"
+        ) from None
     if len(text) > MOST_FILE:
         raise BadInput(
-            f"recipe {path}: expected at most {MOST_FILE} characters, found more", fix="name a recipe, not its data"
+            f"recipe {path}: expected at most {MOST_FILE} characters, found more",
+            fix="name a recipe, not its data",
         )
     try:
         tables = _toml(text)
@@ -105,15 +117,23 @@ def load(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     name = path.stem
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
         raise BadInput(
-            f"recipe {path}: expected a file name of letters, digits, '.', '_' and '-', found {name!r}",
+            f"recipe {path}: expected a file name of letters, digits, '.', '_' and '-', found "
+            f"{name!r}",
             fix=shlex.join(["mv", str(path), str(path.with_name("mine.toml"))]),
         )
     return from_tables(name, tables, overrides, where=str(path))
 
 
 def _another(path: Path) -> str:
-    """What to name instead of a recipe that is not there: the nearest of its folder and of `data`."""
-    there = {p.stem: p for folder in (Path("data"), path.parent) if folder.is_dir() for p in folder.glob("*.toml")}
+    """What to name instead of a recipe that is not there: the nearest of its folder and of
+    `data`.
+    """
+    there = {
+        p.stem: p
+        for folder in (Path("data"), path.parent)
+        if folder.is_dir()
+        for p in folder.glob("*.toml")
+    }
     near = difflib.get_close_matches(path.stem[:_MOST_NAME], there, n=1, cutoff=0.0)
     return f"name {there[near[0]]}" if near else "stockpot recipe --defaults > mine.toml"
 
@@ -124,7 +144,8 @@ def _toml(text: str) -> dict[str, Any]:
     Raises
     ------
     ValueError
-        It is none, or holds what no recipe does: integers of thousands of digits, brackets in thousands of brackets.
+        It is none, or holds what no recipe does: integers of thousands of digits, brackets in
+        thousands of brackets.
     """
     try:
         return tomllib.loads(text)
@@ -141,11 +162,17 @@ def from_tables(
         if section not in k.SECTIONS:
             raise _unknown(where, "section", section, k.SECTIONS)
         if not isinstance(table, Mapping):
-            raise BadInput(f"{where}: [{section}]: expected a table, found {_found(table)}", fix=_as_table(section))
+            raise BadInput(
+                f"{where}: [{section}]: expected a table, found {_found(table)}",
+                fix=_as_table(section),
+            )
         merged[section] = dict(table)
     for text in overrides:
         _override(merged, text)
-    built = {section: _build(cls, section, merged.get(section, {}), where) for section, cls in k.SECTIONS.items()}
+    built = {
+        section: _build(cls, section, merged.get(section, {}), where)
+        for section, cls in k.SECTIONS.items()
+    }
     recipe = Recipe(name, built)
     _resources(recipe.resources)
     return recipe
@@ -160,20 +187,28 @@ def _override(tables: dict[str, Any], text: str) -> None:
         raise _unknown(where, "key", dotted, KEYS)
     value: Any = raw.strip()  # npz:PATH, test, 2GB: no need to quote a string twice in a shell
     if len(raw) > MOST_FILE:
-        raise BadInput(f"{where}: expected at most {MOST_FILE} characters, found {len(raw)}", fix=KEYS[dotted].fix)
+        raise BadInput(
+            f"{where}: expected at most {MOST_FILE} characters, found {len(raw)}",
+            fix=KEYS[dotted].fix,
+        )
     try:
         if (tables_of := _toml(f"value = {raw}")).keys() == {"value"}:
             value = tables_of["value"]
     except tomllib.TOMLDecodeError:
         pass
     except ValueError as err:
-        raise BadInput(f"{where}: expected {KEYS[dotted].expected}, found {err}", fix=KEYS[dotted].fix) from None
+        raise BadInput(
+            f"{where}: expected {KEYS[dotted].expected}, found {err}", fix=KEYS[dotted].fix
+        ) from None
     table = tables
     *parents, last = dotted.split(".")
     for part in parents:
         inner = table.get(part, {})
         if not isinstance(inner, Mapping):
-            raise BadInput(f"{where}: {part} is {_found(inner)} in the recipe, expected a table", fix=_as_table(part))
+            raise BadInput(
+                f"{where}: {part} is {_found(inner)} in the recipe, expected a table",
+                fix=_as_table(part),
+            )
         table[part] = dict(inner)
         table = table[part]
     table[last] = value
@@ -181,7 +216,9 @@ def _override(tables: dict[str, Any], text: str) -> None:
 
 def _build(cls: type, prefix: str, table: Any, where: str) -> Any:
     if not isinstance(table, Mapping):
-        raise BadInput(f"{where}: {prefix}: expected a table, found {_found(table)}", fix=_as_table(prefix))
+        raise BadInput(
+            f"{where}: {prefix}: expected a table, found {_found(table)}", fix=_as_table(prefix)
+        )
     hints = k.section_types(cls)
     values: dict[str, Any] = {}
     for name in table:
@@ -209,13 +246,17 @@ def _typed(value: Any, key: k.Key, where: str) -> Any:
             if isinstance(value, (list, tuple)) and all(type(item) is int for item in value):
                 _within(value, key, where)
                 return tuple(value)
-        elif kind is float and (type(value) is int or (type(value) is float and math.isfinite(value))):
+        elif kind is float and (
+            type(value) is int or (type(value) is float and math.isfinite(value))
+        ):
             _within(value, key, where)
             return float(value)
         elif kind is not float and type(value) is kind:
             _within(value, key, where)
             return value
-    raise BadInput(f"{where}: {key.name}: expected {key.expected}, found {_found(value)}", fix=key.fix)
+    raise BadInput(
+        f"{where}: {key.name}: expected {key.expected}, found {_found(value)}", fix=key.fix
+    )
 
 
 def _within(value: Any, key: k.Key, where: str) -> None:
@@ -225,10 +266,18 @@ def _within(value: Any, key: k.Key, where: str) -> None:
         return
     several = isinstance(value, (list, tuple))
     if several and not 1 <= len(value) <= MOST_LIST:
-        raise BadInput(f"{where}: {key.name}: expected {key.range}, found {len(value)} of them", fix=key.fix)
+        raise BadInput(
+            f"{where}: {key.name}: expected {key.range}, found {len(value)} of them", fix=key.fix
+        )
     numbers = value if several else [value]
-    if key.within is not None and type(value) is not bool and (bad := [n for n in numbers if n not in key.within]):
-        raise BadInput(f"{where}: {key.name}: expected {key.range}, found {shown(bad[0])}", fix=key.fix)
+    if (
+        key.within is not None
+        and type(value) is not bool
+        and (bad := [n for n in numbers if n not in key.within])
+    ):
+        raise BadInput(
+            f"{where}: {key.name}: expected {key.range}, found {shown(bad[0])}", fix=key.fix
+        )
 
 
 def _as_table(name: str) -> str:
@@ -242,7 +291,13 @@ def _alternatives(kind: Any) -> tuple[Any, ...]:
 
 
 def _found(value: Any) -> str:
-    names = {bool: "the boolean", int: "the integer", float: "the number", str: "the string", list: "the list"}
+    names = {
+        bool: "the boolean",
+        int: "the integer",
+        float: "the number",
+        str: "the string",
+        list: "the list",
+    }
     return f"{names.get(type(value), 'a ' + type(value).__name__)} {shown(value)}"
 
 
@@ -253,13 +308,17 @@ def _unknown(where: str, what: str, name: str, known: Mapping[str, Any]) -> BadI
     same = [item for item in known if item.rsplit(".", 1)[-1] == name.rsplit(".", 1)[-1]]
     best = difflib.get_close_matches(name, same, n=1, cutoff=0.0) or near
     plain = name if name.isprintable() else shown(name)
-    return BadInput(f"{where}: unknown {what} {plain}, nearest is {best[0]}", fix="stockpot recipe --defaults")
+    return BadInput(
+        f"{where}: unknown {what} {plain}, nearest is {best[0]}", fix="stockpot recipe --defaults"
+    )
 
 
 def _resources(resources: k.Resources) -> None:
     parse_bytes(resources.memory)
     address = resources.scheduler
-    if address != "local" and not (_ADDRESS.fullmatch(address) and 0 < int(address.rpartition(":")[2]) < 2**16):
+    if address != "local" and not (
+        _ADDRESS.fullmatch(address) and 0 < int(address.rpartition(":")[2]) < 2**16
+    ):
         raise BadInput(
             f'resources.scheduler: expected "local" or "tcp://HOST:PORT", found {shown(address)}',
             fix="--scheduler tcp://HOST:8786, where `dask scheduler` runs",
@@ -277,7 +336,8 @@ def parse_bytes(value: int | str) -> int | None:
     found = bytes_of(str(value))
     if found is None:
         raise BadInput(
-            f'resources.memory: expected "auto", or 1 to {MOST_BYTES} bytes, also as a size such as "2GB", '
+            f'resources.memory: expected "auto", or 1 to {MOST_BYTES} bytes, also as a size such '
+            f'as "2GB", '
             f"found {shown(value)}",
             fix="--set resources.memory=2GB",
         )
@@ -286,7 +346,9 @@ def parse_bytes(value: int | str) -> int | None:
 
 def _literal(value: Any) -> str:
     if isinstance(value, dict):
-        return "{ " + ", ".join(f"{name} = {_literal(inner)}" for name, inner in value.items()) + " }"
+        return (
+            "{ " + ", ".join(f"{name} = {_literal(inner)}" for name, inner in value.items()) + " }"
+        )
     if isinstance(value, (list, tuple)):
         return "[" + ", ".join(_literal(item) for item in value) + "]"
     if isinstance(value, float) and not isinstance(value, bool):
@@ -298,13 +360,19 @@ def to_toml(recipe: Recipe) -> str:
     """The resolved recipe as TOML that loads to the same recipe."""
     lines = [f"# {recipe.name}: every key, resolved against the defaults"]
     for section, table in recipe.tables().items():
-        lines += ["", f"[{section}]", *(f"{name} = {_literal(value)}" for name, value in table.items())]
+        lines += [
+            "",
+            f"[{section}]",
+            *(f"{name} = {_literal(value)}" for name, value in table.items()),
+        ]
     return "\n".join(lines) + "\n"
 
 
 def defaults_text() -> str:
     """Every key with its default, unit, reason and range, as TOML."""
-    lines = ["# Every recipe key with its default, its unit, the reason for it and the numbers it takes."]
+    lines = [
+        "# Every recipe key with its default, its unit, the reason for it and the numbers it takes."
+    ]
     for section, table in Recipe("defaults").tables().items():
         lines += ["", f"[{section}]"]
         for name, value in table.items():
@@ -313,5 +381,7 @@ def defaults_text() -> str:
                     about = KEYS[f"{section}.{name}.{inner}"].line
                     lines.append(f"{f'{name}.{inner} = {_literal(leaf)}':<32} # {about}")
             else:
-                lines.append(f"{f'{name} = {_literal(value)}':<32} # {KEYS[f'{section}.{name}'].line}")
+                lines.append(
+                    f"{f'{name} = {_literal(value)}':<32} # {KEYS[f'{section}.{name}'].line}"
+                )
     return "\n".join(lines) + "\n"

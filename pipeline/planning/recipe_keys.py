@@ -1,4 +1,6 @@
-"""Every key of a recipe: those of the stages' sections, and `[resources]`, which stands in no artifact's key."""
+"""Every key of a recipe: those of the stages' sections, and `[resources]`, which stands in no
+artifact's key.
+"""
 
 # ruff: noqa: RUF009 - `key` makes a frozen field; nothing mutable is shared
 
@@ -22,15 +24,19 @@ __all__ = ["SECTIONS", "Key", "Resources", "keys", "section_types"]
 class Resources:
     memory: int | str = key(
         "auto",
-        'all tasks together, as "2GB" or bytes; auto: 80 % of what is free now, on a cluster what a worker may use',
+        'all tasks together, as "2GB" or bytes; auto: 80 % of what is free now, on a cluster what '
+        "a worker may use",
         Range(1, MOST_BYTES),
     )
     workers: int | Auto = key(
-        "auto", "processes; auto: cores, as far as the memory budget carries; all of a cluster", Range(1, 4096)
+        "auto",
+        "processes; auto: cores, as far as the memory budget carries; all of a cluster",
+        Range(1, 4096),
     )
     scheduler: str = key(
         "local",
-        "local: processes of this machine | tcp://HOST:PORT of a Dask scheduler elsewhere, tls:// where it encrypts",
+        "local: processes of this machine | tcp://HOST:PORT of a Dask scheduler elsewhere, tls:// "
+        "where it encrypts",
     )
 
 
@@ -40,7 +46,9 @@ SECTIONS: dict[str, type] = {**registry.SECTIONS, "resources": Resources}
 
 @dataclass(frozen=True)
 class Key:
-    """One recipe key: dotted name, type, default, unit and reason, the numbers it takes, and what mends a wrong one."""
+    """One recipe key: dotted name, type, default, unit and reason, the numbers it takes, and what
+    mends a wrong one.
+    """
 
     name: str
     type: Any
@@ -68,7 +76,9 @@ class Key:
     def fix(self) -> str:
         """What to do where it has a value that it does not take."""
         value = shown(self.default).replace(" ", "").replace('"', "")
-        return self.mend or f"--set {self.name}={value}, the default, or another value that it takes"
+        return (
+            self.mend or f"--set {self.name}={value}, the default, or another value that it takes"
+        )
 
 
 def _words(kind: Any, within: str) -> str:
@@ -79,7 +89,12 @@ def _words(kind: Any, within: str) -> str:
         return " or ".join(_words(part, within) for part in typing.get_args(kind))
     if origin is tuple:
         return f"a list of {f'1 to {MOST_LIST} integers, each{within}' if within else 'integers'}"
-    names = {int: f"an integer{within}", float: f"a number{within}", str: "a string", bool: "true or false"}
+    names = {
+        int: f"an integer{within}",
+        float: f"a number{within}",
+        str: "a string",
+        bool: "true or false",
+    }
     return names.get(kind, "a table")
 
 

@@ -18,7 +18,9 @@ if TYPE_CHECKING:
 __all__ = ["plan_document", "plan_text", "status_document", "status_text"]
 
 
-def plan_document(planned: Sequence[Planned], budget: Budget, absent: BadInput | None = None) -> dict[str, Any]:
+def plan_document(
+    planned: Sequence[Planned], budget: Budget, absent: BadInput | None = None
+) -> dict[str, Any]:
     """JSON of a plan; unknown figures are null, and so is `absent` where the data set is there."""
     return {
         "absent": None if absent is None else str(absent),
@@ -47,7 +49,9 @@ def plan_document(planned: Sequence[Planned], budget: Budget, absent: BadInput |
 
 
 def plan_text(planned: Sequence[Planned], budget: Budget, absent: BadInput | None = None) -> str:
-    """A plan as a table; "~" marks figures that rest on estimated counts; `absent` says what data is missing."""
+    """A plan as a table; "~" marks figures that rest on estimated counts; `absent` says what data
+    is missing.
+    """
     rows = []
     for p in planned:
         mark = "~" if p.estimated else ""
@@ -55,8 +59,14 @@ def plan_text(planned: Sequence[Planned], budget: Budget, absent: BadInput | Non
         cells = [f"{mark}{human_bytes(size)}" for size in sizes] or ["?", "?", "?"]
         state = "cached" if p.cached else p.state if p.reason in ("", "not built yet") else p.reason
         rows.append([p.node.id, state, (p.key or "")[:12], *cells])
-    text = table(("artifact", "state", "key", "reads", "writes", "peak of a task"), rows, right=(3, 4, 5))
-    notes = [f"{p.node.id}: {'~' if p.estimated else ''}{p.cost.note}" for p in planned if p.cost and p.cost.note]
+    text = table(
+        ("artifact", "state", "key", "reads", "writes", "peak of a task"), rows, right=(3, 4, 5)
+    )
+    notes = [
+        f"{p.node.id}: {'~' if p.estimated else ''}{p.cost.note}"
+        for p in planned
+        if p.cost and p.cost.note
+    ]
     text = "\n\n".join([text, *(["\n".join(notes)] if notes else [])])
     todo = [p for p in planned if not p.cached]
     if not todo:
@@ -66,10 +76,13 @@ def plan_text(planned: Sequence[Planned], budget: Budget, absent: BadInput | Non
     tail = f", {unknown} of them not projected yet" if unknown else ""
     absence = "the data is not there yet; projections rest on published counts, where there are any"
     missing = "" if absent is None else f"\n\n{absence}: {absent}"
-    memory = human_bytes(budget.memory_bytes) if budget.bounded else "of each worker its --memory-limit"
+    memory = (
+        human_bytes(budget.memory_bytes) if budget.bounded else "of each worker its --memory-limit"
+    )
     where = f"{budget.cores} cores" if budget.local else f"the cluster {budget.scheduler}"
     return (
-        f"{text}\n\n{len(todo)} of {len(planned)} artifacts would run{tail}: read {human_bytes(sums['read'])}, write "
+        f"{text}\n\n{len(todo)} of {len(planned)} artifacts would run{tail}: read "
+        f"{human_bytes(sums['read'])}, write "
         f"{human_bytes(sums['written'])}; memory budget {memory} on {where}, "
         f"a worker stands at {human_bytes(WORKER_BYTES)} before its task{missing}"
     )
@@ -79,17 +92,27 @@ def status_document(planned: Sequence[Planned], store: Store) -> dict[str, Any]:
     """JSON of what is built; `shards_done` of what is in progress."""
     nodes = []
     for p in planned:
-        work = store.work_in_progress(p.key) if p.key and not p.cached else {"shards": [], "progress": {}}
+        work = (
+            store.work_in_progress(p.key)
+            if p.key and not p.cached
+            else {"shards": [], "progress": {}}
+        )
         manifest = p.manifest or {}
         nodes.append(
             {
                 "node": p.node.id,
                 "stage": p.node.stage,
-                "state": "cached" if p.cached else "in progress" if work["shards"] or work["progress"] else p.state,
+                "state": "cached"
+                if p.cached
+                else "in progress"
+                if work["shards"] or work["progress"]
+                else p.state,
                 "reason": p.reason or None,
                 "key": p.key,
                 "digest": p.digest,
-                "bytes": sum(file["size"] for file in manifest["files"].values()) if manifest else None,
+                "bytes": sum(file["size"] for file in manifest["files"].values())
+                if manifest
+                else None,
                 "seconds": manifest.get("seconds"),
                 "peak_bytes": manifest.get("peak_bytes"),
                 "started": manifest.get("started"),
@@ -97,7 +120,12 @@ def status_document(planned: Sequence[Planned], store: Store) -> dict[str, Any]:
                 "progress": work["progress"],
             }
         )
-    return {"store": str(store.root), "cached": sum(p.cached for p in planned), "total": len(planned), "nodes": nodes}
+    return {
+        "store": str(store.root),
+        "cached": sum(p.cached for p in planned),
+        "total": len(planned),
+        "nodes": nodes,
+    }
 
 
 def status_text(document: dict[str, Any]) -> str:
@@ -107,10 +135,24 @@ def status_text(document: dict[str, Any]) -> str:
         state = node["reason"] if node["state"] != "cached" and node["reason"] else node["state"]
         if node["state"] == "in progress":
             shares = [f"{p['done']}/{p['total']}" for p in node["progress"].values()]
-            state = f"in progress, {node['shards_done']} shards done" + (f", {' '.join(shares)}" if shares else "")
+            state = f"in progress, {node['shards_done']} shards done" + (
+                f", {' '.join(shares)}" if shares else ""
+            )
         built = node["state"] == "cached"
         size = human_bytes(node["bytes"]) if built else ""
         seconds = f"{node['seconds']:.1f} s" if built else ""
-        rows.append([node["node"], state, (node["key"] or "")[:12], (node["digest"] or "")[:12], size, seconds])
+        rows.append(
+            [
+                node["node"],
+                state,
+                (node["key"] or "")[:12],
+                (node["digest"] or "")[:12],
+                size,
+                seconds,
+            ]
+        )
     text = table(("artifact", "state", "key", "digest", "size", "built in"), rows, right=(4, 5))
-    return f"{text}\n\n{document['cached']} of {document['total']} artifacts are built in {document['store']}"
+    return (
+        f"{text}\n\n{document['cached']} of {document['total']} artifacts are built in "
+        f"{document['store']}"
+    )

@@ -1,4 +1,6 @@
-"""Rows of accuracy tables: a model shows one validation and one test accuracy, whatever it is called."""
+"""Rows of accuracy tables: a model shows one validation and one test accuracy, whatever it is
+called.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +12,15 @@ from stockpot.stages.show.plain import table
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-__all__ = ["CEILING", "CHOSEN_BY", "Row", "accuracy_text", "chosen_words", "ensemble_row", "soup_rows"]
+__all__ = [
+    "CEILING",
+    "CHOSEN_BY",
+    "Row",
+    "accuracy_text",
+    "chosen_words",
+    "ensemble_row",
+    "soup_rows",
+]
 
 CHOSEN_BY = {
     "validation": "chosen on validation",
@@ -30,7 +40,8 @@ class Row:
     ----------
     name : what it is called.
     valid, test : accuracy of the model itself on the validation and test records.
-    cross_fitted : of a method's soups of halves of the validation records, each on the half it has not seen.
+    cross_fitted : of a method's soups of halves of the validation records, each on the half it has
+        not seen.
     remarks : words about it.
     methods : that made it, where it is a soup.
     chosen : it is the one that ships.
@@ -50,18 +61,24 @@ def soup_rows(soup: Mapping[str, Any]) -> list[Row]:
 
     Parameters
     ----------
-    soup : "chosen", perhaps "chosen_by", and "methods" from the simplest on, each with "valid_accuracy"
-        and perhaps "cross_fitted_accuracy", "test_accuracy" and "same_as".
+    soup : "chosen", perhaps "chosen_by", and "methods" from the simplest on, each with
+        "valid_accuracy" and perhaps "cross_fitted_accuracy", "test_accuracy" and "same_as".
     """
     methods: Mapping[str, Mapping[str, Any]] = soup["methods"]
     alike: dict[str, list[str]] = {}
     for name, method in methods.items():
         same = method.get("same_as") or name
-        alike.setdefault(same if same in methods or same.startswith("ingredient:") else name, []).append(name)
+        alike.setdefault(
+            same if same in methods or same.startswith("ingredient:") else name, []
+        ).append(name)
     rows = []
     for same, names in alike.items():
         first, chosen = methods[names[0]], soup["chosen"] in names
-        remarks = [f"single model {same.removeprefix('ingredient:')}"] if same.startswith("ingredient:") else []
+        remarks = (
+            [f"single model {same.removeprefix('ingredient:')}"]
+            if same.startswith("ingredient:")
+            else []
+        )
         if chosen:
             by = CHOSEN_BY[soup.get("chosen_by")]
             remarks.append(by if len(names) == 1 else f"{soup['chosen']} {by}")
@@ -87,7 +104,9 @@ def chosen_words(soup: Mapping[str, Any]) -> str:
 
 
 def _agreed(methods: Mapping[str, Mapping[str, Any]], names: Sequence[str]) -> float | None:
-    """The cross-fitted accuracy of methods that made the same soup; None where their soups of halves differ in it."""
+    """The cross-fitted accuracy of methods that made the same soup; None where their soups of
+    halves differ in it.
+    """
     found = {methods[name].get("cross_fitted_accuracy") for name in names}
     return found.pop() if len(found) == 1 else None
 
@@ -98,7 +117,11 @@ def ensemble_row(ensemble: Mapping[str, Any] | None) -> Row | None:
         return None
     count = f"{ensemble['models']} " if "models" in ensemble else ""
     return Row(
-        f"all {count}models together", ensemble["valid_accuracy"], ensemble.get("test_accuracy"), None, [CEILING]
+        f"all {count}models together",
+        ensemble["valid_accuracy"],
+        ensemble.get("test_accuracy"),
+        None,
+        [CEILING],
     )
 
 
@@ -114,7 +137,11 @@ def accuracy_text(rows: Sequence[Row]) -> str:
         [
             row.name,
             percent(row.valid),
-            *([percent(row.cross_fitted) if row.cross_fitted is not None else ""] if crossed else []),
+            *(
+                [percent(row.cross_fitted) if row.cross_fitted is not None else ""]
+                if crossed
+                else []
+            ),
             percent(row.test),
             "; ".join(row.remarks),
         ]

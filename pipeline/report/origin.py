@@ -1,4 +1,6 @@
-"""What made the run: its command, what the recipe changes, what `auto` became, and the machines and software."""
+"""What made the run: its command, what the recipe changes, what `auto` became, and the machines and
+software.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +29,9 @@ def changed(recipe: Recipe) -> list[tuple[str, Any, Any]]:
 
 
 def resolved(recipe: Recipe, built: Sequence[Built]) -> list[tuple[str, str, Any]]:
-    """(key, stage, value) of every "auto" that a stage's parameters hold under the key's own name."""
+    """(key, stage, value) of every "auto" that a stage's parameters hold under the key's own
+    name.
+    """
     values = recipe.values()
     found: dict[tuple[str, str], Any] = {}
     for key in (key for key in KEYS if values[key] == AUTO):
@@ -39,7 +43,9 @@ def resolved(recipe: Recipe, built: Sequence[Built]) -> list[tuple[str, str, Any
     return [(key, where, value) for (key, where), value in found.items()]
 
 
-def origin_sections(recipe: Recipe, built: Sequence[Built], command: str, machine: Mapping[str, str]) -> list[str]:
+def origin_sections(
+    recipe: Recipe, built: Sequence[Built], command: str, machine: Mapping[str, str]
+) -> list[str]:
     """Recipe, and machine and software, as sections."""
     made = f"<pre><code>{text(command)}</code></pre>" if command else ""
     return [
@@ -53,18 +59,30 @@ def _value(value: Any) -> str:
 
 
 def _changed(recipe: Recipe) -> str:
-    rows = [(text(key), _value(new), _value(old), text(KEYS[key].about)) for key, new, old in changed(recipe)]
+    rows = [
+        (text(key), _value(new), _value(old), text(KEYS[key].about))
+        for key, new, old in changed(recipe)
+    ]
     if not rows:
         return "<p>Every key has its default.</p>"
-    return table(("key", "here", "default", "meaning"), rows, about="Keys that differ from their defaults.", words=3)
+    return table(
+        ("key", "here", "default", "meaning"),
+        rows,
+        about="Keys that differ from their defaults.",
+        words=3,
+    )
 
 
 def _resolved(recipe: Recipe, built: Sequence[Built]) -> str:
     together: dict[tuple[str, str], list[str]] = {}
     for key, where, value in resolved(recipe, built):
         together.setdefault((key, _value(value)), []).append(where)
-    rows = [(text(key), value, text(", ".join(places))) for (key, value), places in together.items()]
-    return table(("key", "auto is", "in"), rows, about="What “auto” became.", words=2) if rows else ""
+    rows = [
+        (text(key), value, text(", ".join(places))) for (key, value), places in together.items()
+    ]
+    return (
+        table(("key", "auto is", "in"), rows, about="What “auto” became.", words=2) if rows else ""
+    )
 
 
 def _time(seconds: float) -> str:
@@ -83,7 +101,11 @@ def _machines(built: Sequence[Built], machine: Mapping[str, str]) -> str:
         when = f"{_time(min(started))} to {_time(max(started))}" if started else "?"
         rows.append((text(host), text(device), text(threads), str(len(those)), text(when)))
     head = ("host", "device", "threads a task", "artifacts", "started")
-    where = table(head, rows, about="Where the artifacts were built, now or earlier.", words=1) if rows else ""
+    where = (
+        table(head, rows, about="Where the artifacts were built, now or earlier.", words=1)
+        if rows
+        else ""
+    )
     words = ", ".join(f"{text(name)} {text(value)}" for name, value in machine.items())
     return where + (f"<p>This page was written on: {words}.</p>" if words else "")
 
@@ -96,10 +118,14 @@ def _software(built: Sequence[Built]) -> str:
     rows = []
     for name, versions in sorted(found.items()):
         for version, where in versions.items():
-            rows.append((text(name), text(version), "" if len(versions) == 1 else text(", ".join(where))))
+            rows.append(
+                (text(name), text(version), "" if len(versions) == 1 else text(", ".join(where)))
+            )
     if not rows:
         return ""
     several = any(len(versions) > 1 for versions in found.values())
-    head, words = (("software", "version", "artifacts"), 2) if several else (("software", "version"), 1)
+    head, words = (
+        (("software", "version", "artifacts"), 2) if several else (("software", "version"), 1)
+    )
     about = "Software that built the artifacts."
     return table(head, [row[: len(head)] for row in rows], about=about, words=words)

@@ -1,4 +1,6 @@
-"""A run's folder always shows one finished state: `run.json`, `summary.json` and `report.html`, each replaced whole."""
+"""A run's folder always shows one finished state: `run.json`, `summary.json` and `report.html`,
+each replaced whole.
+"""
 
 from __future__ import annotations
 
@@ -39,7 +41,8 @@ def built_of(planned: Sequence[Planned], fresh: Collection[str]) -> list[Built]:
 
 
 def check_writable(folder: Path) -> None:
-    """Write and remove a small file, so that a run whose figures have no place is refused before it computes them.
+    """Write and remove a small file, so that a run whose figures have no place is refused before it
+    computes them.
 
     Raises
     ------
@@ -60,19 +63,28 @@ def check_writable(folder: Path) -> None:
 def write_outputs(
     recipe: Recipe, store: Store, runs: Path, built: Sequence[Built], command: str = ""
 ) -> dict[str, Any]:
-    """Write the three files of a run and return the summary; `command` is what the report says builds it."""
+    """Write the three files of a run and return the summary; `command` is what the report says
+    builds it.
+    """
     folder = runs / recipe.name
     summary = summarise(recipe, built)
     artifacts = {b.node.id: (b.node.stage, b.key, b.digest) for b in built}
     document = run_document(recipe.name, recipe.tables(), store.root, artifacts)
     write_atomically(folder / "run.json", dump(document))
     write_atomically(folder / "summary.json", dump(summary))
-    write_atomically(folder / "report.html", render(_report(recipe, store, folder, built, summary, command)))
+    write_atomically(
+        folder / "report.html", render(_report(recipe, store, folder, built, summary, command))
+    )
     return summary
 
 
 def _report(
-    recipe: Recipe, store: Store, folder: Path, built: Sequence[Built], summary: Mapping[str, Any], command: str
+    recipe: Recipe,
+    store: Store,
+    folder: Path,
+    built: Sequence[Built],
+    summary: Mapping[str, Any],
+    command: str,
 ) -> Report:
     """The report, from what is stored."""
     read = {}
@@ -85,9 +97,12 @@ def _report(
 
 
 def result_text(summary: Mapping[str, Any], built: Sequence[Built], folder: Path) -> str:
-    """What `run` prints at its end: stages, accuracies, inference, where the rest is, and the remarks."""
+    """What `run` prints at its end: stages, accuracies, inference, where the rest is, and the
+    remarks.
+    """
     stages = [
-        [b.node.id, "cached" if b.cached else "built", f"{b.manifest['seconds']:.1f} s", b.key[:12]] for b in built
+        [b.node.id, "cached" if b.cached else "built", f"{b.manifest['seconds']:.1f} s", b.key[:12]]
+        for b in built
     ]
     parts = [table(("artifact", "state", "built in", "key"), stages, right=(2,))]
     if rows := accuracy_rows(summary):
@@ -100,9 +115,15 @@ def result_text(summary: Mapping[str, Any], built: Sequence[Built], folder: Path
         if "accuracy" in infer:
             found = f"accuracy on all of them that have labels {_percent(infer['accuracy'])}"
         if (official := infer.get("official")) is not None:
-            found += f"; ogb's evaluator of {official['data']}: {official['metric']} {official['value']:.4f}"
+            found += (
+                f"; ogb's evaluator of {official['data']}: {official['metric']} "
+                f"{official['value']:.4f}"
+            )
         spent = inference_seconds(infer)
-        parts.append(f"inference on {infer['num_outputs']:,} nodes: {found}" + (f"\n  {spent}" if spent else ""))
+        parts.append(
+            f"inference on {infer['num_outputs']:,} nodes: {found}"
+            + (f"\n  {spent}" if spent else "")
+        )
     if left_out := summary["dataset"]["left_out"]:
         parts.append(f"left out of the data set: {', '.join(left_out)}")
     parts.append(f"written: {folder / 'summary.json'}, {folder / 'report.html'}")

@@ -1,6 +1,8 @@
-"""`report.html` is one file that needs nothing else: what a run was, what it cost, and what its models are worth.
+"""`report.html` is one file that needs nothing else: what a run was, what it cost, and what its
+models are worth.
 
-Every figure is one of `summary.json`, of a manifest, of a record index or of a learning curve; none is computed twice.
+Every figure is one of `summary.json`, of a manifest, of a record index or of a learning curve; none
+is computed twice.
 """
 
 from __future__ import annotations
@@ -64,7 +66,8 @@ def render(report: Report) -> str:
         f"<h1>{text(data['name'])}</h1>",
         (
             f"<p>{count(data['num_nodes'])} nodes, {count(data['num_edges'])} edges "
-            f"({count(data['num_edges_stored'])} as published), {count(data['num_features'])} features, "
+            f"({count(data['num_edges_stored'])} as published), {count(data['num_features'])} "
+            f"features, "
             f"{count(data['num_classes'])} classes{_splits(data['splits'])}</p>"
         ),
         _result(summary),
@@ -81,7 +84,9 @@ def render(report: Report) -> str:
 def _told(report: Report) -> dict[str, list[str]]:
     """Section -> what the stages say in it: tables and charts, then sentences."""
     view = view_of(report.recipe, report.built, report.read)
-    blocks = [block for stage in STAGES.values() for block in stage.reporting.report(report.summary, view)]
+    blocks = [
+        block for stage in STAGES.values() for block in stage.reporting.report(report.summary, view)
+    ]
     found: dict[str, list[str]] = {}
     for block in sorted(blocks, key=lambda block: block.sentence):
         found.setdefault(block.section, []).append(block.body)
@@ -104,10 +109,16 @@ def _result(summary: Mapping[str, Any]) -> str:
         found = f", test accuracy {percent(infer['test_accuracy']) or 'unknown'} on mini-batches"
         whole = infer["full_graph_test_accuracy"]
         if "accuracy" in infer:
-            found = f", accuracy {percent(infer['accuracy']) or 'unknown'} on all nodes asked for that have labels"
+            found = (
+                f", accuracy {percent(infer['accuracy']) or 'unknown'} on all nodes asked for "
+                f"that have labels"
+            )
             whole = infer["full_graph_accuracy"]
         found += "" if whole is None else f", {percent(whole)} by exact inference on the full graph"
-        found += f"; {count(infer['num_outputs'])} nodes, {inference_seconds(infer) or 'seconds unknown'}"
+        found += (
+            f"; {count(infer['num_outputs'])} nodes, "
+            f"{inference_seconds(infer) or 'seconds unknown'}"
+        )
     return f'<p class="result">{text(chosen_words(soup))}{found}.</p>'
 
 
@@ -118,7 +129,9 @@ def _remarks(lines: Sequence[str]) -> str:
 
 
 def _accuracies(summary: Mapping[str, Any]) -> str:
-    """Single models, their mean, and soups; the full graph where it was asked for, of the chosen soup only."""
+    """Single models, their mean, and soups; the full graph where it was asked for, of the chosen
+    soup only.
+    """
     singles = (summary["train"] or {"ingredients": []})["ingredients"]
     soup, infer = summary["soup"] or {"methods": {}, "chosen": None}, summary["infer"] or {}
     whole = infer.get("full_graph_test_accuracy")
@@ -130,8 +143,12 @@ def _accuracies(summary: Mapping[str, Any]) -> str:
         rows.append((f"single model {i}, seed {text(single['seed'])}", *scores, "", about))
         marked.append(False)
     if len(singles) > 1:
-        valid, test = (_spread([s[name] for s in singles]) for name in ("valid_accuracy", "test_accuracy"))
-        rows.append(("mean ± standard deviation", valid, "", test, "", f"of {len(singles)} single models"))
+        valid, test = (
+            _spread([s[name] for s in singles]) for name in ("valid_accuracy", "test_accuracy")
+        )
+        rows.append(
+            ("mean ± standard deviation", valid, "", test, "", f"of {len(singles)} single models")
+        )
         marked.append(False)
     for row in soup_rows(soup):
         scores = (percent(row.valid), percent(row.cross_fitted), percent(row.test))
@@ -139,15 +156,28 @@ def _accuracies(summary: Mapping[str, Any]) -> str:
         rows.append((text(row.name), *scores, percent(whole) if row.chosen else "", text(about)))
         marked.append(row.chosen)
     if (mean := ensemble_row(soup.get("ensemble"))) is not None:
-        rows.append((text(mean.name), percent(mean.valid), "", percent(mean.test), "", text(mean.remarks[0])))
+        rows.append(
+            (
+                text(mean.name),
+                percent(mean.valid),
+                "",
+                percent(mean.test),
+                "",
+                text(mean.remarks[0]),
+            )
+        )
         marked.append(False)
     # A column without a figure says nothing.
     kept = [i for i in range(6) if i not in (2, 3, 4) or any(row[i] for row in rows)]
-    head = [("model", "valid", "cross-fitted", "test", "test, full graph", "remarks")[i] for i in kept]
+    head = [
+        ("model", "valid", "cross-fitted", "test", "test, full graph", "remarks")[i] for i in kept
+    ]
     rows = [[row[i] for i in kept] for row in rows]
     about = (
-        "Accuracy of each model on the packed validation and test records; by exact inference on the full graph for "
-        "the model that ships. Soups are fitted to the validation records; cross-fitted: each method's two soups "
+        "Accuracy of each model on the packed validation and test records; by exact inference on "
+        "the full graph for "
+        "the model that ships. Soups are fitted to the validation records; cross-fitted: each "
+        "method's two soups "
         "of halves of them, on what each has not seen; by that it is chosen."
     )
     return table(head, rows, about=about, marked=marked, words=1) if rows else ""
@@ -172,7 +202,9 @@ def _spread(values: Sequence[float | None]) -> str:
 def _stages(report: Report) -> str:
     artifacts = report.summary["artifacts"]
     nodes = dag.needed(dag.build(report.recipe), artifacts)
-    most = max((max(a["peak_bytes"], a["projected_bytes"] or 0) for a in artifacts.values()), default=0)
+    most = max(
+        (max(a["peak_bytes"], a["projected_bytes"] or 0) for a in artifacts.values()), default=0
+    )
     longest = max((a["seconds"] for a in artifacts.values()), default=0.0)
     rows = []
     for node in nodes:
@@ -196,16 +228,32 @@ def _stages(report: Report) -> str:
                 f"<code>{text(a['key'][:12])}</code>",
             )
         )
-    head = ("artifact", "state", "seconds", "", "peak memory", "projected", "used", "", "stored", "key")
+    head = (
+        "artifact",
+        "state",
+        "seconds",
+        "",
+        "peak memory",
+        "projected",
+        "used",
+        "",
+        "stored",
+        "key",
+    )
     about = (
-        "Seconds and peak memory are those of the run that built the artifact; memory is of one task above its worker, "
+        "Seconds and peak memory are those of the run that built the artifact; memory is of one "
+        "task above its worker, "
         "measured then (thin bar) and projected now (track)."
     )
     picture = (
-        f'<div class="wide" tabindex="0" role="region" aria-label="Graph of the stages">{draw(nodes, artifacts)}</div>'
+        f'<div class="wide" tabindex="0" role="region" aria-label="Graph of the '
+        f'stages">{draw(nodes, artifacts)}</div>'
     )
     return picture + table(head, rows, about=about)
 
 
 def _beside(files: Mapping[str, str]) -> list[str]:
-    return [f'<p><a href="{text(name)}">{text(name)}</a>: {text(about)}.</p>' for name, about in files.items()]
+    return [
+        f'<p><a href="{text(name)}">{text(name)}</a>: {text(about)}.</p>'
+        for name, about in files.items()
+    ]

@@ -1,7 +1,8 @@
 """The DAG as inline SVG, a box a stage: any DAG is drawn left to right, and no arrow crosses a box.
 
-Layers are longest paths from the sources. An arrow over several layers passes a free slot in each (Sugiyama, Tagawa and
-Toda 1981); slots are ordered by the mean place of their neighbours. O(stages * arrows).
+Layers are longest paths from the sources. An arrow over several layers passes a free slot in each
+(Sugiyama, Tagawa and Toda 1981); slots are ordered by the mean place of their neighbours. O(stages
+* arrows).
 """
 
 from __future__ import annotations
@@ -27,7 +28,8 @@ SWEEPS = 8
 
 @dataclass(frozen=True)
 class Box:
-    """What a box says: a stage, how many of its artifacts there are, and their sums (peaks: the largest).
+    """What a box says: a stage, how many of its artifacts there are, and their sums (peaks: the
+    largest).
 
     Attributes
     ----------
@@ -82,13 +84,17 @@ def boxes(nodes: Sequence[Node], artifacts: Mapping[str, Mapping[str, Any]]) -> 
 
 
 def nearest(nodes: Sequence[Node]) -> list[tuple[str, str]]:
-    """Arrows between stages, without those that a longer way says already (transitive reduction), sorted."""
+    """Arrows between stages, without those that a longer way says already (transitive reduction),
+    sorted.
+    """
     stage_of = {node.id: node.stage for node in nodes}
     above: dict[str, set[str]] = {stage: set() for stage in stage_of.values()}
     for node in nodes:
         above[node.stage] |= {stage_of[parent] for parent in node.parents} - {node.stage}
     everything: dict[str, set[str]] = {}
-    for stage in above:  # nodes are in topological order, but a stage's last node may come after its reader's first
+    for stage in (
+        above
+    ):  # nodes are in topological order, but a stage's last node may come after its reader's first
         _reach(stage, above, everything)
     return sorted(
         (parent, stage)
@@ -101,7 +107,9 @@ def nearest(nodes: Sequence[Node]) -> list[tuple[str, str]]:
 def _reach(stage: str, above: Mapping[str, set[str]], known: dict[str, set[str]]) -> set[str]:
     if stage not in known:
         known[stage] = set()
-        known[stage] = above[stage].union(*(_reach(parent, above, known) for parent in above[stage]))
+        known[stage] = above[stage].union(
+            *(_reach(parent, above, known) for parent in above[stage])
+        )
     return known[stage]
 
 
@@ -135,16 +143,25 @@ def _slots(
         links += pairwise(way)
     for sweep in range(SWEEPS):
         forward = sweep % 2 == 0
-        place = {slot: i / max(1, len(c) - 1) if len(c) > 1 else 0.5 for c in columns for i, slot in enumerate(c)}
+        place = {
+            slot: i / max(1, len(c) - 1) if len(c) > 1 else 0.5
+            for c in columns
+            for i, slot in enumerate(c)
+        }
         for column in columns if forward else reversed(columns):
             wish = {}
             for slot in column:
                 near = (
-                    [place[a] for a, b in links if b == slot] if forward else [place[b] for a, b in links if a == slot]
+                    [place[a] for a, b in links if b == slot]
+                    if forward
+                    else [place[b] for a, b in links if a == slot]
                 )
                 wish[slot] = sum(near) / len(near) if near else place[slot]
             column.sort(key=lambda slot: (wish[slot], place[slot], slot))
-            place |= {slot: i / max(1, len(column) - 1) if len(column) > 1 else 0.5 for i, slot in enumerate(column)}
+            place |= {
+                slot: i / max(1, len(column) - 1) if len(column) > 1 else 0.5
+                for i, slot in enumerate(column)
+            }
     return columns, links
 
 
@@ -155,7 +172,9 @@ def draw(nodes: Sequence[Node], artifacts: Mapping[str, Mapping[str, Any]]) -> s
         return ""
     depth = layers(list(found), arrows)
     columns, links = _slots(depth, arrows)
-    heights = [sum(TALL if len(s) == 1 else LANE for s in c) + SPACE * (len(c) - 1) for c in columns]
+    heights = [
+        sum(TALL if len(s) == 1 else LANE for s in c) + SPACE * (len(c) - 1) for c in columns
+    ]
     height, width = max(heights) + 4, len(columns) * (WIDE + GAP) - GAP + 4
     middle: dict[Slot, tuple[float, float]] = {}
     body: list[str] = []
@@ -172,14 +191,17 @@ def draw(nodes: Sequence[Node], artifacts: Mapping[str, Mapping[str, Any]]) -> s
     flows = ", ".join(f"{a} to {b}" for a, b in arrows)
     title = f"Stages of the run, {len(found)} boxes"
     return (
-        f'<svg class="dag" viewBox="0 0 {width} {height:.0f}" role="img" aria-label="{text(title)}">'
+        f'<svg class="dag" viewBox="0 0 {width} {height:.0f}" role="img" '
+        f'aria-label="{text(title)}">'
         f"<title>{text(title)}</title><desc>{text(words)}. Arrows: {text(flows)}.</desc>"
         f"{''.join(lines)}{''.join(body)}</svg>"
     )
 
 
 def _arrow(start: tuple[float, float], end: tuple[float, float], a: Slot, b: Slot) -> str:
-    """From the right side of a slot to the left side of the next; a passage is drawn straight through its layer."""
+    """From the right side of a slot to the left side of the next; a passage is drawn straight
+    through its layer.
+    """
     x0, y0, x1, y1 = start[0] + WIDE, start[1], end[0], end[1]
     through = f"M{start[0]:.0f} {y0:.1f} H{x0:.0f} " if len(a) > 1 else f"M{x0:.0f} {y0:.1f} "
     tip = 6 if len(b) == 1 else 0
@@ -199,13 +221,20 @@ def _lines(box: Box) -> list[str]:
         f"{human_bytes(box.bytes)} stored",
         f"peak {human_bytes(box.peak_bytes)}",
     ]
-    return said if box.projected_bytes is None else [*said, f"projected {human_bytes(box.projected_bytes)}"]
+    return (
+        said
+        if box.projected_bytes is None
+        else [*said, f"projected {human_bytes(box.projected_bytes)}"]
+    )
 
 
 def _box(box: Box, x: float, y: float) -> str:
     times = f" × {box.artifacts}" if box.artifacts > 1 else ""
     body = [
-        f'<rect class="box {box.state}" x="{x}" y="{y:.1f}" width="{WIDE}" height="{TALL}" rx="6"/>',
+        (
+            f'<rect class="box {box.state}" x="{x}" y="{y:.1f}" width="{WIDE}" height="{TALL}" '
+            f'rx="6"/>'
+        ),
         f'<text class="name" x="{x + 9}" y="{y + 19:.1f}">{text(box.stage)}{times}</text>',
     ]
     for i, line in enumerate(_lines(box)):

@@ -25,8 +25,9 @@ def view_of(recipe: Recipe, built: Sequence[Built], read: Mapping[str, Any] | No
 def remarks(view: View) -> list[str]:
     """One line a remark, none where there is nothing to say: results first, the data set last.
 
-    They follow from manifests and the recipe alone, so a cached run makes the same ones. An "auto" that weighed both
-    sides and took the cheaper one is no remark; one that could not do what it is there for is.
+    They follow from manifests and the recipe alone, so a cached run makes the same ones. An "auto"
+    that weighed both sides and took the cheaper one is no remark; one that could not do what it is
+    there for is.
     """
     return [line for stage in reversed(STAGES.values()) for line in stage.reporting.remarks(view)]
 
@@ -66,7 +67,9 @@ def _artifact(b: Built) -> dict[str, Any]:
 
 
 def _stage(nodes: Sequence[Built]) -> dict[str, Any]:
-    """One entry a stage; where it has several artifacts: the first key, sums, and the largest peak."""
+    """One entry a stage; where it has several artifacts: the first key, sums, and the largest
+    peak.
+    """
     found: dict[str, Any] = {
         "key": nodes[0].key,
         "cached": all(b.cached for b in nodes),
@@ -80,7 +83,9 @@ def _stage(nodes: Sequence[Built]) -> dict[str, Any]:
 
 
 def inference_seconds(infer: Mapping[str, Any]) -> str:
-    """What took how long in inference, in words; empty where an older version measured all of it as one."""
+    """What took how long in inference, in words; empty where an older version measured all of it as
+    one.
+    """
     parts = [
         f"{_seconds(infer[name])} {what}"
         for name, what in (
@@ -102,7 +107,11 @@ def _seconds(value: float) -> str:
 def accuracy_rows(summary: Mapping[str, Any]) -> list[Row]:
     """Every single model, every soup that differs from others, and the mean of all predictions."""
     rows = [
-        Row(f"single model {i} (seed {single['seed']})", single["valid_accuracy"], single["test_accuracy"])
+        Row(
+            f"single model {i} (seed {single['seed']})",
+            single["valid_accuracy"],
+            single["test_accuracy"],
+        )
         for i, single in enumerate((summary["train"] or {"ingredients": []})["ingredients"])
     ]
     soup = summary["soup"]

@@ -1,6 +1,8 @@
-"""What a path of ingredients means: a run, an artifact, a folder of safetensors or one file; other files are refused.
+"""What a path of ingredients means: a run, an artifact, a folder of safetensors or one file; other
+files are refused.
 
-Models trained elsewhere are rewritten, whatever names and ties their tensors have, as files like stockpot's own.
+Models trained elsewhere are rewritten, whatever names and ties their tensors have, as files like
+stockpot's own.
 """
 
 from __future__ import annotations
@@ -26,7 +28,8 @@ __all__ = ["Ingredient", "adopt", "found", "named_as_in"]
 
 _OURS = "stockpot"  # the metadata entry of stockpot's own files
 _SAID = ("seed", "init_digest", "inputs")
-"""What a file from elsewhere may say of itself in its metadata, `inputs` as JSON: compared as for stockpot's own."""
+"""What a file from elsewhere may say of itself in its metadata, `inputs` as JSON: compared as for
+stockpot's own."""
 SUFFIX = ".safetensors"
 
 
@@ -37,7 +40,8 @@ class Ingredient:
     Attributes
     ----------
     label : as the user named it, for words and errors.
-    metadata : what the file says of itself: of stockpot's own, `config`, `init_digest`, `inputs` and scores.
+    metadata : what the file says of itself: of stockpot's own, `config`, `init_digest`, `inputs`
+        and scores.
     own : written by stockpot.
     """
 
@@ -61,7 +65,9 @@ def found(where: Sequence[Path]) -> list[Ingredient]:
     seen: dict[Path, str] = {}
     for label, path in files:
         if (first := seen.setdefault(path.resolve(), label)) is not label:
-            raise BadInput(f"soup: {first} and {label} are one file", fix="name every ingredient once")
+            raise BadInput(
+                f"soup: {first} and {label} are one file", fix="name every ingredient once"
+            )
     return [_look(label, path) for label, path in files]
 
 
@@ -72,16 +78,24 @@ def _files(path: Path) -> list[tuple[str, Path]]:
     if (path / "run.json").exists():
         names = [name for name in read_run(path)["artifacts"] if re.fullmatch(r"train:\d+", name)]
         names.sort(key=lambda name: int(name.split(":")[1]))
-        files = [(f"{path} {name}", artifact_of(path, name).path("model.safetensors")) for name in names]
+        files = [
+            (f"{path} {name}", artifact_of(path, name).path("model.safetensors")) for name in names
+        ]
     elif (path / "manifest.json").exists():
-        files = [(str(path), path / "model.safetensors")] if (path / "model.safetensors").exists() else []
+        files = (
+            [(str(path), path / "model.safetensors")]
+            if (path / "model.safetensors").exists()
+            else []
+        )
     else:
         files = [(str(p), p) for p in sorted(path.glob(f"*{SUFFIX}"), key=_by_number)]
     if not files:
         what = "holds no trained models" if path.is_dir() else "no such file or folder"
         raise BadInput(
-            f"soup: {path}: expected a run, a train artifact, a folder of {SUFFIX} files or one of them; {what}",
-            fix="stockpot soup runs/NAME, or stockpot soup FOLDER --factory package.module:build --batches runs/NAME",
+            f"soup: {path}: expected a run, a train artifact, a folder of {SUFFIX} files or one of "
+            f"them; {what}",
+            fix="stockpot soup runs/NAME, or stockpot soup FOLDER --factory package.module:build "
+            "--batches runs/NAME",
         )
     return files
 
@@ -98,14 +112,20 @@ def _look(label: str, path: Path) -> Ingredient:
             header = file.metadata() or {}
     except (SafetensorError, OSError) as error:
         raise BadInput(
-            f"{label}: expected a safetensors file, found {error}", fix="save it with safetensors.torch.save_file"
+            f"{label}: expected a safetensors file, found {error}",
+            fix="save it with safetensors.torch.save_file",
         ) from error
     if _OURS in header:
         from stockpot.stages.train.state import read_state
 
-        metadata = read_state(path)[1]  # the tensors too: their digest is what vouches for the metadata
+        metadata = read_state(path)[
+            1
+        ]  # the tensors too: their digest is what vouches for the metadata
         config = metadata.get("config")
-        if not isinstance(config, dict) or not {"model", "num_features", "num_classes"} <= config.keys():
+        if (
+            not isinstance(config, dict)
+            or not {"model", "num_features", "num_classes"} <= config.keys()
+        ):
             raise Corrupt(f"{label}: expected a model's configuration in its metadata, found none")
         return Ingredient(label, path, metadata, own=True)
     said: dict[str, Any] = {name: header[name] for name in _SAID if name in header}
@@ -163,14 +183,17 @@ def named_as_in(model: Module, state: Mapping[str, Tensor], label: str) -> dict[
     for name in sorted(expected.keys() ^ given.keys()):
         has = "has no" if name in expected else "has a"
         raise Conflict(
-            f"soup: {label} {has} tensor {name.removeprefix(prefix)}, {'which' if name in expected else 'unlike'} the "
+            f"soup: {label} {has} tensor {name.removeprefix(prefix)}, "
+            f"{'which' if name in expected else 'unlike'} the "
             f"model of the factory{' has' if name in expected else ''}",
-            fix="name the factory and the [train] settings (--set train.hidden=...) the file was trained with",
+            fix="name the factory and the [train] settings (--set train.hidden=...) the file was "
+            "trained with",
         )
     for name, values in expected.items():
         if given[name].shape != values.shape:
             raise Conflict(
-                f"soup: {label}: tensor {name.removeprefix(prefix)}: expected shape {tuple(values.shape)} as in the "
+                f"soup: {label}: tensor {name.removeprefix(prefix)}: expected shape "
+                f"{tuple(values.shape)} as in the "
                 f"factory's model, found {tuple(given[name].shape)}",
                 fix="name the [train] settings (--set train.hidden=...) the file was trained with",
             )

@@ -1,4 +1,6 @@
-"""What a soup of existing models leaves behind and says: `soup.json`, `report.html`, and a table."""
+"""What a soup of existing models leaves behind and says: `soup.json`, `report.html`, and a
+table.
+"""
 
 from __future__ import annotations
 
@@ -76,7 +78,9 @@ def soup_page(
 ) -> str:
     """One page that needs nothing else."""
     about = varied([one.metadata.get("config") or {} for one in found])
-    names = [", ".join(filter(None, (one.label, words))) for one, words in zip(found, about, strict=True)]
+    names = [
+        ", ".join(filter(None, (one.label, words))) for one, words in zip(found, about, strict=True)
+    ]
     souped = Souped(
         {**facts, "remarks": document["remarks"]},
         notes.get("seconds") or {},
@@ -86,7 +90,10 @@ def soup_page(
         names,
     )
     software = table(
-        ("what", "is"), [(text(k), text(v)) for k, v in machine().items()], about="Where this was made.", words=1
+        ("what", "is"),
+        [(text(k), text(v)) for k, v in machine().items()],
+        about="Where this was made.",
+        words=1,
     )
     body = [
         f"<h1>soup of {len(found)} models</h1>",
@@ -99,9 +106,18 @@ def soup_page(
 
 def document_text(document: Mapping[str, Any]) -> str:
     """What `stockpot soup` prints."""
-    rows = [Row(one["file"], one["valid_accuracy"], one["test_accuracy"]) for one in document["ingredients"]]
-    parts = [accuracy_text([*rows, *soup_rows(document), *filter(None, [ensemble_row(document["ensemble"])])])]
+    rows = [
+        Row(one["file"], one["valid_accuracy"], one["test_accuracy"])
+        for one in document["ingredients"]
+    ]
+    parts = [
+        accuracy_text(
+            [*rows, *soup_rows(document), *filter(None, [ensemble_row(document["ensemble"])])]
+        )
+    ]
     parts += document["remarks"]
     out = Path(document["out"])
-    parts.append(f"written: {out / 'chosen.safetensors'}, {out / 'soup.json'}, {out / 'report.html'}")
+    parts.append(
+        f"written: {out / 'chosen.safetensors'}, {out / 'soup.json'}, {out / 'report.html'}"
+    )
     return "\n\n".join(parts)

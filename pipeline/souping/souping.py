@@ -1,4 +1,6 @@
-"""A soup of models that exist already, by the same stage as a run's: nothing of a store or of the models is changed."""
+"""A soup of models that exist already, by the same stage as a run's: nothing of a store or of the
+models is changed.
+"""
 
 from __future__ import annotations
 
@@ -38,7 +40,8 @@ class Asked:
     Attributes
     ----------
     where : paths of ingredients; see `stockpot.souping.ingredients`.
-    batches : run folder, store or pack artifact whose validation records are read; None: the first run in `where`.
+    batches : run folder, store or pack artifact whose validation records are read; None: the first
+        run in `where`.
     factory : package.module:factory of models trained elsewhere.
     out : folder of what is written; None: beside the first path.
     overrides : "key=value" of [train] for a factory, [soup] and [resources].
@@ -103,7 +106,9 @@ def make(asked: Asked, report: Callable[[int, int, str], None]) -> dict[str, Any
         words = check_alike([one.metadata for one in found], [one.label for one in found])
         document = soup_document(out, asked.command, found, facts, kitchen.notes, scores, words)
         _publish(kitchen.payload, out, document, found)
-        write_atomically(out / "report.html", soup_page(document, facts, found, kitchen.notes, scores))
+        write_atomically(
+            out / "report.html", soup_page(document, facts, found, kitchen.notes, scores)
+        )
         write_atomically(out / "soup.json", dump(document))
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
@@ -120,19 +125,28 @@ def _packs(asked: Asked) -> tuple[dict[str, Reader], Recipe]:
     runs = [path for path in asked.where if (path / "run.json").exists()]
     where = asked.batches if asked.batches is not None else runs[0] if runs else None
     if where is None:
-        raise BadInput("soup: expected --batches with validation records, found none", fix="--batches runs/NAME")
+        raise BadInput(
+            "soup: expected --batches with validation records, found none",
+            fix="--batches runs/NAME",
+        )
     valid = opened(where, "valid")
     packs = {"valid": valid.pack}
     for split in ("train", "test"):
-        with suppress(BadInput):  # train calibrates batch norms, test is for the report: neither is a must
+        with suppress(
+            BadInput
+        ):  # train calibrates batch norms, test is for the report: neither is a must
             packs[split] = opened(where, split).pack
-    return packs, from_tables(where.absolute().name, valid.recipe, asked.overrides, where=str(where))
+    return packs, from_tables(
+        where.absolute().name, valid.recipe, asked.overrides, where=str(where)
+    )
 
 
 def _as_ours(
     found: Sequence[Ingredient], asked: Asked, recipe: Recipe, valid: Reader, folder: Path
 ) -> list[Ingredient]:
-    """Files from elsewhere rewritten as stockpot's; every model takes the features the records have."""
+    """Files from elsewhere rewritten as stockpot's; every model takes the features the records
+    have.
+    """
     strange = [one for one in found if not one.own]
     if strange and not asked.factory:
         raise BadInput(
@@ -144,20 +158,31 @@ def _as_ours(
         from stockpot.stages.train.stage import STAGE
         from stockpot.stages.train.train_params import model_config, resolve
 
-        values = {**recipe.values(), "train.model": asked.factory, "train.warmup": 0, "train.vary": 1.0, "index": 0}
-        params = resolve({name: values[name] for name in (*STAGE.reads, "index")}, {"train": valid.facts})
+        values = {
+            **recipe.values(),
+            "train.model": asked.factory,
+            "train.warmup": 0,
+            "train.vary": 1.0,
+            "index": 0,
+        }
+        params = resolve(
+            {name: values[name] for name in (*STAGE.reads, "index")}, {"train": valid.facts}
+        )
         config = model_config(params, valid.facts)
         model = build_model(config, params.seed)
         folder.mkdir(parents=True)
         found = [
-            one if one.own else ingredients.adopt(one, model, config, folder / f"{i}{ingredients.SUFFIX}")
+            one
+            if one.own
+            else ingredients.adopt(one, model, config, folder / f"{i}{ingredients.SUFFIX}")
             for i, one in enumerate(found)
         ]
     for one in found:
         for name in ("num_features", "num_classes"):
             if one.metadata["config"][name] != valid.facts[name]:
                 raise BadInput(
-                    f"soup: {one.label} has {name} {one.metadata['config'][name]}, the validation records have "
+                    f"soup: {one.label} has {name} {one.metadata['config'][name]}, the validation "
+                    f"records have "
                     f"{valid.facts[name]}",
                     fix="--batches of the data it was trained on",
                 )
@@ -180,7 +205,10 @@ def _stage(
     budget: Budget = measure(recipe.resources)
     refuse(budget, [("soup", cost)])
     kitchen = _Kitchen(
-        work, report, threads=min(budget.cores, _threads()), memory_bytes=granted(cost, budget.task_bytes)
+        work,
+        report,
+        threads=min(budget.cores, _threads()),
+        memory_bytes=granted(cost, budget.task_bytes),
     )
     (shard,) = stage.shards(params, inputs)
     return stage.run(params, inputs, shard, kitchen), kitchen
@@ -189,7 +217,11 @@ def _stage(
 def _facts(one: Ingredient) -> dict[str, Any]:
     config = one.metadata["config"]
     sizes = {name: config[name] for name in ("hidden", "layers") if name in config}
-    counted = {name: one.metadata[name] for name in ("num_parameters", "edge_floats") if name in one.metadata}
+    counted = {
+        name: one.metadata[name]
+        for name in ("num_parameters", "edge_floats")
+        if name in one.metadata
+    }
     return {"num_parameters": one.path.stat().st_size // 4, **sizes, **counted}
 
 
@@ -200,9 +232,15 @@ def _threads() -> int:
 
 
 def _tested(
-    facts: Mapping[str, Any], found: Sequence[Ingredient], payload: Path, test: Reader | None, recipe: Recipe
+    facts: Mapping[str, Any],
+    found: Sequence[Ingredient],
+    payload: Path,
+    test: Reader | None,
+    recipe: Recipe,
 ) -> dict[str, Any]:
-    """Accuracy on the test records of every method and ingredient, and of their mean; nothing was chosen by it."""
+    """Accuracy on the test records of every method and ingredient, and of their mean; nothing was
+    chosen by it.
+    """
     if test is None:
         return {}
     from stockpot.stages.infer.predict import predict
@@ -217,17 +255,27 @@ def _tested(
     models = {name: load_model(file).to(device) for name, file in files.items()}
     singles = [name for name in models if name.startswith("ingredient:")]
     with settings(_threads()):
-        steps = open_steps(test, models[singles[0]], Schedule(shuffle=False), Delivery(device=device))
+        steps = open_steps(
+            test, models[singles[0]], Schedule(shuffle=False), Delivery(device=device)
+        )
         outputs, classes = int(test.facts["outputs"]), int(test.facts["num_classes"])
         together = dict.fromkeys(singles, 1) if len(singles) > 1 else None
-        _, scores = predict(models, singles[0], steps, outputs, classes, lambda *_: None, None, together)
+        _, scores = predict(
+            models, singles[0], steps, outputs, classes, lambda *_: None, None, together
+        )
     labelled = scores[singles[0]].labelled
     return {"labelled": labelled} | {n: s.accuracy if labelled else None for n, s in scores.items()}
 
 
-def _publish(payload: Path, out: Path, document: Mapping[str, Any], found: Sequence[Ingredient]) -> None:
-    """Move the models to their folder; the chosen one last, beside it its tensors under the user's own names."""
-    for path in sorted(payload.glob(f"*{ingredients.SUFFIX}"), key=lambda p: p.name == "chosen.safetensors"):
+def _publish(
+    payload: Path, out: Path, document: Mapping[str, Any], found: Sequence[Ingredient]
+) -> None:
+    """Move the models to their folder; the chosen one last, beside it its tensors under the user's
+    own names.
+    """
+    for path in sorted(
+        payload.glob(f"*{ingredients.SUFFIX}"), key=lambda p: p.name == "chosen.safetensors"
+    ):
         path.replace(out / path.name)
     (out / "state.safetensors").unlink(missing_ok=True)
     if any("file" in one.metadata for one in found):
@@ -237,4 +285,6 @@ def _publish(payload: Path, out: Path, document: Mapping[str, Any], found: Seque
 
         state = read_state(out / "chosen.safetensors")[0]
         plain = {name.removeprefix("module."): values for name, values in state.items()}
-        save_file(plain, out / "state.safetensors", {"soup": json.dumps({"method": document["chosen"]})})
+        save_file(
+            plain, out / "state.safetensors", {"soup": json.dumps({"method": document["chosen"]})}
+        )

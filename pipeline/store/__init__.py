@@ -1,1 +1,3 @@
-"""The artifact store: bytes, digests, manifests, attempts and commits; knows nothing of recipes or stages."""
+"""The artifact store: bytes, digests, manifests, attempts and commits; knows nothing of recipes or
+stages.
+"""

@@ -1,9 +1,11 @@
-"""A stored array reads back bit for bit or not at all: a missing, short or altered chunk is an error, never zeros.
+"""A stored array reads back bit for bit or not at all: a missing, short or altered chunk is an
+error, never zeros.
 
-Arrays are zarr v3, little-endian, uncompressed, crc32c last in the codec chain, without consolidated metadata: one
-chunk up to `MAX_CHUNK_BYTES`, beyond that fixed blocks of whole rows whose bytes fill whole pages, so that the chunks
-can be mapped one after another as one array. The bytes are written here, not by a library, so that they never change
-with its version; `zarr.open_array` reads them.
+Arrays are zarr v3, little-endian, uncompressed, crc32c last in the codec chain, without
+consolidated metadata: one chunk up to `MAX_CHUNK_BYTES`, beyond that fixed blocks of whole rows
+whose bytes fill whole pages, so that the chunks can be mapped one after another as one array. The
+bytes are written here, not by a library, so that they never change with its version;
+`zarr.open_array` reads them.
 """
 
 from __future__ import annotations
@@ -77,13 +79,19 @@ def _begin(
 ) -> tuple[np.dtype[Any], tuple[int, ...], dict[str, File]]:
     """Create the array's folder and metadata: stored dtype, chunk shape, and the files so far."""
     if dtype.name not in TYPES:
-        raise TypeError(f"array {name!r}: dtype {dtype} cannot be stored; expected one of {', '.join(TYPES)}")
+        raise TypeError(
+            f"array {name!r}: dtype {dtype} cannot be stored; expected one of {', '.join(TYPES)}"
+        )
     stored = np.dtype(TYPES[dtype.name])
     chunk = _chunk_shape(shape, stored.itemsize)
     document = _metadata(shape, dtype.name, chunk)
     folder.mkdir(parents=True)
     fs.write_new(folder / METADATA, document)
-    return stored, chunk, {f"{name}/{METADATA}": {"size": len(document), "digest": bytes_digest(document)}}
+    return (
+        stored,
+        chunk,
+        {f"{name}/{METADATA}": {"size": len(document), "digest": bytes_digest(document)}},
+    )
 
 
 def _chunk_shape(shape: tuple[int, ...], itemsize: int) -> tuple[int, ...]:
@@ -99,10 +107,12 @@ def _chunk_shape(shape: tuple[int, ...], itemsize: int) -> tuple[int, ...]:
 
 
 class Created:
-    """An array that is made on disk: filled through `values` in any order, its files complete after `seal`.
+    """An array that is made on disk: filled through `values` in any order, its files complete after
+    `seal`.
 
-    The bytes are those `write_array` gives for the same values. Where chunks cannot be joined (not Linux, or rows so
-    wide that a chunk is no whole pages) an array of several chunks is filled in memory instead.
+    The bytes are those `write_array` gives for the same values. Where chunks cannot be joined (not
+    Linux, or rows so wide that a chunk is no whole pages) an array of several chunks is filled in
+    memory instead.
 
     Attributes
     ----------
@@ -113,7 +123,8 @@ class Created:
     TypeError
         The dtype is not boolean, integer or float of 1 to 8 bytes.
     OSError
-        There is no room on the disk: all of it is taken here, as a full disk could not be reported later.
+        There is no room on the disk: all of it is taken here, as a full disk could not be reported
+        later.
     """
 
     def __init__(self, root: Path, name: str, shape: tuple[int, ...], dtype: Any) -> None:
@@ -134,13 +145,19 @@ class Created:
             self.values = np.zeros(shape, self._dtype)
 
     def seal(self) -> dict[str, File]:
-        """Finish and make durable every file; what `write_array` returns. O(size) time, constant memory."""
+        """Finish and make durable every file; what `write_array` returns. O(size) time, constant
+        memory.
+        """
         self.values.flags.writeable = False
         for block, path in enumerate(self._paths):
-            rows = slice(block * self._chunk[0], (block + 1) * self._chunk[0]) if self._chunk else ...
+            rows = (
+                slice(block * self._chunk[0], (block + 1) * self._chunk[0]) if self._chunk else ...
+            )
             target = self._root / self._name / path
             finish = _seal_chunk if self._mapped else _write_chunk
-            self._files[f"{self._name}/{path}"] = finish(target, self.values[rows], self._dtype, self._chunk)
+            self._files[f"{self._name}/{path}"] = finish(
+                target, self.values[rows], self._dtype, self._chunk
+            )
         return self._files
 
 
@@ -151,7 +168,10 @@ def chunk_names(shape: tuple[int, ...], chunk: tuple[int, ...]) -> list[str]:
         return ["c"]
     if 0 in shape:
         return []
-    return ["/".join(["c", str(block), *["0"] * (len(shape) - 1)]) for block in range(-(-shape[0] // chunk[0]))]
+    return [
+        "/".join(["c", str(block), *["0"] * (len(shape) - 1)])
+        for block in range(-(-shape[0] // chunk[0]))
+    ]
 
 
 def _metadata(shape: tuple[int, ...], data_type: str, chunk: tuple[int, ...]) -> bytes:
@@ -171,32 +191,50 @@ def _metadata(shape: tuple[int, ...], data_type: str, chunk: tuple[int, ...]) ->
     return (json.dumps(document, indent=1) + "\n").encode()
 
 
-def _pieces(values: NDArray[Any], dtype: np.dtype[Any], chunk: tuple[int, ...]) -> Iterator[NDArray[np.uint8]]:
-    """Little-endian bytes of a chunk, a bounded slice at a time; zeros after the last row, as zarr lays it out."""
+def _pieces(
+    values: NDArray[Any], dtype: np.dtype[Any], chunk: tuple[int, ...]
+) -> Iterator[NDArray[np.uint8]]:
+    """Little-endian bytes of a chunk, a bounded slice at a time; zeros after the last row, as zarr
+    lays it out.
+    """
     rows = values.reshape(1) if values.ndim == 0 else values
     row_bytes = max(1, dtype.itemsize * math.prod(rows.shape[1:]))
     step = max(1, SLICE_BYTES // row_bytes)
     for start in range(0, len(rows), step):
-        yield np.ascontiguousarray(rows[start : start + step], dtype=dtype).reshape(-1).view(np.uint8)
+        yield (
+            np.ascontiguousarray(rows[start : start + step], dtype=dtype).reshape(-1).view(np.uint8)
+        )
     missing = (chunk[0] if chunk else 1) - len(rows)
     for start in range(0, missing, step):
         yield np.zeros(min(step, missing - start) * row_bytes, np.uint8)
 
 
-def _write_chunk(path: Path, values: NDArray[Any], dtype: np.dtype[Any], chunk: tuple[int, ...]) -> File:
+def _write_chunk(
+    path: Path, values: NDArray[Any], dtype: np.dtype[Any], chunk: tuple[int, ...]
+) -> File:
     return _finish_chunk(path, fs.create(path), values, dtype, chunk, stored=False)
 
 
-def _seal_chunk(path: Path, values: NDArray[Any], dtype: np.dtype[Any], chunk: tuple[int, ...]) -> File:
+def _seal_chunk(
+    path: Path, values: NDArray[Any], dtype: np.dtype[Any], chunk: tuple[int, ...]
+) -> File:
     fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
     os.lseek(fd, -TRAILER_BYTES, os.SEEK_END)
     return _finish_chunk(path, fd, values, dtype, chunk, stored=True)
 
 
 def _finish_chunk(
-    path: Path, fd: int, values: NDArray[Any], dtype: np.dtype[Any], chunk: tuple[int, ...], *, stored: bool
+    path: Path,
+    fd: int,
+    values: NDArray[Any],
+    dtype: np.dtype[Any],
+    chunk: tuple[int, ...],
+    *,
+    stored: bool,
 ) -> File:
-    """Write the chunk's values, unless they are stored already, then its crc32c, and close the file."""
+    """Write the chunk's values, unless they are stored already, then its crc32c, and close the
+    file.
+    """
     import google_crc32c
     from blake3 import blake3
 
@@ -218,10 +256,13 @@ def _finish_chunk(
     return {"size": size + TRAILER_BYTES, "digest": hasher.hexdigest(length=16), "crc32c": crc}
 
 
-def read_array(root: Path, name: str, files: Mapping[str, File], verified: Verified) -> NDArray[Any]:
+def read_array(
+    root: Path, name: str, files: Mapping[str, File], verified: Verified
+) -> NDArray[Any]:
     """Array `root/name`, read-only: a memory map, of several chunks one after another.
 
-    Read into memory are several chunks that are no whole pages each (written by an early version) or not on Linux.
+    Read into memory are several chunks that are no whole pages each (written by an early version)
+    or not on Linux.
 
     Parameters
     ----------
@@ -264,14 +305,17 @@ def read_array(root: Path, name: str, files: Mapping[str, File], verified: Verif
 def _declared(
     data: bytes, document: Path, name: str, files: Mapping[str, File]
 ) -> tuple[tuple[int, ...], tuple[int, ...], np.dtype[Any]]:
-    """(shape, chunk shape, dtype) that an array's metadata declares, held against the files that are there.
+    """(shape, chunk shape, dtype) that an array's metadata declares, held against the files that
+    are there.
 
-    Nothing may be allocated by what a document says before this: every declared byte stands in a chunk.
+    Nothing may be allocated by what a document says before this: every declared byte stands in a
+    chunk.
 
     Raises
     ------
     Corrupt
-        It is not the metadata of an array of this store, or the chunks it declares are not those that are listed.
+        It is not the metadata of an array of this store, or the chunks it declares are not those
+        that are listed.
     """
     try:
         found = json.loads(data)
@@ -282,7 +326,9 @@ def _declared(
         if not sound or 0 in chunk or chunk[1:] != [max(1, n) for n in shape[1:]]:
             raise ValueError(f"shape {shape} in chunks of {chunk}")
     except (ValueError, KeyError, TypeError, IndexError, RecursionError) as error:
-        raise Corrupt(f"{document}: expected the metadata of an array, found other ({error})") from error
+        raise Corrupt(
+            f"{document}: expected the metadata of an array, found other ({error})"
+        ) from error
     blocks = 0 if 0 in shape else -(-shape[0] // chunk[0]) if shape else 1
     there = sum(path.startswith(f"{name}/") for path in files) - 1
     if blocks != there:

@@ -1,7 +1,9 @@
-"""An attempt at a shard is private until one exclusive link publishes it whole; of several, the first counts.
+"""An attempt at a shard is private until one exclusive link publishes it whole; of several, the
+first counts.
 
-A killed attempt leaves a folder nobody reads. It is removed by the next attempt at the same shard on the same machine,
-once its process is known to be dead, or with all work on the artifact when that is committed.
+A killed attempt leaves a folder nobody reads. It is removed by the next attempt at the same shard
+on the same machine, once its process is known to be dead, or with all work on the artifact when
+that is committed.
 """
 
 from __future__ import annotations
@@ -87,12 +89,17 @@ class Work:
             if (fault := entry_fault(entry)) is not None:
                 raise Corrupt(f"{path}: expected the entry of a shard, but {fault}")
             if (entry["key"], entry["shard"]) != (self.key, shard):
-                raise Corrupt(f"{path}: expected shard {shard} of {self.key}, found another's entry")
+                raise Corrupt(
+                    f"{path}: expected shard {shard} of {self.key}, found another's entry"
+                )
             if entry["digest"] != _entry_digest(entry["files"], entry["facts"]):
                 raise Corrupt(f"{path}: its digest does not match its files and facts")
         except Corrupt as error:
             raise CorruptShard(
-                error.message, fix="run the same command again: the shard is computed anew", key=self.key, shard=shard
+                error.message,
+                fix="run the same command again: the shard is computed anew",
+                key=self.key,
+                shard=shard,
             ) from error
         return entry
 
@@ -114,7 +121,9 @@ class Attempt:
     memory_bytes : memory it may take above the interpreter.
     """
 
-    def __init__(self, work: Work, shard: str, *, threads: int = 1, memory_bytes: int = UNLIMITED_BYTES) -> None:
+    def __init__(
+        self, work: Work, shard: str, *, threads: int = 1, memory_bytes: int = UNLIMITED_BYTES
+    ) -> None:
         work.entry_path(shard)
         self.work = work
         self.shard = shard
@@ -141,7 +150,9 @@ class Attempt:
         self._files.update(write_array(self.payload, name, values))
 
     def create(self, name: str, shape: tuple[int, ...], dtype: Any) -> NDArray[Any]:
-        """Make a dense array on disk, to be filled before the shard is published; see `arrays.Created`."""
+        """Make a dense array on disk, to be filled before the shard is published; see
+        `arrays.Created`.
+        """
         self._claim(name)
         self._created.append(Created(self.payload, name, shape, dtype))
         return self._created[-1].values
@@ -164,18 +175,23 @@ class Attempt:
         self.notes[name] = json_facts(value, f"note {name!r}")
 
     def progress(self, done: int, total: int, text: str = "") -> None:
-        """Leave the progress of this shard where `status` and the driver's bars find it, at most twice a second."""
+        """Leave the progress of this shard where `status` and the driver's bars find it, at most
+        twice a second.
+        """
         now = time.monotonic()
         if done < total and now - self._progress_at < PROGRESS_EVERY_S:
             return
         self._progress_at = now
         path = self.work.progress_path(self.shard)
         partial = path.with_name(f".{path.name}.{self.name}")
-        # Progress is a courtesy: where it cannot be written, the work it tells of decides whether that is an error.
+        # Progress is a courtesy: where it cannot be written, the work it tells of decides whether
+        # that is an error.
         with suppress(OSError):
             if self.work.root.is_dir():
                 path.parent.mkdir(exist_ok=True)
-            partial.write_bytes(seal({"done": int(done), "total": int(total), "text": text, "time": time.time()}))
+            partial.write_bytes(
+                seal({"done": int(done), "total": int(total), "text": text, "time": time.time()})
+            )
             partial.replace(path)
 
     # --- publishing
@@ -206,11 +222,16 @@ class Attempt:
             The shard is exact and the first attempt gave other bytes; nothing is replaced.
         """
         facts = json_facts(facts, f"stage {stage}, shard {self.shard}: facts")
-        # Removed under this attempt: another driver committed. Folders a stage made since then are no attempt.
+        # Removed under this attempt: another driver committed. Folders a stage made since then are
+        # no attempt.
         if not (self.root / OWNER).exists():
-            raise FileNotFoundError(errno.ENOENT, "the work on this artifact was removed", str(self.root))
+            raise FileNotFoundError(
+                errno.ENOENT, "the work on this artifact was removed", str(self.root)
+            )
         if self.shard == FINISH:
-            fs.write_new(self.payload / FACTS, (json.dumps(facts, indent=1, sort_keys=True) + "\n").encode())
+            fs.write_new(
+                self.payload / FACTS, (json.dumps(facts, indent=1, sort_keys=True) + "\n").encode()
+            )
         for created in self._created:
             self._files.update(created.seal())
         files = self._collect()
@@ -244,12 +265,15 @@ class Attempt:
             return json.loads(json.dumps(entry))
         first = self.work.entry(self.shard)
         if first is None:
-            raise FileNotFoundError(errno.ENOENT, "the work on this artifact was removed", str(self.root))
+            raise FileNotFoundError(
+                errno.ENOENT, "the work on this artifact was removed", str(self.root)
+            )
         if first["attempt"] == self.name:
             return first
         if exact and first["digest"] != entry["digest"]:
             raise NonDeterminism(
-                f"stage {stage}, shard {self.shard} of {self.work.key}: two attempts at an exact shard differ in "
+                f"stage {stage}, shard {self.shard} of {self.work.key}: two attempts at an exact "
+                f"shard differ in "
                 f"{_difference(first, entry)}; the first stands, the second is kept in {self.root}",
                 fix="check this machine's memory and library versions, then stockpot verify --all",
             )
@@ -262,7 +286,13 @@ class Attempt:
 
     def _claim(self, name: str) -> None:
         path = PurePosixPath(name)
-        if not name or path.is_absolute() or ".." in path.parts or str(path) != name or name.startswith("."):
+        if (
+            not name
+            or path.is_absolute()
+            or ".." in path.parts
+            or str(path) != name
+            or name.startswith(".")
+        ):
             raise Conflict(f"shard {self.shard}: {name!r} is not a relative path of a payload file")
         if name in {MANIFEST, FACTS} or path.name == METADATA:
             raise Conflict(f"shard {self.shard}: the payload name {name!r} is reserved")
@@ -286,7 +316,9 @@ class Attempt:
                 fs.fsync_file(path)
                 files[name] = {"size": found.st_size, "digest": file_digest(path)}
         if lost := sorted(self._files.keys() - files.keys()):
-            raise FileNotFoundError(errno.ENOENT, "a written file is gone", str(self.payload / lost[0]))
+            raise FileNotFoundError(
+                errno.ENOENT, "a written file is gone", str(self.payload / lost[0])
+            )
         return {name: files[name] for name in sorted(files)}
 
 
@@ -328,7 +360,9 @@ def json_facts(value: Any, where: str) -> Any:
 
 
 def owner() -> dict[str, Any]:
-    """What tells whether the process behind an attempt is still alive, and on which machine to ask."""
+    """What tells whether the process behind an attempt is still alive, and on which machine to
+    ask.
+    """
     boot = namespace = ""
     with suppress(OSError):
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
@@ -349,7 +383,9 @@ def clear_dead_attempts(work: Work, shard: str) -> None:
         return
     dead = []
     for path in work.root.glob(f"attempt-*/{OWNER}"):
-        with suppress(OSError, Corrupt, KeyError):  # whose owner cannot be told stays until the artifact is committed
+        with suppress(
+            OSError, Corrupt, KeyError
+        ):  # whose owner cannot be told stays until the artifact is committed
             who = unseal(path.read_bytes(), path)
             local = all(who[name] == here[name] for name in ("host", "boot", "namespace"))
             if who["shard"] == shard and local and not alive(who["pid"], who["born"]):
@@ -362,7 +398,9 @@ def clear_dead_attempts(work: Work, shard: str) -> None:
 
 
 def _born(pid: int, *, clock: bool = False) -> float:
-    """When a process began: seconds since the machine did, which no change of the clock moves; `clock`: since 1970."""
+    """When a process began: seconds since the machine did, which no change of the clock moves;
+    `clock`: since 1970.
+    """
     import psutil
 
     process = psutil.Process(pid)

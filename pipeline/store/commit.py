@@ -1,4 +1,6 @@
-"""An artifact appears whole, by one exclusive link of its manifest, last and after all it names is durable."""
+"""An artifact appears whole, by one exclusive link of its manifest, last and after all it names is
+durable.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +36,8 @@ def entries_of(work: Work, shards: Sequence[str], stage: str) -> dict[str, dict[
     missing = [shard for shard, entry in found.items() if entry is None]
     if missing:
         raise StockpotError(
-            f"stage {stage} ({work.key}): {len(missing)} of {len(found)} shards are missing: {', '.join(missing)}",
+            f"stage {stage} ({work.key}): {len(missing)} of {len(found)} shards are missing: "
+            f"{', '.join(missing)}",
             fix="run the same command again: it computes what is missing",
         )
     return {shard: entry for shard, entry in found.items() if entry is not None}
@@ -65,7 +68,8 @@ def commit(
     NonDeterminism
         An exact artifact is committed already, with other bytes.
     FileNotFoundError
-        The work was removed meanwhile; then another driver has committed it, or a person deleted it.
+        The work was removed meanwhile; then another driver has committed it, or a person deleted
+        it.
     """
     entries = entries_of(work, [*shards, FINISH], stage)
     finish = entries[FINISH]
@@ -93,11 +97,14 @@ def commit(
         if (target / MANIFEST).exists():
             if exact:
                 raise NonDeterminism(
-                    f"{target}: stage {stage} is exact, but this commit has other bytes than the committed artifact",
-                    fix="stockpot verify --all, and check this machine's memory and library versions",
+                    f"{target}: stage {stage} is exact, but this commit has other bytes than the "
+                    f"committed artifact",
+                    fix="stockpot verify --all, and check this machine's memory and library "
+                    "versions",
                 )
             return  # A recorded stage: the first commit is adopted by everyone.
-        # Left by a commit of other bytes that never ended: without a manifest no reader has seen it.
+        # Left by a commit of other bytes that never ended: without a manifest no reader has seen
+        # it.
         fs.make_folders(quarantine)
         fs.rename(target, quarantine / f"{stage}-{work.key}-{fs.unique()}")
         if not _place(sources, files, target, staging):
@@ -111,7 +118,9 @@ def commit(
     fs.publish(ready, target / MANIFEST, work.claims / "artifact")
 
 
-def _payload(work: Work, entries: Mapping[str, Mapping[str, Any]]) -> tuple[dict[str, dict[str, Any]], dict[str, Path]]:
+def _payload(
+    work: Work, entries: Mapping[str, Mapping[str, Any]]
+) -> tuple[dict[str, dict[str, Any]], dict[str, Path]]:
     files: dict[str, dict[str, Any]] = {}
     sources: dict[str, Path] = {}
     owners: dict[str, str] = {}
@@ -120,14 +129,18 @@ def _payload(work: Work, entries: Mapping[str, Mapping[str, Any]]) -> tuple[dict
             if name.startswith(PRIVATE):
                 continue
             if name in files:
-                raise Conflict(f"shards {owners[name]} and {shard} of {work.key} both wrote {name!r}")
+                raise Conflict(
+                    f"shards {owners[name]} and {shard} of {work.key} both wrote {name!r}"
+                )
             files[name] = file
             sources[name] = work.payload(entry) / name
             owners[name] = shard
     return files, sources
 
 
-def _place(sources: Mapping[str, Path], files: Mapping[str, Mapping[str, Any]], target: Path, staging: Path) -> bool:
+def _place(
+    sources: Mapping[str, Path], files: Mapping[str, Mapping[str, Any]], target: Path, staging: Path
+) -> bool:
     """Put every payload file in place; False where `target` holds other bytes."""
     fs.make_folders(target)
     for folder in sorted({(target / name).parent for name in files}):
@@ -136,19 +149,27 @@ def _place(sources: Mapping[str, Path], files: Mapping[str, Mapping[str, Any]], 
         placed = target / name
         if fs.link_or_copy(source, placed, staging):
             continue
-        same = placed.stat().st_size == files[name]["size"] and file_digest(placed) == files[name]["digest"]
+        same = (
+            placed.stat().st_size == files[name]["size"]
+            and file_digest(placed) == files[name]["digest"]
+        )
         if not same:
             return False
     present = {
-        Path(folder, leaf).relative_to(target).as_posix() for folder, _, leaves in os.walk(target) for leaf in leaves
+        Path(folder, leaf).relative_to(target).as_posix()
+        for folder, _, leaves in os.walk(target)
+        for leaf in leaves
     }
     return present - {MANIFEST} == files.keys()
 
 
 def remove_work(work: Work) -> None:
-    """Remove all work on an artifact that is committed; one rename first, so that nobody sees half of it."""
+    """Remove all work on an artifact that is committed; one rename first, so that nobody sees half
+    of it.
+    """
     gone = work.root.with_name(f".removed-{fs.unique()}")
-    # The artifact is safe: what cannot be tidied now (a full or read-only disk) is, by the next run.
+    # The artifact is safe: what cannot be tidied now (a full or read-only disk) is, by the next
+    # run.
     with suppress(OSError):
         fs.rename(work.root, gone)
         fs.remove_tree(gone)

@@ -1,6 +1,8 @@
-"""A digest names content and nothing else; the stat cache only ever skips reading a file that cannot have changed.
+"""A digest names content and nothing else; the stat cache only ever skips reading a file that
+cannot have changed.
 
-API: `file_digest(path)`, `payload_digest(files)`, and `StatCache(path).digest(file)` for source files.
+API: `file_digest(path)`, `payload_digest(files)`, and `StatCache(path).digest(file)` for source
+files.
 """
 
 from __future__ import annotations
@@ -69,7 +71,8 @@ def payload_digest(files: Mapping[str, Mapping[str, Any]]) -> str:
 
 
 def source_digest(source: Source, digest: Callable[[str], str]) -> str:
-    """Digest of a data set outside the store: of its one file, or of its kind, name and sorted (name, size, digest).
+    """Digest of a data set outside the store: of its one file, or of its kind, name and sorted
+    (name, size, digest).
 
     Parameters
     ----------
@@ -92,15 +95,20 @@ def _settled(path: Path) -> tuple[str, Fingerprint]:
         last = fingerprint(path)
     except OSError as error:
         raise BadInput(
-            f"source {path}: cannot read it: {error.strerror or error}", fix="correct dataset.source in the recipe"
+            f"source {path}: cannot read it: {error.strerror or error}",
+            fix="correct dataset.source in the recipe",
         ) from error
     if first != last:
-        raise BadInput(f"source {path}: it changed while it was read", fix="let its writer finish, then run again")
+        raise BadInput(
+            f"source {path}: it changed while it was read",
+            fix="let its writer finish, then run again",
+        )
     return digest, last
 
 
 def fingerprint(path: Path) -> Fingerprint:
-    """Size, time of the last write, time of the last change of anything, inode: what moves when a file is rewritten.
+    """Size, time of the last write, time of the last change of anything, inode: what moves when a
+    file is rewritten.
 
     Unlike the time of the last write, the change time cannot be set back by `touch` or `os.utime`.
     """
@@ -110,11 +118,20 @@ def fingerprint(path: Path) -> Fingerprint:
 
 def _is_entry(entry: Any) -> bool:
     """Whether this is [*fingerprint, digest, time of hashing]."""
-    return isinstance(entry, list) and [type(item) for item in entry] == [int, int, int, int, str, int]
+    return isinstance(entry, list) and [type(item) for item in entry] == [
+        int,
+        int,
+        int,
+        int,
+        str,
+        int,
+    ]
 
 
 class Verified:
-    """Files whose content this process has checked, each once; a file that changed since counts as new."""
+    """Files whose content this process has checked, each once; a file that changed since counts as
+    new.
+    """
 
     def __init__(self) -> None:
         self._seen: dict[str, Fingerprint] = {}
@@ -129,12 +146,14 @@ class Verified:
 
 
 class StatCache:
-    """Digests of source files by path and `fingerprint`, kept in one JSON file that processes may share.
+    """Digests of source files by path and `fingerprint`, kept in one JSON file that processes may
+    share.
 
     Parameters
     ----------
-    path : the cache file, usually `runs/stat-cache.json`. A damaged one is reported and ignored; one that cannot be
-        written is reported and only costs time. None keeps the digests in this process.
+    path : the cache file, usually `runs/stat-cache.json`. A damaged one is reported and ignored;
+        one that cannot be written is reported and only costs time. None keeps the digests in this
+        process.
     """
 
     def __init__(self, path: Path | str | None) -> None:
@@ -143,7 +162,8 @@ class StatCache:
         self._lock = threading.Lock()
 
     def digest(self, path: Path | str) -> str:
-        """Digest of a file, read again only where its fingerprint differs from last time, or was too fresh to tell.
+        """Digest of a file, read again only where its fingerprint differs from last time, or was
+        too fresh to tell.
 
         Raises
         ------
@@ -160,7 +180,11 @@ class StatCache:
                     fix="correct dataset.source in the recipe",
                 ) from error
             entry = self._load().get(name)
-            if entry is not None and entry[:4] == list(found) and entry[5] - max(found[1:3]) > SETTLED_NS:
+            if (
+                entry is not None
+                and entry[:4] == list(found)
+                and entry[5] - max(found[1:3]) > SETTLED_NS
+            ):
                 return str(entry[4])
             started_ns = time.time_ns()
             digest, stat = _settled(Path(name))
@@ -175,19 +199,25 @@ class StatCache:
         except FileNotFoundError:
             return {}
         except OSError as error:
-            _log.warning("stat cache %s cannot be read (%s): source files are hashed again", self.path, error)
+            _log.warning(
+                "stat cache %s cannot be read (%s): source files are hashed again", self.path, error
+            )
             return {}
         try:
             found = json.loads(text)
             entries = found["files"]
             if found["format"] < CACHE_FORMAT:
                 return {}
-            if found["format"] != CACHE_FORMAT or found["check"] != bytes_digest(canonical(entries)):
+            if found["format"] != CACHE_FORMAT or found["check"] != bytes_digest(
+                canonical(entries)
+            ):
                 raise ValueError("its check does not match")
             if not isinstance(entries, dict) or not all(map(_is_entry, entries.values())):
                 raise ValueError("its entries are none")
         except (ValueError, KeyError, TypeError, RecursionError) as error:
-            _log.warning("stat cache %s is damaged (%s): source files are hashed again", self.path, error)
+            _log.warning(
+                "stat cache %s is damaged (%s): source files are hashed again", self.path, error
+            )
             return {}
         return dict(entries)
 
@@ -195,7 +225,8 @@ class StatCache:
         if self.path is None:
             self._here[name] = entry
             return
-        # Another process's entry written in between is lost, which costs one more hash and nothing else.
+        # Another process's entry written in between is lost, which costs one more hash and nothing
+        # else.
         entries = {**self._load(), name: entry}
         data = {"format": CACHE_FORMAT, "check": bytes_digest(canonical(entries)), "files": entries}
         partial = self.path.with_name(f".{self.path.name}.{unique()}")

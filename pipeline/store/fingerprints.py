@@ -1,8 +1,9 @@
-"""A stored file that changed since it was last looked at is read in full before it is trusted again.
+"""A stored file that changed since it was last looked at is read in full before it is trusted
+again.
 
-Sizes are checked whenever an artifact is opened, and checksums whenever it is read. In between stands this: a file
-edited in place (its inode or one of its times moved) makes the next run verify the whole artifact, so that even a run
-that would read nothing of it finds the damage.
+Sizes are checked whenever an artifact is opened, and checksums whenever it is read. In between
+stands this: a file edited in place (its inode or one of its times moved) makes the next run verify
+the whole artifact, so that even a run that would read nothing of it finds the damage.
 """
 
 from __future__ import annotations
@@ -32,12 +33,13 @@ _FORMAT = 2  # 1 knew no change times and was not sealed
 
 
 class Seen:
-    """Fingerprints (sizes, times, inodes) of artifacts this machine has looked at, in one small JSON file.
+    """Fingerprints (sizes, times, inodes) of artifacts this machine has looked at, in one small
+    JSON file.
 
     Parameters
     ----------
-    path : the cache file; None keeps nothing. A damaged one is reported; like a lost one it only means that changes
-        made meanwhile are found later, when they are read.
+    path : the cache file; None keeps nothing. A damaged one is reported; like a lost one it only
+        means that changes made meanwhile are found later, when they are read.
     """
 
     def __init__(self, path: Path | None) -> None:
@@ -72,7 +74,9 @@ class Seen:
         self._changed = True
 
     def save(self) -> None:
-        """Keep the fingerprints for the next process; where they cannot be written, only this check is lost."""
+        """Keep the fingerprints for the next process; where they cannot be written, only this check
+        is lost.
+        """
         if self._path is None or not self._changed:
             return
         partial = self._path.with_name(f".{self._path.name}.{uuid.uuid4().hex}")

@@ -1,7 +1,9 @@
-"""A sealed document has the fields and the types of its kind, and names no file outside its own folder.
+"""A sealed document has the fields and the types of its kind, and names no file outside its own
+folder.
 
-A seal says that a document is what was written, not that what was written makes sense: here is what may be relied on.
-API: `manifest_fault(document)` and `entry_fault(document)`: what is wrong with one in words, None where nothing is.
+A seal says that a document is what was written, not that what was written makes sense: here is what
+may be relied on. API: `manifest_fault(document)` and `entry_fault(document)`: what is wrong with
+one in words, None where nothing is.
 """
 
 from __future__ import annotations
@@ -26,7 +28,9 @@ _MOST_S = 1 << 37
 
 
 def inside(name: str) -> bool:
-    """Whether a name is the relative path of a file below a folder: not absolute, without `..`, in plain form."""
+    """Whether a name is the relative path of a file below a folder: not absolute, without `..`, in
+    plain form.
+    """
     path = PurePosixPath(name)
     plain = bool(name) and str(path) == name and "\0" not in name and name != "."
     return plain and not path.is_absolute() and ".." not in path.parts
@@ -63,7 +67,8 @@ def _tables(value: Any) -> bool:
 def _parents(value: Any) -> bool:
     names = ("role", "stage", "key", "digest")
     return isinstance(value, list) and all(
-        isinstance(one, Mapping) and all(isinstance(one.get(name), str) for name in names) for one in value
+        isinstance(one, Mapping) and all(isinstance(one.get(name), str) for name in names)
+        for one in value
     )
 
 
@@ -119,7 +124,11 @@ def _fault(document: Mapping[str, Any], fields: Mapping[str, Callable[[Any], boo
     for name, file in document["files"].items():
         if not inside(name) or name == "manifest.json":
             return f"it names {name!r}, which is no file of its folder"
-        sound = isinstance(file, Mapping) and _count(file.get("size")) and _digest(file.get("digest"))
-        if not sound or ("crc32c" in file and not (_count(file["crc32c"]) and file["crc32c"] < 1 << 32)):
+        sound = (
+            isinstance(file, Mapping) and _count(file.get("size")) and _digest(file.get("digest"))
+        )
+        if not sound or (
+            "crc32c" in file and not (_count(file["crc32c"]) and file["crc32c"] < 1 << 32)
+        ):
             return f"size, digest or crc32c of {name!r} makes no sense"
     return None

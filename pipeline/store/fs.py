@@ -1,6 +1,8 @@
-"""Every change to a store goes through these primitives, each of them durable and whole when it returns.
+"""Every change to a store goes through these primitives, each of them durable and whole when it
+returns.
 
-`before(name, path)` is called ahead of every primitive; the fault tests put a crash or a full disk there.
+`before(name, path)` is called ahead of every primitive; the fault tests put a crash or a full disk
+there.
 """
 
 from __future__ import annotations
@@ -181,9 +183,9 @@ def read(path: Path) -> bytes:
 def publish(source: Path, target: Path, claims: Path) -> bool:
     """Give the durable file `source` the name `target` if nothing has it yet.
 
-    One link, which fails where the name is taken: the first publisher wins and readers see all or nothing. Where the
-    file system has no hard links, the claim is the rename of a folder holding a copy, equally exclusive and whole;
-    every contender then puts the claimed bytes in place.
+    One link, which fails where the name is taken: the first publisher wins and readers see all or
+    nothing. Where the file system has no hard links, the claim is the rename of a folder holding a
+    copy, equally exclusive and whole; every contender then puts the claimed bytes in place.
 
     Parameters
     ----------
@@ -227,8 +229,8 @@ def _claim(source: Path, target: Path, claims: Path) -> bool:
             raise
         remove_tree(offer)
         won = False
-    # A claim that succeeds because an earlier winner's was cleared away finds the winner's file in place; it may also
-    # be our own bytes, put there by a contender that lost to our claim.
+    # A claim that succeeds because an earlier winner's was cleared away finds the winner's file in
+    # place; it may also be our own bytes, put there by a contender that lost to our claim.
     if target.exists():
         return read(target) == data
     copy = claims / f"copy-{unique()}"
@@ -238,7 +240,8 @@ def _claim(source: Path, target: Path, claims: Path) -> bool:
 
 
 def link_or_copy(source: Path, target: Path, staging: Path) -> bool:
-    """Give the durable file `source` a second name, or where links are missing put a durable copy there.
+    """Give the durable file `source` a second name, or where links are missing put a durable copy
+    there.
 
     Returns
     -------
@@ -270,7 +273,9 @@ def link_or_copy(source: Path, target: Path, staging: Path) -> bool:
 
 @contextlib.contextmanager
 def disk_errors(root: Path) -> Iterator[None]:
-    """Turn a full, read-only or forbidden disk under `root` into a one-line `BadInput` with its mend."""
+    """Turn a full, read-only or forbidden disk under `root` into a one-line `BadInput` with its
+    mend.
+    """
     try:
         yield
     except OSError as error:
@@ -279,7 +284,8 @@ def disk_errors(root: Path) -> Iterator[None]:
             raise
         raise described from error
     except Exception as error:
-        # safetensors and others wrap the system's error in a type of their own and keep only its text.
+        # safetensors and others wrap the system's error in a type of their own and keep only its
+        # text.
         code = re.search(r"\(os error (\d+)\)", str(error))
         if code is None or int(code[1]) not in DISK or isinstance(error, BadInput):
             raise
@@ -287,7 +293,9 @@ def disk_errors(root: Path) -> Iterator[None]:
 
 
 def describe_disk_error(error: OSError, root: Path) -> BadInput | None:
-    """Give the `BadInput` for an error of the disk that holds `root`, or None where it is another error."""
+    """Give the `BadInput` for an error of the disk that holds `root`, or None where it is another
+    error.
+    """
     if error.errno not in DISK:
         return None
     named = error.filename2 or error.filename

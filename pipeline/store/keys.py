@@ -1,7 +1,8 @@
-"""The same stage, parameters and input contents always give the same key, and a change to any of them gives another.
+"""The same stage, parameters and input contents always give the same key, and a change to any of
+them gives another.
 
-API: `artifact_key(stage_name, stage_version, params, inputs)` -> 32 hex characters, and `FORMAT_VERSION`.
-Nothing else enters a key: no path, host, time or worker count.
+API: `artifact_key(stage_name, stage_version, params, inputs)` -> 32 hex characters, and
+`FORMAT_VERSION`. Nothing else enters a key: no path, host, time or worker count.
 """
 
 from __future__ import annotations
@@ -28,13 +29,14 @@ _DIGEST = re.compile(r"[0-9a-f]{32}")
 def canonical(value: Any) -> bytes:
     """Encode a value so that equal values give equal bytes and different ones never do.
 
-    Every part is prefixed by its type and length, so ("a", "b") differs from ("ab",), 1 from 1.0, True and "1".
-    The order of a dict's keys does not matter; tuples count as lists; a dataclass counts as the dict of its fields
-    without those of `stockpot.stages.stage.added` that are off.
+    Every part is prefixed by its type and length, so ("a", "b") differs from ("ab",), 1 from 1.0,
+    True and "1". The order of a dict's keys does not matter; tuples count as lists; a dataclass
+    counts as the dict of its fields without those of `stockpot.stages.stage.added` that are off.
 
     Parameters
     ----------
-    value : None, bool, int, finite float, str, or lists, tuples, dicts with str keys and dataclasses of these.
+    value : None, bool, int, finite float, str, or lists, tuples, dicts with str keys and
+        dataclasses of these.
 
     Raises
     ------
@@ -89,7 +91,8 @@ def _prefixed(tag: bytes, data: bytes) -> bytes:
 
 
 def plain(params: Any) -> dict[str, Any]:
-    """Parameters as a JSON dict: fields of a (nested) dataclass, additions that are off left out, or a dict.
+    """Parameters as a JSON dict: fields of a (nested) dataclass, additions that are off left out,
+    or a dict.
 
     Tuples become lists.
 
@@ -118,8 +121,16 @@ def _plain(value: Any) -> Any:
 def _fields(value: Any) -> dict[str, Any]:
     """Fields of a dataclass that count: all but later additions that are off."""
     found = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
-    off = {field.name: field.metadata[OFF] for field in dataclasses.fields(value) if OFF in field.metadata}
-    return {name: item for name, item in found.items() if name not in off or canonical(item) != canonical(off[name])}
+    off = {
+        field.name: field.metadata[OFF]
+        for field in dataclasses.fields(value)
+        if OFF in field.metadata
+    }
+    return {
+        name: item
+        for name, item in found.items()
+        if name not in off or canonical(item) != canonical(off[name])
+    }
 
 
 def artifact_key(
@@ -134,7 +145,8 @@ def artifact_key(
     Parameters
     ----------
     params : frozen dataclass or dict of the stage's resolved parameters.
-    inputs : (role, digest) of every input artifact or source; their order does not matter, a role may stand once.
+    inputs : (role, digest) of every input artifact or source; their order does not matter, a role
+        may stand once.
 
     Returns
     -------
@@ -143,15 +155,21 @@ def artifact_key(
     Raises
     ------
     ValueError
-        A role stands twice, an input has no digest, or a parameter is not finite: there is never a random or
-        path-based key instead.
+        A role stands twice, an input has no digest, or a parameter is not finite: there is never a
+        random or path-based key instead.
     """
     roles = [role for role, _ in inputs]
     if len(set(roles)) != len(roles):
-        raise ValueError(f"stage {stage_name}: a role stands twice among its inputs: {sorted(roles)}")
+        raise ValueError(
+            f"stage {stage_name}: a role stands twice among its inputs: {sorted(roles)}"
+        )
     for role, digest in inputs:
         if not isinstance(digest, str) or not _DIGEST.fullmatch(digest):
-            raise ValueError(f"stage {stage_name}: input {role!r} has no digest of 32 hex characters: {digest!r}")
+            raise ValueError(
+                f"stage {stage_name}: input {role!r} has no digest of 32 hex characters: {digest!r}"
+            )
     pairs = [list(pair) for pair in sorted(inputs)]
-    encoded = canonical(["stockpot-key", format_version, stage_name, stage_version, plain(params), pairs])
+    encoded = canonical(
+        ["stockpot-key", format_version, stage_name, stage_version, plain(params), pairs]
+    )
     return blake3(encoded).hexdigest(length=16)

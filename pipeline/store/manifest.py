@@ -1,7 +1,8 @@
-"""A store document (a manifest, a shard's entry) is read back exactly as written, or refused naming the file.
+"""A store document (a manifest, a shard's entry) is read back exactly as written, or refused naming
+the file.
 
-Documents are JSON in one fixed layout with a `check` over all other fields, so a flipped bit anywhere in one is an
-error, also in the fields that no digest covers.
+Documents are JSON in one fixed layout with a `check` over all other fields, so a flipped bit
+anywhere in one is an error, also in the fields that no digest covers.
 """
 
 from __future__ import annotations
@@ -23,11 +24,29 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
     from pathlib import Path
 
-__all__ = ["FACTS", "MANIFEST", "build_manifest", "check_manifest", "own_version", "seal", "software", "unseal"]
+__all__ = [
+    "FACTS",
+    "MANIFEST",
+    "build_manifest",
+    "check_manifest",
+    "own_version",
+    "seal",
+    "software",
+    "unseal",
+]
 
 MANIFEST = "manifest.json"
 FACTS = "facts.json"
-LIBRARIES = ("numpy", "scipy", "numba", "pyarrow", "torch", "torch_geometric", "pymetis", "safetensors")
+LIBRARIES = (
+    "numpy",
+    "scipy",
+    "numba",
+    "pyarrow",
+    "torch",
+    "torch_geometric",
+    "pymetis",
+    "safetensors",
+)
 
 
 def seal(document: Mapping[str, Any]) -> bytes:
@@ -76,7 +95,8 @@ def build_manifest(
 ) -> dict[str, Any]:
     """Manifest of an artifact from its payload files and the documents of the shards that made it.
 
-    Only `files` enter the digest. `seconds` and `bytes_written` are sums over the shards, `peak_bytes` their maximum.
+    Only `files` enter the digest. `seconds` and `bytes_written` are sums over the shards,
+    `peak_bytes` their maximum.
     """
     entries = list(shards.values())
     return {
@@ -95,7 +115,10 @@ def build_manifest(
         "peak_bytes": max(entry["peak_bytes"] for entry in entries),
         "bytes_written": sum(file["size"] for entry in entries for file in entry["files"].values()),
         "shards": {
-            name: {field: entry[field] for field in ("digest", "seconds", "peak_bytes", "attempt", "host")}
+            name: {
+                field: entry[field]
+                for field in ("digest", "seconds", "peak_bytes", "attempt", "host")
+            }
             for name, entry in shards.items()
         },
         "software": {name: value for entry in entries for name, value in entry["software"].items()},
@@ -122,7 +145,9 @@ def check_manifest(data: bytes, path: Path | str, stage: str, key: str) -> dict[
     refuse_newer(data, path)
     manifest = unseal(data, path)
     if (manifest.get("stage"), manifest.get("key")) != (stage, key):
-        raise Corrupt(f"{path}: expected {stage}/{key}, found {manifest.get('stage')}/{manifest.get('key')}")
+        raise Corrupt(
+            f"{path}: expected {stage}/{key}, found {manifest.get('stage')}/{manifest.get('key')}"
+        )
     if (fault := manifest_fault(manifest)) is not None:
         raise Corrupt(f"{path}: expected the manifest of an artifact, but {fault}")
     if manifest["digest"] != payload_digest(manifest["files"]):
@@ -145,7 +170,8 @@ def refuse_newer(data: bytes, path: Path | str) -> None:
     found = document.get("format") if isinstance(document, dict) else None
     if type(found) is int and found > FORMAT_VERSION:
         raise BadInput(
-            f"{path}: written in format {found}; this stockpot ({own_version()}) reads formats up to {FORMAT_VERSION}",
+            f"{path}: written in format {found}; this stockpot ({own_version()}) reads formats up "
+            f"to {FORMAT_VERSION}",
             fix="upgrade stockpot, or choose another store with --store DIR",
         )
 

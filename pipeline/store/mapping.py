@@ -1,7 +1,8 @@
-"""Files that follow each other in memory: an array of several chunks is one array without being read.
+"""Files that follow each other in memory: an array of several chunks is one array without being
+read.
 
-Address space for all of them is reserved first (no memory behind it), then every file is mapped over its place in it.
-Linux only; POSIX mmap(2), MAP_FIXED.
+Address space for all of them is reserved first (no memory behind it), then every file is mapped
+over its place in it. Linux only; POSIX mmap(2), MAP_FIXED.
 """
 
 from __future__ import annotations
@@ -23,7 +24,8 @@ if TYPE_CHECKING:
 __all__ = ["ALIGN_BYTES", "can_join", "join"]
 
 ALIGN_BYTES = 1 << 16
-"""The largest page of a machine we know: files that are a multiple of it can follow each other on every one."""
+"""The largest page of a machine we know: files that are a multiple of it can follow each other on
+every one."""
 
 _PROT_NONE, _MAP_FIXED = 0, 0x10
 _FAILED = ctypes.c_void_p(-1).value
@@ -39,7 +41,8 @@ def join(paths: Sequence[Path], length: int, *, writable: bool = False) -> NDArr
 
     Parameters
     ----------
-    length : a multiple of the page size where there are several files; each file has at least so many bytes.
+    length : a multiple of the page size where there are several files; each file has at least so
+        many bytes.
     writable : what is written reaches the files.
 
     Returns
@@ -76,7 +79,9 @@ class _Span:
         self._at: int | None = None
         self._at = self._map(None, size, _PROT_NONE, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS, -1, "")
 
-    def _map(self, at: int | None, size: int, protection: int, flags: int, fd: int, name: str) -> int:
+    def _map(
+        self, at: int | None, size: int, protection: int, flags: int, fd: int, name: str
+    ) -> int:
         found: int | None = self._libc.mmap(at, size, protection, flags, fd, 0)
         if found is None or found == _FAILED:
             code = ctypes.get_errno()
@@ -88,7 +93,9 @@ class _Span:
         protection = mmap.PROT_READ | (mmap.PROT_WRITE if writable else 0)
         fd = os.open(path, (os.O_RDWR if writable else os.O_RDONLY) | os.O_CLOEXEC)
         try:
-            self._map(self._at + offset, length, protection, mmap.MAP_SHARED | _MAP_FIXED, fd, str(path))
+            self._map(
+                self._at + offset, length, protection, mmap.MAP_SHARED | _MAP_FIXED, fd, str(path)
+            )
         finally:
             os.close(fd)
 

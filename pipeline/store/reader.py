@@ -1,7 +1,8 @@
-"""What a stage or trainer reads from a store was checked against its digest or checksum first, once per process.
+"""What a stage or trainer reads from a store was checked against its digest or checksum first, once
+per process.
 
-API: `ArtifactReader` (from `Store.open`), `ShardReader` (handed to `finish`), `SourceReader(source, digest)`.
-All three implement `stockpot.stages.stage.Reader`.
+API: `ArtifactReader` (from `Store.open`), `ShardReader` (handed to `finish`), `SourceReader(source,
+digest)`. All three implement `stockpot.stages.stage.Reader`.
 """
 
 from __future__ import annotations
@@ -41,7 +42,9 @@ class PayloadReader:
     files : relative path -> {size, digest, crc32c of array chunks}.
     """
 
-    def __init__(self, root: Path, files: Mapping[str, Mapping[str, Any]], *, key: str, digest: str) -> None:
+    def __init__(
+        self, root: Path, files: Mapping[str, Mapping[str, Any]], *, key: str, digest: str
+    ) -> None:
         self.root = root
         self.key = key
         self.digest = digest
@@ -57,18 +60,25 @@ class PayloadReader:
         Raises
         ------
         Corrupt
-            Naming the first file that is missing, has another size, or is no plain file below the folder.
+            Naming the first file that is missing, has another size, or is no plain file below the
+            folder.
         BadInput
             This user may not look at it.
         """
-        for folder in sorted({part for name in self._files for part in PurePosixPath(name).parents}):
+        for folder in sorted(
+            {part for name in self._files for part in PurePosixPath(name).parents}
+        ):
             if not stat.S_ISDIR(self._look(self.root / folder, "a folder").st_mode):
-                raise self.corrupt(f"{self.root / folder}: expected a folder, found a link or a file")
+                raise self.corrupt(
+                    f"{self.root / folder}: expected a folder, found a link or a file"
+                )
         for name, file in self._files.items():
             path = self.root / name
             found = self._look(path, f"{file['size']} bytes")
             if not stat.S_ISREG(found.st_mode):
-                raise self.corrupt(f"{path}: expected a plain file, found a link, a folder or a device")
+                raise self.corrupt(
+                    f"{path}: expected a plain file, found a link, a folder or a device"
+                )
             if found.st_size != file["size"]:
                 raise self.corrupt(f"{path}: expected {file['size']} bytes, found {found.st_size}")
 
@@ -113,7 +123,11 @@ class PayloadReader:
             A file of it is missing or altered.
         """
         if f"{name}/{METADATA}" not in self._files:
-            arrays = sorted(file.removesuffix(f"/{METADATA}") for file in self._files if file.endswith(f"/{METADATA}"))
+            arrays = sorted(
+                file.removesuffix(f"/{METADATA}")
+                for file in self._files
+                if file.endswith(f"/{METADATA}")
+            )
             raise Conflict(f"{self.root}: no array {name!r}; it has {', '.join(arrays) or 'none'}")
         try:
             return read_array(self.root, name, self._files, _verified)
@@ -123,7 +137,8 @@ class PayloadReader:
     def path(self, name: str) -> Path:
         """Absolute path of payload file `name`, its digest checked on first use in the process.
 
-        A mini-batch shard that has an index beside it is left to its reader, which checks every record's crc32c.
+        A mini-batch shard that has an index beside it is left to its reader, which checks every
+        record's crc32c.
 
         Raises
         ------
@@ -133,9 +148,13 @@ class PayloadReader:
             It is missing or altered.
         """
         if name not in self._files:
-            raise Conflict(f"{self.root}: no file {name!r}; it has {', '.join(self.names()) or 'none'}")
+            raise Conflict(
+                f"{self.root}: no file {name!r}; it has {', '.join(self.names()) or 'none'}"
+            )
         path = (self.root / name).absolute()
-        indexed = name.endswith(".arrow") and f"{name.removesuffix('.arrow')}.index.arrow" in self._files
+        indexed = (
+            name.endswith(".arrow") and f"{name.removesuffix('.arrow')}.index.arrow" in self._files
+        )
         try:
             if not indexed and not _verified.seen(path):
                 if file_digest(path) != self._files[name]["digest"]:
@@ -187,8 +206,9 @@ class ShardReader(PayloadReader):
 class SourceReader:
     """A data set outside the store, read under the digest the plan found for it.
 
-    `path` checks the digest on first use; `check()` checks it again, after the stage has read the data. A file whose
-    size, time and inode have not moved since this process digested it is not read again.
+    `path` checks the digest on first use; `check()` checks it again, after the stage has read the
+    data. A file whose size, time and inode have not moved since this process digested it is not
+    read again.
     """
 
     def __init__(self, source: Source, digest: str) -> None:
@@ -232,8 +252,11 @@ class SourceReader:
         """Raise `BadInput` where the content is no longer what the plan saw."""
         found = source_digest(self.source, _sources.digest)
         if found != self.digest:
-            where = next(iter(self.source.files.values())) if self.source.single else self.source.text
+            where = (
+                next(iter(self.source.files.values())) if self.source.single else self.source.text
+            )
             raise BadInput(
-                f"source {where}: it changed since the plan was made: expected digest {self.digest}, found {found}",
+                f"source {where}: it changed since the plan was made: expected digest "
+                f"{self.digest}, found {found}",
                 fix="let its writer finish, then run the same command again",
             )

@@ -1,6 +1,8 @@
-"""A file in a run's folder is the old text or the new one, never a mix; `run.json` says what other programs open.
+"""A file in a run's folder is the old text or the new one, never a mix; `run.json` says what other
+programs open.
 
-`run.json` holds a check over all else in it, so that a flipped bit never changes what is opened, or how.
+`run.json` holds a check over all else in it, so that a flipped bit never changes what is opened, or
+how.
 """
 
 from __future__ import annotations
@@ -46,7 +48,10 @@ def write_atomically(path: Path, text: str) -> None:
         finally:
             partial.unlink(missing_ok=True)
     except OSError as error:
-        fix = "free some space or choose another folder with --runs DIR, then run the same command again"
+        fix = (
+            "free some space or choose another folder with --runs DIR, then run the same command "
+            "again"
+        )
         raise BadInput(f"{path}: cannot be written: {error.strerror or error}", fix=fix) from error
 
 
@@ -67,7 +72,9 @@ def run_document(
         "name": name,
         "store": str(store.absolute()),
         "recipe": dict(tables),
-        "artifacts": {node: dict(zip(fields, found, strict=True)) for node, found in artifacts.items()},
+        "artifacts": {
+            node: dict(zip(fields, found, strict=True)) for node, found in artifacts.items()
+        },
     }
     return {**document, "check": _check(document)}
 
@@ -93,11 +100,17 @@ def read_run(folder: Path) -> dict[str, Any]:
     try:
         run = json.loads(fs.read(path))
     except OSError as error:
-        raise BadInput(f"{path}: cannot be read: {error.strerror or error}", fix=_REBUILD) from error
+        raise BadInput(
+            f"{path}: cannot be read: {error.strerror or error}", fix=_REBUILD
+        ) from error
     except (ValueError, RecursionError) as error:
-        raise BadInput(f"{path}: expected JSON, found something else ({error})", fix=_REBUILD) from error
+        raise BadInput(
+            f"{path}: expected JSON, found something else ({error})", fix=_REBUILD
+        ) from error
     if not isinstance(run, dict):
-        raise BadInput(f"{path}: expected the document of a run, found {type(run).__name__}", fix=_REBUILD)
+        raise BadInput(
+            f"{path}: expected the document of a run, found {type(run).__name__}", fix=_REBUILD
+        )
     found = run.pop("check", None)
     try:
         same = found is None or found == _check(run)
@@ -107,7 +120,8 @@ def read_run(folder: Path) -> dict[str, Any]:
         raise Corrupt(f"{path}: its content does not match its check", fix=_REBUILD)
     if run.get("format", RUN_FORMAT) != RUN_FORMAT:
         raise BadInput(
-            f"{path}: expected format {RUN_FORMAT}, found {run['format']!r}", fix="use the stockpot that wrote it"
+            f"{path}: expected format {RUN_FORMAT}, found {run['format']!r}",
+            fix="use the stockpot that wrote it",
         )
     if (wrong := _wrong(run)) is not None:
         raise BadInput(f"{path}: expected the document of a run, found one {wrong}", fix=_REBUILD)
@@ -123,12 +137,16 @@ def _wrong(run: Mapping[str, Any]) -> str | None:
     if not isinstance(run["store"], str) or "\0" in run["store"]:
         return "whose store is no path"
     recipe, artifacts = run.get("recipe", {}), run["artifacts"]
-    if not isinstance(recipe, dict) or not all(isinstance(table, dict) for table in recipe.values()):
+    if not isinstance(recipe, dict) or not all(
+        isinstance(table, dict) for table in recipe.values()
+    ):
         return "whose recipe has no tables"
     if not isinstance(artifacts, dict):
         return "whose artifacts are no table"
     for name, entry in artifacts.items():
-        if not isinstance(entry, dict) or not all(isinstance(entry.get(what), str) for what in ("stage", "key")):
+        if not isinstance(entry, dict) or not all(
+            isinstance(entry.get(what), str) for what in ("stage", "key")
+        ):
             return f"whose artifact {name} has no stage and key"
     return None
 

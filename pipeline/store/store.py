@@ -1,7 +1,8 @@
 """An artifact is in the store whole, for ever and as its digest says, or it is not there.
 
-API: `Store(root)` with `committed`, `open`, `artifacts`, `work_in_progress`, `quarantine`, `retract`, `check_writable`
-and `clean_work`. Artifacts are built by `stockpot.execution.task.execute`.
+API: `Store(root)` with `committed`, `open`, `artifacts`, `work_in_progress`, `quarantine`,
+`retract`, `check_writable` and `clean_work`. Artifacts are built by
+`stockpot.execution.task.execute`.
 """
 
 from __future__ import annotations
@@ -51,7 +52,10 @@ class Store:
     def folder(self, stage: str, key: str) -> Path:
         """Folder of an artifact: `objects/<stage>/<key>`."""
         if not _STAGE.fullmatch(stage) or not _KEY.fullmatch(key):
-            raise BadInput(f"{stage}/{key} is not an artifact: expected STAGE/KEY, a key being 32 hex characters")
+            raise BadInput(
+                f"{stage}/{key} is not an artifact: expected STAGE/KEY, a key being 32 hex "
+                f"characters"
+            )
         return self.root / "objects" / stage / key
 
     def work(self, key: str) -> Work:
@@ -59,7 +63,8 @@ class Store:
         return Work(self.root / "work" / key)
 
     def committed(self, stage: str, key: str) -> bool:
-        """Whether the artifact is committed: its manifest can be opened. Never a listing, never a stat.
+        """Whether the artifact is committed: its manifest can be opened. Never a listing, never a
+        stat.
 
         Raises
         ------
@@ -71,13 +76,16 @@ class Store:
     def await_committed(self, stage: str, key: str) -> bool:
         """Whether the artifact is committed, where another machine may have done it just now.
 
-        A network file system may show a new name late: it is looked for again until `SEEN_WITHIN_S` have passed.
+        A network file system may show a new name late: it is looked for again until `SEEN_WITHIN_S`
+        have passed.
         """
         deadline = time.monotonic() + SEEN_WITHIN_S
         while not self.committed(stage, key):
             if time.monotonic() > deadline:
                 return False
-            with suppress(OSError):  # opening the folder makes such a file system ask its server again
+            with suppress(
+                OSError
+            ):  # opening the folder makes such a file system ask its server again
                 list(self.folder(stage, key).iterdir())
             time.sleep(LOOK_EVERY_S)
         return True
@@ -102,11 +110,14 @@ class Store:
         BadInput
             It is not committed, this user may not read it, or a newer version of stockpot wrote it.
         Corrupt
-            Its manifest is damaged, a file is missing or has another size, or a part of it is a link.
+            Its manifest is damaged, a file is missing or has another size, or a part of it is a
+            link.
         """
         data = self._manifest(stage, key)
         if data is None:
-            raise BadInput(f"store {self.root}: no artifact {stage}/{key}", fix="stockpot run RECIPE builds it")
+            raise BadInput(
+                f"store {self.root}: no artifact {stage}/{key}", fix="stockpot run RECIPE builds it"
+            )
         folder = self.folder(stage, key)
         try:
             self.refuse_links(folder)
@@ -133,7 +144,9 @@ class Store:
         """
         for path in (folder, folder / MANIFEST):
             if path.is_symlink():
-                raise Corrupt(f"{path}: expected a part of the store, found a link to {path.readlink()}")
+                raise Corrupt(
+                    f"{path}: expected a part of the store, found a link to {path.readlink()}"
+                )
         root = os.path.realpath(self.root)
         if os.path.commonpath([root, found := os.path.realpath(folder)]) != root:
             raise BadInput(
@@ -146,7 +159,8 @@ class Store:
         return [pair for pair in self.folders() if os.path.lexists(self.folder(*pair) / MANIFEST)]
 
     def folders(self) -> list[tuple[str, str]]:
-        """(stage, key) of every folder that an artifact has or had, sorted; also without a manifest.
+        """(stage, key) of every folder that an artifact has or had, sorted; also without a
+        manifest.
 
         Raises
         ------
@@ -178,8 +192,8 @@ class Store:
 
         Returns
         -------
-        {"shards": names of the published shards, sorted,
-        "progress": shard -> {done, total, text, time} as last reported}; both empty where nothing is in progress.
+        {"shards": names of the published shards, sorted, "progress": shard -> {done, total, text,
+        time} as last reported}; both empty where nothing is in progress.
         """
         work = self.work(key)
         progress = {}
@@ -192,16 +206,21 @@ class Store:
         return {"shards": work.published(), "progress": progress}
 
     def quarantine(self, stage: str, key: str, reason: str) -> Path | None:
-        """Set a damaged artifact aside, in one rename, so that it is neither read nor in the way of a rebuild.
+        """Set a damaged artifact aside, in one rename, so that it is neither read nor in the way of
+        a rebuild.
 
         Returns
         -------
         Where it is now; None where it is gone already.
         """
-        return self._set_aside(self.folder(stage, key), f"{stage}-{key}", reason, self.work(key).claims / "artifact")
+        return self._set_aside(
+            self.folder(stage, key), f"{stage}-{key}", reason, self.work(key).claims / "artifact"
+        )
 
     def retract(self, key: str, shard: str, reason: str) -> Path | None:
-        """Set a damaged shard of an artifact in progress aside, and the finish that may have read it."""
+        """Set a damaged shard of an artifact in progress aside, and the finish that may have read
+        it.
+        """
         work = self.work(key)
         moved = None
         for name in dict.fromkeys(["_finish", shard]):
@@ -237,7 +256,8 @@ class Store:
         return target
 
     def check_writable(self) -> None:
-        """Write, sync and remove a small file, so that a full or read-only disk is known before work starts.
+        """Write, sync and remove a small file, so that a full or read-only disk is known before
+        work starts.
 
         Raises
         ------
@@ -257,10 +277,13 @@ class Store:
         except OSError as error:
             if error.errno not in {errno.ENOTDIR, errno.EEXIST}:
                 raise
-            raise BadInput(f"store {self.root}: not a folder", fix="choose another store with --store DIR") from error
+            raise BadInput(
+                f"store {self.root}: not a folder", fix="choose another store with --store DIR"
+            ) from error
 
     def clean_work(self) -> list[str]:
-        """Remove work on artifacts that are committed, left where a driver was killed between commit and clean-up.
+        """Remove work on artifacts that are committed, left where a driver was killed between
+        commit and clean-up.
 
         Returns
         -------
@@ -305,7 +328,10 @@ def _progress(found: dict[str, Any]) -> dict[str, Any]:
 def _old_file(path: Path) -> bool:
     """Left by a driver that was killed; a run lasts no week."""
     with suppress(OSError):
-        return path.name.startswith((".probe-", ".ranks-")) and time.time() - path.stat().st_mtime > PROBE_OLD_S
+        return (
+            path.name.startswith((".probe-", ".ranks-"))
+            and time.time() - path.stat().st_mtime > PROBE_OLD_S
+        )
     return False
 
 
@@ -342,7 +368,8 @@ class StoredArtifact(ArtifactReader):
         found = Store(self.root.parents[2]).open(entry["stage"], entry["key"])
         if found.digest != entry["digest"]:
             raise Conflict(
-                f"{found.root}: expected digest {entry['digest']}, which {self.stage}/{self.key} was made from, "
+                f"{found.root}: expected digest {entry['digest']}, which {self.stage}/{self.key} "
+                f"was made from, "
                 f"found {found.digest}",
                 fix="run the recipe again",
             )

@@ -1,4 +1,5 @@
-"""The memory figure of a task is its own: anonymous memory of its process and children, above the start.
+"""The memory figure of a task is its own: anonymous memory of its process and children, above the
+start.
 
 File-backed pages of memory maps are left out: the system takes them back whenever it needs them.
 """
@@ -50,7 +51,10 @@ class Usage:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         self._stop.set()
         self._thread.join()
@@ -79,7 +83,9 @@ class Usage:
 
 
 def give_back() -> None:
-    """Return what earlier tasks freed to the system: kept for reuse, it would count as the next task's start."""
+    """Return what earlier tasks freed to the system: kept for reuse, it would count as the next
+    task's start.
+    """
     gc.collect()
     with suppress(AttributeError, OSError):  # another libc has no such call
         ctypes.CDLL(None).malloc_trim(0)

@@ -1,7 +1,7 @@
 """Every altered, missing or unexpected byte of a committed artifact is found and named.
 
-API: `verify_artifact(store, stage, key)`, `verify_store(store)` and `verify_run(store, folder)`, each a list of
-`Finding` (empty: sound).
+API: `verify_artifact(store, stage, key)`, `verify_store(store)` and `verify_run(store, folder)`,
+each a list of `Finding` (empty: sound).
 """
 
 from __future__ import annotations
@@ -26,15 +26,17 @@ if TYPE_CHECKING:
 __all__ = ["NO_DAMAGE", "Finding", "verify_artifact", "verify_run", "verify_store"]
 
 NO_DAMAGE = frozenset({"newer_format", "unreadable", "absent", "run"})
-"""Kinds of findings after which there is nothing to set aside: no bytes of an artifact are known to be wrong."""
+"""Kinds of findings after which there is nothing to set aside: no bytes of an artifact are known to
+be wrong."""
 
 
 @dataclass(frozen=True)
 class Finding:
     """One thing wrong with one file.
 
-    `kind`: missing, size, digest, unexpected, link or manifest; newer_format and unreadable, where this stockpot or
-    this user cannot judge it; absent, where a whole artifact of a run is missing; run, where its `run.json` is damaged.
+    `kind`: missing, size, digest, unexpected, link or manifest; newer_format and unreadable, where
+    this stockpot or this user cannot judge it; absent, where a whole artifact of a run is missing;
+    run, where its `run.json` is damaged.
     """
 
     stage: str
@@ -47,7 +49,8 @@ class Finding:
 def verify_artifact(store: Store, stage: str, key: str) -> list[Finding]:
     """Read every byte of a committed artifact and compare it with its manifest.
 
-    Findings of a kind in `NO_DAMAGE` say that the artifact cannot be judged, all others that it is damaged.
+    Findings of a kind in `NO_DAMAGE` say that the artifact cannot be judged, all others that it is
+    damaged.
     """
     folder = store.folder(stage, key)
 
@@ -66,7 +69,9 @@ def verify_artifact(store: Store, stage: str, key: str) -> list[Finding]:
     except FileNotFoundError:
         return [finding(MANIFEST, "missing", "no manifest: the artifact is not committed")]
     except (IsADirectoryError, NotADirectoryError) as error:
-        return [finding(MANIFEST, "manifest", f"expected a plain file in a folder: {error.strerror}")]
+        return [
+            finding(MANIFEST, "manifest", f"expected a plain file in a folder: {error.strerror}")
+        ]
     except OSError as error:
         return [finding(MANIFEST, "unreadable", f"cannot be read: {error.strerror}")]
     except BadInput as error:
@@ -82,8 +87,13 @@ def verify_artifact(store: Store, stage: str, key: str) -> list[Finding]:
     for root, folders, leaves in os.walk(folder, onerror=barred.append):
         links = [name for name in folders if Path(root, name).is_symlink()]
         present |= {Path(root, name).relative_to(folder).as_posix() for name in (*leaves, *links)}
-    found += [finding(name, "unexpected", "not listed in the manifest") for name in sorted(present - _known(manifest))]
-    return found + [finding(str(e.filename), "unreadable", f"cannot be listed: {e.strerror}") for e in barred]
+    found += [
+        finding(name, "unexpected", "not listed in the manifest")
+        for name in sorted(present - _known(manifest))
+    ]
+    return found + [
+        finding(str(e.filename), "unreadable", f"cannot be listed: {e.strerror}") for e in barred
+    ]
 
 
 def _known(manifest: Mapping[str, Any]) -> set[str]:
@@ -103,11 +113,16 @@ def _wrong(path: Path, file: Mapping[str, Any]) -> tuple[str, str] | None:
         return "missing", f"missing; expected {file['size']} bytes"
     except OSError as error:
         return "unreadable", f"cannot be read: {error.strerror}"
-    return None if digest == file["digest"] else ("digest", f"expected digest {file['digest']}, found {digest}")
+    return (
+        None
+        if digest == file["digest"]
+        else ("digest", f"expected digest {file['digest']}, found {digest}")
+    )
 
 
 def verify_run(store: Store, folder: Path) -> list[Finding]:
-    """Look for every artifact that the run in `folder` opens by its `run.json`, where that names this store.
+    """Look for every artifact that the run in `folder` opens by its `run.json`, where that names
+    this store.
 
     Findings: the document is damaged or cannot be read, or an artifact is not in the store.
     """
@@ -119,11 +134,19 @@ def verify_run(store: Store, folder: Path) -> list[Finding]:
         if os.path.realpath(run["store"]) != os.path.realpath(store.root):
             return []
         wanted = [(entry["stage"], entry["key"], name) for name, entry in run["artifacts"].items()]
-        absent = [(stage, key, name) for stage, key, name in wanted if not store.committed(stage, key)]
+        absent = [
+            (stage, key, name) for stage, key, name in wanted if not store.committed(stage, key)
+        ]
     except (BadInput, Corrupt) as error:
         return [Finding("run", folder.name, str(path), "run", error.message)]
     return [
-        Finding(stage, key, str(store.folder(stage, key)), "absent", f"missing: {name} of the run {folder}")
+        Finding(
+            stage,
+            key,
+            str(store.folder(stage, key)),
+            "absent",
+            f"missing: {name} of the run {folder}",
+        )
         for stage, key, name in absent
     ]
 
@@ -133,7 +156,9 @@ def verify_store(
     artifacts: Sequence[tuple[str, str]] | None = None,
     progress: Callable[[int, int, str], None] | None = None,
 ) -> list[Finding]:
-    """Verify these artifacts, or all of the store; `progress(done, total, text)` is called after each."""
+    """Verify these artifacts, or all of the store; `progress(done, total, text)` is called after
+    each.
+    """
     chosen = store.artifacts() if artifacts is None else list(artifacts)
     found: list[Finding] = []
     for done, (stage, key) in enumerate(chosen, 1):

@@ -1,4 +1,6 @@
-"""Fits what a lossy codec encodes with: one pass for statistics and a sample, then training on the sample."""
+"""Fits what a lossy codec encodes with: one pass for statistics and a sample, then training on the
+sample.
+"""
 
 from stockpot.stages.codebook.stage import STAGE
 

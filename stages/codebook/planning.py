@@ -21,13 +21,19 @@ def _nodes(values: Values, made: Nodes) -> Iterator[Node]:
     codec = values["features.codec"]
     if codec == "auto" or is_lossy(codec):
         exposed = {"split": "split"} if values["features.tier_share"] > 0 else {}
-        yield node("codebook", {"graph": "ingest", **exposed}, {"judge": "judge"} if "judge" in made else {})
+        yield node(
+            "codebook",
+            {"graph": "ingest", **exposed},
+            {"judge": "judge"} if "judge" in made else {},
+        )
 
 
 def _guess(known: Known) -> Guess | None:
     graph = known.facts["graph"]
     sizes = {"num_nodes": graph["num_nodes"], "num_features": graph["num_features"]}
-    return Guess({"codec": known.param("codec", "") or "fp32", "sample": known.param("sample", 0), **sizes})
+    return Guess(
+        {"codec": known.param("codec", "") or "fp32", "sample": known.param("sample", 0), **sizes}
+    )
 
 
 PLANNING = Planning(_nodes, guess=_guess, optional=True)

@@ -31,7 +31,8 @@ def _report(summary: Mapping[str, Any], view: View) -> Iterator[Block]:
         scales = ", ".join(number(value, 3) for value in book["sensitivity"])
         yield Block(
             CODES,
-            f"<p>Uncorrelated errors shrink by 1, 2 and 3 mean aggregations to {scales} of what features shrink to: "
+            f"<p>Uncorrelated errors shrink by 1, 2 and 3 mean aggregations to {scales} of what "
+            f"features shrink to: "
             "the smaller, the coarser a code the graph forgives.</p>",
         )
 

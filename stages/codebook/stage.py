@@ -1,4 +1,6 @@
-"""Describes `codebook`: what a lossy codec encodes with, fitted out of core; recorded, as machines may differ."""
+"""Describes `codebook`: what a lossy codec encodes with, fitted out of core; recorded, as machines
+may differ.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +31,8 @@ _SAMPLE_BYTES = 256 << 20
 _LEAST_ROWS = 4096
 _SEED = 0
 _MOST_REACH = 1e16
-"""Distance from the mean at which the squared norm of a row of a million columns is still a number of fp32."""
+"""Distance from the mean at which the squared norm of a row of a million columns is still a number
+of fp32."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +63,8 @@ def _resolve(recipe: Mapping[str, Any], facts: Mapping[str, Facts]) -> Params | 
     codec, graph = str(recipe["features.codec"]), facts["graph"]
     if graph["features"] == "none" or not graph["num_features"]:
         raise BadInput(
-            "dataset: expected node features, found none", fix="add x, f4[num_nodes, num_features], to the data set"
+            "dataset: expected node features, found none",
+            fix="add x, f4[num_nodes, num_features], to the data set",
         )
     columns, rows = int(graph["num_features"]), int(graph["num_nodes"])
     if codec == "auto":
@@ -71,7 +75,8 @@ def _resolve(recipe: Mapping[str, Any], facts: Mapping[str, Facts]) -> Params | 
     kind.row_bytes(columns)
     if kind.family == "bifeat-vq" and kind.entries > rows:
         raise BadInput(
-            f"features.codec {codec}: expected at least as many nodes as entries, found {rows} nodes",
+            f"features.codec {codec}: expected at least as many nodes as entries, found {rows} "
+            f"nodes",
             fix=f"--set features.codec=bifeat-vq{kind.width}-{min(256, rows)}",
         )
     tier, tier_rows = tier_of(recipe, rows)
@@ -107,18 +112,25 @@ def _run(params: Params, inputs: Inputs, shard: Shard, writer: Writer) -> dict[s
         rows = sample_rows(degree[start:stop], start, features.num_rows, params.sample, params.seed)
         for first, block in features.chunks(start, stop):
             features.check(block, first)
-            sums += [block[k : k + BLOCK_ROWS].sum(0, dtype=np.float64) for k in range(0, len(block), BLOCK_ROWS)]
+            sums += [
+                block[k : k + BLOCK_ROWS].sum(0, dtype=np.float64)
+                for k in range(0, len(block), BLOCK_ROWS)
+            ]
             low, high = np.minimum(low, block.min(0)), np.maximum(high, block.max(0))
             mine = rows[(rows >= first) & (rows < first + len(block))]
             sample.append(block[mine - first])
         writer.progress(stop - shard.start, shard.stop - shard.start, "statistics")
     writer.array(f"part-sample-{shard.name}", np.concatenate(sample))
-    total = [math.fsum(column.tolist()) for column in np.stack(sums).T]  # of whole blocks: the same for any chunks
+    total = [
+        math.fsum(column.tolist()) for column in np.stack(sums).T
+    ]  # of whole blocks: the same for any chunks
     writer.array(f"part-columns-{shard.name}", np.stack([total, low, high]))
     return {"rows": shard.stop - shard.start}
 
 
-def _finish(params: Params, inputs: Inputs, shards: Mapping[str, Reader], writer: Writer) -> dict[str, Any]:
+def _finish(
+    params: Params, inputs: Inputs, shards: Mapping[str, Reader], writer: Writer
+) -> dict[str, Any]:
     graph = inputs["graph"].facts
     sizes = {"num_nodes": int(graph["num_nodes"]), "num_features": int(graph["num_features"])}
     import numpy as np
@@ -135,16 +147,23 @@ def _finish(params: Params, inputs: Inputs, shards: Mapping[str, Reader], writer
     most = np.abs(columns[:, 1:]).max((0, 1))
     _squares_fit(params.codec, reach, most)
     sample = np.concatenate([shards[name].array(f"part-sample-{name}") for name in names])
-    fitted = fit(params.codec, sample, shift, params.seed) | {"shift": shift, "scale": units(reach, rows)}
+    fitted = fit(params.codec, sample, shift, params.seed) | {
+        "shift": shift,
+        "scale": units(reach, rows),
+    }
     for name, values in fitted.items():
         writer.array(name, values)
     found = {"codec": params.codec, "arrays": sorted(fitted), "sample": len(sample), **sizes}
     found |= measured(params.codec, fitted, inputs["graph"], params.seed)
-    return found | (_tier(params, inputs, writer, params.codec, fitted, sample) if params.tier else {})
+    return found | (
+        _tier(params, inputs, writer, params.codec, fitted, sample) if params.tier else {}
+    )
 
 
 def _squares_fit(codec: str, reach: NDArray[np.float64], largest: NDArray[np.float64]) -> None:
-    """Refuse values whose squared distances are beyond fp32, in which entries are searched; scalar codes take any."""
+    """Refuse values whose squared distances are beyond fp32, in which entries are searched; scalar
+    codes take any.
+    """
     if not parse(codec).bits and reach.max() > _MOST_REACH:
         column = int(reach.argmax())
         raise BadInput(
@@ -167,7 +186,9 @@ def _tier(
     from stockpot.stages.codec.tier_fit import exposed_rows, fit_tier
 
     rows, features = exposed_rows(inputs, params.tier_rows), Features.from_reader(inputs["graph"])
-    arrays = fit_tier(params.tier, rows, features, codec, fitted, sample, params.sample, params.seed)
+    arrays = fit_tier(
+        params.tier, rows, features, codec, fitted, sample, params.sample, params.seed
+    )
     for name, values in arrays.items():
         writer.array(name, values)
     return {"tier": params.tier, "tier_rows": len(rows), "tier_arrays": sorted(arrays)}
@@ -179,18 +200,29 @@ def _cost(params: Params, facts: Mapping[str, Facts]) -> Cost:
     read = 4 * nodes * columns if graph["features"] == "dense" else 8 * nnz + 8 * (nodes + 1)
     kind = parse(params.codec)
     sample = 4 * columns * min(params.sample, nodes)
-    # The normal equations of `rq` and their factors; the sample as read, mixed and centred, its rest and scores.
-    training = kind.coder_bytes(columns) + (3 * 8 * (kind.units * kind.entries) ** 2 if kind.family == "rq" else 0)
+    # The normal equations of `rq` and their factors; the sample as read, mixed and centred, its
+    # rest and scores.
+    training = kind.coder_bytes(columns) + (
+        3 * 8 * (kind.units * kind.entries) ** 2 if kind.family == "rq" else 0
+    )
     measuring = rate_bytes(nodes, columns, int(graph["nnz"]))
     held = 5 * sample + training + measuring + 8 * nodes
     tables = kind.table_bytes(columns)
     if params.tier:
         tier = parse(params.tier)
-        # Weights of all nodes and their copy; the rows it is trained on, what is left of them, and its training.
+        # Weights of all nodes and their copy; the rows it is trained on, what is left of them, and
+        # its training.
         trained = tier.coder_bytes(columns) + 3 * 8 * (tier.units * tier.entries) ** 2
-        held += 24 * nodes + 8 * params.tier_rows + 5 * 4 * columns * min(params.sample, params.tier_rows) + trained
+        held += (
+            24 * nodes
+            + 8 * params.tier_rows
+            + 5 * 4 * columns * min(params.sample, params.tier_rows)
+            + trained
+        )
         tables += tier.table_bytes(columns) + 8 * params.tier_rows
-        read += 4 * nodes + 4 * int(graph["nnz"]) + 4 * columns * min(params.sample, params.tier_rows)
+        read += (
+            4 * nodes + 4 * int(graph["nnz"]) + 4 * columns * min(params.sample, params.tier_rows)
+        )
     return Cost(read + 8 * nodes, tables, held + (128 << 20))
 
 

@@ -1,1 +1,3 @@
-"""Feature codes: format, encoding, decoding, training, rates. Stages `codebook` and `quantize` are thin over it."""
+"""Feature codes: format, encoding, decoding, training, rates. Stages `codebook` and `quantize` are
+thin over it.
+"""

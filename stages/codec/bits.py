@@ -11,7 +11,15 @@ from stockpot.stages.kernel import njit
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["first_unfit", "pack_ids", "pack_values", "scatter", "scatter_values", "squared_error", "unpack"]
+__all__ = [
+    "first_unfit",
+    "pack_ids",
+    "pack_values",
+    "scatter",
+    "scatter_values",
+    "squared_error",
+    "unpack",
+]
 
 
 @njit(cache=True, nogil=True)
@@ -31,7 +39,9 @@ def pack_ids(indptr: NDArray[np.int64], indices: NDArray[np.int32], out: NDArray
 
 @njit(cache=True, nogil=True)
 def unpack(codes: NDArray[np.uint8], rows: NDArray[np.int32], out: NDArray[np.float32]) -> None:
-    """Write the bits of row i of `codes` (u1[n, row_bytes]) as 0.0 and 1.0 to `out[rows[i]]` (f4[m, num_features])."""
+    """Write the bits of row i of `codes` (u1[n, row_bytes]) as 0.0 and 1.0 to `out[rows[i]]` (f4[m,
+    num_features]).
+    """
     columns = out.shape[1]
     whole = columns >> 3
     for i in range(codes.shape[0]):
@@ -88,7 +98,9 @@ def pack_values(
         at = start * (4 + index_bytes)
         for k in range(count):
             for b in range(4):
-                out[at + 4 * k + b] = np.uint8((values[start + k] >> np.uint32(8 * b)) & np.uint32(255))
+                out[at + 4 * k + b] = np.uint8(
+                    (values[start + k] >> np.uint32(8 * b)) & np.uint32(255)
+                )
         at += 4 * count
         for k in range(count):
             for b in range(index_bytes):
@@ -138,7 +150,9 @@ def first_unfit(values: NDArray[np.float32], limit: float) -> int:
 
 @njit(cache=True, nogil=True)
 def squared_error(values: NDArray[np.float32], decoded: NDArray[np.float32]) -> tuple[float, float]:
-    """(sum of (x - decoded)^2, sum of x^2) of two f4[n], summed in order so that every machine gets the same bits."""
+    """(sum of (x - decoded)^2, sum of x^2) of two f4[n], summed in order so that every machine gets
+    the same bits.
+    """
     error = 0.0
     total = 0.0
     for k in range(values.size):

@@ -1,4 +1,6 @@
-"""Rows become additive codes; tables become the exact means of what was coded, whatever the chunks were."""
+"""Rows become additive codes; tables become the exact means of what was coded, whatever the chunks
+were.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,8 @@ if TYPE_CHECKING:
 __all__ = ["Coder", "Sums", "units"]
 
 HALF_LOSS, HALF_SHARE = 1.01, 1e-10
-"""Tables are half floats where no column's squared error grows by more than the one, or that share of its spread."""
+"""Tables are half floats where no column's squared error grows by more than the one, or that share
+of its spread."""
 BEAM = 8
 """Chains a search of `rq` keeps."""
 
@@ -34,11 +37,13 @@ def units(reach: NDArray[np.floating[Any]], rows: int) -> NDArray[np.float64]:
 
 @dataclass
 class Sums:
-    """What a span of coded rows leaves for the tables and figures: integers, and floats of whole blocks of rows.
+    """What a span of coded rows leaves for the tables and figures: integers, and floats of whole
+    blocks of rows.
 
     Attributes
     ----------
-    sums : i8[D, K], of the values that have each entry, less `shift`, in units of a column; K = 1 of `rq`.
+    sums : i8[D, K], of the values that have each entry, less `shift`, in units of a column; K = 1
+        of `rq`.
     counts : i8[parts, K], rows of each entry of each part.
     energy : f8[blocks, D], squared distance of the rows from `shift`.
     error : f8[blocks], squared distance of the rows from what they decode to; of `rq` only.
@@ -65,18 +70,21 @@ class Sums:
 
 
 class Coder:
-    """Encodes rows with what `stockpot.stages.codebook` fitted, and makes the codec that decodes them.
+    """Encodes rows with what `stockpot.stages.codebook` fitted, and makes the codec that decodes
+    them.
 
     Parameters
     ----------
     name : a lossy codec.
-    fitted : its arrays by name (`stockpot.stages.codec.fit`), with `shift` f4[D] and `scale` f8[D] of `units`.
+    fitted : its arrays by name (`stockpot.stages.codec.fit`), with `shift` f4[D] and `scale` f8[D]
+        of `units`.
 
     Attributes
     ----------
     as_fitted : codec of `rq`, whose tables do not depend on what is coded.
 
-    >>> coder = Coder("sq1", {"levels": np.float32([[0, 4]]), "shift": np.zeros(1, np.float32), "scale": np.ones(1)})
+    >>> tables = {"levels": np.float32([[0, 4]]), "shift": np.zeros(1), "scale": np.ones(1)}
+    >>> coder = Coder("sq1", tables)
     >>> codes, sums = coder.encode(np.float32([[1], [3], [5]]))
     >>> codes.tolist(), coder.codec(sums)[0].tables["levels"].tolist()
     ([[0], [1], [1]], [[1.0, 4.0]])
@@ -112,7 +120,9 @@ class Coder:
 
         self.levels: NDArray[np.float32] = levels
         limits = self.fitted["limits"] if "limits" in self.fitted else thresholds(levels)
-        self._limits = np.ascontiguousarray(np.broadcast_to(limits, (self.num_features, limits.shape[1])))
+        self._limits = np.ascontiguousarray(
+            np.broadcast_to(limits, (self.num_features, limits.shape[1]))
+        )
 
     def _prepare_parts(self, levels: NDArray[np.float32]) -> None:
         from stockpot.stages.codec.nearest import offsets
@@ -140,7 +150,9 @@ class Coder:
         self.as_fitted = describe(self.name, self.num_features, stored)
 
     def encode(self, x: NDArray[np.float32]) -> tuple[NDArray[np.uint8], Sums]:
-        """(codes u1[n, row_bytes], their sums) of finite rows f4[n, D] that begin at a multiple of `BLOCK_ROWS`."""
+        """(codes u1[n, row_bytes], their sums) of finite rows f4[n, D] that begin at a multiple of
+        `BLOCK_ROWS`.
+        """
         if self._rotation is not None:
             from stockpot.stages.codec.nearest import product
 
@@ -154,13 +166,17 @@ class Coder:
         )
         if self.kind.bits:
             return self._encode_scalar(x, sums), sums
-        return (self._encode_stages if self.kind.family == "rq" else self._encode_parts)(x, sums), sums
+        return (self._encode_stages if self.kind.family == "rq" else self._encode_parts)(
+            x, sums
+        ), sums
 
     def _encode_scalar(self, x: NDArray[np.float32], sums: Sums) -> NDArray[np.uint8]:
         from stockpot.stages.codec.scalar import encode_scalar
 
         codes = np.zeros((len(x), self.row_bytes), np.uint8)
-        encode_scalar(x, self._limits, self.shift, self.scale, codes, sums.sums, sums.counts, sums.energy)
+        encode_scalar(
+            x, self._limits, self.shift, self.scale, codes, sums.sums, sums.counts, sums.energy
+        )
         return codes
 
     def _encode_parts(self, x: NDArray[np.float32], sums: Sums) -> NDArray[np.uint8]:
@@ -196,14 +212,16 @@ class Coder:
     def codec(self, sums: Sums) -> tuple[Codec, float]:
         """The codec whose tables are the means of what was coded, and its NMSE.
 
-        Entries that no row has stay as they were fitted, as do the tables of `rq`, which are a least-squares solution,
-        and what BiFeat does not average. Half floats where they cost no error to speak of; BiFeat's are fp32.
+        Entries that no row has stay as they were fitted, as do the tables of `rq`, which are a
+        least-squares solution, and what BiFeat does not average. Half floats where they cost no
+        error to speak of; BiFeat's are fp32.
 
         Returns
         -------
         codec : with its tables.
-        nmse : squared error of all rows over their squared distance from the column means; 0 where both are. Both are
-            taken in rotated columns where the code is of these: rounding of the rotation is left out.
+        nmse : squared error of all rows over their squared distance from the column means; 0 where
+            both are. Both are taken in rotated columns where the code is of these: rounding of the
+            rotation is left out.
         """
         energy = np.array([math.fsum(column.tolist()) for column in sums.energy.T])
         if self.kind.family == "rq":
@@ -227,10 +245,15 @@ class Coder:
             used[:] = False
         elif self.kind.family == "bifeat-vq":
             used[:, -1] = False
-        means = np.divide(sums.sums, counts * self.scale[:, None], out=np.zeros(used.shape), where=used)
+        means = np.divide(
+            sums.sums, counts * self.scale[:, None], out=np.zeros(used.shape), where=used
+        )
         levels = np.where(used, means + self.shift[:, None], self.levels)
         with np.errstate(over="ignore", invalid="ignore"):
-            single, half = (self._error(levels.astype(t), sums, counts, energy) for t in (np.float32, np.float16))
+            single, half = (
+                self._error(levels.astype(t), sums, counts, energy)
+                for t in (np.float32, np.float16)
+            )
         ours = not self.kind.family.startswith("bifeat")
         fits = ours and bool((half <= HALF_LOSS * single + HALF_SHARE * energy).all())
         levels = levels[: len(self.fitted["levels"])].astype(np.float16 if fits else np.float32)
@@ -241,9 +264,15 @@ class Coder:
         return describe(self.name, self.num_features, tables), error
 
     def _error(
-        self, levels: NDArray[Any], sums: Sums, counts: NDArray[np.int64], energy: NDArray[np.float64]
+        self,
+        levels: NDArray[Any],
+        sums: Sums,
+        counts: NDArray[np.int64],
+        energy: NDArray[np.float64],
     ) -> NDArray[np.float64]:
-        """Squared error of each column when all rows are decoded to `levels`; infinite where these are."""
+        """Squared error of each column when all rows are decoded to `levels`; infinite where these
+        are.
+        """
         centred = levels.astype(np.float64) - self.shift[:, None]
         gain = (centred * (2 * (sums.sums / self.scale[:, None]) - counts * centred)).sum(1)
         return np.where(np.isfinite(gain), np.maximum(energy - gain, 0.0), np.inf)

@@ -1,4 +1,6 @@
-"""Rows become exact codes, or half floats; what a codec cannot hold is refused by row and column."""
+"""Rows become exact codes, or half floats; what a codec cannot hold is refused by row and
+column.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,9 @@ __all__ = ["are_halves", "encode"]
 FP16_MAX = 65504.0
 
 
-def encode(codec: Codec, features: Features) -> tuple[NDArray[np.uint8], NDArray[np.int64] | None, float]:
+def encode(
+    codec: Codec, features: Features
+) -> tuple[NDArray[np.uint8], NDArray[np.int64] | None, float]:
     """Codes of all rows.
 
     Returns
@@ -36,7 +40,11 @@ def encode(codec: Codec, features: Features) -> tuple[NDArray[np.uint8], NDArray
     """
     if codec.name == "fp32" and features.x is not None:
         values = np.ascontiguousarray(features.x, dtype="<f4")
-        return values.view(np.uint8).reshape(features.num_rows, 4 * features.num_features), None, 0.0
+        return (
+            values.view(np.uint8).reshape(features.num_rows, 4 * features.num_features),
+            None,
+            0.0,
+        )
     if codec.name == "lossless-bits":
         assert codec.row_bytes is not None
         packed = np.zeros((features.num_rows, codec.row_bytes), np.uint8)
@@ -53,7 +61,9 @@ def encode(codec: Codec, features: Features) -> tuple[NDArray[np.uint8], NDArray
         found = np.empty(indices.size * codec.entry_bytes, np.uint8)
         bits.pack_values(indptr, indices, values.view(np.uint32), codec.index_bytes, found)
         return found, indptr * codec.entry_bytes, 0.0
-    out = np.empty((features.num_rows, features.num_features), "<f4" if codec.name == "fp32" else "<f2")
+    out = np.empty(
+        (features.num_rows, features.num_features), "<f4" if codec.name == "fp32" else "<f2"
+    )
     error = total = 0.0
     for first, block in features.chunks():
         target = out[first : first + len(block)]
@@ -69,10 +79,14 @@ def encode(codec: Codec, features: Features) -> tuple[NDArray[np.uint8], NDArray
 
 
 def are_halves(features: Features) -> bool:
-    """Whether every value is a half float, bit for bit: one pass that ends at the first that is none."""
+    """Whether every value is a half float, bit for bit: one pass that ends at the first that is
+    none.
+    """
     with np.errstate(over="ignore"):
         return all(
-            np.array_equal(block.astype(np.float16).astype(np.float32).view(np.uint32), block.view(np.uint32))
+            np.array_equal(
+                block.astype(np.float16).astype(np.float32).view(np.uint32), block.view(np.uint32)
+            )
             for _, block in features.chunks()
         )
 

@@ -1,4 +1,6 @@
-"""Exact sums of coded rows: integers for what tables are made of, floats by whole blocks of rows for figures."""
+"""Exact sums of coded rows: integers for what tables are made of, floats by whole blocks of rows
+for figures.
+"""
 
 from __future__ import annotations
 
@@ -62,8 +64,12 @@ def _tally(
 
 
 @njit(cache=True, nogil=True)
-def misfit(x: NDArray[np.float32], decoded: NDArray[np.float32], error: NDArray[np.float64]) -> None:
-    """Add the squared distance of rows f4[n, D] and what they decode to, to `error`, f8[ceil(n / BLOCK_ROWS)]."""
+def misfit(
+    x: NDArray[np.float32], decoded: NDArray[np.float32], error: NDArray[np.float64]
+) -> None:
+    """Add the squared distance of rows f4[n, D] and what they decode to, to `error`, f8[ceil(n /
+    BLOCK_ROWS)].
+    """
     for i in range(x.shape[0]):
         for j in range(x.shape[1]):
             d = np.float64(x[i, j]) - np.float64(decoded[i, j])

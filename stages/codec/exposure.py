@@ -1,4 +1,6 @@
-"""Which nodes' errors reach an output least averaged: what further stages of a code are spent on."""
+"""Which nodes' errors reach an output least averaged: what further stages of a code are spent
+on.
+"""
 
 from __future__ import annotations
 
@@ -20,9 +22,10 @@ def exposure(
 ) -> NDArray[np.float64]:
     """Weight of a node's squared error in the first layer of all outputs.
 
-    An output reads its own row as it is and the mean of its in-neighbours: of independent errors, that of node v comes
-    to output o with weight 1 where v = o and 1 / deg(o)^2 where v is a neighbour. So outputs are exposed, and hubs:
-    nodes that many outputs of few neighbours read. An MLP's inputs would all weigh 1 (arXiv 2207.14696, section 3).
+    An output reads its own row as it is and the mean of its in-neighbours: of independent errors,
+    that of node v comes to output o with weight 1 where v = o and 1 / deg(o)^2 where v is a
+    neighbour. So outputs are exposed, and hubs: nodes that many outputs of few neighbours read. An
+    MLP's inputs would all weigh 1 (arXiv 2207.14696, section 3).
 
     Parameters
     ----------

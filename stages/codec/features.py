@@ -26,7 +26,8 @@ class Features:
     ----------
     num_features : number of columns.
     x : f4[N, D], or None where the features are sparse.
-    indptr, indices, data : i8[N + 1], i4[nnz] sorted inside a row, f4[nnz] or None where all are ones.
+    indptr, indices, data : i8[N + 1], i4[nnz] sorted inside a row, f4[nnz] or None where all are
+        ones.
     """
 
     def __init__(
@@ -51,8 +52,11 @@ class Features:
         data = graph.array("x_data") if graph.has("x_data") else None
         return cls(columns, None, graph.array("x_indptr"), graph.array("x_indices"), data)
 
-    def chunks(self, start: int = 0, stop: int | None = None) -> Iterator[tuple[int, NDArray[np.float32]]]:
-        """Dense rows `start` to `stop` in order: (first row, f4[rows, D]), at most about `CHUNK_BYTES` at a time.
+    def chunks(
+        self, start: int = 0, stop: int | None = None
+    ) -> Iterator[tuple[int, NDArray[np.float32]]]:
+        """Dense rows `start` to `stop` in order: (first row, f4[rows, D]), at most about
+        `CHUNK_BYTES` at a time.
 
         `start` is a multiple of `BLOCK_ROWS`, as is every first row.
         """
@@ -66,7 +70,9 @@ class Features:
             begin, end = int(self.indptr[first]), int(self.indptr[last])
             rows = np.repeat(np.arange(last - first), np.diff(self.indptr[first : last + 1]))
             block = np.zeros((last - first, self.num_features), np.float32)
-            block[rows, self.indices[begin:end]] = 1.0 if self.data is None else self.data[begin:end]
+            block[rows, self.indices[begin:end]] = (
+                1.0 if self.data is None else self.data[begin:end]
+            )
             yield first, block
 
     def rows(self, ids: NDArray[np.integer[Any]]) -> NDArray[np.float32]:
@@ -76,18 +82,23 @@ class Features:
         begin = np.asarray(self.indptr[ids])
         counts = np.asarray(self.indptr[ids + 1]) - begin
         row = np.repeat(np.arange(len(ids)), counts)
-        at = np.arange(len(row)) + np.repeat(begin - np.concatenate([[0], np.cumsum(counts)[:-1]]), counts)
+        at = np.arange(len(row)) + np.repeat(
+            begin - np.concatenate([[0], np.cumsum(counts)[:-1]]), counts
+        )
         block = np.zeros((len(ids), self.num_features), np.float32)
         block[row, self.indices[at]] = 1.0 if self.data is None else self.data[at]
         return block
 
     def check(self, block: NDArray[np.float32], first: int) -> None:
-        """Refuse values that are not finite, by row and column; `first` is the node of the block's first row."""
+        """Refuse values that are not finite, by row and column; `first` is the node of the block's
+        first row.
+        """
         sound = np.isfinite(block)
         if not sound.all():
             row, column = divmod(int(np.flatnonzero(~sound.reshape(-1))[0]), block.shape[1])
             raise BadInput(
-                f"features: expected finite values, found {block[row, column]} at node {first + row}, column {column}",
+                f"features: expected finite values, found {block[row, column]} at node "
+                f"{first + row}, column {column}",
                 fix="replace NaN and infinite values in the data set",
             )
 
@@ -100,10 +111,16 @@ class Features:
             ids.append(columns.astype(np.int32))
             values.append(block[rows, columns])
         indptr = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
-        return indptr, np.concatenate([*ids, np.zeros(0, np.int32)]), np.concatenate([*values, np.zeros(0, np.float32)])
+        return (
+            indptr,
+            np.concatenate([*ids, np.zeros(0, np.int32)]),
+            np.concatenate([*values, np.zeros(0, np.float32)]),
+        )
 
     def ones(self) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
-        """(indptr i8[N + 1], indices i4[nnz]) of the ones of a binary matrix; stored zeros are left out."""
+        """(indptr i8[N + 1], indices i4[nnz]) of the ones of a binary matrix; stored zeros are left
+        out.
+        """
         if self.x is None and self.data is None:
             return self.indptr, self.indices
         counts, ids = np.zeros(self.num_rows, np.int64), []

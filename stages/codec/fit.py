@@ -1,4 +1,6 @@
-"""What a lossy codec encodes with, trained on a sample; arrays by name, as `stages.codec.coder` reads them."""
+"""What a lossy codec encodes with, trained on a sample; arrays by name, as `stages.codec.coder`
+reads them.
+"""
 
 from __future__ import annotations
 
@@ -34,9 +36,11 @@ def fit(
 
     Returns
     -------
-    sqK : `levels` f4[D, 2^K], ascending. pqM : `levels` f4[D, K], K = 256 entries or fewer, column by column.
+    sqK : `levels` f4[D, 2^K], ascending. pqM : `levels` f4[D, K], K = 256 entries or fewer, column
+        by column.
     opqM : `rotation` f4[D, D], `levels` as of pqM of rotated rows less `shift`.
-    rqM : `tables` f4[M, K, D] of rows less `shift`. bifeat-sqK, bifeat-vqW-K : see `stockpot.stages.codec.bifeat`.
+    rqM : `tables` f4[M, K, D] of rows less `shift`. bifeat-sqK, bifeat-vqW-K : see
+        `stockpot.stages.codec.bifeat`.
     """
     kind = parse(name)
     rng = np.random.default_rng((seed, 1))
@@ -68,7 +72,9 @@ def fit(
     return {"levels": _product(centred, kind, entries, rng) + centre[:, None]}
 
 
-def _product(x: NDArray[np.float32], kind: Kind, entries: int, rng: np.random.Generator) -> NDArray[np.float32]:
+def _product(
+    x: NDArray[np.float32], kind: Kind, entries: int, rng: np.random.Generator
+) -> NDArray[np.float32]:
     """f4[D, entries] of a product code; entries that are not needed repeat the last one."""
     from stockpot.stages.codec.kmeans import k_means
 
@@ -81,12 +87,18 @@ def _product(x: NDArray[np.float32], kind: Kind, entries: int, rng: np.random.Ge
 
 
 def _halved(x: NDArray[np.float32], tables: NDArray[np.float32]) -> NDArray[Any]:
-    """Tables of a residual code as half floats, where rounding them adds less than a hundredth to the error."""
+    """Tables of a residual code as half floats, where rounding them adds less than a hundredth to
+    the error.
+    """
     from stockpot.stages.codec.residual import chosen
 
     some = x[:_ERROR_ROWS]
     codes = chosen(some, tables, 1)
-    error = ((some - sum(table[codes[:, m]] for m, table in enumerate(tables))) ** 2).sum(1, dtype=np.float64).mean()
+    error = (
+        ((some - sum(table[codes[:, m]] for m, table in enumerate(tables))) ** 2)
+        .sum(1, dtype=np.float64)
+        .mean()
+    )
     with np.errstate(over="ignore"):
         half = tables.astype(np.float16)
     loss = ((half - tables.astype(np.float64)) ** 2).sum((0, 2)).mean()

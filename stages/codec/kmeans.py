@@ -1,4 +1,6 @@
-"""Euclidean k-means: seeded far apart, empty clusters refilled, the same centroids for a seed on one machine."""
+"""Euclidean k-means: seeded far apart, empty clusters refilled, the same centroids for a seed on
+one machine.
+"""
 
 from __future__ import annotations
 
@@ -17,11 +19,13 @@ __all__ = ["k_means", "means"]
 _SEED_ROWS = 8192  # rows among which the start is drawn
 
 
-def k_means(x: NDArray[np.float32], entries: int, iterations: int, rng: np.random.Generator) -> NDArray[np.float32]:
+def k_means(
+    x: NDArray[np.float32], entries: int, iterations: int, rng: np.random.Generator
+) -> NDArray[np.float32]:
     """Centroids f4[entries, D], fewer where `x` has no more distinct rows: these are exact then.
 
-    Started by k-means++ (Arthur and Vassilvitskii 2007) on at most 8,192 rows; a cluster that empties takes the row
-    farthest from its centroid. O(n D entries) an iteration.
+    Started by k-means++ (Arthur and Vassilvitskii 2007) on at most 8,192 rows; a cluster that
+    empties takes the row farthest from its centroid. O(n D entries) an iteration.
 
     Parameters
     ----------
@@ -46,7 +50,9 @@ def k_means(x: NDArray[np.float32], entries: int, iterations: int, rng: np.rando
 
 
 def _spread(x: NDArray[np.float32], entries: int, rng: np.random.Generator) -> NDArray[np.float32]:
-    """Rows drawn one after the other, each with probability as its squared distance from those drawn before."""
+    """Rows drawn one after the other, each with probability as its squared distance from those
+    drawn before.
+    """
     chosen = np.empty((entries, x.shape[1]), np.float32)
     chosen[0] = x[rng.integers(len(x))]
     far = np.full(len(x), np.inf)
@@ -56,7 +62,9 @@ def _spread(x: NDArray[np.float32], entries: int, rng: np.random.Generator) -> N
         if reach[-1] <= 0:  # fewer distinct rows here than entries
             chosen[k:] = x[rng.integers(len(x), size=entries - k)]
             break
-        chosen[k] = x[min(int(np.searchsorted(reach, rng.random() * reach[-1], side="right")), len(x) - 1)]
+        chosen[k] = x[
+            min(int(np.searchsorted(reach, rng.random() * reach[-1], side="right")), len(x) - 1)
+        ]
     return chosen
 
 
@@ -71,7 +79,10 @@ def means(
 
 @njit(cache=True, nogil=True)
 def _add(
-    x: NDArray[np.float32], ids: NDArray[np.uint32], total: NDArray[np.float64], counts: NDArray[np.int64]
+    x: NDArray[np.float32],
+    ids: NDArray[np.uint32],
+    total: NDArray[np.float64],
+    counts: NDArray[np.int64],
 ) -> None:
     for i in range(x.shape[0]):
         counts[ids[i]] += 1

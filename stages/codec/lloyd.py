@@ -1,4 +1,6 @@
-"""Levels of one column with the least squared error, by Lloyd's iteration on the sorted sample from several starts."""
+"""Levels of one column with the least squared error, by Lloyd's iteration on the sorted sample from
+several starts.
+"""
 
 from __future__ import annotations
 
@@ -20,9 +22,10 @@ _TOLERANCE = 1e-7  # relative change of the error at which the iteration stops
 def lloyd_max(sample: NDArray[np.float32], levels: int) -> NDArray[np.float32]:
     """Ascending levels of each column.
 
-    Lloyd (1982), Max (1960). A column of at most `levels` distinct values gets these, and is coded without loss. Three
-    starts (equal counts; equal steps; point density as the cube root of the density, Panter and Dite 1951): in one
-    dimension each ends in a local optimum, and heavy tails have several.
+    Lloyd (1982), Max (1960). A column of at most `levels` distinct values gets these, and is coded
+    without loss. Three starts (equal counts; equal steps; point density as the cube root of the
+    density, Panter and Dite 1951): in one dimension each ends in a local optimum, and heavy tails
+    have several.
 
     Parameters
     ----------
@@ -41,7 +44,10 @@ def lloyd_max(sample: NDArray[np.float32], levels: int) -> NDArray[np.float32]:
             out[j] = np.concatenate([values, np.full(levels - len(values), values[-1])])
             continue
         total = np.concatenate([[0.0], np.cumsum(column - column.mean())])
-        found = [_iterate(column, total, start, _ITERATIONS, _TOLERANCE) for start in _starts(column, levels)]
+        found = [
+            _iterate(column, total, start, _ITERATIONS, _TOLERANCE)
+            for start in _starts(column, levels)
+        ]
         out[j] = max(found, key=lambda one: one[1])[0]
     return out
 
@@ -60,9 +66,15 @@ def _starts(column: NDArray[np.float64], levels: int) -> list[NDArray[np.float64
 
 @njit(cache=True)
 def _iterate(
-    column: NDArray[np.float64], total: NDArray[np.float64], start: NDArray[np.float64], most: int, tolerance: float
+    column: NDArray[np.float64],
+    total: NDArray[np.float64],
+    start: NDArray[np.float64],
+    most: int,
+    tolerance: float,
 ) -> tuple[NDArray[np.float64], float]:
-    """(levels, energy explained by them): the larger, the smaller the error. `total` sums the centred column."""
+    """(levels, energy explained by them): the larger, the smaller the error. `total` sums the
+    centred column.
+    """
     n = column.size
     mean = column.sum() / n
     levels = start.copy()
@@ -72,7 +84,9 @@ def _iterate(
         first = 0
         for k in range(levels.size):
             if k + 1 < levels.size:
-                stop = max(np.searchsorted(column, (levels[k] + levels[k + 1]) / 2, side="right"), first)
+                stop = max(
+                    np.searchsorted(column, (levels[k] + levels[k + 1]) / 2, side="right"), first
+                )
             else:
                 stop = n
             if stop > first:

@@ -1,4 +1,6 @@
-"""Additive codes: a decoded row is the sum of one row of each table, the same bits in numpy and torch."""
+"""Additive codes: a decoded row is the sum of one row of each table, the same bits in numpy and
+torch.
+"""
 
 from __future__ import annotations
 
@@ -25,9 +27,9 @@ __all__ = ["Lookup", "expand"]
 class Lookup:
     """Tables of an additive code, one for each code of a row.
 
-    Code u chooses row c of table u, `values[offset[u] + c * width ...]`, width = hi[u] - lo[u], which is added to
-    columns lo[u]..hi[u] of the row, in the order of the codes. Either no two tables share a column, or every table
-    covers all of them and has 256 rows.
+    Code u chooses row c of table u, `values[offset[u] + c * width ...]`, width = hi[u] - lo[u],
+    which is added to columns lo[u]..hi[u] of the row, in the order of the codes. Either no two
+    tables share a column, or every table covers all of them and has 256 rows.
 
     Attributes
     ----------
@@ -52,14 +54,18 @@ class Lookup:
     def table(self, u: int) -> NDArray[np.float32]:
         """f4[entries, hi[u] - lo[u]], a view."""
         width = int(self.hi[u] - self.lo[u])
-        return self.values[self.offset[u] : self.offset[u] + self.entries * width].reshape(self.entries, width)
+        return self.values[self.offset[u] : self.offset[u] + self.entries * width].reshape(
+            self.entries, width
+        )
 
     @cached_property
     def disjoint(self) -> bool:
         """Whether every column is covered by one table only."""
         return int((self.hi - self.lo).sum()) == self.num_features
 
-    def decode(self, codes: NDArray[np.uint8], rows: NDArray[np.int32], out: NDArray[np.float32]) -> None:
+    def decode(
+        self, codes: NDArray[np.uint8], rows: NDArray[np.int32], out: NDArray[np.float32]
+    ) -> None:
         """Write row i of `codes` (u1[n, row_bytes]) to `out[rows[i]]` (f4[m, num_features]).
 
         Raises
@@ -86,7 +92,9 @@ class Lookup:
 
     @cached_property
     def _even(self) -> int:
-        """Codes from the first that all stand for the same number of columns, one of those decoded fastest."""
+        """Codes from the first that all stand for the same number of columns, one of those decoded
+        fastest.
+        """
         from stockpot.stages.codec.tables import SET_EVEN
 
         width = self.hi - self.lo
@@ -98,7 +106,9 @@ class Lookup:
 def expand(kind: Kind, num_features: int, tables: Mapping[str, NDArray[Any]]) -> Lookup:
     """Tables as stored, made ready for decoding. O(256 num_features) bytes for scalar codecs."""
     if kind.family == "rq":
-        return _stages(np.asarray(tables["tables"], np.float32), np.asarray(tables["shift"], np.float32))
+        return _stages(
+            np.asarray(tables["tables"], np.float32), np.asarray(tables["shift"], np.float32)
+        )
     levels = np.asarray(tables["levels"], np.float32)
     if kind.family == "opq":
         return _rotated(kind, levels, np.asarray(tables["rotation"]), np.asarray(tables["shift"]))
@@ -112,11 +122,22 @@ def _stages(tables: NDArray[np.float32], shift: NDArray[np.float32]) -> Lookup:
     values[:, :entries] = tables
     values[0] += shift
     places = np.arange(stages, dtype=np.int64)
-    return Lookup(columns, 1, 256, 0 * places, 0 * places + columns, 256 * columns * places, values.reshape(-1))
+    return Lookup(
+        columns,
+        1,
+        256,
+        0 * places,
+        0 * places + columns,
+        256 * columns * places,
+        values.reshape(-1),
+    )
 
 
 def _rotated(
-    kind: Kind, levels: NDArray[np.float32], rotation: NDArray[np.float32], shift: NDArray[np.float32]
+    kind: Kind,
+    levels: NDArray[np.float32],
+    rotation: NDArray[np.float32],
+    shift: NDArray[np.float32],
 ) -> Lookup:
     """Tables of all columns: entries of each part turned back."""
     from stockpot.stages.codec.nearest import product

@@ -56,18 +56,24 @@ class Kind:
         if self.family == "rq":
             return self.units
         if self.family in ("pq", "opq") and self.units > num_features:
-            self._refuse(f"at most a byte for each of {num_features} columns", f"{self.family}{num_features}")
+            self._refuse(
+                f"at most a byte for each of {num_features} columns", f"{self.family}{num_features}"
+            )
         if self.family == "bifeat-vq" and self.width > num_features:
-            self._refuse(f"at most {num_features} columns a code", f"bifeat-vq{num_features}-{self.entries}")
+            self._refuse(
+                f"at most {num_features} columns a code", f"bifeat-vq{num_features}-{self.entries}"
+            )
         if self.bits:
             return -(-num_features * self.bits // 8)
         return self.unit * (len(self.edges(num_features)) - 1)
 
     def edges(self, num_features: int) -> list[int]:
-        """First column of each part, and the number of columns: a part's columns are coded by the same code.
+        """First column of each part, and the number of columns: a part's columns are coded by the
+        same code.
 
-        Scalar codes have a part for every column, `rq` has one. The parts of `pq` differ by a column at most, those of
-        `opq` too, counted in rotated columns; of `bifeat-vq` only the last may be narrower.
+        Scalar codes have a part for every column, `rq` has one. The parts of `pq` differ by a
+        column at most, those of `opq` too, counted in rotated columns; of `bifeat-vq` only the last
+        may be narrower.
         """
         if self.bits or self.family == "rq":
             return list(range(num_features + 1)) if self.bits else [0, num_features]
@@ -82,15 +88,22 @@ class Kind:
         if self.bits:
             return 4 * num_features << self.bits
         rotation = 4 * num_features * (num_features + 1) if self.family == "opq" else 0
-        return 4 * num_features * self.entries * max(1, self.units if self.family == "rq" else 1) + rotation
+        return (
+            4 * num_features * self.entries * max(1, self.units if self.family == "rq" else 1)
+            + rotation
+        )
 
     def coder_bytes(self, num_features: int) -> int:
-        """Bytes of what encodes: tables as fitted and as they are searched, sums, and products of stages."""
+        """Bytes of what encodes: tables as fitted and as they are searched, sums, and products of
+        stages.
+        """
         search = 4 * 256 * 256 * self.units * (self.units - 1) // 2 if self.family == "rq" else 0
         return 10 * self.table_bytes(num_features) + search
 
     def _refuse(self, expected: str, fix: str) -> None:
-        raise BadInput(f"features.codec {self.name}: expected {expected}", fix=f"--set features.codec={fix}")
+        raise BadInput(
+            f"features.codec {self.name}: expected {expected}", fix=f"--set features.codec={fix}"
+        )
 
 
 def parse(name: str) -> Kind:
@@ -121,5 +134,7 @@ def parse(name: str) -> Kind:
 
 
 def is_lossy(name: str) -> bool:
-    """Whether a recipe's codec is one that is fitted to the data; "auto" and what is not known are none."""
+    """Whether a recipe's codec is one that is fitted to the data; "auto" and what is not known are
+    none.
+    """
     return name.startswith(FAMILIES)

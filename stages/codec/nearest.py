@@ -1,7 +1,8 @@
 """Nearest centroids and chains of them, the same on any machine: sums in a fixed order, no BLAS.
 
-A row's result depends on that row alone. Products are taken four rows and four columns at a time, so that a core is
-bound by its arithmetic; every element is still summed in the order of the columns.
+A row's result depends on that row alone. Products are taken four rows and four columns at a time,
+so that a core is bound by its arithmetic; every element is still summed in the order of the
+columns.
 """
 
 from __future__ import annotations
@@ -17,7 +18,9 @@ if TYPE_CHECKING:
 
 __all__ = ["chains", "gram", "nearest", "offsets", "product"]
 
-_TILE = 256  # candidates handled together: four rows of scores and of the table stay in the first cache
+_TILE = (
+    256  # candidates handled together: four rows of scores and of the table stay in the first cache
+)
 _ROWS = 64  # rows scored together
 
 
@@ -28,16 +31,26 @@ def offsets(table: NDArray[np.float32]) -> NDArray[np.float32]:
 
 @njit(cache=True, nogil=True)
 def _scores(
-    x: NDArray[np.float32], turned: NDArray[np.float32], offset: NDArray[np.float32], out: NDArray[np.float32]
+    x: NDArray[np.float32],
+    turned: NDArray[np.float32],
+    offset: NDArray[np.float32],
+    out: NDArray[np.float32],
 ) -> None:
-    """`out[i, k] = offset[k] - 2 <x[i], turned[:, k]>`. x : f4[n, D]; turned : f4[D, K]; out : f4[n, K]."""
+    """`out[i, k] = offset[k] - 2 <x[i], turned[:, k]>`. x : f4[n, D]; turned : f4[D, K]; out :
+    f4[n, K].
+    """
     rows, columns = x.shape
     two = np.float32(2.0)
     for start in range(0, offset.size, _TILE):
         stop = min(start + _TILE, offset.size)
         fit = offset[start:stop]
         for i in range(0, rows - rows % 4, 4):
-            o0, o1, o2, o3 = out[i, start:stop], out[i + 1, start:stop], out[i + 2, start:stop], out[i + 3, start:stop]
+            o0, o1, o2, o3 = (
+                out[i, start:stop],
+                out[i + 1, start:stop],
+                out[i + 2, start:stop],
+                out[i + 3, start:stop],
+            )
             o0[:] = fit
             o1[:] = fit
             o2[:] = fit
@@ -49,10 +62,30 @@ def _scores(
                     turned[d + 2, start:stop],
                     turned[d + 3, start:stop],
                 )
-                a0, a1, a2, a3 = two * x[i, d], two * x[i, d + 1], two * x[i, d + 2], two * x[i, d + 3]
-                b0, b1, b2, b3 = two * x[i + 1, d], two * x[i + 1, d + 1], two * x[i + 1, d + 2], two * x[i + 1, d + 3]
-                c0, c1, c2, c3 = two * x[i + 2, d], two * x[i + 2, d + 1], two * x[i + 2, d + 2], two * x[i + 2, d + 3]
-                e0, e1, e2, e3 = two * x[i + 3, d], two * x[i + 3, d + 1], two * x[i + 3, d + 2], two * x[i + 3, d + 3]
+                a0, a1, a2, a3 = (
+                    two * x[i, d],
+                    two * x[i, d + 1],
+                    two * x[i, d + 2],
+                    two * x[i, d + 3],
+                )
+                b0, b1, b2, b3 = (
+                    two * x[i + 1, d],
+                    two * x[i + 1, d + 1],
+                    two * x[i + 1, d + 2],
+                    two * x[i + 1, d + 3],
+                )
+                c0, c1, c2, c3 = (
+                    two * x[i + 2, d],
+                    two * x[i + 2, d + 1],
+                    two * x[i + 2, d + 2],
+                    two * x[i + 2, d + 3],
+                )
+                e0, e1, e2, e3 = (
+                    two * x[i + 3, d],
+                    two * x[i + 3, d + 1],
+                    two * x[i + 3, d + 2],
+                    two * x[i + 3, d + 3],
+                )
                 for k in range(fit.size):
                     p, q, r, s = t0[k], t1[k], t2[k], t3[k]
                     o0[k] = (((o0[k] - a0 * p) - a1 * q) - a2 * r) - a3 * s
@@ -61,7 +94,12 @@ def _scores(
                     o3[k] = (((o3[k] - e0 * p) - e1 * q) - e2 * r) - e3 * s
             for d in range(columns - columns % 4, columns):
                 t0 = turned[d, start:stop]
-                a0, b0, c0, e0 = two * x[i, d], two * x[i + 1, d], two * x[i + 2, d], two * x[i + 3, d]
+                a0, b0, c0, e0 = (
+                    two * x[i, d],
+                    two * x[i + 1, d],
+                    two * x[i + 2, d],
+                    two * x[i + 3, d],
+                )
                 for k in range(fit.size):
                     o0[k] -= a0 * t0[k]
                     o1[k] -= b0 * t0[k]
@@ -92,7 +130,9 @@ def product(x: NDArray[np.float32], matrix: NDArray[np.float32]) -> NDArray[np.f
 
 @njit(cache=True, nogil=True)
 def _first_least(scores: NDArray[np.float32]) -> int:
-    """Position of the first smallest of f4[K], finite. Compared as ordered integers, which vectorises."""
+    """Position of the first smallest of f4[K], finite. Compared as ordered integers, which
+    vectorises.
+    """
     bits = scores.view(np.int32)
     least = np.int32(0x7FFFFFFF)
     for k in range(bits.size):
@@ -107,11 +147,15 @@ def _first_least(scores: NDArray[np.float32]) -> int:
 
 @njit(cache=True, nogil=True)
 def nearest(
-    x: NDArray[np.float32], turned: NDArray[np.float32], offset: NDArray[np.float32], out: NDArray[np.uint32]
+    x: NDArray[np.float32],
+    turned: NDArray[np.float32],
+    offset: NDArray[np.float32],
+    out: NDArray[np.uint32],
 ) -> None:
     """The k with the least `offset[k] - 2 <x[i], turned[:, k]>`, the first of equals.
 
-    With `offset` the squared norms, the nearest column of `turned`. O(n D K), K floats beside the result.
+    With `offset` the squared norms, the nearest column of `turned`. O(n D K), K floats beside the
+    result.
 
     Parameters
     ----------
@@ -126,7 +170,8 @@ def nearest(
 
 
 def gram(tables: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Twice the inner products of each stage's entries with those of the stages before it, for `chains`.
+    """Twice the inner products of each stage's entries with those of the stages before it, for
+    `chains`.
 
     Parameters
     ----------
@@ -134,7 +179,8 @@ def gram(tables: NDArray[np.float32]) -> NDArray[np.float32]:
 
     Returns
     -------
-    f4[M (M - 1) / 2, K, K]: block m (m - 1) / 2 + i, row c, column k: of entry c of stage i and entry k of stage m > i.
+    f4[M (M - 1) / 2, K, K]: block m (m - 1) / 2 + i, row c, column k: of entry c of stage i and
+    entry k of stage m > i.
     """
     stages, entries, columns = tables.shape
     out = np.empty((stages * (stages - 1) // 2, entries, entries), np.float32)
@@ -157,14 +203,16 @@ def chains(
     width: int,
     out: NDArray[np.uint8],
 ) -> None:
-    """One entry of each stage so that their sum is near the row: a beam search that keeps the `width` best chains.
+    """One entry of each stage so that their sum is near the row: a beam search that keeps the
+    `width` best chains.
 
-    The inner products of a row with all entries are taken once; those of entries with each other come from `products`,
-    so that a wider beam costs additions only.
+    The inner products of a row with all entries are taken once; those of entries with each other
+    come from `products`, so that a wider beam costs additions only.
 
     Parameters
     ----------
-    x : f4[n, D], C-contiguous. turned : f4[D, M K], the stages' entries side by side. offset : f4[M K], `offsets`.
+    x : f4[n, D], C-contiguous. turned : f4[D, M K], the stages' entries side by side. offset : f4[M
+        K], `offsets`.
     products : `gram` of the tables.
     out : u1[n, M].
     """

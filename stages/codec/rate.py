@@ -1,4 +1,6 @@
-"""What a code costs in bytes and in error, of single rows and after mean aggregations, on a sample of the graph."""
+"""What a code costs in bytes and in error, of single rows and after mean aggregations, on a sample
+of the graph.
+"""
 
 from __future__ import annotations
 
@@ -65,8 +67,8 @@ class Measure:
 
     Notes
     -----
-    At most `rate_sizes.rate_bytes` of memory. Features wider than `WIDTH` are projected by random signs first, which
-    keeps inner products in expectation and commutes with aggregation.
+    At most `rate_sizes.rate_bytes` of memory. Features wider than `WIDTH` are projected by random
+    signs first, which keeps inner products in expectation and commutes with aggregation.
     """
 
     def __init__(
@@ -119,7 +121,9 @@ class Measure:
             done += len(block)
             return decode(codec, codes[done - len(block) : done])
 
-        _, *by_depth = nmse_by_depth(self._exact, propagated(self.sample, self._rows(decoded), LAYERS))
+        _, *by_depth = nmse_by_depth(
+            self._exact, propagated(self.sample, self._rows(decoded), LAYERS)
+        )
         total = coder.row_bytes * rows + codec.table_bytes
         return Figures(
             codec=name,
@@ -137,20 +141,31 @@ class Measure:
         out, done = np.empty((len(self.sample.n_id), width), np.float32), 0
         for block in self._blocks():
             values = decoder(block)
-            out[done : done + len(block)] = values if self._project is None else values @ self._project
+            out[done : done + len(block)] = (
+                values if self._project is None else values @ self._project
+            )
             done += len(block)
         return out
 
     def _blocks(self) -> Iterator[NDArray[np.float32]]:
-        """Exact rows of the sample's nodes in order, f4[rows, D], whole blocks of `BLOCK_ROWS` but the last."""
+        """Exact rows of the sample's nodes in order, f4[rows, D], whole blocks of `BLOCK_ROWS` but
+        the last.
+        """
         n_id = self.sample.n_id
-        step = max(1, CHUNK_BYTES // (4 * BLOCK_ROWS * max(1, self._features.num_features))) * BLOCK_ROWS
+        step = (
+            max(1, CHUNK_BYTES // (4 * BLOCK_ROWS * max(1, self._features.num_features)))
+            * BLOCK_ROWS
+        )
         for start in range(0, len(n_id), step):
             yield self._features.rows(n_id[start : start + step])
 
 
-def measured(name: str, fitted: Mapping[str, NDArray[Any]], graph: Reader, seed: int) -> dict[str, Any]:
-    """Facts of a code: its errors after aggregation, how much the graph averages out, and on how much of it."""
+def measured(
+    name: str, fitted: Mapping[str, NDArray[Any]], graph: Reader, seed: int
+) -> dict[str, Any]:
+    """Facts of a code: its errors after aggregation, how much the graph averages out, and on how
+    much of it.
+    """
     features = Features.from_reader(graph)
     measure = Measure(graph, features, *_any_nodes(features, seed), seed=seed)
     found = measure.figures(name, fitted)

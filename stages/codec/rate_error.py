@@ -1,7 +1,9 @@
-"""How much of a code's error is left after mean aggregation, and how much the graph itself averages out.
+"""How much of a code's error is left after mean aggregation, and how much the graph itself averages
+out.
 
-A code's error counts after the first layers of a network have averaged it over neighbours; errors that neighbours share
-do not average out, so it is measured and not derived from the error of single rows.
+A code's error counts after the first layers of a network have averaged it over neighbours; errors
+that neighbours share do not average out, so it is measured and not derived from the error of single
+rows.
 """
 
 from __future__ import annotations
@@ -21,7 +23,8 @@ if TYPE_CHECKING:
 __all__ = ["mean_rows", "nmse_by_depth", "propagated", "random_signs", "sensitivity"]
 
 SIGNS = 64
-"""Columns of random signs; the relative deviation of a mean square over n nodes is about (n SIGNS / 2)^-1/2."""
+"""Columns of random signs; the relative deviation of a mean square over n nodes is about (n SIGNS /
+2)^-1/2."""
 
 
 @njit(cache=True, nogil=True)
@@ -35,8 +38,8 @@ def mean_rows(
 ) -> None:
     """Row i of `out` = mean of `x` over the neighbours of i, zeros where there are none.
 
-    Rows short of `depth` hops are left. indptr, indices : CSR of n rows. x, out : f4[n, d], different arrays.
-    O(entries d), summed in the order of the entries.
+    Rows short of `depth` hops are left. indptr, indices : CSR of n rows. x, out : f4[n, d],
+    different arrays. O(entries d), summed in the order of the entries.
     """
     for i in range(len(indptr) - 1):
         if hops_left[i] < depth:
@@ -76,7 +79,9 @@ def propagated(sample: Sample, x: NDArray[np.float32], layers: int) -> NDArray[n
 
 
 @njit(cache=True, nogil=True)
-def _squares(x: NDArray[np.float32], y: NDArray[np.float32], mean: NDArray[np.float64]) -> tuple[float, float]:
+def _squares(
+    x: NDArray[np.float32], y: NDArray[np.float32], mean: NDArray[np.float64]
+) -> tuple[float, float]:
     error = energy = 0.0
     for i in range(x.shape[0]):
         for j in range(x.shape[1]):
@@ -96,7 +101,8 @@ def nmse_by_depth(exact: NDArray[np.float32], decoded: NDArray[np.float32]) -> l
 
     Returns
     -------
-    layers + 1 shares; 0 where nothing varies and nothing is lost, infinite where nothing varies and something is.
+    layers + 1 shares; 0 where nothing varies and nothing is lost, infinite where nothing varies and
+    something is.
     """
     shares = []
     for x, y in zip(exact, decoded, strict=True):
@@ -121,11 +127,12 @@ def random_signs(n_id: NDArray[np.int64]) -> NDArray[np.float32]:
 
 
 def sensitivity(sample: Sample, x: NDArray[np.float32], layers: int) -> list[float]:
-    """Chat_1, ..., Chat_layers: scale of uncorrelated errors over scale of the features after so many aggregations.
+    """Chat_1, ..., Chat_layers: scale of uncorrelated errors over scale of the features after so
+    many aggregations.
 
-    Rows of both have norm 1 at the start (rows of zeros stay zeros), scale is the root of the mean square over the
-    outputs (BiFeat, arXiv 2207.14696, lemma 1.6). 1 for a network that aggregates nothing; the smaller, the coarser a
-    code the graph forgives.
+    Rows of both have norm 1 at the start (rows of zeros stay zeros), scale is the root of the mean
+    square over the outputs (BiFeat, arXiv 2207.14696, lemma 1.6). 1 for a network that aggregates
+    nothing; the smaller, the coarser a code the graph forgives.
 
     Parameters
     ----------
@@ -135,9 +142,15 @@ def sensitivity(sample: Sample, x: NDArray[np.float32], layers: int) -> list[flo
     x /= np.where(norms > 0, norms, 1.0).astype(np.float32)[:, None]
     features = _energies(propagated(sample, x, layers), np.mean(norms[sample.outputs] > 0))
     errors = _energies(propagated(sample, random_signs(sample.n_id), layers), float(SIGNS))
-    return [float(np.sqrt(e / f)) if f > 0 else 1.0 for e, f in zip(errors[1:], features[1:], strict=True)]
+    return [
+        float(np.sqrt(e / f)) if f > 0 else 1.0
+        for e, f in zip(errors[1:], features[1:], strict=True)
+    ]
 
 
 def _energies(found: NDArray[np.float32], unit: float) -> list[float]:
     """Mean square of the rows at each depth, in units of `unit`."""
-    return [float(np.einsum("ij,ij->", f, f, dtype=np.float64)) / len(f) / unit if unit > 0 else 0.0 for f in found]
+    return [
+        float(np.einsum("ij,ij->", f, f, dtype=np.float64)) / len(f) / unit if unit > 0 else 0.0
+        for f in found
+    ]

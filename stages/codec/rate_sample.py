@@ -1,7 +1,9 @@
-"""The part of a graph that rate control measures: outputs, all they aggregate over `layers` hops, and no more rows.
+"""The part of a graph that rate control measures: outputs, all they aggregate over `layers` hops,
+and no more rows.
 
-Small graphs are measured whole. Of large ones as many outputs are drawn as the rows allow, in a seeded order, and no
-node has more than `fanout` neighbours: the same ones whichever output reaches it, so that outputs share surroundings.
+Small graphs are measured whole. Of large ones as many outputs are drawn as the rows allow, in a
+seeded order, and no node has more than `fanout` neighbours: the same ones whichever output reaches
+it, so that outputs share surroundings.
 """
 
 from __future__ import annotations
@@ -26,7 +28,8 @@ class Sample:
     Attributes
     ----------
     n_id : i8[n], ids in the graph, ascending.
-    hops_left : u1[n], aggregations whose result is known here: `layers` at outputs, 0 where only the features count.
+    hops_left : u1[n], aggregations whose result is known here: `layers` at outputs, 0 where only
+        the features count.
     indptr, indices : i8[n + 1], i4[entries], CSR by local ids; rows with `hops_left` 0 are empty.
     train, valid : i4, outputs by local id, ascending.
     """
@@ -54,8 +57,12 @@ def scrambled(value: np.uint64) -> np.uint64:
 
 
 @njit(cache=True)
-def _neighbour(indptr: NDArray[np.int64], indices: NDArray[np.int32], v: int, k: int, count: int) -> int:
-    """Neighbour k of the `count` that node v has here: all of them, or a systematic sample with a start of its own."""
+def _neighbour(
+    indptr: NDArray[np.int64], indices: NDArray[np.int32], v: int, k: int, count: int
+) -> int:
+    """Neighbour k of the `count` that node v has here: all of them, or a systematic sample with a
+    start of its own.
+    """
     start, degree = indptr[v], indptr[v + 1] - indptr[v]
     if degree <= count:
         return indices[start + k]
@@ -74,9 +81,11 @@ def _reach(
     most_rows: int,
     reached: NDArray[np.uint8],
 ) -> int:
-    """Walk from outputs in order until more than `most_rows` nodes are reached; the number of outputs that fit.
+    """Walk from outputs in order until more than `most_rows` nodes are reached; the number of
+    outputs that fit.
 
-    reached : u1[N], zeros; 1 + hops left of every node, of the outputs that fit and of the one that did not.
+    reached : u1[N], zeros; 1 + hops left of every node, of the outputs that fit and of the one that
+        did not.
     """
     rows = 0
     stack = [(np.int64(0), np.int64(0))]
@@ -126,18 +135,21 @@ def draw(
     fanout: int,
     seed: int = 0,
 ) -> Sample:
-    """Sample of a graph around at most `most_outputs` outputs, half of them training and half validation nodes.
+    """Sample of a graph around at most `most_outputs` outputs, half of them training and half
+    validation nodes.
 
     Parameters
     ----------
-    indptr, indices : i8[N + 1], i4[nnz], CSR, row = destination; may be memory maps, of which rows are read.
+    indptr, indices : i8[N + 1], i4[nnz], CSR, row = destination; may be memory maps, of which rows
+        are read.
     train, valid : ids, disjoint, neither empty.
     most_rows : nodes, at least one output of each kind is drawn whatever it reaches.
     fanout : most neighbours of a node.
 
     Returns
     -------
-    The sample; the same for the same arguments. O(rows fanout) time, 2 bytes a node of the graph beside it.
+    The sample; the same for the same arguments. O(rows fanout) time, 2 bytes a node of the graph
+    beside it.
     """
     nodes = len(indptr) - 1
     order = _interleaved(np.asarray(train), np.asarray(valid), most_outputs, seed)
@@ -167,12 +179,17 @@ def draw(
     )
 
 
-def _interleaved(train: NDArray[np.integer], valid: NDArray[np.integer], most: int, seed: int) -> NDArray[np.int64]:
-    """Train and valid in a seeded order each, in turn; where one ends before its half, the other goes on."""
+def _interleaved(
+    train: NDArray[np.integer], valid: NDArray[np.integer], most: int, seed: int
+) -> NDArray[np.int64]:
+    """Train and valid in a seeded order each, in turn; where one ends before its half, the other
+    goes on.
+    """
     rng = np.random.default_rng(seed)
     # Of long lists a sample is permuted, twice as long as can be used.
     parts = [
-        ids if len(ids) <= 4 * most else ids[np.unique(rng.integers(0, len(ids), 2 * most))] for ids in (train, valid)
+        ids if len(ids) <= 4 * most else ids[np.unique(rng.integers(0, len(ids), 2 * most))]
+        for ids in (train, valid)
     ]
     parts = [rng.permutation(ids.astype(np.int64)) for ids in parts]
     rank = np.concatenate([2 * np.arange(len(parts[0])), 2 * np.arange(len(parts[1])) + 1])

@@ -26,9 +26,14 @@ def most_outputs(num_features: int) -> int:
 
 
 def rate_bytes(num_nodes: int, num_features: int, nnz: int) -> int:
-    """Projected peak of measuring: two matrices of nodes and two of outputs at all depths, and the sample."""
+    """Projected peak of measuring: two matrices of nodes and two of outputs at all depths, and the
+    sample.
+    """
     width = min(num_features, WIDTH)
-    rows, outputs = min(num_nodes, most_rows(num_features)), min(num_nodes, most_outputs(num_features))
+    rows, outputs = (
+        min(num_nodes, most_rows(num_features)),
+        min(num_nodes, most_outputs(num_features)),
+    )
     matrices = 4 * width * (2 * rows + 2 * (LAYERS + 1) * outputs)
     entries = min(nnz, max(WHOLE, FANOUT * rows))
     return matrices + num_nodes + 24 * entries + 40 * rows + (64 << 20)

@@ -1,4 +1,6 @@
-"""Tables of a residual code: each stage trained on what the stages before leave, then all refitted together."""
+"""Tables of a residual code: each stage trained on what the stages before leave, then all refitted
+together.
+"""
 
 from __future__ import annotations
 
@@ -27,9 +29,9 @@ def residual_tables(
 ) -> NDArray[np.float32]:
     """f4[stages, entries, D], entries that are not needed at 0.
 
-    Residual quantization (Chen, Guan, Wang 2010), then rounds of beam search and of the least-squares solution for all
-    tables at once, as in additive quantization (Babenko and Lempitsky 2014; Martinez et al. 2018, "LSQ++"). They halve
-    the error of 8 stages on WordNet.
+    Residual quantization (Chen, Guan, Wang 2010), then rounds of beam search and of the
+    least-squares solution for all tables at once, as in additive quantization (Babenko and
+    Lempitsky 2014; Martinez et al. 2018, "LSQ++"). They halve the error of 8 stages on WordNet.
 
     Parameters
     ----------
@@ -58,8 +60,12 @@ def chosen(x: NDArray[np.float32], tables: NDArray[np.float32], width: int) -> N
     return out
 
 
-def refit(x: NDArray[np.float32], codes: NDArray[np.uint8], tables: NDArray[np.float32]) -> NDArray[np.float32]:
-    """The tables with the least squared error for these codes; entries no row has, and what is not determined, stay."""
+def refit(
+    x: NDArray[np.float32], codes: NDArray[np.uint8], tables: NDArray[np.float32]
+) -> NDArray[np.float32]:
+    """The tables with the least squared error for these codes; entries no row has, and what is not
+    determined, stay.
+    """
     stages, entries, columns = tables.shape
     size = stages * entries
     counts, sums = np.zeros((size, size)), np.zeros((size, columns))
@@ -78,7 +84,9 @@ def _normal(
     counts: NDArray[np.float64],
     sums: NDArray[np.float64],
 ) -> None:
-    """Normal equations: how often two entries are in a row together, and the sum of the rows of each."""
+    """Normal equations: how often two entries are in a row together, and the sum of the rows of
+    each.
+    """
     stages = codes.shape[1]
     for i in range(x.shape[0]):
         for m in range(stages):

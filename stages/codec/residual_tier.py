@@ -47,7 +47,14 @@ class Further:
 
 def further_coder(name: str, fitted: Mapping[str, NDArray[Any]]) -> Coder:
     """The coder of a tier from the arrays of a codebook."""
-    return Coder(name, {key.removeprefix(PREFIX): values for key, values in fitted.items() if key.startswith(PREFIX)})
+    return Coder(
+        name,
+        {
+            key.removeprefix(PREFIX): values
+            for key, values in fitted.items()
+            if key.startswith(PREFIX)
+        },
+    )
 
 
 def encode_further(
@@ -82,4 +89,6 @@ def encode_further(
     for one, other in in_order(coded, range(0, len(rows), step), threads):
         before += one.tolist()
         after += other.tolist()
-    return Further(replace(codec, further=coder.as_fitted), out, math.fsum(before), math.fsum(after))
+    return Further(
+        replace(codec, further=coder.as_fitted), out, math.fsum(before), math.fsum(after)
+    )

@@ -1,6 +1,8 @@
-"""Scalar codes: K bits a column between thresholds of its own, and the exact sums that recalibrate their levels.
+"""Scalar codes: K bits a column between thresholds of its own, and the exact sums that recalibrate
+their levels.
 
-Sums are kept in integers, multiples of a power of two a column: they are the same in any order and for any chunking.
+Sums are kept in integers, multiples of a power of two a column: they are the same in any order and
+for any chunking.
 """
 
 from __future__ import annotations
@@ -19,7 +21,9 @@ __all__ = ["encode_scalar", "thresholds"]
 
 
 def thresholds(levels: NDArray[np.float32]) -> NDArray[np.float32]:
-    """f4[D, L - 1], halfway between neighbours of `levels`, f4[D, L] ascending; a value above t has a level above t."""
+    """f4[D, L - 1], halfway between neighbours of `levels`, f4[D, L] ascending; a value above t has
+    a level above t.
+    """
     wide = levels.astype(np.float64)
     return ((wide[:, 1:] + wide[:, :-1]) / 2).astype(np.float32)
 

@@ -1,8 +1,10 @@
-"""Sums of table rows chosen by byte codes, read as the bytes they are, with exact gradients of the tables.
+"""Sums of table rows chosen by byte codes, read as the bytes they are, with exact gradients of the
+tables.
 
-`out_i = sum over b of tables[b, codes[i, b]]` is what an additive code decodes to, and a linear layer of it where the
-tables were multiplied by its weight first. The numba kernels give every element its terms in one order, whatever the
-threads; on a GPU torch's `embedding_bag` does the same.
+`out_i = sum over b of tables[b, codes[i, b]]` is what an additive code decodes to, and a linear
+layer of it where the tables were multiplied by its weight first. The numba kernels give every
+element its terms in one order, whatever the threads; on a GPU torch's `embedding_bag` does the
+same.
 """
 
 from __future__ import annotations
@@ -30,8 +32,12 @@ ENTRIES = 256
 
 
 @njit(cache=True, nogil=True)
-def _sum(start: int, stop: int, codes: NDArray[np.uint8], tables: NDArray[Any], out: NDArray[Any]) -> None:
-    """Rows start..stop of `out`; eight terms a pass, so that a row is written once for every eight bytes."""
+def _sum(
+    start: int, stop: int, codes: NDArray[np.uint8], tables: NDArray[Any], out: NDArray[Any]
+) -> None:
+    """Rows start..stop of `out`; eight terms a pass, so that a row is written once for every eight
+    bytes.
+    """
     count = codes.shape[1]
     for i in range(start, stop):
         o, c = out[i], codes[i]
@@ -45,7 +51,12 @@ def _sum(start: int, stop: int, codes: NDArray[np.uint8], tables: NDArray[Any], 
         else:
             o[:] = 0
         while b + 4 <= count:
-            t0, t1, t2, t3 = tables[b, c[b]], tables[b + 1, c[b + 1]], tables[b + 2, c[b + 2]], tables[b + 3, c[b + 3]]
+            t0, t1, t2, t3 = (
+                tables[b, c[b]],
+                tables[b + 1, c[b + 1]],
+                tables[b + 2, c[b + 2]],
+                tables[b + 3, c[b + 3]],
+            )
             for j in range(o.size):
                 o[j] += (t0[j] + t1[j]) + (t2[j] + t3[j])
             b += 4
@@ -57,7 +68,9 @@ def _sum(start: int, stop: int, codes: NDArray[np.uint8], tables: NDArray[Any], 
 
 
 @njit(cache=True, nogil=True)
-def _spread(start: int, stop: int, codes: NDArray[np.uint8], grad: NDArray[Any], tables: NDArray[Any]) -> None:
+def _spread(
+    start: int, stop: int, codes: NDArray[np.uint8], grad: NDArray[Any], tables: NDArray[Any]
+) -> None:
     """Add columns start..stop of every row of `grad` to the table rows its codes name."""
     for i in range(codes.shape[0]):
         g = grad[i, start:stop]
@@ -97,11 +110,16 @@ def table_sum(codes: Tensor, tables: Tensor) -> Tensor:
 
     Returns
     -------
-    f[n, width]; O(n bytes width), the gradient of the tables too. No n x bytes index is made on a CPU.
+    f[n, width]; O(n bytes width), the gradient of the tables too. No n x bytes index is made on a
+    CPU.
     """
     if codes.shape[1] != tables.shape[0] or tables.shape[1] != ENTRIES:
-        raise ValueError(f"table sum: {codes.shape[1]} bytes a row against tables of shape {tuple(tables.shape)}")
+        raise ValueError(
+            f"table sum: {codes.shape[1]} bytes a row against tables of shape {tuple(tables.shape)}"
+        )
     if codes.device.type == "cpu" and tables.dtype in (torch.float32, torch.float64):
         return _TableSum.apply(codes, tables)
     first = ENTRIES * torch.arange(codes.shape[1], device=codes.device)
-    return functional.embedding_bag(codes.long() + first, tables.reshape(-1, tables.shape[2]), mode="sum")
+    return functional.embedding_bag(
+        codes.long() + first, tables.reshape(-1, tables.shape[2]), mode="sum"
+    )

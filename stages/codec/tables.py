@@ -1,4 +1,6 @@
-"""Kernels that read additive codes; sums in the order of the codes, so that every machine gets the same bits."""
+"""Kernels that read additive codes; sums in the order of the codes, so that every machine gets the
+same bits.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,10 @@ def _setter(width: int) -> Any:
     # A width the compiler knows is twice to six times as fast as one in a register.
     @njit(cache=True, nogil=True)
     def set_even(
-        ids: NDArray[np.uint8], rows: NDArray[np.int32], values: NDArray[np.float32], out: NDArray[np.float32]
+        ids: NDArray[np.uint8],
+        rows: NDArray[np.int32],
+        values: NDArray[np.float32],
+        out: NDArray[np.float32],
     ) -> None:
         for i in range(ids.shape[0]):
             row, mine = out[rows[i]], ids[i]
@@ -32,8 +37,9 @@ def _setter(width: int) -> Any:
 
 
 SET_EVEN = {width: _setter(width) for width in WIDTHS}
-"""By width: `(ids u1[n, units], rows i4[n], values f4[units * 256 * width], out f4[m, D])` sets the first units * width
-columns of `out[rows[i]]`: code u to `width` columns, its table `values[256 * width * u ...]`."""
+"""By width: `(ids u1[n, units], rows i4[n], values f4[units * 256 * width], out f4[m, D])` sets the
+first units * width columns of `out[rows[i]]`: code u to `width` columns, its table `values[256 *
+width * u ...]`."""
 
 
 @njit(cache=True, nogil=True)
@@ -46,7 +52,9 @@ def set_parts(
     values: NDArray[np.float32],
     out: NDArray[np.float32],
 ) -> None:
-    """Tables that share no column: set `out[rows[i]]` to the table rows that `ids` (u1|u2|u4[n, units]) choose."""
+    """Tables that share no column: set `out[rows[i]]` to the table rows that `ids` (u1|u2|u4[n,
+    units]) choose.
+    """
     for i in range(ids.shape[0]):
         row = out[rows[i]]
         for u in range(lo.size):
@@ -63,9 +71,13 @@ def set_parts(
 
 @njit(cache=True, nogil=True)
 def add_stages(
-    ids: NDArray[np.uint8], rows: NDArray[np.int32], values: NDArray[np.float32], out: NDArray[np.float32]
+    ids: NDArray[np.uint8],
+    rows: NDArray[np.int32],
+    values: NDArray[np.float32],
+    out: NDArray[np.float32],
 ) -> None:
-    """Tables of all columns: the sum of the table rows chosen. values : f4[units * 256 * D], D = out.shape[1].
+    """Tables of all columns: the sum of the table rows chosen. values : f4[units * 256 * D], D =
+    out.shape[1].
 
     Four stages are added at a time, each element in their order.
     """

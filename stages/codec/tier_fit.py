@@ -28,8 +28,9 @@ SPLITS = ("train", "valid", "test")
 def exposed_rows(inputs: Inputs, count: int) -> NDArray[np.integer[Any]]:
     """Ids of the `count` nodes most exposed, ascending, as wide as the ids of the graph's records.
 
-    Outputs of all splits count alike: a model is asked about test nodes as it was trained on others, and one trained on
-    finer rows than it is asked about would be judged on what it never saw.
+    Outputs of all splits count alike: a model is asked about test nodes as it was trained on
+    others, and one trained on finer rows than it is asked about would be judged on what it never
+    saw.
     """
     graph, split = inputs["graph"], inputs["split"]
     outputs = np.unique(np.concatenate([np.asarray(split.array(name)) for name in SPLITS]))
@@ -47,12 +48,14 @@ def fit_tier(
     most: int,
     seed: int,
 ) -> dict[str, NDArray[Any]]:
-    """Arrays a tier is encoded with (`stockpot.stages.codec.residual_tier`), `tier_rows` among them.
+    """Arrays a tier is encoded with (`stockpot.stages.codec.residual_tier`), `tier_rows` among
+    them.
 
     Parameters
     ----------
     name : a residual code. rows : ascending ids of the nodes that have it.
-    base, fitted : codec of all rows and what its coder encodes with; its tables are recalibrated on `sample`.
+    base, fitted : codec of all rows and what its coder encodes with; its tables are recalibrated on
+        `sample`.
     most : rows it is trained on, at most: every k-th of `rows`.
     """
     coder = Coder(base, fitted)

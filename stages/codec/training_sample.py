@@ -1,4 +1,6 @@
-"""A sample of rows that represents every part of the ids and every degree; the same rows for any number of tasks."""
+"""A sample of rows that represents every part of the ids and every degree; the same rows for any
+number of tasks.
+"""
 
 from __future__ import annotations
 
@@ -15,15 +17,18 @@ CHUNK_ROWS = 1 << 16
 """Rows that are sampled together."""
 
 
-def sample_rows(degree: NDArray[np.integer], start: int, num_rows: int, wanted: int, seed: int) -> NDArray[np.int64]:
+def sample_rows(
+    degree: NDArray[np.integer], start: int, num_rows: int, wanted: int, seed: int
+) -> NDArray[np.int64]:
     """Rows of one chunk that are in the sample, ascending.
 
-    Every chunk gives its share of `wanted`, drawn systematically (every k-th from a random start) among its rows by
-    degree: rows of all degrees are in the sample as they are in the graph.
+    Every chunk gives its share of `wanted`, drawn systematically (every k-th from a random start)
+    among its rows by degree: rows of all degrees are in the sample as they are in the graph.
 
     Parameters
     ----------
-    degree : of the rows from `start`, at most `CHUNK_ROWS` of them; `start` is a multiple of `CHUNK_ROWS`.
+    degree : of the rows from `start`, at most `CHUNK_ROWS` of them; `start` is a multiple of
+        `CHUNK_ROWS`.
     num_rows, wanted : of the whole matrix.
     """
     stop = start + len(degree)

@@ -18,7 +18,11 @@ __all__ = ["PLANNING"]
 
 def _nodes(values: Values, made: Nodes) -> Iterator[Node]:
     if "codebook" in made or values["features.codec"] == "fp16":
-        yield node("codeloss", {"valid": "pack:valid", "soup": "soup", "graph": "ingest"}, {"codes": "quantize"})
+        yield node(
+            "codeloss",
+            {"valid": "pack:valid", "soup": "soup", "graph": "ingest"},
+            {"codes": "quantize"},
+        )
 
 
 def _guess(known: Known) -> Guess | None:

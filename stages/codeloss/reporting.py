@@ -1,4 +1,6 @@
-"""What codeloss says of a run: what the code costs the model that ships, and whether that is too much."""
+"""What codeloss says of a run: what the code costs the model that ships, and whether that is too
+much.
+"""
 
 from __future__ import annotations
 
@@ -29,8 +31,10 @@ def _report(summary: Mapping[str, Any], view: View) -> Iterator[Block]:
     if codes.get("accuracy_drop") is not None:
         yield Block(
             CODES,
-            f"<p>After training: the chosen model loses {100 * codes['accuracy_drop']:.2f} points of validation "
-            f"accuracy on coded features ({percent(codes['fp32_valid_accuracy'])} on fp32 rows).</p>",
+            f"<p>After training: the chosen model loses {100 * codes['accuracy_drop']:.2f} points "
+            f"of validation "
+            f"accuracy on coded features ({percent(codes['fp32_valid_accuracy'])} on fp32 "
+            f"rows).</p>",
         )
 
 
@@ -40,8 +44,10 @@ def _remarks(view: View) -> Iterator[str]:
     drop = facts.get("accuracy_drop")
     if drop is not None and drop > allowed + TOLERANCE:
         yield (
-            f"features as {facts['codec']} cost the chosen model {100 * drop:.2f} points of validation accuracy "
-            f"({100 * facts['valid_accuracy']:.2f} % on them, {100 * facts['fp32_valid_accuracy']:.2f} % on fp32), "
+            f"features as {facts['codec']} cost the chosen model {100 * drop:.2f} points of "
+            f"validation accuracy "
+            f"({100 * facts['valid_accuracy']:.2f} % on them, "
+            f"{100 * facts['fp32_valid_accuracy']:.2f} % on fp32), "
             f"features.max_accuracy_drop is {100 * allowed:.2f}; fix: --set features.codec=fp32"
         )
 

@@ -1,4 +1,6 @@
-"""Describes `codeloss`: validation accuracy of the chosen model with exact and with coded features; recorded."""
+"""Describes `codeloss`: validation accuracy of the chosen model with exact and with coded features;
+recorded.
+"""
 
 from __future__ import annotations
 
@@ -54,7 +56,9 @@ def _run(params: Params, inputs: Inputs, shard: Shard, writer: Writer) -> dict[s
     model = load_model(soup.path(f"soup-{soup.facts['chosen']}.safetensors")).to(params.device)
     exact, coded = Score(), Score()
     with settings(writer.threads), torch.no_grad():
-        steps = open_steps(inputs["valid"], model, Schedule(shuffle=False), Delivery(device=params.device))
+        steps = open_steps(
+            inputs["valid"], model, Schedule(shuffle=False), Delivery(device=params.device)
+        )
         for done, step in enumerate(steps):
             coded += score(model(step.x, step.adjs), step.y)
             rows = torch.from_numpy(features.rows(step.n_id.cpu().numpy())).to(params.device)
@@ -70,7 +74,9 @@ def _run(params: Params, inputs: Inputs, shard: Shard, writer: Writer) -> dict[s
     }
 
 
-def _finish(params: Params, inputs: Inputs, shards: Mapping[str, Reader], writer: Writer) -> dict[str, Any]:
+def _finish(
+    params: Params, inputs: Inputs, shards: Mapping[str, Reader], writer: Writer
+) -> dict[str, Any]:
     return dict(shards["valid"].facts)
 
 

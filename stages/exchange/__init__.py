@@ -1,4 +1,6 @@
-"""Cooperative mini-batches: all ranks work on one batch, each row is read and computed by the one rank that owns it."""
+"""Cooperative mini-batches: all ranks work on one batch, each row is read and computed by the one
+rank that owns it.
+"""
 
 from stockpot.stages.exchange.stage import STAGE
 

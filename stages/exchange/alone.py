@@ -1,6 +1,8 @@
-"""What one rank needs of a record to compute its own outputs by itself: a smaller record, rows of others copied.
+"""What one rank needs of a record to compute its own outputs by itself: a smaller record, rows of
+others copied.
 
-For comparison with cooperation, and for where it is cheaper (arXiv 2310.12403, section 2: independent mini-batches).
+For comparison with cooperation, and for where it is cheaper (arXiv 2310.12403, section 2:
+independent mini-batches).
 """
 
 from __future__ import annotations
@@ -25,15 +27,18 @@ __all__ = ["dealt", "narrowed"]
 
 
 def dealt(records: int, ranks: int, rank: int) -> slice | None:
-    """Which records of a step a rank takes whole; None where there are too few for all and each is shared out."""
+    """Which records of a step a rank takes whole; None where there are too few for all and each is
+    shared out.
+    """
     return slice(rank, None, ranks) if records >= ranks else None
 
 
 def narrowed(record: Record, ranks: int, rank: int, layers: int) -> Record:
-    """The outputs of one rank and all that a model of `layers` layers reads for them, as a record of its own.
+    """The outputs of one rank and all that a model of `layers` layers reads for them, as a record
+    of its own.
 
-    Its logits and gradients are those of the whole record at those outputs. Nodes are by (fewest edges to an own
-    output, row); blocks are not kept. O(nodes + edges).
+    Its logits and gradients are those of the whole record at those outputs. Nodes are by (fewest
+    edges to an own output, row); blocks are not kept. O(nodes + edges).
 
     Raises
     ------
@@ -79,7 +84,9 @@ def narrowed(record: Record, ranks: int, rank: int, layers: int) -> Record:
     )
 
 
-_UNSHARED: dict[str, Any] = dict.fromkeys(f.name for f in fields(Record) if f.name.startswith("hag_"))
+_UNSHARED: dict[str, Any] = dict.fromkeys(
+    f.name for f in fields(Record) if f.name.startswith("hag_")
+)
 """Partial sums of the whole record say nothing of a part."""
 
 
@@ -90,7 +97,9 @@ def _codes(record: Record, rows: NDArray[np.int32]) -> dict[str, Any]:
     code_indptr, codes = gather_rows(rows, pointer, record.codes)
     found: dict[str, Any] = {"codes": codes, "code_indptr": code_indptr}
     if record.codes_1 is not None and record.codes_1_rows is not None:
-        found["codes_1"], found["codes_1_rows"] = gather_further(rows, record.codes_1_rows, record.codes_1)
+        found["codes_1"], found["codes_1_rows"] = gather_further(
+            rows, record.codes_1_rows, record.codes_1
+        )
     return found
 
 
@@ -100,7 +109,11 @@ def _rows_of(edges: Layer, rows: NDArray[np.int32], name: NDArray[np.int32]) -> 
     np.cumsum(edges.indptr[rows + 1] - edges.indptr[rows], out=indptr[1:])
     indices, place = np.empty(int(indptr[-1]), np.int32), np.empty(int(indptr[-1]), np.int32)
     _pick(rows, frozen(edges.indptr), frozen(edges.indices), name, indptr, indices, place)
-    values = {kind: column[place] for kind in ("edge_w", "weight") if (column := getattr(edges, kind)) is not None}
+    values = {
+        kind: column[place]
+        for kind in ("edge_w", "weight")
+        if (column := getattr(edges, kind)) is not None
+    }
     return Layer(indptr, indices, **values)
 
 

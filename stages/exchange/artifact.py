@@ -1,6 +1,8 @@
-"""Links of a packed split for one number of ranks: an Arrow IPC file a packed file, one record batch a record.
+"""Links of a packed split for one number of ranks: an Arrow IPC file a packed file, one record
+batch a record.
 
-Each record batch has a row a rank, so that a rank reads the links of a record as slices of one mapped file.
+Each record batch has a row a rank, so that a rank reads the links of a record as slices of one
+mapped file.
 """
 
 from __future__ import annotations
@@ -40,16 +42,23 @@ COLUMNS = {
 def link_schema(ranks: int, *, weighted: bool) -> pa.Schema:
     """Schema of a file of links; `deg_w` stands in those of weighted graphs."""
     columns = {**COLUMNS, **({"deg_w": pa.float32()} if weighted else {})}
-    fields = [pa.field(name, pa.list_(pa.field("item", kind, nullable=False)), False) for name, kind in columns.items()]
+    fields = [
+        pa.field(name, pa.list_(pa.field("item", kind, nullable=False)), False)
+        for name, kind in columns.items()
+    ]
     return pa.schema(fields, metadata={"stockpot": f'{{"format":{FORMAT},"ranks":{ranks}}}'})
 
 
-def link_batch(schema: pa.Schema, found: Sequence[Links], crc: Sequence[NDArray[np.uint32]]) -> pa.RecordBatch:
+def link_batch(
+    schema: pa.Schema, found: Sequence[Links], crc: Sequence[NDArray[np.uint32]]
+) -> pa.RecordBatch:
     """A row a rank."""
     columns = []
     for field in schema:
         parts = [
-            np.asarray(crc[r]).reshape(-1) if field.name == "crc32c" else getattr(found[r], field.name)
+            np.asarray(crc[r]).reshape(-1)
+            if field.name == "crc32c"
+            else getattr(found[r], field.name)
             for r in range(len(found))
         ]
         offsets = np.concatenate([[0], np.cumsum([part.size for part in parts])]).astype(np.int32)
@@ -97,8 +106,11 @@ class LinkReader:
         names = [name for name in self._files[at].schema.names if name != "crc32c"]
         return Links(**{name: self._column(i, rank, name) for name in names})
 
-    def read(self, i: int, record: Record, rank: int, layers: int, *, check: bool) -> tuple[int, bool]:
-        """What a model of `layers` layers reads of record `i` on this rank: (its bytes, whether they are as written).
+    def read(
+        self, i: int, record: Record, rank: int, layers: int, *, check: bool
+    ) -> tuple[int, bool]:
+        """What a model of `layers` layers reads of record `i` on this rank: (its bytes, whether
+        they are as written).
 
         Unless `check`, they are not looked at.
         """
@@ -106,7 +118,9 @@ class LinkReader:
         size = 0
         for hop in np.flatnonzero(read[:, 0]):
             parts = read_by(record, mine, int(hop))
-            size += sum(column.nbytes for k, part in enumerate(parts) if read[hop, k] for column in part)
+            size += sum(
+                column.nbytes for k, part in enumerate(parts) if read[hop, k] for column in part
+            )
         if not check:
             return size, True
         stored = self._column(i, rank, "crc32c").reshape(read.shape)

@@ -1,7 +1,9 @@
-"""Cooperate or not: bytes over storage and interconnect and work of an epoch, predicted for both; the faster is chosen.
+"""Cooperate or not: bytes over storage and interconnect and work of an epoch, predicted for both;
+the faster is chosen.
 
-Cooperating pays where what it saves on the slow link and in repeated work takes longer than what it sends (arXiv
-2310.12403, section 3; the interconnect may well be the slower link: gloo over Ethernet).
+Cooperating pays where what it saves on the slow link and in repeated work takes longer than what it
+sends (arXiv 2310.12403, section 3; the interconnect may well be the slower link: gloo over
+Ethernet).
 """
 
 from __future__ import annotations
@@ -21,7 +23,8 @@ __all__ = ["MODES", "Rates", "Traffic", "choice", "predicted", "widths"]
 
 MODES = ("auto", "cooperative", "independent")
 INTERCONNECT_GBS = {"cpu": 1.0, "cuda": 50.0}
-"""GB/s a rank sends where a recipe says nothing: gloo on one machine or 10 Gbit/s Ethernet; NVLink, with room below."""
+"""GB/s a rank sends where a recipe says nothing: gloo on one machine or 10 Gbit/s Ethernet; NVLink,
+with room below."""
 WORK_PER_S = {"cpu": 2e10, "cuda": 2e13}
 """Multiply-adds a rank does in a second: a CPU core's in fp32, an accelerator's."""
 _PASSES = 3  # forward, and the gradients of weights and of rows
@@ -55,11 +58,19 @@ class Rates:
     def of(cls, storage_gbs: float, interconnect_gbs: float, device: str) -> Rates:
         """Of a recipe; an interconnect of 0 is that of the device."""
         kind = device.partition(":")[0]
-        return cls(1e9 * storage_gbs, 1e9 * (interconnect_gbs or INTERCONNECT_GBS[kind]), WORK_PER_S[kind])
+        return cls(
+            1e9 * storage_gbs, 1e9 * (interconnect_gbs or INTERCONNECT_GBS[kind]), WORK_PER_S[kind]
+        )
 
 
 def predicted(
-    exchange: Facts, packed: Facts, config: Mapping[str, Any], per_step: int, device: str = "cpu", *, bf16: bool = False
+    exchange: Facts,
+    packed: Facts,
+    config: Mapping[str, Any],
+    per_step: int,
+    device: str = "cpu",
+    *,
+    bf16: bool = False,
 ) -> dict[str, Traffic]:
     """What both modes take in one epoch, on average where there are rounds.
 
@@ -70,10 +81,15 @@ def predicted(
     per_step : records of a step.
     bf16 : whether dense products give two bytes a value.
     """
-    ranks, layers, features = int(exchange["ranks"]), int(config["layers"]), int(config["num_features"])
+    ranks, layers, features = (
+        int(exchange["ranks"]),
+        int(config["layers"]),
+        int(config["num_features"]),
+    )
     crossing, projects = widths(config), config["model"] == "gat"
     dims = [features, *[int(config["hidden"])] * (layers - 1), int(config["num_classes"])]
-    # Forward, and backward where there is a gradient behind it: at the first layer of what was made of features.
+    # Forward, and backward where there is a gradient behind it: at the first layer of what was made
+    # of features.
     value = 2 if bf16 and projects else 4
     sent = [value * width * (2 if i or projects else 1) for i, width in enumerate(crossing)]
     row_bytes = exchange["row_bytes"]
@@ -83,19 +99,28 @@ def predicted(
     rounds = int(packed.get("rounds", 1))
     records = int(packed["records"]) // rounds
     # A step of fewer records than ranks is shared out by outputs, the last one of an epoch perhaps.
-    shared = (records % per_step if records % per_step < ranks else 0) / records if per_step >= ranks else 1.0
-    traffic = {name: _traffic(exchange[name], packed, dims, rounds) for name in ("together", "alone")}
+    shared = (
+        (records % per_step if records % per_step < ranks else 0) / records
+        if per_step >= ranks
+        else 1.0
+    )
+    traffic = {
+        name: _traffic(exchange[name], packed, dims, rounds) for name in ("together", "alone")
+    }
     both = zip(traffic["together"], traffic["alone"], strict=True)
     sums = sum(a * b for a, b in zip(sent, crosses, strict=True)) // rounds
     storage, features, work = (round(a + shared * (b - a)) for a, b in both)
     return {
-        "cooperative": Traffic(traffic["together"][0], traffic["together"][1], sums, traffic["together"][2]),
+        "cooperative": Traffic(
+            traffic["together"][0], traffic["together"][1], sums, traffic["together"][2]
+        ),
         "independent": Traffic(storage, features, 0, work),
     }
 
 
 def widths(config: Mapping[str, Any]) -> list[int]:
-    """Values of a row that ranks exchange at each layer: what its own part makes of the row before any edge.
+    """Values of a row that ranks exchange at each layer: what its own part makes of the row before
+    any edge.
 
     Attention projects first; elsewhere a row crosses as it is.
     """
@@ -109,11 +134,15 @@ def _traffic(reads: Facts, packed: Facts, dims: Sequence[int], rounds: int) -> t
     """(bytes read, those of features, multiply-adds) of an epoch."""
     layers, weighted = len(dims) - 1, bool(packed["weighted"])
     rows, edges, features = (_at(reads[name], layers) for name in ("rows", "edges", "features"))
-    structure = rows * (8 + 4 * weighted) + 4 * _at(reads["rows"], layers - 1) + edges * (4 + 4 * weighted)
+    structure = (
+        rows * (8 + 4 * weighted) + 4 * _at(reads["rows"], layers - 1) + edges * (4 + 4 * weighted)
+    )
     work = 0
     for i, (a, b) in enumerate(pairwise(dims)):
         depth = layers - i
-        work += _PASSES * (_at(reads["rows"], depth) * a * b + _at(reads["edges"], depth) * min(a, b))
+        work += _PASSES * (
+            _at(reads["rows"], depth) * a * b + _at(reads["edges"], depth) * min(a, b)
+        )
     return (structure + features) // rounds, features // rounds, work // rounds
 
 
@@ -122,7 +151,9 @@ def _at(by_depth: Sequence[int], depth: int) -> int:
     return int(by_depth[min(depth, len(by_depth) - 1)])
 
 
-def choice(asked: str, found: dict[str, Traffic], rates: Rates, ranks: int, per_step: int) -> dict[str, Any]:
+def choice(
+    asked: str, found: dict[str, Traffic], rates: Rates, ranks: int, per_step: int
+) -> dict[str, Any]:
     """The mode, why, and what was predicted of both.
 
     Raises
@@ -131,7 +162,10 @@ def choice(asked: str, found: dict[str, Traffic], rates: Rates, ranks: int, per_
         There is no such mode.
     """
     if asked not in MODES:
-        raise BadInput(f"train.exchange: expected {', '.join(MODES)}, found {asked!r}", fix="--set train.exchange=auto")
+        raise BadInput(
+            f"train.exchange: expected {', '.join(MODES)}, found {asked!r}",
+            fix="--set train.exchange=auto",
+        )
     seconds = {}
     for mode, traffic in found.items():
         spread = float(ranks)
@@ -150,7 +184,9 @@ def choice(asked: str, found: dict[str, Traffic], rates: Rates, ranks: int, per_
     return {
         "mode": mode,
         "why": f"{mode}: {why}; {_said(mine, seconds[mode])}, {other} {_said(its, seconds[other])}",
-        "predicted": {name: {**asdict(traffic), "seconds": seconds[name]} for name, traffic in found.items()},
+        "predicted": {
+            name: {**asdict(traffic), "seconds": seconds[name]} for name, traffic in found.items()
+        },
     }
 
 

@@ -1,8 +1,9 @@
-"""What ranks read, exchange and would read alone, for models of any depth: the figures a choice between the two needs.
+"""What ranks read, exchange and would read alone, for models of any depth: the figures a choice
+between the two needs.
 
-Cooperating ranks read every row of a record once and exchange what they do not own. Alone, each would read all that its
-own outputs reach, rows that others read too (arXiv 2310.12403, sections 2 and 3: independent mini-batches of the same
-outputs).
+Cooperating ranks read every row of a record once and exchange what they do not own. Alone, each
+would read all that its own outputs reach, rows that others read too (arXiv 2310.12403, sections 2
+and 3: independent mini-batches of the same outputs).
 """
 
 from __future__ import annotations
@@ -50,7 +51,8 @@ def _step(
 
 
 def reached(record: Record, ranks: int, rank: int, most: int) -> list[NDArray[np.int32]]:
-    """Rows of a record that the outputs of one rank reach by d edges and not by fewer, for d = 0 .. `most`.
+    """Rows of a record that the outputs of one rank reach by d edges and not by fewer, for d = 0 ..
+    `most`.
 
     Each layer by its own edges where it has some. O(nodes + edges).
     """
@@ -76,7 +78,8 @@ class Reads:
 
     Attributes
     ----------
-    rows : whose node columns are read; those within d edges, so layer l computes the rows of depth l.
+    rows : whose node columns are read; those within d edges, so layer l computes the rows of depth
+        l.
     edges : of the rows that are computed, by all layers once; of form "layers" those of each.
     features : bytes of the codes of the rows.
     """
@@ -86,14 +89,16 @@ class Reads:
     features: NDArray[np.int64]
 
     def __add__(self, other: Reads) -> Reads:
-        return Reads(self.rows + other.rows, self.edges + other.edges, self.features + other.features)
+        return Reads(
+            self.rows + other.rows, self.edges + other.edges, self.features + other.features
+        )
 
 
 def reads(record: Record, ranks: int, most: int) -> tuple[Reads, Reads]:
     """What all ranks read of one record: (together, alone), each summed over the ranks.
 
-    Together: rows of hops <= d, each read by its owner. Alone: what the outputs of each rank reach in d edges, which
-    processes read that share no row. O(ranks * (nodes + edges)).
+    Together: rows of hops <= d, each read by its owner. Alone: what the outputs of each rank reach
+    in d edges, which processes read that share no row. O(ranks * (nodes + edges)).
     """
     ends = np.concatenate([[0], np.cumsum(record.num_sampled_nodes, dtype=np.int64)])
     hops = [np.arange(a, b) for a, b in pairwise(ends)]
@@ -128,7 +133,9 @@ def _code_bytes(record: Record) -> NDArray[np.int64]:
     if record.code_indptr is not None:
         lengths = np.diff(record.code_indptr).astype(np.int64)
     else:
-        lengths = np.full(record.num_nodes, record.codes.shape[1] if record.codes.ndim > 1 else 0, np.int64)
+        lengths = np.full(
+            record.num_nodes, record.codes.shape[1] if record.codes.ndim > 1 else 0, np.int64
+        )
     if record.codes_1 is not None and record.codes_1_rows is not None:
         lengths[record.codes_1_rows] += record.codes_1.shape[1]
     return lengths

@@ -1,6 +1,8 @@
-"""Rows move to the ranks that read them; their gradients move back and are added up: one collective each way.
+"""Rows move to the ranks that read them; their gradients move back and are added up: one collective
+each way.
 
-Every rank enters every collective, with no rows where it has none; the order of collectives is that of the layers.
+Every rank enters every collective, with no rows where it has none; the order of collectives is that
+of the layers.
 """
 
 from __future__ import annotations
@@ -31,10 +33,14 @@ sent = Sent()
 
 
 class _Exchange(torch.autograd.Function):
-    """y = (received rows) of x, whose adjoint sends them back and adds each to the row it came from."""
+    """y = (received rows) of x, whose adjoint sends them back and adds each to the row it came
+    from.
+    """
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, send: Tensor, to: list[int], received: list[int], group: Any) -> Tensor:
+    def forward(
+        ctx: Any, x: Tensor, send: Tensor, to: list[int], received: list[int], group: Any
+    ) -> Tensor:
         ctx.save_for_backward(send)
         ctx.sizes, ctx.rows, ctx.group = (to, received), x.shape[0], group
         return _moved(x.index_select(0, send), to, received, group)
@@ -44,7 +50,13 @@ class _Exchange(torch.autograd.Function):
         (grad,), (send,) = grads, ctx.saved_tensors
         to, received = ctx.sizes
         back = _moved(grad.contiguous(), received, to, ctx.group)
-        return grad.new_zeros((ctx.rows, *grad.shape[1:])).index_add_(0, send, back), None, None, None, None
+        return (
+            grad.new_zeros((ctx.rows, *grad.shape[1:])).index_add_(0, send, back),
+            None,
+            None,
+            None,
+            None,
+        )
 
 
 def _moved(rows: Tensor, to: Sequence[int], received: Sequence[int], group: Any) -> Tensor:
@@ -57,17 +69,20 @@ def _moved(rows: Tensor, to: Sequence[int], received: Sequence[int], group: Any)
 def exchange(x: Tensor, layer: CoopLayer, group: Any = None) -> Tensor:
     """The rows of other ranks that this layer reads, [received, ...], of x [own, ...].
 
-    Differentiable where x is; a collective of all ranks of `group`, and another in the backward pass.
+    Differentiable where x is; a collective of all ranks of `group`, and another in the backward
+    pass.
     """
     return cast("Tensor", _Exchange.apply(x, layer.send, layer.sent, layer.received, group))
 
 
 def forward(model: Model, step: CoopStep, group: Any = None) -> Tensor:
-    """Logits of the rank's own outputs, f[outputs, classes]; every row is computed by its owner alone.
+    """Logits of the rank's own outputs, f[outputs, classes]; every row is computed by its owner
+    alone.
 
-    Equal to a pass of one process over the whole step but for the order in which sums are rounded, its gradients
-    summed over ranks too (arXiv 2310.12403, algorithm 1). What crosses is what a layer's own part (`Model.project`)
-    makes of a row; at the first layer the stored features where they are narrower.
+    Equal to a pass of one process over the whole step but for the order in which sums are rounded,
+    its gradients summed over ranks too (arXiv 2310.12403, algorithm 1). What crosses is what a
+    layer's own part (`Model.project`) makes of a row; at the first layer the stored features where
+    they are narrower.
     """
     x = step.x
     for i, layer in enumerate(step.layers):

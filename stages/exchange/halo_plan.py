@@ -1,6 +1,8 @@
-"""Who sends what to whom: the rows of each rank that others read, found once for every number of ranks.
+"""Who sends what to whom: the rows of each rank that others read, found once for every number of
+ranks.
 
-With them stored, ranks exchange rows and never ids: both sides number the rows of a pair by their place in the record.
+With them stored, ranks exchange rows and never ids: both sides number the rows of a pair by their
+place in the record.
 """
 
 from __future__ import annotations
@@ -24,14 +26,15 @@ __all__ = ["Links", "links"]
 
 @dataclass(frozen=True)
 class Links:
-    """One rank's side of the exchange of one record. 12 bytes a row that crosses (16 in weighted graphs), both sides.
+    """One rank's side of the exchange of one record. 12 bytes a row that crosses (16 in weighted
+    graphs), both sides.
 
     Attributes
     ----------
     send : i4[s], own nodes (numbered as in `Piece`) that other ranks read, by (rank, row).
     send_ptr : i8[ranks + 1], those that rank p reads: send[send_ptr[p]:send_ptr[p + 1]].
-    send_used : u2[s], `Piece.used` of that rank. used : u2[m], of the rows it receives; all of them,
-        where a piece may be cut for few layers.
+    send_used : u2[s], `Piece.used` of that rank. used : u2[m], of the rows it receives; all of
+        them, where a piece may be cut for few layers.
     deg, deg_w : i4[m], f4[m] or None, of the rows it receives: their owners alone read them.
     """
 
@@ -44,7 +47,8 @@ class Links:
 
 
 def links(record: Record, ranks: int) -> list[Links]:
-    """The links of every rank, for models of up to `DEEPEST` layers: a shallower one leaves out what it does not use.
+    """The links of every rank, for models of up to `DEEPEST` layers: a shallower one leaves out
+    what it does not use.
 
     O(ranks * nodes + edges).
 
@@ -60,13 +64,17 @@ def links(record: Record, ranks: int) -> list[Links]:
         mine = owned(record.block_ptr, ranks, rank)
         base = np.concatenate([[0], np.cumsum(mine.sizes)])[:-1]
         rows, used = _from(wanted, rank)
-        hop = np.searchsorted(np.cumsum(record.num_sampled_nodes), np.concatenate(rows), side="right")
+        hop = np.searchsorted(
+            np.cumsum(record.num_sampled_nodes), np.concatenate(rows), side="right"
+        )
         send = np.concatenate(rows) - mine.start[hop] + base[hop]
         remote, _, far_used = wanted[rank]
         found.append(
             Links(
                 send=send.astype(np.int32),
-                send_ptr=np.concatenate([[0], np.cumsum([part.size for part in rows])]).astype(np.int64),
+                send_ptr=np.concatenate([[0], np.cumsum([part.size for part in rows])]).astype(
+                    np.int64
+                ),
                 send_used=np.concatenate(used),
                 used=far_used,
                 deg=record.deg[remote],

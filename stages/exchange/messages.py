@@ -1,7 +1,9 @@
-"""What ranks tell each other is JSON, and what crosses a socket is refused unless a rank of the same run wrote it.
+"""What ranks tell each other is JSON, and what crosses a socket is refused unless a rank of the
+same run wrote it.
 
-No byte that arrives is ever executed: values are rebuilt from JSON by a fixed list of kinds. A message carries an
-HMAC (RFC 2104, SHA-256) over its place and its text, with a secret that only the ranks of one run know.
+No byte that arrives is ever executed: values are rebuilt from JSON by a fixed list of kinds. A
+message carries an HMAC (RFC 2104, SHA-256) over its place and its text, with a secret that only the
+ranks of one run know.
 """
 
 from __future__ import annotations
@@ -44,13 +46,15 @@ def named(name: str) -> Any:
             found = getattr(found, part)
     except (ImportError, AttributeError, ValueError) as error:
         raise Conflict(
-            f"a rank was told of {name}, which is not here ({error})", fix="install the same stockpot everywhere"
+            f"a rank was told of {name}, which is not here ({error})",
+            fix="install the same stockpot everywhere",
         ) from error
     return found
 
 
 def encoded(value: Any) -> Any:
-    """A value as JSON: numbers, text, None, paths, dataclasses of a module, tuples, lists and dicts of these.
+    """A value as JSON: numbers, text, None, paths, dataclasses of a module, tuples, lists and dicts
+    of these.
 
     Raises
     ------
@@ -70,7 +74,9 @@ def encoded(value: Any) -> Any:
             raise TypeError("expected a dict whose keys are text")
         return {_KIND: "dict", "items": {name: encoded(item) for name, item in value.items()}}
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        fields = {field.name: encoded(getattr(value, field.name)) for field in dataclasses.fields(value)}
+        fields = {
+            field.name: encoded(getattr(value, field.name)) for field in dataclasses.fields(value)
+        }
         return {_KIND: "dataclass", "name": name_of(type(value)), "fields": fields}
     if hasattr(value, "item") and getattr(value, "shape", None) == ():
         return encoded(value.item())
@@ -116,7 +122,9 @@ def told(error: StockpotError) -> dict[str, Any]:
 
 
 def error_of(document: Any) -> StockpotError:
-    """The error that `told` made JSON of; one of an unknown class is a `StockpotError` with the same words."""
+    """The error that `told` made JSON of; one of an unknown class is a `StockpotError` with the
+    same words.
+    """
     kind: Any = StockpotError
     try:
         found = named(document["class"])
@@ -130,7 +138,9 @@ def error_of(document: Any) -> StockpotError:
 
 
 def message(secret: bytes, place: str, document: Any) -> bytes:
-    """A JSON document for others of the run to find at `place`: no other message can be put there instead."""
+    """A JSON document for others of the run to find at `place`: no other message can be put there
+    instead.
+    """
     text = json.dumps(document, sort_keys=True)
     return json.dumps({"text": text, "mac": _mac(secret, place, text)}).encode()
 

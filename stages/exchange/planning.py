@@ -1,4 +1,6 @@
-"""What exchange takes from a recipe: a node for the records that ranks train on, one for those they infer."""
+"""What exchange takes from a recipe: a node for the records that ranks train on, one for those they
+infer.
+"""
 
 from __future__ import annotations
 
@@ -25,12 +27,15 @@ def _nodes(values: Values, made: Nodes) -> Iterator[Node]:
     most = num_blocks(BLOCKS if isinstance(parts, str) else int(parts))
     if ranks > most:
         raise BadInput(
-            f"train.ranks: expected at most {most}, one a block of the packed records, found {ranks}",
+            f"train.ranks: expected at most {most}, one a block of the packed records, found "
+            f"{ranks}",
             fix=f"--set train.ranks={most}",
         )
     yield node("exchange", {"records": "pack:train"})
     if values["train.exchange"] == "cooperative":
-        yield node("exchange:outputs", {"records": "pack:infer" if "pack:infer" in made else "pack:test"})
+        yield node(
+            "exchange:outputs", {"records": "pack:infer" if "pack:infer" in made else "pack:test"}
+        )
 
 
 def _guess(known: Known) -> Guess | None:

@@ -1,7 +1,9 @@
-"""Several processes that train one model: what rank 0 starts, how they find each other, and what ends them all.
+"""Several processes that train one model: what rank 0 starts, how they find each other, and what
+ends them all.
 
-Rank 0 is the process of the task. The others are processes of their own on this machine, or where a launcher such as
-torchrun has started one for every rank, processes that those start. A rank that ends early ends all of them.
+Rank 0 is the process of the task. The others are processes of their own on this machine, or where a
+launcher such as torchrun has started one for every rank, processes that those start. A rank that
+ends early ends all of them.
 """
 
 from __future__ import annotations
@@ -48,7 +50,17 @@ if TYPE_CHECKING:
     from stockpot.stages.step import Step
     from stockpot.stages.train.model import Network
 
-__all__ = ["Job", "Member", "Team", "here", "joined", "launched", "led", "place_on_machine", "raised"]
+__all__ = [
+    "Job",
+    "Member",
+    "Team",
+    "here",
+    "joined",
+    "launched",
+    "led",
+    "place_on_machine",
+    "raised",
+]
 
 LEAVE_S = 20.0  # for the others to end once rank 0 has
 
@@ -68,18 +80,27 @@ class Team:
         return asked if asked == "cpu" else f"cuda:{self.local}"
 
     def forward(self, model: Network, step: CoopStep | Step) -> Tensor:
-        """Logits of the rank's own outputs; a collective where the rows of the step are shared among the ranks."""
+        """Logits of the rank's own outputs; a collective where the rows of the step are shared
+        among the ranks.
+        """
         found: Any = model
         if isinstance(step, CoopStep):
             return rows.forward(found, step, self.group)
         if step.batch_size == 0:  # logits that have a gradient, of no output
-            return step.y.new_zeros((0, int(model.config["num_classes"]))) + 0 * next(model.parameters()).sum()
+            return (
+                step.y.new_zeros((0, int(model.config["num_classes"])))
+                + 0 * next(model.parameters()).sum()
+            )
         logits: Tensor = found(step.x, step.adjs)
         return logits
 
     def total(self, score: Score, *, flag: bool = False) -> tuple[Score, bool]:
-        """(sum of the ranks' scores, rank 0's flag), the same on every rank: summed in the order of ranks."""
-        mine = torch.tensor([score.correct, score.labelled, score.loss_sum, float(flag)], dtype=torch.float64)
+        """(sum of the ranks' scores, rank 0's flag), the same on every rank: summed in the order of
+        ranks.
+        """
+        mine = torch.tensor(
+            [score.correct, score.labelled, score.loss_sum, float(flag)], dtype=torch.float64
+        )
         found = [torch.empty_like(mine) for _ in range(self.size)]
         distributed.all_gather(found, mine, group=self.group)
         total = Score()
@@ -91,7 +112,9 @@ class Team:
     def add_gradients(self, model: Network) -> None:
         """Replace every gradient by its sum over the ranks; one collective."""
         parameters = [p for p in model.parameters() if p.requires_grad]
-        flat = torch.cat([(torch.zeros_like(p) if p.grad is None else p.grad).reshape(-1) for p in parameters])
+        flat = torch.cat(
+            [(torch.zeros_like(p) if p.grad is None else p.grad).reshape(-1) for p in parameters]
+        )
         distributed.all_reduce(flat, group=self.group)
         at = 0
         for p in parameters:
@@ -103,7 +126,9 @@ class Team:
         distributed.all_reduce(values, group=self.group)
 
     def gathered(self, value: Any) -> list[Any]:
-        """What every rank gives, in the order of ranks; small things that JSON has, tuples arrive as lists."""
+        """What every rank gives, in the order of ranks; small things that JSON has, tuples arrive
+        as lists.
+        """
         mine = torch.frombuffer(bytearray(json.dumps(value).encode()), dtype=torch.uint8)
         sizes = [torch.empty(1, dtype=torch.int64) for _ in range(self.size)]
         distributed.all_gather(sizes, torch.tensor([mine.numel()]), group=self.group)
@@ -112,7 +137,10 @@ class Team:
         padded[: mine.numel()] = mine
         found = [torch.empty_like(padded) for _ in range(self.size)]
         distributed.all_gather(found, padded, group=self.group)
-        return [json.loads(one[:count].numpy().tobytes()) for one, count in zip(found, counts, strict=True)]
+        return [
+            json.loads(one[:count].numpy().tobytes())
+            for one, count in zip(found, counts, strict=True)
+        ]
 
     def agree(self, identity: Mapping[str, str]) -> None:
         """Refuse ranks that opened different artifacts.
@@ -127,7 +155,8 @@ class Team:
             for role, artifact in found[0].items():
                 if other.get(role) != artifact:
                     raise Conflict(
-                        f"train: rank {rank} opened as {role} {other.get(role)}, but rank 0 {artifact}",
+                        f"train: rank {rank} opened as {role} {other.get(role)}, but rank 0 "
+                        f"{artifact}",
                         fix="give all ranks the same --store, on storage that all of them see",
                     )
 
@@ -146,7 +175,9 @@ class Member:
         if not code:
             return ""
         self.said.seek(0)
-        lines = [line for line in self.said.read().decode(errors="replace").splitlines() if line.strip()]
+        lines = [
+            line for line in self.said.read().decode(errors="replace").splitlines() if line.strip()
+        ]
         lines = [line for line in lines if not line.startswith("[rank")] or lines
         how = f"exit status {code}" if code > 0 else f"killed by {signal.Signals(-code).name}"
         return how + (f" ({lines[-1].strip()[:300]})" if lines else "")
@@ -214,11 +245,14 @@ def place_on_machine(rank: int) -> int:
 
 
 @contextmanager
-def led(size: int, work: Callable[..., Any], inputs: Inputs, *, device: str, **arguments: Any) -> Iterator[Team]:
-    """Start ranks 1..size - 1, each of which calls `work(team, inputs=inputs, **arguments)`, and be rank 0 of them.
+def led(
+    size: int, work: Callable[..., Any], inputs: Inputs, *, device: str, **arguments: Any
+) -> Iterator[Team]:
+    """Start ranks 1..size - 1, each of which calls `work(team, inputs=inputs, **arguments)`, and be
+    rank 0 of them.
 
-    What is handed over is JSON: `work` is a function of a module, `arguments` are what `messages.encoded` takes, and
-    readers are opened anew by the `at` of their class.
+    What is handed over is JSON: `work` is a function of a module, `arguments` are what
+    `messages.encoded` takes, and readers are opened anew by the `at` of their class.
 
     Raises
     ------
@@ -281,7 +315,9 @@ def _raised(store: Any, job: Job) -> StockpotError | None:
     for rank in range(1, job.size):
         if store.check([f"raised/{rank}"]):
             try:
-                return error_of(received(job.key, _raised_at(job, rank), store.get(f"raised/{rank}")))
+                return error_of(
+                    received(job.key, _raised_at(job, rank), store.get(f"raised/{rank}"))
+                )
             except Conflict as error:
                 return error
     return None
@@ -294,14 +330,21 @@ def _root(reader: Any) -> Path:
 
 
 def _await(store: Any, job: Job, members: list[Member]) -> None:
-    """Wait until all ranks are about to join: who waits inside torch does not see that one of them is gone."""
+    """Wait until all ranks are about to join: who waits inside torch does not see that one of them
+    is gone.
+    """
     until = time.monotonic() + TIMEOUT.total_seconds()
     for rank in range(1, job.size):
         while not store.check([f"here/{rank}"]):
-            if any(member.process.poll() is not None for member in members) or _raised(store, job) is not None:
+            if (
+                any(member.process.poll() is not None for member in members)
+                or _raised(store, job) is not None
+            ):
                 raise _lost(store, job, members, RuntimeError(f"rank {rank} did not join"))
             if time.monotonic() > until:
-                raise _lost(store, job, members, RuntimeError(f"rank {rank} did not join within {TIMEOUT}"))
+                raise _lost(
+                    store, job, members, RuntimeError(f"rank {rank} did not join within {TIMEOUT}")
+                )
             time.sleep(0.05)
 
 
@@ -314,7 +357,9 @@ def _of_connection(error: BaseException) -> bool:
 
 
 def _lost(store: Any, job: Job, members: list[Member], error: BaseException) -> StockpotError:
-    """The error of a training whose ranks lost each other: that of the rank which ended first, where it is known."""
+    """The error of a training whose ranks lost each other: that of the rank which ended first,
+    where it is known.
+    """
     until = time.monotonic() + 5.0
     while time.monotonic() < until and not any(member.ending() for member in members):
         time.sleep(0.05)  # a connection breaks before its process is gone
@@ -337,10 +382,17 @@ def joined(rank: int, size: int, store: Any, inputs: Inputs, device: str) -> Ite
 
 
 def _joined(backend: str, rank: int, size: int, store: Any, inputs: Inputs) -> Iterator[Team]:
-    distributed.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=TIMEOUT)
+    distributed.init_process_group(
+        backend, store=store, rank=rank, world_size=size, timeout=TIMEOUT
+    )
     try:
         team = Team(rank, size, local=place_on_machine(rank))
-        team.agree({role: f"{reader.key} of digest {reader.digest}" for role, reader in sorted(inputs.items())})
+        team.agree(
+            {
+                role: f"{reader.key} of digest {reader.digest}"
+                for role, reader in sorted(inputs.items())
+            }
+        )
         yield team
     except BaseException:
         if rank == 0:

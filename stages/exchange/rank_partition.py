@@ -1,7 +1,9 @@
-"""What one rank holds of a record: the rows it owns, one contiguous range a hop, and names for those of others.
+"""What one rank holds of a record: the rows it owns, one contiguous range a hop, and names for
+those of others.
 
-A node belongs to the rank of its block: owner = block * ranks // K (arXiv 2310.12403, section 3; blocks are sorted
-inside each hop when a record is packed). The in-edges of a node belong to its owner.
+A node belongs to the rank of its block: owner = block * ranks // K (arXiv 2310.12403, section 3;
+blocks are sorted inside each hop when a record is packed). The in-edges of a node belong to its
+owner.
 """
 
 from __future__ import annotations
@@ -54,10 +56,13 @@ def bounds(block_ptr: NDArray[np.int32], ranks: int) -> NDArray[np.int64]:
     blocks = block_ptr.shape[1] - 1
     if ranks > blocks:
         raise BadInput(
-            f"train.ranks: expected at most {blocks}, one a block of the packed records, found {ranks}",
+            f"train.ranks: expected at most {blocks}, one a block of the packed records, found "
+            f"{ranks}",
             fix=f"--set train.ranks={blocks}",
         )
-    first = -(-np.arange(ranks + 1) * blocks // ranks)  # the first block b with b * ranks // blocks == p
+    first = -(
+        -np.arange(ranks + 1) * blocks // ranks
+    )  # the first block b with b * ranks // blocks == p
     return block_ptr[:, first].astype(np.int64)
 
 
@@ -100,10 +105,11 @@ class Piece:
 
     Attributes
     ----------
-    sizes : i8[hops], own nodes of each hop; own nodes are numbered from 0 in their order in the record.
+    sizes : i8[hops], own nodes of each hop; own nodes are numbered from 0 in their order in the
+        record.
     n_id, deg, deg_w : of the own nodes, as in `Record`.
-    layers : CSR of the own nodes of all hops but, where trimmed, the last; of form "layers" one for each layer, of its
-        rows. Columns below n = sizes.sum() are own nodes, n + k is `remote[k]`.
+    layers : CSR of the own nodes of all hops but, where trimmed, the last; of form "layers" one for
+        each layer, of its rows. Columns below n = sizes.sum() are own nodes, n + k is `remote[k]`.
     y, input_id : own outputs.
     remote : i4[m], rows of the record owned by others, by (owner, row).
     remote_ptr : i8[ranks + 1], those of owner p: remote_ptr[p]:remote_ptr[p + 1].
@@ -173,8 +179,11 @@ def edges_of(record: Record) -> Sequence[Layer]:
     return (Layer(record.indptr, record.indices, weight=record.weight),)
 
 
-def needs(record: Record, ranks: int, rank: int, layers: int) -> tuple[NDArray[np.int32], NDArray[np.int64], Any]:
-    """(remote, remote_ptr, used) of a `Piece`: what own rows read of other ranks in a model of `layers` layers.
+def needs(
+    record: Record, ranks: int, rank: int, layers: int
+) -> tuple[NDArray[np.int32], NDArray[np.int64], Any]:
+    """(remote, remote_ptr, used) of a `Piece`: what own rows read of other ranks in a model of
+    `layers` layers.
 
     O(nodes of the record + own edges).
     """
@@ -183,8 +192,13 @@ def needs(record: Record, ranks: int, rank: int, layers: int) -> tuple[NDArray[n
     used = np.zeros(record.num_nodes, np.uint16)
     hops = np.arange(min(layers, len(found)))
     for depth, edges in enumerate(edges_of(record)[:layers]):
-        # Rows of hop h are computed by all layers from the h-th on, or have edges of their own in this one.
-        read, bits = (hops[: depth + 1], 1 << depth) if record.layered else (hops, 0xFFFF << np.minimum(hops, DEEPEST))
+        # Rows of hop h are computed by all layers from the h-th on, or have edges of their own in
+        # this one.
+        read, bits = (
+            (hops[: depth + 1], 1 << depth)
+            if record.layered
+            else (hops, 0xFFFF << np.minimum(hops, DEEPEST))
+        )
         bits = np.broadcast_to(bits & 0xFFFF, read.shape).astype(np.uint16)
         n = read.size
         _mark(start[:n], stop[:n], bits, frozen(edges.indptr), frozen(edges.indices), used)
@@ -192,7 +206,9 @@ def needs(record: Record, ranks: int, rank: int, layers: int) -> tuple[NDArray[n
         used[a:b] = 0
     parts = []
     for p in range(ranks):
-        spans = [np.flatnonzero(used[a:b]) + a for a, b in zip(found[:, p], found[:, p + 1], strict=True)]
+        spans = [
+            np.flatnonzero(used[a:b]) + a for a, b in zip(found[:, p], found[:, p + 1], strict=True)
+        ]
         parts.append(np.concatenate(spans))
     remote = np.concatenate(parts).astype(np.int32)
     pointer = np.concatenate([[0], np.cumsum([part.size for part in parts])]).astype(np.int64)
@@ -204,12 +220,14 @@ def cut(record: Record, ranks: int, rank: int, layers: int | None = None) -> Pie
 
     Parameters
     ----------
-    layers : keep what a model of that many layers needs: nodes of hops <= layers, rows of hops <= layers - 1.
+    layers : keep what a model of that many layers needs: nodes of hops <= layers, rows of hops <=
+        layers - 1.
 
     Returns
     -------
     Piece
-        Of the record's columns it reads those ranges alone that `rank` owns. O(nodes of the record + own edges).
+        Of the record's columns it reads those ranges alone that `rank` owns. O(nodes of the record
+        + own edges).
 
     Raises
     ------
@@ -246,11 +264,20 @@ def cut(record: Record, ranks: int, rank: int, layers: int | None = None) -> Pie
 def _own_edges(edges: Layer, reading: Owned, name: NDArray[np.int32]) -> Layer:
     """The edges of some rows, their columns renamed."""
     spans = [
-        slice(int(edges.indptr[a]), int(edges.indptr[b])) for a, b in zip(reading.start, reading.stop, strict=True)
+        slice(int(edges.indptr[a]), int(edges.indptr[b]))
+        for a, b in zip(reading.start, reading.stop, strict=True)
     ]
     indptr = np.zeros(int(reading.sizes.sum()) + 1, np.int32)
     indices = np.empty(sum(span.stop - span.start for span in spans), np.int32)
-    _renamed(reading.start, reading.stop, frozen(edges.indptr), frozen(edges.indices), name, indptr, indices)
+    _renamed(
+        reading.start,
+        reading.stop,
+        frozen(edges.indptr),
+        frozen(edges.indices),
+        name,
+        indptr,
+        indices,
+    )
     values = {
         kind: np.concatenate([found[span] for span in spans])
         for kind in ("edge_w", "weight")
@@ -274,24 +301,34 @@ def own_codes(record: Record, mine: Owned) -> OwnCodes:
     spans = [slice(int(a), int(b)) for a, b in zip(mine.start, mine.stop, strict=True)]
     codes_1, rows = None, None
     if record.codes_1 is not None and record.codes_1_rows is not None:
-        further = [slice(*map(int, np.searchsorted(record.codes_1_rows, (s.start, s.stop)))) for s in spans]
+        further = [
+            slice(*map(int, np.searchsorted(record.codes_1_rows, (s.start, s.stop)))) for s in spans
+        ]
         base = np.cumsum([0, *mine.sizes])
         codes_1 = np.concatenate([record.codes_1[f] for f in further])
-        moved = [record.codes_1_rows[f] - s.start + b for f, s, b in zip(further, spans, base, strict=False)]
+        moved = [
+            record.codes_1_rows[f] - s.start + b
+            for f, s, b in zip(further, spans, base, strict=False)
+        ]
         rows = np.concatenate(moved).astype(np.int32)
     pointer = record.code_indptr
     if pointer is None:
         return OwnCodes(np.concatenate([record.codes[span] for span in spans]), None, codes_1, rows)
-    codes = np.concatenate([record.codes[int(pointer[s.start]) : int(pointer[s.stop])] for s in spans])
+    codes = np.concatenate(
+        [record.codes[int(pointer[s.start]) : int(pointer[s.stop])] for s in spans]
+    )
     lengths = np.concatenate([np.diff(pointer[s.start : s.stop + 1]) for s in spans])
-    return OwnCodes(codes, np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32), codes_1, rows)
+    return OwnCodes(
+        codes, np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32), codes_1, rows
+    )
 
 
 def read_by(record: Record, mine: Owned, hop: int) -> list[list[NDArray[Any]]]:
-    """What a rank reads of one hop, contiguous views: its node columns, then its edge columns of each CSR.
+    """What a rank reads of one hop, contiguous views: its node columns, then its edge columns of
+    each CSR.
 
-    A model of L layers reads of hop h the node columns where h <= L, and the edge columns where h <= L - 1: of form
-    "layers" those of layers h to L - 1, which have its rows.
+    A model of L layers reads of hop h the node columns where h <= L, and the edge columns where h
+    <= L - 1: of form "layers" those of layers h to L - 1, which have its rows.
     """
     a, b = int(mine.start[hop]), int(mine.stop[hop])
     nodes: list[NDArray[Any]] = [record.n_id[a:b], record.deg[a:b]]
@@ -322,12 +359,18 @@ def parts_read(record: Record, layers: int) -> NDArray[np.bool_]:
     """bool[hops, 1 + CSRs]: which lists of `read_by` a model of `layers` layers reads."""
     hop = np.arange(len(record.num_sampled_nodes))[:, None]
     depth = np.arange(len(edges_of(record)))[None]
-    edges = (hop <= depth) & (depth < layers) if record.layered else np.broadcast_to(hop < layers, (hop.size, 1))
+    edges = (
+        (hop <= depth) & (depth < layers)
+        if record.layered
+        else np.broadcast_to(hop < layers, (hop.size, 1))
+    )
     return np.concatenate([hop <= layers, edges], axis=1)
 
 
 def checksums(record: Record, mine: Owned, layers: int) -> NDArray[np.uint32]:
-    """u4[hops, 1 + CSRs], crc32c of each list of `read_by`, 0 of what a model of `layers` layers does not read."""
+    """u4[hops, 1 + CSRs], crc32c of each list of `read_by`, 0 of what a model of `layers` layers
+    does not read.
+    """
     read = parts_read(record, layers)
     out = np.zeros(read.shape, np.uint32)
     for hop in np.flatnonzero(read[:, 0]):

@@ -1,4 +1,6 @@
-"""`python -m stockpot.stages.exchange.rank_process RANK`: one rank of a training, told its job on standard input."""
+"""`python -m stockpot.stages.exchange.rank_process RANK`: one rank of a training, told its job on
+standard input.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +28,9 @@ def main() -> None:
     job = Job(**told)
     store = met(job.place, job.size)
     try:
-        inputs = {role: reopened(named(kind), Path(root)) for role, (kind, root) in job.inputs.items()}
+        inputs = {
+            role: reopened(named(kind), Path(root)) for role, (kind, root) in job.inputs.items()
+        }
         here(store, rank)
         with joined(rank, job.size, store, inputs, job.device) as team:
             arguments = {name: decoded(value) for name, value in job.arguments.items()}
@@ -49,7 +53,9 @@ class Absent:
 
 
 def reopened(kind: Any, root: Path) -> Any:
-    """The artifact that stands under the same path where this rank runs, checked as any that is opened."""
+    """The artifact that stands under the same path where this rank runs, checked as any that is
+    opened.
+    """
     try:
         return kind.at(root)
     except FileNotFoundError:

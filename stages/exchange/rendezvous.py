@@ -1,8 +1,10 @@
-"""Where ranks meet: on one machine nothing listens but on the loopback interface; over several no store of ours does.
+"""Where ranks meet: on one machine nothing listens but on the loopback interface; over several no
+store of ours does.
 
-Ranks that rank 0 started meet in a store that it opens on 127.0.0.1. Ranks of a launcher meet in the launcher's store,
-under a name of their own, so that no further store is opened. Tensors travel by gloo and NCCL; where all ranks are on
-one machine these too listen on its loopback interface alone.
+Ranks that rank 0 started meet in a store that it opens on 127.0.0.1. Ranks of a launcher meet in
+the launcher's store, under a name of their own, so that no further store is opened. Tensors travel
+by gloo and NCCL; where all ranks are on one machine these too listen on its loopback interface
+alone.
 """
 
 from __future__ import annotations
@@ -20,9 +22,20 @@ from torch.distributed import PrefixStore, TCPStore  # type: ignore[attr-defined
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-__all__ = ["SECRET", "TIMEOUT", "jobs_key", "launcher_place", "launcher_store", "listening", "met", "on_loopback"]
+__all__ = [
+    "SECRET",
+    "TIMEOUT",
+    "jobs_key",
+    "launcher_place",
+    "launcher_store",
+    "listening",
+    "met",
+    "on_loopback",
+]
 
-TIMEOUT = timedelta(minutes=10)  # longest that a rank waits for another: kernels are compiled, records first read
+TIMEOUT = timedelta(
+    minutes=10
+)  # longest that a rank waits for another: kernels are compiled, records first read
 LOOPBACK = "127.0.0.1"
 SECRET = "STOCKPOT_RANKS_SECRET"  # noqa: S105 - the name of the variable
 """Variable with the secret of a run, hex: for the processes of a launcher, and those they start."""
@@ -43,7 +56,8 @@ def jobs_key() -> str:
 
 
 def launcher_store() -> Any:
-    """The store of the launcher that started this process as one of several ranks, None where none did.
+    """The store of the launcher that started this process as one of several ranks, None where none
+    did.
 
     torchrun sets WORLD_SIZE, RANK, MASTER_ADDR and MASTER_PORT, and keeps a store there.
     """
@@ -72,7 +86,9 @@ def listening(size: int) -> Any:
 
 
 def met(place: Mapping[str, Any], size: int) -> Any:
-    """The store where the ranks of a job meet: the port of rank 0, or a part of the launcher's store."""
+    """The store where the ranks of a job meet: the port of rank 0, or a part of the launcher's
+    store.
+    """
     if "port" in place:
         return TCPStore(LOOPBACK, int(place["port"]), size, is_master=False, timeout=TIMEOUT)
     return PrefixStore(str(place["prefix"]), launcher_store())
@@ -93,7 +109,9 @@ def one_machine() -> bool:
 
 @contextmanager
 def on_loopback() -> Iterator[None]:
-    """Have gloo and NCCL listen on the loopback interface alone, where all ranks are on this machine."""
+    """Have gloo and NCCL listen on the loopback interface alone, where all ranks are on this
+    machine.
+    """
     if not one_machine():
         yield
         return

@@ -20,7 +20,9 @@ def _summary(view: View) -> Mapping[str, Any]:
     trained = view.built.get("train:0")
     if trained is None or not view.of("exchange"):
         return {}
-    return {"stages": {"exchange": pick(trained.facts["shared"], "ranks", "mode", "why", "predicted")}}
+    return {
+        "stages": {"exchange": pick(trained.facts["shared"], "ranks", "mode", "why", "predicted")}
+    }
 
 
 def _report(summary: Mapping[str, Any], view: View) -> Iterator[Block]:

@@ -1,7 +1,8 @@
 """One rank's share of a training step: its pieces joined, a matrix and an exchange for every layer.
 
-Layer l of L (L applied first) computes the own nodes of hops <= l - 1. Its columns are the own nodes of hops <= l, then
-the rows received from each rank in turn; a received row has the place its owner sent it at.
+Layer l of L (L applied first) computes the own nodes of hops <= l - 1. Its columns are the own
+nodes of hops <= l, then the rows received from each rank in turn; a received row has the place its
+owner sent it at.
 """
 
 from __future__ import annotations
@@ -36,7 +37,8 @@ class Layer:
 
     Attributes
     ----------
-    matrix : rows = own nodes it computes; columns = `own` own nodes, then the rows received by (rank, place).
+    matrix : rows = own nodes it computes; columns = `own` own nodes, then the rows received by
+        (rank, place).
     own : own nodes among the columns, the first ones.
     send : i8[s], own nodes to send, by (rank, place).
     sent, received : rows for and from each rank, i8[ranks].
@@ -71,7 +73,8 @@ class Share:
 
 
 def share(pieces: Sequence[Piece], links: Sequence[Links], how: Weights, layers: int) -> Share:
-    """Join pieces of one rank, cut for `layers` layers, in the order in which all ranks join theirs.
+    """Join pieces of one rank, cut for `layers` layers, in the order in which all ranks join
+    theirs.
 
     Parameters
     ----------
@@ -80,7 +83,8 @@ def share(pieces: Sequence[Piece], links: Sequence[Links], how: Weights, layers:
     Returns
     -------
     Share
-        Its values are those of one process on the whole step, bit by bit. O(own nodes + own edges) a layer.
+        Its values are those of one process on the whole step, bit by bit. O(own nodes + own edges)
+        a layer.
 
     Raises
     ------
@@ -100,7 +104,10 @@ def share(pieces: Sequence[Piece], links: Sequence[Links], how: Weights, layers:
     order = np.argsort(np.concatenate(owner), kind="stable")  # by (owner, record, row)
     place = np.empty(order.size, np.int64)
     place[order] = np.arange(order.size)
-    owner_of, used = np.concatenate(owner)[order], np.concatenate([piece.used for piece in pieces])[order]
+    owner_of, used = (
+        np.concatenate(owner)[order],
+        np.concatenate([piece.used for piece in pieces])[order],
+    )
     base = np.concatenate([[0], np.cumsum([piece.used.size for piece in pieces])])
 
     count = sizes.sum(0)
@@ -110,7 +117,9 @@ def share(pieces: Sequence[Piece], links: Sequence[Links], how: Weights, layers:
     first: list[Matrix] = []
     for depth in range(layers) if len(pieces[0].layers) > 1 else [layers - 1]:
         computed = int(count[: depth + 1].sum())
-        edges = _joined([piece.layers[min(depth, len(piece.layers) - 1)] for piece in pieces], names, computed)
+        edges = _joined(
+            [piece.layers[min(depth, len(piece.layers) - 1)] for piece in pieces], names, computed
+        )
         first.append(_valued(how, edges, deg, sampled=pieces[0].sampled))
     made = []
     for hop in range(layers - 1, -1, -1):  # rows of hops <= hop
@@ -122,7 +131,9 @@ def share(pieces: Sequence[Piece], links: Sequence[Links], how: Weights, layers:
         send, sent = _send(links, rows, hop, ranks)
         made.append(
             Layer(
-                matrix=_narrowed(first[min(hop, len(first) - 1)], rows_here, own + int(read.sum()), name),
+                matrix=_narrowed(
+                    first[min(hop, len(first) - 1)], rows_here, own + int(read.sum()), name
+                ),
                 own=own,
                 send=send,
                 sent=sent,
@@ -143,7 +154,9 @@ def _places(sizes: NDArray[np.int64]) -> list[NDArray[np.int64]]:
     """Where the nodes of each piece stand, hop-major: hop 0 of all, then hop 1 of all, ..."""
     starts = np.concatenate([[0], np.cumsum(sizes.T.reshape(-1))])[:-1].reshape(sizes.shape[::-1]).T
     return [
-        np.concatenate([start + np.arange(size) for start, size in zip(starts[r], sizes[r], strict=True)])
+        np.concatenate(
+            [start + np.arange(size) for start, size in zip(starts[r], sizes[r], strict=True)]
+        )
         for r in range(len(sizes))
     ]
 
@@ -171,7 +184,9 @@ def _degrees(
 
 
 def _joined(parts: Sequence[Edges], names: Sequence[NDArray[np.int64]], computed: int) -> Edges:
-    """One CSR of the first `computed` own nodes; columns = own nodes of all hops, then all rows received."""
+    """One CSR of the first `computed` own nodes; columns = own nodes of all hops, then all rows
+    received.
+    """
     lengths = np.zeros(computed, np.int64)
     for part, name in zip(parts, names, strict=True):
         lengths[name[: part.indptr.size - 1]] = np.diff(part.indptr)
@@ -181,7 +196,9 @@ def _joined(parts: Sequence[Edges], names: Sequence[NDArray[np.int64]], computed
     values = {kind: np.empty(indices.size, np.float32) for kind in kinds}
     for part, name in zip(parts, names, strict=True):
         size = np.diff(part.indptr)
-        entry = np.arange(part.indices.size) + np.repeat(indptr[name[: size.size]] - part.indptr[:-1], size)
+        entry = np.arange(part.indices.size) + np.repeat(
+            indptr[name[: size.size]] - part.indptr[:-1], size
+        )
         indices[entry] = name[part.indices]
         for kind, out in values.items():
             out[entry] = getattr(part, kind)
@@ -200,13 +217,20 @@ def _narrowed(first: Matrix, rows: int, cols: int, name: NDArray[np.int64]) -> M
     """The first rows, their columns renamed."""
     nnz = int(first.indptr[rows])
     kind = first.indices.dtype
-    return Matrix((rows, cols), first.indptr[: rows + 1], name[first.indices[:nnz]].astype(kind), first.values[:nnz])
+    return Matrix(
+        (rows, cols),
+        first.indptr[: rows + 1],
+        name[first.indices[:nnz]].astype(kind),
+        first.values[:nnz],
+    )
 
 
 def _send(
     links: Sequence[Links], rows: Sequence[NDArray[np.int64]], hop: int, ranks: int
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """(own nodes to send, how many to each rank) for the layer that computes rows of hops <= `hop`."""
+    """(own nodes to send, how many to each rank) for the layer that computes rows of hops <=
+    `hop`.
+    """
     parts: list[NDArray[np.int64]] = []
     sent = np.zeros(ranks, np.int64)
     for p in range(ranks):

@@ -1,4 +1,6 @@
-"""Exchange as a stage: who reads which rows of whom, for one packed split and one number of ranks."""
+"""Exchange as a stage: who reads which rows of whom, for one packed split and one number of
+ranks.
+"""
 
 from __future__ import annotations
 
@@ -42,14 +44,19 @@ def resolve(values: Mapping[str, Any], facts: Mapping[str, Facts]) -> Params:
     ranks, blocks = int(values["train.ranks"]), int(facts["records"]["K"])
     if not 1 <= ranks <= blocks:
         raise BadInput(
-            f"train.ranks: expected 1 to {blocks}, one a block of the packed records, found {ranks}",
+            f"train.ranks: expected 1 to {blocks}, one a block of the packed records, found "
+            f"{ranks}",
             fix=f"--set train.ranks={min(max(ranks, 1), blocks)}",
         )
     return Params(ranks)
 
 
 def _files(inputs: Inputs) -> list[str]:
-    return sorted(n for n in inputs["records"].names() if n.endswith(".arrow") and not n.endswith(".index.arrow"))
+    return sorted(
+        n
+        for n in inputs["records"].names()
+        if n.endswith(".arrow") and not n.endswith(".index.arrow")
+    )
 
 
 def shards(params: Params, inputs: Inputs) -> Sequence[Shard]:
@@ -66,7 +73,9 @@ def shards(params: Params, inputs: Inputs) -> Sequence[Shard]:
 
 
 def run(params: Params, inputs: Inputs, shard: Shard, writer: Writer) -> dict[str, Any]:
-    """Links of the records of one packed file; counts of what ranks read, exchange and would read alone."""
+    """Links of the records of one packed file; counts of what ranks read, exchange and would read
+    alone.
+    """
     import pyarrow as pa
 
     from stockpot.stages.exchange.artifact import link_batch, link_schema
@@ -86,14 +95,19 @@ def run(params: Params, inputs: Inputs, shard: Shard, writer: Writer) -> dict[st
         pa.ipc.new_file(sink, schema) as file,
     ):
         for i in range(shard.start, shard.stop):
-            whole, record = records[i], records.unchecked(i)  # features that are gathered are no part of it
+            whole, record = (
+                records[i],
+                records.unchecked(i),
+            )  # features that are gathered are no part of it
             hops = len(record.num_sampled_nodes)
             mine = [owned(record.block_ptr, ranks, rank) for rank in range(ranks)]
             found = links(record, ranks)
             file.write_batch(link_batch(schema, found, [checksums(record, m, hops) for m in mine]))
             rows += np.diff(bounds(record.block_ptr, ranks)).sum(0)
             received += received_by_level(found, MOST)
-            for total, found_there in zip((together, alone), reads(whole, ranks, MOST), strict=True):
+            for total, found_there in zip(
+                (together, alone), reads(whole, ranks, MOST), strict=True
+            ):
                 total.append(found_there)
             writer.progress(i + 1 - shard.start, shard.stop - shard.start)
     return {
@@ -102,17 +116,23 @@ def run(params: Params, inputs: Inputs, shard: Shard, writer: Writer) -> dict[st
         "rows": rows.tolist(),
         "received": received.tolist(),
         **{
-            name: {kind: np.sum([getattr(one, kind) for one in found], axis=0).tolist() for kind in KINDS}
+            name: {
+                kind: np.sum([getattr(one, kind) for one in found], axis=0).tolist()
+                for kind in KINDS
+            }
             for name, found in (("together", together), ("alone", alone))
         },
     }
 
 
-def finish(params: Params, inputs: Inputs, outputs: Mapping[str, Reader], writer: Writer) -> dict[str, Any]:
-    """Facts over all records: rows each rank owns; by depth, rows that cross, are read together and would be alone.
+def finish(
+    params: Params, inputs: Inputs, outputs: Mapping[str, Reader], writer: Writer
+) -> dict[str, Any]:
+    """Facts over all records: rows each rank owns; by depth, rows that cross, are read together and
+    would be alone.
 
-    `received[h]`: for the layer that computes hops <= h; of `together` and `alone`, see `stages.exchange.counts.Reads`.
-    `row_bytes`: of a stored feature row, None where rows differ.
+    `received[h]`: for the layer that computes hops <= h; of `together` and `alone`, see
+    `stages.exchange.counts.Reads`. `row_bytes`: of a stored feature row, None where rows differ.
     """
     del writer
     parts = [outputs[name].facts for name in sorted(outputs)]
@@ -124,20 +144,27 @@ def finish(params: Params, inputs: Inputs, outputs: Mapping[str, Reader], writer
         "rows": np.sum([part["rows"] for part in parts], axis=0).tolist(),
         "received": np.sum([part["received"] for part in parts], axis=0).tolist(),
         **{
-            name: {kind: np.sum([part[name][kind] for part in parts], axis=0).tolist() for kind in KINDS}
+            name: {
+                kind: np.sum([part[name][kind] for part in parts], axis=0).tolist()
+                for kind in KINDS
+            }
             for name in ("together", "alone")
         },
     }
 
 
 def cost(params: Params, facts: Mapping[str, Facts]) -> Cost:
-    """A record and its links: 13 bytes a node for each rank (ids, uses, places), 12 a row that crosses; 112 MiB to
-    compile.
+    """A record and its links: 13 bytes a node for each rank (ids, uses, places), 12 a row that
+    crosses; 112 MiB to compile.
     """
     packed = facts["records"]
     rows, most = int(packed["rows"]), int(packed["max_rows"])
     written = 12 * rows * min(params.ranks - 1, 4) // 2 + 4096
-    return Cost(read=int(packed["bytes"]), written=written, peak=(112 << 20) + most * (32 * params.ranks + 64))
+    return Cost(
+        read=int(packed["bytes"]),
+        written=written,
+        peak=(112 << 20) + most * (32 * params.ranks + 64),
+    )
 
 
 STAGE: Stage[Params] = Stage(

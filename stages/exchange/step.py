@@ -1,4 +1,6 @@
-"""What a model sees of a step on one rank: own feature rows, and a matrix and an exchange for every layer."""
+"""What a model sees of a step on one rank: own feature rows, and a matrix and an exchange for every
+layer.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,9 @@ __all__ = ["CoopLayer", "CoopStep", "ShareStep"]
 
 @dataclass(frozen=True)
 class ShareStep(Step):
-    """One rank's part of a training step that it computes by itself; `num_labelled`: labelled outputs of all ranks."""
+    """One rank's part of a training step that it computes by itself; `num_labelled`: labelled
+    outputs of all ranks.
+    """
 
     num_labelled: int
 
@@ -53,7 +57,8 @@ class CoopStep:
     layers : the first applied first.
     y, n_id, input_id : of the own nodes, as in `stockpot.stages.step.Step`.
     batch_size : own outputs. num_labelled : labelled outputs of all ranks.
-    codes : u1[own nodes, row_bytes], the features as stored, where that is what crosses at the first layer.
+    codes : u1[own nodes, row_bytes], the features as stored, where that is what crosses at the
+        first layer.
     decoded : f4[n, num_features] of such codes.
     """
 

@@ -1,4 +1,6 @@
-"""One HAG for a CSR, or none: searched where one could pay, shaped to what costs least, kept where it does pay."""
+"""One HAG for a CSR, or none: searched where one could pay, shaped to what costs least, kept where
+it does pay.
+"""
 
 from __future__ import annotations
 
@@ -37,7 +39,8 @@ class Choice:
 
     Attributes
     ----------
-    possible : most that any HAG could gain, by a floor (an estimate of it on large graphs) under its reads.
+    possible : most that any HAG could gain, by a floor (an estimate of it on large graphs) under
+        its reads.
     predicted : gain of the best one that was found; 1 where nothing was searched.
     """
 
@@ -51,15 +54,21 @@ def plain_counts(merges: Merges) -> Counts:
     return Counts(merges.plain_reads, merges.num_rows, 0)
 
 
-def choose(merges: Merges, rates: Rates, row_bytes: Sequence[int], *, capacity: int = -1) -> tuple[Outline, float]:
-    """The outline of the largest predicted gain, and that gain: first the filter, then with it the number of levels."""
+def choose(
+    merges: Merges, rates: Rates, row_bytes: Sequence[int], *, capacity: int = -1
+) -> tuple[Outline, float]:
+    """The outline of the largest predicted gain, and that gain: first the filter, then with it the
+    number of levels.
+    """
 
     def tried(keep: int, depth: int) -> tuple[float, int, Outline]:
         plan = outline(merges, Shape(capacity, keep, depth))
         counts = Counts(plan.reads, merges.num_rows + plan.nodes, plan.levels)
         return gain(rates, plain_counts(merges), counts, row_bytes), keep, plan
 
-    best = max((tried(keep, DEPTHS[0]) for keep in KEEPS), key=lambda t: t[0])  # of equal ones the first
+    best = max(
+        (tried(keep, DEPTHS[0]) for keep in KEEPS), key=lambda t: t[0]
+    )  # of equal ones the first
     best = max((best, *(tried(best[1], depth) for depth in DEPTHS[1:])), key=lambda t: t[0])
     return best[2], best[0]
 
@@ -75,15 +84,17 @@ def find(
     settings: Settings | None = None,
     threads: int = 1,
 ) -> Choice:
-    """Search a CSR and keep the best HAG if it is predicted to be `least` times as fast as the plain CSR.
+    """Search a CSR and keep the best HAG if it is predicted to be `least` times as fast as the
+    plain CSR.
 
-    Where even the floor under its reads would not do, nothing is searched: that costs about as much as counting the
-    columns two rows share.
+    Where even the floor under its reads would not do, nothing is searched: that costs about as much
+    as counting the columns two rows share.
 
     Parameters
     ----------
     indptr, indices, num_nodes, settings, threads : as of `stockpot.stages.hag.search.search`.
-    row_bytes : bytes of a row of each product of a training step (or pass), so 4 times the width of each layer in fp32.
+    row_bytes : bytes of a row of each product of a training step (or pass), so 4 times the width of
+        each layer in fp32.
     least : 0 keeps the best one, whatever is predicted.
     """
     how = Settings() if settings is None else settings
@@ -121,7 +132,9 @@ class Shared:
         return asdict(self)
 
 
-def best(indptr: NDArray[Any], indices: NDArray[Any], sharing: Sharing, *, loops: bool, threads: int = 1) -> Choice:
+def best(
+    indptr: NDArray[Any], indices: NDArray[Any], sharing: Sharing, *, loops: bool, threads: int = 1
+) -> Choice:
     """The HAG of a square CSR, the diagonal added where `loops`."""
     ptr, columns = pattern(indptr, indices, loops=loops)
     return find(
@@ -136,15 +149,17 @@ def best(indptr: NDArray[Any], indices: NDArray[Any], sharing: Sharing, *, loops
 
 
 def with_hag(record: Record, sharing: Sharing, threads: int = 1) -> tuple[Record, Choice]:
-    """The record with its `hag_*` columns, empty where a HAG does not pay or its edge weights do not factor.
+    """The record with its `hag_*` columns, empty where a HAG does not pay or its edge weights do
+    not factor.
 
-    Weights are factored into the products' scales, so their CSR is searched without the diagonal, whose entries have
-    none.
+    Weights are factored into the products' scales, so their CSR is searched without the diagonal,
+    whose entries have none.
 
     Raises
     ------
     BadInput
-        Weights do not factor though a HAG was asked for in any case (`least` is 0): the edge is named.
+        Weights do not factor though a HAG was asked for in any case (`least` is 0): the edge is
+        named.
     """
     scale, loops = None, sharing.loops and record.weight is None
     choice = Choice(None, 1.0, 1.0)
@@ -156,5 +171,7 @@ def with_hag(record: Record, sharing: Sharing, threads: int = 1) -> tuple[Record
     except BadInput:
         if sharing.least == 0 or record.weight is None:
             raise
-    columns: dict[str, Any] = columns_of(choice.hag, record.indptr, record.indices, loops=loops, scale=scale)
+    columns: dict[str, Any] = columns_of(
+        choice.hag, record.indptr, record.indices, loops=loops, scale=scale
+    )
     return replace(record, **columns), choice

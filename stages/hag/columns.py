@@ -1,4 +1,6 @@
-"""A record's HAG as columns of the record, tied to its CSR by a checksum: read back it is the same, or refused."""
+"""A record's HAG as columns of the record, tied to its CSR by a checksum: read back it is the same,
+or refused.
+"""
 
 from __future__ import annotations
 
@@ -15,16 +17,29 @@ if TYPE_CHECKING:
 
     from stockpot.stages.pack.record import Record
 
-__all__ = ["COLUMNS", "columns_of", "csr_of", "factors", "hag_of", "has_loops", "mismatch", "scale_of"]
+__all__ = [
+    "COLUMNS",
+    "columns_of",
+    "csr_of",
+    "factors",
+    "hag_of",
+    "has_loops",
+    "mismatch",
+    "scale_of",
+]
 
 COLUMNS: dict[str, np.dtype[Any]] = {
-    "hag_about": np.dtype("i8"),  # crc32c of the record's CSR, whether the diagonal is in, reads and adds without it
+    "hag_about": np.dtype(
+        "i8"
+    ),  # crc32c of the record's CSR, whether the diagonal is in, reads and adds without it
     "hag_level_ptr": np.dtype("i4"),
     "hag_indptr": np.dtype("i4"),
     "hag_indices": np.dtype("i4"),
     "hag_out_indptr": np.dtype("i4"),
     "hag_out_indices": np.dtype("i4"),
-    "hag_scale": np.dtype("f4"),  # factors of the edge weights, left then right, [2 n]; empty where there are none
+    "hag_scale": np.dtype(
+        "f4"
+    ),  # factors of the edge weights, left then right, [2 n]; empty where there are none
 }
 
 
@@ -102,7 +117,10 @@ def mismatch(record: Record) -> str | None:
         return None
     expected, found = int(record.hag_about[0]), csr_crc(record.indptr, record.indices)
     if found != expected:
-        return f"HAG: expected a CSR with checksum {expected:08x}, which it was searched on, found {found:08x}"
+        return (
+            f"HAG: expected a CSR with checksum {expected:08x}, which it was searched on, found "
+            f"{found:08x}"
+        )
     hag = hag_of(record)
     assert hag is not None
     wrong = fault(hag)
@@ -113,8 +131,11 @@ TOLERANCE = 1e-5
 """Relative; weights are mostly products rounded to float32."""
 
 
-def csr_of(edge_index: NDArray[Any], num_nodes: int) -> tuple[NDArray[np.int64], NDArray[np.int32], NDArray[np.int64]]:
-    """CSR of the edges (row = destination, columns sorted, repeats kept) and, i8[E], the edge of each entry.
+def csr_of(
+    edge_index: NDArray[Any], num_nodes: int
+) -> tuple[NDArray[np.int64], NDArray[np.int32], NDArray[np.int64]]:
+    """CSR of the edges (row = destination, columns sorted, repeats kept) and, i8[E], the edge of
+    each entry.
 
     Raises
     ------
@@ -146,9 +167,11 @@ def _spread(
     left: NDArray[np.float64],
     right: NDArray[np.float64],
 ) -> int:
-    """Give every connected row its left and every column its right factor; the first entry that contradicts, or -1.
+    """Give every connected row its left and every column its right factor; the first entry that
+    contradicts, or -1.
 
-    A row's first weights fix what is free: each connected part of the bipartite graph has one free scale.
+    A row's first weights fix what is free: each connected part of the bipartite graph has one free
+    scale.
     """
     rows, cols = left.size, right.size
     stack = np.empty(rows + cols, np.int64)
@@ -188,13 +211,14 @@ def factors(
 
     Parameters
     ----------
-    values : f8[E], in CSR order. Scales are free in every connected part: where all weights of a part are right's
-        alone, left is 1 there.
+    values : f8[E], in CSR order. Scales are free in every connected part: where all weights of a
+        part are right's alone, left is 1 there.
 
     Raises
     ------
     BadInput
-        Weights do not factor (attention, distances, general weights), or one is 0, infinite or not a number.
+        Weights do not factor (attention, distances, general weights), or one is 0, infinite or not
+        a number.
     """
     import scipy.sparse as sp
 
@@ -204,19 +228,36 @@ def factors(
     if bad.size:
         k = int(bad[0])
         raise BadInput(
-            f"edge {indices[k]} -> {row[k]}: expected a finite weight other than 0, found {values[k]:g}",
+            f"edge {indices[k]} -> {row[k]}: expected a finite weight other than 0, found "
+            f"{values[k]:g}",
             fix="leave such edges out",
         )
-    turned = sp.csr_matrix((np.arange(1, values.size + 1), indices, indptr), (n, n)).tocsc(copy=True) if n else None
+    turned = (
+        sp.csr_matrix((np.arange(1, values.size + 1), indices, indptr), (n, n)).tocsc(copy=True)
+        if n
+        else None
+    )
     places = np.zeros(0, np.int64) if turned is None else turned.data - 1
     t_indptr = np.zeros(1, np.int64) if turned is None else turned.indptr.astype(np.int64)
     left, right = np.zeros(n), np.zeros(n)
-    k = _spread(indptr, indices, values, t_indptr, row[places].astype(np.int32), values[places], TOLERANCE, left, right)
+    k = _spread(
+        indptr,
+        indices,
+        values,
+        t_indptr,
+        row[places].astype(np.int32),
+        values[places],
+        TOLERANCE,
+        left,
+        right,
+    )
     if k >= 0:
         raise BadInput(
-            f"edge {indices[k]} -> {row[k]}: its weight {values[k]:g} is not left[{row[k]}] * right[{indices[k]}] "
+            f"edge {indices[k]} -> {row[k]}: its weight {values[k]:g} is not left[{row[k]}] * "
+            f"right[{indices[k]}] "
             f"= {left[row[k]] * right[indices[k]]:g} that other edges give",
-            fix="aggregate them without a HAG: only weights of the form left[target] * right[source] share sums",
+            fix="aggregate them without a HAG: only weights of the form left[target] * "
+            "right[source] share sums",
         )
     left[left == 0] = 1
     right[right == 0] = 1

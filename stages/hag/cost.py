@@ -1,6 +1,8 @@
-"""What a product costs, by a HAG and by the plain CSR, from counts alone: whether a HAG pays, and which one.
+"""What a product costs, by a HAG and by the plain CSR, from counts alone: whether a HAG pays, and
+which one.
 
-A product reads rows, writes rows and passes over levels. `Rates` are measured on the machine that multiplies, once.
+A product reads rows, writes rows and passes over levels. `Rates` are measured on the machine that
+multiplies, once.
 """
 
 from __future__ import annotations
@@ -26,7 +28,9 @@ GAIN = 1.2
 
 @dataclass(frozen=True)
 class Counts:
-    """What one product does: rows read, rows written (aggregation nodes and results), levels of aggregation nodes."""
+    """What one product does: rows read, rows written (aggregation nodes and results), levels of
+    aggregation nodes.
+    """
 
     reads: float
     writes: int
@@ -61,27 +65,36 @@ class Rates:
 
 def gain(rates: Rates, plain: Counts, other: Counts, row_bytes: Sequence[int]) -> float:
     """How much faster `other` is predicted to be than `plain`, over one product of each width."""
-    slow, fast = (sum(rates.seconds(counts, width) for width in row_bytes) for counts in (plain, other))
+    slow, fast = (
+        sum(rates.seconds(counts, width) for width in row_bytes) for counts in (plain, other)
+    )
     return slow / fast if fast > 0 else 1.0
 
 
 def fit(measured: Sequence[tuple[Counts, int, float]]) -> Rates:
-    """Rates of products that were timed: (counts, bytes of a row, seconds) each. Least squares of relative errors.
+    """Rates of products that were timed: (counts, bytes of a row, seconds) each. Least squares of
+    relative errors.
 
-    No rate is negative (Lawson and Hanson's non-negative least squares), so a longer product is never predicted to be
-    faster.
+    No rate is negative (Lawson and Hanson's non-negative least squares), so a longer product is
+    never predicted to be faster.
 
     Raises
     ------
     BadInput
         With fewer measurements than rates.
     """
-    terms = np.array([_terms(counts, width) for counts, width, _ in measured], np.float64).reshape(-1, 5)
+    terms = np.array([_terms(counts, width) for counts, width, _ in measured], np.float64).reshape(
+        -1, 5
+    )
     seconds: NDArray[Any] = np.array([s for _, _, s in measured], np.float64)
     if len(seconds) < 5:
-        raise BadInput(f"5 rates cannot be fitted to {len(seconds)} products", fix="time more of them")
+        raise BadInput(
+            f"5 rates cannot be fitted to {len(seconds)} products", fix="time more of them"
+        )
     scaled = terms / seconds[:, None]
-    size = np.maximum(scaled.max(0), 1e-300)  # so that the solver's tolerance sees columns of one size
+    size = np.maximum(
+        scaled.max(0), 1e-300
+    )  # so that the solver's tolerance sees columns of one size
     rates, _ = nnls(scaled / size, np.ones(len(seconds)))
     return Rates(*(rates / size).tolist())
 

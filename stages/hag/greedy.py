@@ -1,9 +1,11 @@
-"""Exact greedy merging of the pair of symbols that stands together in most rows, in memory linear in the entries.
+"""Exact greedy merging of the pair of symbols that stands together in most rows, in memory linear
+in the entries.
 
-Algorithm 3 of arXiv 1906.03707: the most frequent pair {a, b} becomes a new symbol w in every row that holds both,
-until no pair is left that is frequent enough. Instead of a table of pairs, each symbol keeps its most frequent partner
-among those before it and the count of that pair when it was last looked at. No count grows after its younger symbol was
-born, so those counts bound what each symbol still has; the largest bound that proves true is the largest count.
+Algorithm 3 of arXiv 1906.03707: the most frequent pair {a, b} becomes a new symbol w in every row
+that holds both, until no pair is left that is frequent enough. Instead of a table of pairs, each
+symbol keeps its most frequent partner among those before it and the count of that pair when it was
+last looked at. No count grows after its younger symbol was born, so those counts bound what each
+symbol still has; the largest bound that proves true is the largest count.
 """
 
 from __future__ import annotations
@@ -32,11 +34,15 @@ def _best_partner(
     count: NDArray[np.int32],
     seen: NDArray[np.int32],
 ) -> tuple[int, int]:
-    """Most `rows` that a shares with a symbol before it, and the smallest such symbol; rows are lists[ptr..ends]."""
+    """Most `rows` that a shares with a symbol before it, and the smallest such symbol; rows are
+    lists[ptr..ends].
+    """
     num_seen = np.uint64(0)
     for v in rows:
         u = np.uint64(v)
-        for i in range(np.uint64(ptr[u]), np.uint64(ends[u])):  # unsigned: numba need not ask for negative indices
+        for i in range(
+            np.uint64(ptr[u]), np.uint64(ends[u])
+        ):  # unsigned: numba need not ask for negative indices
             x = np.uint32(lists[i])
             if x >= a:
                 break
@@ -108,15 +114,17 @@ def merge_lists(
     capacity: int,
     limit: int,
 ) -> tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.int32], NDArray[np.int32]]:
-    """Merge the most frequent pair again and again. Exact but for rows above `limit`, which are merged and not counted.
+    """Merge the most frequent pair again and again. Exact but for rows above `limit`, which are
+    merged and not counted.
 
-    Each look at a symbol costs the rows that hold it, up to the symbol itself: give frequent symbols small ids.
-    Oracle: the count of every merge is the largest there is, recounted by brute force.
+    Each look at a symbol costs the rows that hold it, up to the symbol itself: give frequent
+    symbols small ids. Oracle: the count of every merge is the largest there is, recounted by brute
+    force.
 
     Parameters
     ----------
-    ptr, lists : i8[R + 1], i4[E], symbols 0..S-1 of each row, sorted and unique. Overwritten by what each row is then:
-        its first `size` symbols, sorted.
+    ptr, lists : i8[R + 1], i4[E], symbols 0..S-1 of each row, sorted and unique. Overwritten by
+        what each row is then: its first `size` symbols, sorted.
     t_ptr, t_lists : i8[S + 1], i4[E], rows of each symbol, sorted.
     min_count : at least 2; the count at which to stop is one less.
     capacity : most merges.
@@ -133,7 +141,9 @@ def merge_lists(
     most = min(capacity, num_entries // min_count)
     size = (ptr[1:] - ptr[:-1]).astype(np.int32)
     ends = np.where(size > limit, ptr[:-1], ptr[1:])  # rows too long to count are empty here
-    pool = np.empty(2 * num_entries, np.int32)  # rows of all symbols: a merge frees two entries for each it makes
+    pool = np.empty(
+        2 * num_entries, np.int32
+    )  # rows of all symbols: a merge frees two entries for each it makes
     pool[:num_entries] = t_lists
     start = np.empty(num_symbols + most, np.int64)
     held = np.empty(num_symbols + most, np.int32)
@@ -143,7 +153,11 @@ def merge_lists(
     partner = np.full(num_symbols + most, -1, np.int32)
     below = np.empty(num_symbols + most, np.int32)
     head = np.full(num_rows + 1, -1, np.int32)
-    pairs, counts, applied = np.empty((most, 2), np.int32), np.empty(most, np.int32), np.empty(most, np.int32)
+    pairs, counts, applied = (
+        np.empty((most, 2), np.int32),
+        np.empty(most, np.int32),
+        np.empty(most, np.int32),
+    )
     common = np.empty(num_rows, np.int32)
     end, merges, bound = num_entries, 0, 0
     for a in range(num_symbols):
@@ -163,7 +177,11 @@ def merge_lists(
         if partner[a] >= 0:
             b = partner[a]
             rows_b = pool[start[b] : start[b] + held[b]]
-            found = _common(rows_a, rows_b, common) if held[a] <= held[b] else _common(rows_b, rows_a, common)
+            found = (
+                _common(rows_a, rows_b, common)
+                if held[a] <= held[b]
+                else _common(rows_b, rows_a, common)
+            )
             for u in common[:found]:
                 counted += ends[u] > ptr[u]
         if counted < bound:  # the pair is not what it was: look again

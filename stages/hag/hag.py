@@ -1,9 +1,11 @@
-"""A hierarchically aggregated graph (HAG): levels of shared partial sums that give every row of a CSR its exact sum.
+"""A hierarchically aggregated graph (HAG): levels of shared partial sums that give every row of a
+CSR its exact sum.
 
-A row of the CSR is the sum over its columns. A HAG holds *aggregation nodes*, partial sums that several rows need,
-each a sum of columns and of aggregation nodes of earlier levels; every result is a sum of what is then there. It is
-equivalent if and only if each column reaches each result exactly as often as it stands in the row (arXiv 1906.03707,
-theorem 1, with the disjointness that sums need).
+A row of the CSR is the sum over its columns. A HAG holds *aggregation nodes*, partial sums that
+several rows need, each a sum of columns and of aggregation nodes of earlier levels; every result is
+a sum of what is then there. It is equivalent if and only if each column reaches each result exactly
+as often as it stands in the row (arXiv 1906.03707, theorem 1, with the disjointness that sums
+need).
 """
 
 from __future__ import annotations
@@ -25,19 +27,22 @@ __all__ = ["Hag", "check", "cover", "csr_crc", "fault", "plain"]
 
 @dataclass(frozen=True, eq=False)
 class Hag:
-    """Levels of partial sums. Buffer rows: the columns of the CSR first, then the aggregation nodes by level.
+    """Levels of partial sums. Buffer rows: the columns of the CSR first, then the aggregation nodes
+    by level.
 
     Attributes
     ----------
-    num_rows, num_nodes : rows and columns of the CSR it stands for; aggregation node j is buffer row num_nodes + j.
+    num_rows, num_nodes : rows and columns of the CSR it stands for; aggregation node j is buffer
+        row num_nodes + j.
     level_ptr : i8[levels + 1], aggregation nodes of level k: level_ptr[k]..level_ptr[k + 1].
-    indptr, indices : i8[A + 1], i4, CSR of the A aggregation nodes; a node of level k has columns below
-        num_nodes + level_ptr[k], sorted.
-    out_indptr, out_indices : i8[num_rows + 1], i4, CSR of the results over the buffer, columns sorted. A row that
-        equals another is one column: a gather.
+    indptr, indices : i8[A + 1], i4, CSR of the A aggregation nodes; a node of level k has columns
+        below num_nodes + level_ptr[k], sorted.
+    out_indptr, out_indices : i8[num_rows + 1], i4, CSR of the results over the buffer, columns
+        sorted. A row that equals another is one column: a gather.
     weight, out_weight : i4 multiplicities of the entries of either CSR; None where all are 1.
     crc : crc32c of the CSR it was searched on (`csr_crc`).
-    plain_reads, plain_adds : entries of that CSR, multi-edges merged, and the additions it needs: sum of (entries - 1).
+    plain_reads, plain_adds : entries of that CSR, multi-edges merged, and the additions it needs:
+        sum of (entries - 1).
     """
 
     num_rows: int
@@ -104,10 +109,13 @@ def plain(indptr: NDArray[Any], indices: NDArray[Any], num_nodes: int | None = N
 
     Parameters
     ----------
-    indptr, indices : i8 | i4 [rows + 1], i8 | i4 [E]; columns in any order, repeated ones are multiplicities.
+    indptr, indices : i8 | i4 [rows + 1], i8 | i4 [E]; columns in any order, repeated ones are
+        multiplicities.
     num_nodes : columns of the CSR; as many as rows by default.
     """
-    from stockpot.stages.hag.rows import merged  # here: who reads a record does without numba and scipy
+    from stockpot.stages.hag.rows import (
+        merged,
+    )  # here: who reads a record does without numba and scipy
 
     num_rows = len(indptr) - 1
     columns = num_rows if num_nodes is None else num_nodes
@@ -129,10 +137,11 @@ def plain(indptr: NDArray[Any], indices: NDArray[Any], num_nodes: int | None = N
 
 
 def cover(hag: Hag) -> sp.csr_matrix:
-    """How often each column reaches each result: i8 CSR [num_rows, num_nodes], to be equal to the CSR it stands for.
+    """How often each column reaches each result: i8 CSR [num_rows, num_nodes], to be equal to the
+    CSR it stands for.
 
-    The product of all levels in integers, exact: the oracle of equivalence. Costs as much as the covers of all
-    aggregation nodes together have entries.
+    The product of all levels in integers, exact: the oracle of equivalence. Costs as much as the
+    covers of all aggregation nodes together have entries.
     """
     import scipy.sparse as sp
 
@@ -141,7 +150,10 @@ def cover(hag: Hag) -> sp.csr_matrix:
     for start, stop in ends:
         level = _rows(hag.indptr, hag.indices, hag.weight, start, stop, hag.num_nodes + start)
         reached = sp.vstack([reached, level @ reached], format="csr")
-    result = _rows(hag.out_indptr, hag.out_indices, hag.out_weight, 0, hag.num_rows, hag.num_buffer) @ reached
+    result = (
+        _rows(hag.out_indptr, hag.out_indices, hag.out_weight, 0, hag.num_rows, hag.num_buffer)
+        @ reached
+    )
     result.sort_indices()
     return result
 
@@ -158,12 +170,19 @@ def _rows(
     import scipy.sparse as sp
 
     span = slice(int(indptr[start]), int(indptr[stop]))
-    data = np.ones(span.stop - span.start, np.int64) if weight is None else weight[span].astype(np.int64)
-    return sp.csr_matrix((data, indices[span], indptr[start : stop + 1] - span.start), shape=(stop - start, columns))
+    data = (
+        np.ones(span.stop - span.start, np.int64)
+        if weight is None
+        else weight[span].astype(np.int64)
+    )
+    return sp.csr_matrix(
+        (data, indices[span], indptr[start : stop + 1] - span.start), shape=(stop - start, columns)
+    )
 
 
 def check(hag: Hag, indptr: NDArray[Any], indices: NDArray[Any]) -> None:
-    """Refuse a HAG that does not belong to this CSR, or whose levels read what is not computed yet. O(E).
+    """Refuse a HAG that does not belong to this CSR, or whose levels read what is not computed yet.
+    O(E).
 
     Raises
     ------
@@ -171,10 +190,15 @@ def check(hag: Hag, indptr: NDArray[Any], indices: NDArray[Any]) -> None:
     """
     mend = "search it again on this CSR"
     if hag.num_rows != len(indptr) - 1:
-        raise BadInput(f"a HAG of {hag.num_rows} rows does not fit a CSR of {len(indptr) - 1} rows", fix=mend)
+        raise BadInput(
+            f"a HAG of {hag.num_rows} rows does not fit a CSR of {len(indptr) - 1} rows", fix=mend
+        )
     found = csr_crc(indptr, indices)
     if found != hag.crc:
-        raise BadInput(f"the HAG was searched on a CSR with checksum {hag.crc:08x}, this one has {found:08x}", fix=mend)
+        raise BadInput(
+            f"the HAG was searched on a CSR with checksum {hag.crc:08x}, this one has {found:08x}",
+            fix=mend,
+        )
     wrong = fault(hag)
     if wrong:
         raise BadInput(f"the HAG is not well formed: {wrong}", fix=mend)

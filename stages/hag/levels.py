@@ -1,4 +1,6 @@
-"""Levels of a HAG turned, trimmed to the first rows and joined: each gives a HAG again, in time linear in its reads."""
+"""Levels of a HAG turned, trimmed to the first rows and joined: each gives a HAG again, in time
+linear in its reads.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +34,12 @@ def _turn(
     out_indices: NDArray[np.int32],
     out_weight: NDArray[np.int32],
 ) -> tuple[
-    NDArray[np.int64], NDArray[np.int32], NDArray[np.int32], NDArray[np.int64], NDArray[np.int32], NDArray[np.int32]
+    NDArray[np.int64],
+    NDArray[np.int32],
+    NDArray[np.int32],
+    NDArray[np.int64],
+    NDArray[np.int32],
+    NDArray[np.int32],
 ]:
     aggs = indptr.size - 1
     weighted = weight.size + out_weight.size > 0
@@ -52,7 +59,10 @@ def _turn(
         t_indptr[j + 1] += t_indptr[j]
     for c in range(cols):
         t_out_indptr[c + 1] += t_out_indptr[c]
-    t_indices, t_out_indices = np.empty(t_indptr[aggs], np.int32), np.empty(t_out_indptr[cols], np.int32)
+    t_indices, t_out_indices = (
+        np.empty(t_indptr[aggs], np.int32),
+        np.empty(t_out_indptr[cols], np.int32),
+    )
     t_weight = np.ones(t_indices.size if weighted else 0, np.int32)
     t_out_weight = np.ones(t_out_indices.size if weighted else 0, np.int32)
     place, out_place = t_indptr[:aggs].copy(), t_out_indptr[:cols].copy()
@@ -93,8 +103,9 @@ def _turn(
 def transposed(hag: Hag) -> Hag:
     """The HAG of the transposed CSR: what a sum's gradient runs on. O(reads + rows + columns).
 
-    Every aggregation node hands its gradient to what it reads, so it stands in the reversed order of levels, its
-    columns being what read it. As many reads; a symmetric CSR does not make it the same HAG.
+    Every aggregation node hands its gradient to what it reads, so it stands in the reversed order
+    of levels, its columns being what read it. As many reads; a symmetric CSR does not make it the
+    same HAG.
     """
     found = _turn(
         hag.num_rows,
@@ -134,7 +145,12 @@ def _head(
     out_indptr: NDArray[np.int64],
     out_indices: NDArray[np.int32],
 ) -> tuple[
-    NDArray[np.int64], NDArray[np.int64], NDArray[np.int64], NDArray[np.int32], NDArray[np.int64], NDArray[np.int32]
+    NDArray[np.int64],
+    NDArray[np.int64],
+    NDArray[np.int64],
+    NDArray[np.int32],
+    NDArray[np.int64],
+    NDArray[np.int32],
 ]:
     aggs = indptr.size - 1
     needed = np.zeros(aggs, np.bool_)
@@ -177,11 +193,19 @@ def _head(
     for k in range(out.size):
         b = out_indices[k]
         out[k] = b if b < num_nodes else new[b - num_nodes]
-    return kept[:count], ends[: level + 1], new_indptr, new_indices, out_indptr[: rows + 1].copy(), out
+    return (
+        kept[:count],
+        ends[: level + 1],
+        new_indptr,
+        new_indices,
+        out_indptr[: rows + 1].copy(),
+        out,
+    )
 
 
 def head(hag: Hag, rows: int, cols: int) -> Hag:
-    """The HAG of the first rows, which must read no column from `cols` on: without what they do not need. O(reads).
+    """The HAG of the first rows, which must read no column from `cols` on: without what they do not
+    need. O(reads).
 
     Multiplicities are not carried: records have none.
     """
@@ -190,7 +214,14 @@ def head(hag: Hag, rows: int, cols: int) -> Hag:
     if hag.weight is not None or hag.out_weight is not None:
         raise ValueError("a HAG with multiplicities is not trimmed")
     _, level_ptr, indptr, indices, out_indptr, out_indices = _head(
-        rows, cols, hag.num_nodes, hag.level_ptr, hag.indptr, hag.indices, hag.out_indptr, hag.out_indices
+        rows,
+        cols,
+        hag.num_nodes,
+        hag.level_ptr,
+        hag.indptr,
+        hag.indices,
+        hag.out_indptr,
+        hag.out_indices,
     )
     return Hag(
         rows,
@@ -221,7 +252,9 @@ def _place(
     target: NDArray[np.int64],
     out_indices: NDArray[np.int32],
 ) -> None:
-    """Copy `count` rows of a CSR over a record's buffer to rows that begin at `target` entries, renumbered."""
+    """Copy `count` rows of a CSR over a record's buffer to rows that begin at `target` entries,
+    renumbered.
+    """
     for i in range(count):
         at = target[i]
         for k in range(indptr[first_agg + i], indptr[first_agg + i + 1]):
@@ -230,13 +263,17 @@ def _place(
             at += 1
 
 
-def joined(hags: Sequence[Hag], rows: Sequence[NDArray[np.int32]], num_rows: int, num_nodes: int) -> Hag:
-    """HAGs of several records as one: results and columns where `rows` puts them, level k of all in level k.
+def joined(
+    hags: Sequence[Hag], rows: Sequence[NDArray[np.int32]], num_rows: int, num_nodes: int
+) -> Hag:
+    """HAGs of several records as one: results and columns where `rows` puts them, level k of all in
+    level k.
 
     Parameters
     ----------
     hags : of each record, its rows the first of its columns.
-    rows : i4[columns of the record], ascending: where each of its nodes stands in the joined record.
+    rows : i4[columns of the record], ascending: where each of its nodes stands in the joined
+        record.
     num_rows, num_nodes : of the joined CSR; its rows are those of the records and no others.
 
     Returns
@@ -269,7 +306,15 @@ def joined(hags: Sequence[Hag], rows: Sequence[NDArray[np.int32]], num_rows: int
     for r, h in enumerate(hags):
         where = (rows[r], h.num_nodes, num_nodes, new_of[r])
         _place(0, h.num_aggregations, *where, h.indptr, h.indices, indptr[new_of[r]], indices)
-        _place(0, h.num_rows, *where, h.out_indptr, h.out_indices, out_indptr[rows[r][: h.num_rows]], out_indices)
+        _place(
+            0,
+            h.num_rows,
+            *where,
+            h.out_indptr,
+            h.out_indices,
+            out_indptr[rows[r][: h.num_rows]],
+            out_indices,
+        )
     first = hags[0]
     return replace(
         first,

@@ -1,6 +1,8 @@
-"""A HAG as a sparse matrix `left A right` of torch tensors: its product is that of the CSR, sums re-associated.
+"""A HAG as a sparse matrix `left A right` of torch tensors: its product is that of the CSR, sums
+re-associated.
 
-On the CPU by the schedule of `stockpot.stages.hag.schedule`; elsewhere level by level in torch's own operators.
+On the CPU by the schedule of `stockpot.stages.hag.schedule`; elsewhere level by level in torch's
+own operators.
 """
 
 from __future__ import annotations
@@ -26,16 +28,18 @@ __all__ = ["HagMatrix", "extreme", "product"]
 
 
 class HagMatrix:
-    """`diag(left) A diag(right)`, A the CSR that a HAG stands for. One direction: its transpose is another one.
+    """`diag(left) A diag(right)`, A the CSR that a HAG stands for. One direction: its transpose is
+    another one.
 
-    With a diagonal, that many times row i of x is added to row i: the sum without its own term, where the HAG has the
-    self-loops and the model does not, or the other way round.
+    With a diagonal, that many times row i of x is added to row i: the sum without its own term,
+    where the HAG has the self-loops and the model does not, or the other way round.
 
     Parameters
     ----------
     hag : of A.
     left, right : f[rows], f[cols] on one device; None where all are 1.
-    diagonal : f[rows or less], of the first rows, which are the first columns; None where there is none.
+    diagonal : f[rows or less], of the first rows, which are the first columns; None where there is
+        none.
     moved : brings a tensor to the device of the products; None: they run on the CPU.
 
     Attributes
@@ -64,14 +68,22 @@ class HagMatrix:
 
     def tensors(self) -> list[Tensor]:
         """Those on the device of the products."""
-        levels = [] if self._levels is None else [t for part in self._levels.parts for t in part[2:]]
+        levels = (
+            [] if self._levels is None else [t for part in self._levels.parts for t in part[2:]]
+        )
         return [t for t in (*self._factors, self._diagonal, *levels) if t is not None]
 
     @property
     def plan_bytes(self) -> int:
-        """Bytes of the schedule, which are of no tensor: what a kept CPU matrix holds beside `tensors`."""
+        """Bytes of the schedule, which are of no tensor: what a kept CPU matrix holds beside
+        `tensors`.
+        """
         plan = self._plan
-        return 0 if plan is None else sum(a.nbytes for a in (plan.indptr, plan.mid, plan.indices, plan.tasks))
+        return (
+            0
+            if plan is None
+            else sum(a.nbytes for a in (plan.indptr, plan.mid, plan.indices, plan.tasks))
+        )
 
     def product(self, x: Tensor) -> Tensor:
         """f[rows, dim] of `x` f[cols, dim], without a gradient. O(reads dim).
@@ -100,9 +112,11 @@ class HagMatrix:
         return out
 
     def extreme(self, x: Tensor, sign: int) -> tuple[Tensor, Tensor]:
-        """(largest values of every row, f[rows, dim], and the columns they came from, -1 where a row is empty).
+        """(largest values of every row, f[rows, dim], and the columns they came from, -1 where a
+        row is empty).
 
-        sign : 1, or -1 for the smallest. Factors and diagonal play no part. Of equal values the first column is named.
+        sign : 1, or -1 for the smallest. Factors and diagonal play no part. Of equal values the
+            first column is named.
         """
         if self._plan is None:
             assert self._levels is not None
@@ -126,13 +140,21 @@ class HagMatrix:
 
 
 class _Levels:
-    """Levels and results as torch CSR tensors on one device: `H[lo:hi] = level @ H[:lo]`, then `results @ H`."""
+    """Levels and results as torch CSR tensors on one device: `H[lo:hi] = level @ H[:lo]`, then
+    `results @ H`.
+    """
 
     def __init__(self, hag: Hag, moved: Callable[[Tensor], Tensor]) -> None:
         self.cols, self.height = hag.num_nodes, hag.num_buffer
-        self.parts: list[tuple[int, int, Tensor, Tensor, Tensor]] = []  # (first row, width, pointers, columns, times)
-        for start, stop in zip(hag.level_ptr[:-1].tolist(), hag.level_ptr[1:].tolist(), strict=True):
-            self._add(hag.indptr[start : stop + 1], hag.indices, hag.weight, hag.num_nodes + start, moved)
+        self.parts: list[
+            tuple[int, int, Tensor, Tensor, Tensor]
+        ] = []  # (first row, width, pointers, columns, times)
+        for start, stop in zip(
+            hag.level_ptr[:-1].tolist(), hag.level_ptr[1:].tolist(), strict=True
+        ):
+            self._add(
+                hag.indptr[start : stop + 1], hag.indices, hag.weight, hag.num_nodes + start, moved
+            )
         self._add(hag.out_indptr, hag.out_indices, hag.out_weight, hag.num_buffer, moved)
 
     def _add(
@@ -144,7 +166,11 @@ class _Levels:
         moved: Callable[[Tensor], Tensor],
     ) -> None:
         span = slice(int(indptr[0]), int(indptr[-1]))
-        times = np.ones(span.stop - span.start, np.float32) if weight is None else weight[span].astype(np.float32)
+        times = (
+            np.ones(span.stop - span.start, np.float32)
+            if weight is None
+            else weight[span].astype(np.float32)
+        )
         arrays = (indptr - indptr[0], indices[span].astype(np.int64), times)
         pointers, columns, weights = (moved(torch.from_numpy(a)) for a in arrays)
         self.parts.append((width, width, pointers, columns, weights))
@@ -158,9 +184,15 @@ class _Levels:
         buffer = self._buffer(x)
         for i, (first, width, indptr, indices, times) in enumerate(self.parts):
             with warnings.catch_warnings():
-                warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta state")
+                warnings.filterwarnings(
+                    "ignore", message="Sparse CSR tensor support is in beta state"
+                )
                 level = torch.sparse_csr_tensor(
-                    indptr, indices, times.to(x.dtype), (indptr.numel() - 1, width), check_invariants=False
+                    indptr,
+                    indices,
+                    times.to(x.dtype),
+                    (indptr.numel() - 1, width),
+                    check_invariants=False,
                 )
             found = level @ buffer[:width]
             if i == len(self.parts) - 1:
@@ -180,7 +212,9 @@ class _Levels:
             row = row[:, None].expand(-1, x.shape[1])
             read, came = values[indices], places[indices]
             best = torch.zeros((rows, x.shape[1]), dtype=x.dtype, device=x.device)
-            best = best.scatter_reduce(0, row, read, "amax" if sign > 0 else "amin", include_self=False)
+            best = best.scatter_reduce(
+                0, row, read, "amax" if sign > 0 else "amin", include_self=False
+            )
             mine = best.gather(0, row)
             same = (read == mine) | (read.isnan() & mine.isnan())
             where = torch.full_like(best, none, dtype=torch.int64)
@@ -205,7 +239,9 @@ class _Product(torch.autograd.Function):
 
 
 def product(matrix: HagMatrix, turned: HagMatrix, x: Tensor) -> Tensor:
-    """`matrix @ x` with the exact gradient `turned @ grad`; `turned` is the HAG of the transpose."""
+    """`matrix @ x` with the exact gradient `turned @ grad`; `turned` is the HAG of the
+    transpose.
+    """
     return _Product.apply(matrix, turned, x)
 
 
@@ -222,8 +258,14 @@ class _Extreme(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[None, Tensor, None]:
         (arg,) = ctx.saved_tensors
         if grad.is_cuda:
-            out = torch.zeros((ctx.shape[0] + 1, ctx.shape[1]), dtype=grad.dtype, device=grad.device)
-            return None, out.scatter_add_(0, arg.long() % out.shape[0], grad)[:-1], None  # -1 is the row left out
+            out = torch.zeros(
+                (ctx.shape[0] + 1, ctx.shape[1]), dtype=grad.dtype, device=grad.device
+            )
+            return (
+                None,
+                out.scatter_add_(0, arg.long() % out.shape[0], grad)[:-1],
+                None,
+            )  # -1 is the row left out
         wide = grad.dtype if grad.dtype == torch.float64 else torch.float32
         out = torch.zeros(ctx.shape, dtype=wide)
         extremes_back(arg.to(torch.int32).numpy(), grad.to(wide).contiguous().numpy(), out.numpy())
@@ -231,5 +273,7 @@ class _Extreme(torch.autograd.Function):
 
 
 def extreme(matrix: HagMatrix, x: Tensor, sign: int) -> Tensor:
-    """Largest (sign 1) or smallest (-1) of every row, bit-equal to the CSR's; its gradient goes to the first."""
+    """Largest (sign 1) or smallest (-1) of every row, bit-equal to the CSR's; its gradient goes to
+    the first.
+    """
     return _Extreme.apply(matrix, x, sign)

@@ -1,4 +1,6 @@
-"""Rates of a machine for the cost model, from products timed here: a fraction of a second, once for a data set."""
+"""Rates of a machine for the cost model, from products timed here: a fraction of a second, once for
+a data set.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +27,8 @@ REPEATS = 15
 def measured_rates(device: str) -> Rates:
     """Rates of products on "cpu" (one thread, without torch) or "cuda".
 
-    Timed: rows of 2 and of 32 entries near one another, and chains of levels; the best of a few runs each.
+    Timed: rows of 2 and of 32 entries near one another, and chains of levels; the best of a few
+    runs each.
     """
     timed = _on_cpu if device == "cpu" else _on_cuda
     calls: list[tuple[Counts, int, Callable[[], Any]]] = []
@@ -36,7 +39,9 @@ def measured_rates(device: str) -> Rates:
         call()
     rounds = [[_seconds(call) for _, _, call in calls] for _ in range(REPEATS)]
     best = np.min(rounds, 0).tolist()  # in turns: whoever else is busy for a while is so for all
-    return fit([(counts, width, seconds) for (counts, width, _), seconds in zip(calls, best, strict=True)])
+    return fit(
+        [(counts, width, seconds) for (counts, width, _), seconds in zip(calls, best, strict=True)]
+    )
 
 
 def _seconds(call: Callable[[], Any]) -> float:
@@ -52,11 +57,15 @@ def _band(rows: int, entries: int) -> Hag:
 
 
 def _chain(rows: int, levels: int) -> Hag:
-    """Each level adds one column to every node of the level before; each result reads one node of the last."""
+    """Each level adds one column to every node of the level before; each result reads one node of
+    the last.
+    """
     aggs = rows * levels
     before = np.arange(aggs).reshape(levels, rows) + np.int64(0)
     lower = np.concatenate([np.arange(rows)[None], rows + before[:-1]])
-    pairs = np.stack([(lower + 1) % rows * (lower < rows) + lower % rows * (lower >= rows), lower], 2).reshape(-1, 2)
+    pairs = np.stack(
+        [(lower + 1) % rows * (lower < rows) + lower % rows * (lower >= rows), lower], 2
+    ).reshape(-1, 2)
     same = pairs[:, 0] == pairs[:, 1]
     pairs[same, 0] = (pairs[same, 0] + 1) % rows
     return Hag(
@@ -79,7 +88,10 @@ def _on_cpu(hag: Hag, width: int) -> Callable[[], Any]:
     from stockpot.stages.hag.schedule import schedule, sums
 
     plan = schedule(hag)
-    x, out = np.ones((hag.num_nodes, width), np.float32), np.empty((hag.num_rows, width), np.float32)
+    x, out = (
+        np.ones((hag.num_nodes, width), np.float32),
+        np.empty((hag.num_rows, width), np.float32),
+    )
     ones = np.ones(hag.num_nodes, np.float32)
     return lambda: sums(plan, x, ones, ones, out)
 

@@ -1,4 +1,5 @@
-"""Aggregation over one fixed graph as an `nn.Module`: what a torch_geometric layer adds up, each shared part once.
+"""Aggregation over one fixed graph as an `nn.Module`: what a torch_geometric layer adds up, each
+shared part once.
 
 >>> aggregate = HagAggregation.from_edges(edge_index, num_nodes, "mean")  # doctest: +SKIP
 >>> out = lin_l(aggregate(x)) + lin_r(x)  # as SAGEConv  # doctest: +SKIP
@@ -26,26 +27,29 @@ if TYPE_CHECKING:
 __all__ = ["REDUCE", "HagAggregation"]
 
 KEEP = 4
-"""Reads an aggregation node must save to be worth its row of the buffer (see `stockpot.stages.hag.shape`)."""
+"""Reads an aggregation node must save to be worth its row of the buffer (see
+`stockpot.stages.hag.shape`)."""
 
 REDUCE = ("sum", "mean", "max", "min")
 
 
 class HagAggregation(nn.Module):
-    """`forward(x)` is what `torch_geometric.nn.SimpleConv(aggr=reduce)(x, edge_index)` gives, and its gradient.
+    """`forward(x)` is what `torch_geometric.nn.SimpleConv(aggr=reduce)(x, edge_index)` gives, and
+    its gradient.
 
     Parameters
     ----------
     hag : searched on the CSR `indptr`, `indices`, row = destination.
     indptr, indices : the CSR, whose checksum must be the HAG's.
     reduce : sum, mean, max or min over the row's entries; 0 where a row has none.
-    left, right : f[rows], f[cols]; the sum is `left_i * sum_j right_j x_j`. `factors` finds them for edge weights.
+    left, right : f[rows], f[cols]; the sum is `left_i * sum_j right_j x_j`. `factors` finds them
+        for edge weights.
 
     Notes
     -----
-    Sums are re-associated: fp32 results differ from torch_geometric's in the last bits. Maxima and minima are
-    bit-equal; their gradient goes to the first of equal entries. Runs on the device of `x` (float16, bfloat16,
-    float32, float64).
+    Sums are re-associated: fp32 results differ from torch_geometric's in the last bits. Maxima and
+    minima are bit-equal; their gradient goes to the first of equal entries. Runs on the device of
+    `x` (float16, bfloat16, float32, float64).
     """
 
     def __init__(
@@ -64,7 +68,10 @@ class HagAggregation(nn.Module):
         check(hag, indptr, indices)
         for name, factor, size in (("left", left, hag.num_rows), ("right", right, hag.num_nodes)):
             if factor is not None and tuple(factor.shape) != (size,):
-                raise BadInput(f"{name}: expected one factor for each of {size}, found shape {tuple(factor.shape)}")
+                raise BadInput(
+                    f"{name}: expected one factor for each of {size}, found shape "
+                    f"{tuple(factor.shape)}"
+                )
             if factor is not None and reduce != "sum":
                 raise BadInput(f"{name}: factors belong to reduce = sum, found {reduce}")
         if reduce == "mean":
@@ -90,15 +97,17 @@ class HagAggregation(nn.Module):
 
         Parameters
         ----------
-        edge_index : int[2, E], source and destination; repeated edges count as often as they stand there.
-        edge_weight : f[E], of the form left[destination] * right[source] (GCN's, random walks'); others are refused.
+        edge_index : int[2, E], source and destination; repeated edges count as often as they stand
+            there.
+        edge_weight : f[E], of the form left[destination] * right[source] (GCN's, random walks');
+            others are refused.
         capacity : most aggregation nodes, as a share of the nodes; None: as many as save reads.
 
         Raises
         ------
         BadInput
-            A node id or the capacity is out of range, ids are no integers, there is not one real weight for each edge,
-            or weights do not factor: the first such edge is named.
+            A node id or the capacity is out of range, ids are no integers, there is not one real
+            weight for each edge, or weights do not factor: the first such edge is named.
         """
         _check_edges(edge_index, num_nodes, edge_weight)
         from stockpot.stages.hag.columns import csr_of, factors
@@ -111,14 +120,18 @@ class HagAggregation(nn.Module):
             values = edge_weight.detach().cpu().double().numpy()[order]
             left, right = (torch.from_numpy(f) for f in factors(indptr, indices, values))
         settings = Settings(capacity=capacity)
-        merges = search(indptr, indices, num_nodes, settings=settings, threads=torch.get_num_threads())
+        merges = search(
+            indptr, indices, num_nodes, settings=settings, threads=torch.get_num_threads()
+        )
         hag = build(merges, outline(merges, Shape(keep=KEEP)))
         return cls(hag, indptr, indices, reduce, left=left, right=right)
 
     def forward(self, x: Tensor) -> Tensor:
         """f[rows, dim] of `x` f[cols, dim]."""
         if x.dim() != 2 or x.shape[0] != self.shape[1]:
-            raise BadInput(f"x: expected {self.shape[1]} rows of features, found shape {tuple(x.shape)}")
+            raise BadInput(
+                f"x: expected {self.shape[1]} rows of features, found shape {tuple(x.shape)}"
+            )
         matrix, turned = self._matrices(x)
         if turned is None:
             return extreme(matrix, x, 1 if self.reduce == "max" else -1)
@@ -129,7 +142,9 @@ class HagAggregation(nn.Module):
             left, right = (f if f is None else f.to(x.device) for f in self._factors)
             moved = None if x.device.type == "cpu" else lambda t: t.to(x.device)
             matrix = HagMatrix(self._hag, left, right, moved=moved)
-            turned = None if self._turned is None else HagMatrix(self._turned, right, left, moved=moved)
+            turned = (
+                None if self._turned is None else HagMatrix(self._turned, right, left, moved=moved)
+            )
             self._made[x.device] = matrix, turned
         return self._made[x.device]
 
@@ -138,13 +153,18 @@ class HagAggregation(nn.Module):
 
 
 def _check_edges(edge_index: Tensor, num_nodes: int, edge_weight: Tensor | None) -> None:
-    """Refuse edges or weights that are not what `HagAggregation.from_edges` says it takes; values are checked later."""
+    """Refuse edges or weights that are not what `HagAggregation.from_edges` says it takes; values
+    are checked later.
+    """
     if isinstance(num_nodes, bool) or not isinstance(num_nodes, int) or not 0 <= num_nodes < 2**31:
-        raise BadInput(f"num_nodes: expected a whole number from 0, below 2^31, found {num_nodes!r}")
+        raise BadInput(
+            f"num_nodes: expected a whole number from 0, below 2^31, found {num_nodes!r}"
+        )
     for name, value in (("edge_index", edge_index), ("edge_weight", edge_weight)):
         if not isinstance(value, torch.Tensor) and not (name == "edge_weight" and value is None):
             raise BadInput(
-                f"{name}: expected a tensor, found {type(value).__name__}", fix=f"{name}=torch.as_tensor({name})"
+                f"{name}: expected a tensor, found {type(value).__name__}",
+                fix=f"{name}=torch.as_tensor({name})",
             )
         if value is not None and value.layout != torch.strided:
             raise BadInput(
@@ -153,7 +173,10 @@ def _check_edges(edge_index: Tensor, num_nodes: int, edge_weight: Tensor | None)
             )
     kind = edge_index.dtype
     if kind.is_floating_point or kind.is_complex or kind is torch.bool:
-        raise BadInput(f"edge_index: expected node ids as integers, found {kind}", fix="edge_index=edge_index.long()")
+        raise BadInput(
+            f"edge_index: expected node ids as integers, found {kind}",
+            fix="edge_index=edge_index.long()",
+        )
     if edge_index.dim() != 2 or edge_index.shape[0] != 2:
         raise BadInput(f"edge_index: expected shape (2, E), found {tuple(edge_index.shape)}")
     if edge_weight is None:
@@ -162,7 +185,8 @@ def _check_edges(edge_index: Tensor, num_nodes: int, edge_weight: Tensor | None)
     if tuple(edge_weight.shape) != (edges,):
         column = tuple(edge_weight.shape) == (edges, 1)
         raise BadInput(
-            f"edge_weight: expected one weight for each of {edges} edges, shape ({edges},), found shape "
+            f"edge_weight: expected one weight for each of {edges} edges, shape ({edges},), found "
+            f"shape "
             f"{tuple(edge_weight.shape)}",
             fix="edge_weight=edge_weight.squeeze(1)" if column else None,
         )

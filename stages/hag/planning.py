@@ -27,16 +27,24 @@ __all__ = ["KEPT_BYTES", "PLANNING", "Sharing", "kept_bytes", "sharing_of"]
 @dataclass(frozen=True)
 class Hag:
     enabled: Literal["auto", "always", "never"] | bool = key(
-        "auto", "auto | always | never: share partial sums in records; auto where it is predicted to gain 1.2 x"
+        "auto",
+        "auto | always | never: share partial sums in records; auto where it is predicted to gain "
+        "1.2 x",
     )
     capacity: int | float | Auto = key(
-        "auto", "most shared sums, as a share of a record's nodes; auto: all that pay", Range(0, 1000)
+        "auto",
+        "most shared sums, as a share of a record's nodes; auto: all that pay",
+        Range(0, 1000),
     )
 
 
 def enabled(value: Any) -> str:
     """`hag.enabled` as auto, always or never; true and false mean the last two."""
-    return {True: "always", False: "never"}.get(value, str(value)) if isinstance(value, bool) else str(value)
+    return (
+        {True: "always", False: "never"}.get(value, str(value))
+        if isinstance(value, bool)
+        else str(value)
+    )
 
 
 def unshared(values: Values) -> str:
@@ -46,18 +54,27 @@ def unshared(values: Values) -> str:
     model = values["train.model"]
     reasons = {
         "gat": "its weights differ by edge",
-        "sage-lstm": "it reads neighbours in order, and steps through prefixes that rows share in any case",
+        "sage-lstm": "it reads neighbours in order, and steps through prefixes that rows share in "
+        "any case",
     }
-    why = "it is called with the edges, which it may weigh or drop" if ":" in model else reasons.get(model)
+    why = (
+        "it is called with the edges, which it may weigh or drop"
+        if ":" in model
+        else reasons.get(model)
+    )
     return f"train.model {model!r}: {why}" if why else ""
 
 
 def _nodes(values: Values, made: Nodes) -> Iterator[Node]:
-    """Of the records where they may gain; of the graph only where asked for: one pass does not repay the search."""
+    """Of the records where they may gain; of the graph only where asked for: one pass does not
+    repay the search.
+    """
     del made
     asked, why = enabled(values["hag.enabled"]), unshared(values)
     if asked == "always" and why:
-        raise BadInput(f"hag.enabled: shared partial sums cannot serve {why}", fix="--set hag.enabled=auto")
+        raise BadInput(
+            f"hag.enabled: shared partial sums cannot serve {why}", fix="--set hag.enabled=auto"
+        )
     if asked == "never" or why:
         return
     yield node("hag", {"graph": "ingest", "records": "influence:train"}, of="records")
@@ -67,7 +84,13 @@ def _nodes(values: Values, made: Nodes) -> Iterator[Node]:
 
 def _guess(known: Known) -> Guess | None:
     asked = known.param("mode", "auto") == "always"
-    return Guess({"use": False, "of": known.values["of"], "why": "asked for" if asked else "not looked at yet"})
+    return Guess(
+        {
+            "use": False,
+            "of": known.values["of"],
+            "why": "asked for" if asked else "not looked at yet",
+        }
+    )
 
 
 PLANNING = Planning(_nodes, {"hag": Hag}, _guess)
@@ -100,7 +123,9 @@ class Sharing:
 
 
 def kept_bytes(packed: Facts, layers: int) -> int:
-    """Most bytes of laid-out HAGs kept of a packed split: pointers of every row, entries, and transposes."""
+    """Most bytes of laid-out HAGs kept of a packed split: pointers of every row, entries, and
+    transposes.
+    """
     found = packed.get("hag")
     if not found:
         return 0

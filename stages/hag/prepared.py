@@ -1,4 +1,6 @@
-"""A CSR made ready to be searched: sorted, equal columns and equal rows merged, what is too rare set aside."""
+"""A CSR made ready to be searched: sorted, equal columns and equal rows merged, what is too rare
+set aside.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +27,8 @@ GROUP = 1 << 17
 
 @dataclass(frozen=True, eq=False)
 class Prepared:
-    """A CSR made ready to be searched: each distinct row once, the entries that could be shared apart.
+    """A CSR made ready to be searched: each distinct row once, the entries that could be shared
+    apart.
 
     Attributes
     ----------
@@ -56,13 +59,21 @@ class Prepared:
     column_ends: NDArray[np.int64]
 
     def fewest_reads(self, how: Settings) -> float:
-        """A floor under the reads of every HAG of this CSR, estimated on large graphs; see `stages.hag.bound`."""
-        shared = fewest_reads(self.lists_ptr, self.lists, self.t_ptr, self.t_lists, how.min_count, how.row_limit)
-        again = np.bincount(self.same, minlength=len(self.ptr) - 1)[self.ptr[1:] > self.ptr[:-1]] - 1
+        """A floor under the reads of every HAG of this CSR, estimated on large graphs; see
+        `stages.hag.bound`.
+        """
+        shared = fewest_reads(
+            self.lists_ptr, self.lists, self.t_ptr, self.t_lists, how.min_count, how.row_limit
+        )
+        again = (
+            np.bincount(self.same, minlength=len(self.ptr) - 1)[self.ptr[1:] > self.ptr[:-1]] - 1
+        )
         return shared + len(self.symbols) - len(self.lists) + int(again.sum())
 
 
-def prepared(indptr: NDArray[Any], indices: NDArray[Any], num_nodes: int | None, how: Settings) -> Prepared:
+def prepared(
+    indptr: NDArray[Any], indices: NDArray[Any], num_nodes: int | None, how: Settings
+) -> Prepared:
     """Sort, merge equal columns and equal rows, set aside what is too rare. O(E)."""
     num_rows = len(indptr) - 1
     columns = num_rows if num_nodes is None else num_nodes
@@ -75,15 +86,32 @@ def prepared(indptr: NDArray[Any], indices: NDArray[Any], num_nodes: int | None,
     rows, degree = live(row_ptr, symbols, len(column), how.min_count)
     work = working_rows(row_ptr, symbols, rows, degree, GROUP)
     crc = csr_crc(indptr, indices)
-    return Prepared(num_rows, columns, crc, len(entries), adds, column, weight, same, row_ptr, symbols, degree, *work)
+    return Prepared(
+        num_rows,
+        columns,
+        crc,
+        len(entries),
+        adds,
+        column,
+        weight,
+        same,
+        row_ptr,
+        symbols,
+        degree,
+        *work,
+    )
 
 
 def _split_by_multiplicity(
     ptr: NDArray[np.int64], entries: NDArray[np.int32], times: NDArray[np.int32], columns: int
 ) -> tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.int32]]:
-    """One symbol for each column and multiplicity, sorted in each row; the columns themselves come first."""
+    """One symbol for each column and multiplicity, sorted in each row; the columns themselves come
+    first.
+    """
     several = times > 1
-    keys, number = np.unique(entries[several].astype(np.int64) << 32 | times[several], return_inverse=True)
+    keys, number = np.unique(
+        entries[several].astype(np.int64) << 32 | times[several], return_inverse=True
+    )
     symbols = entries.copy()
     symbols[several] = columns + number
     row = np.repeat(np.arange(len(ptr) - 1), ptr[1:] - ptr[:-1])
@@ -94,7 +122,8 @@ def _split_by_multiplicity(
 
 
 _EFFORT = 4
-"""Entries looked at for each entry of the CSR, about; columns are sampled where counting all pairs would take more."""
+"""Entries looked at for each entry of the CSR, about; columns are sampled where counting all pairs
+would take more."""
 
 
 @njit(cache=True, nogil=True)
@@ -107,15 +136,17 @@ def fewest_reads(
     limit: int,
     effort: int = _EFFORT,
 ) -> float:
-    """Reads that remain of the live rows whatever is merged: exact floor, or its estimate from every n-th column.
+    """Reads that remain of the live rows whatever is merged: exact floor, or its estimate from
+    every n-th column.
 
-    What reads column a directly, node or result, serves at most as many rows as hold both a and its best partner, or
-    one; and a row that shares anything reads an aggregation node. A column without a pair of `min_count` rows is read
-    by every row that holds it.
+    What reads column a directly, node or result, serves at most as many rows as hold both a and its
+    best partner, or one; and a row that shares anything reads an aggregation node. A column without
+    a pair of `min_count` rows is read by every row that holds it.
 
     Parameters
     ----------
-    ptr, lists, t_ptr, t_lists, min_count, limit : as of `stages.hag.greedy.merge_lists`, nothing is overwritten.
+    ptr, lists, t_ptr, t_lists, min_count, limit : as of `stages.hag.greedy.merge_lists`, nothing is
+        overwritten.
     """
     num_rows, num_symbols = len(ptr) - 1, len(t_ptr) - 1
     work, long = 0, 0

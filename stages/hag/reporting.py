@@ -33,7 +33,9 @@ def _shared(view: View) -> list[Facts]:
 
 
 def _figures(view: View) -> dict[str, Any]:
-    """Of the records that have a HAG in all splits: sums shared; 1 and none where it was decided against."""
+    """Of the records that have a HAG in all splits: sums shared; 1 and none where it was decided
+    against.
+    """
     names = ("records", "reads", "plain_reads", "adds", "plain_adds")
     total = {name: sum(int(f[name]) for f in _shared(view)) for name in names}
     return {
@@ -62,8 +64,10 @@ def _remarks(view: View) -> Iterator[str]:
     asked = enabled(view.values["hag.enabled"]) == "auto" and view.facts("hag").get("use")
     if asked and packed and not any(int(facts["records"]) for facts in packed):
         yield (
-            "hag.enabled auto: records were predicted to gain from shared sums, and none has them: their edge weights "
-            "are no product of a factor a row and one a column; fix: --set hag.enabled=never saves the search"
+            "hag.enabled auto: records were predicted to gain from shared sums, and none has them: "
+            "their edge weights "
+            "are no product of a factor a row and one a column; fix: --set hag.enabled=never saves "
+            "the search"
         )
 
 

@@ -18,7 +18,8 @@ __all__ = ["distinct_rows", "merged", "pattern"]
 def merged(
     indptr: NDArray[Any], indices: NDArray[Any], num_nodes: int
 ) -> tuple[NDArray[np.int64], NDArray[np.int32], NDArray[np.int32] | None]:
-    """Same rows with sorted columns, each once, and how often it stood there (None: all once). O(E log degree).
+    """Same rows with sorted columns, each once, and how often it stood there (None: all once). O(E
+    log degree).
 
     Rows that are so already are handed back as they are.
     """
@@ -26,12 +27,17 @@ def merged(
     if _rising(ptr, columns):
         return ptr, columns, None
     a = sp.csr_matrix(
-        (np.ones(len(columns), np.int32), columns.copy(), ptr.copy()), shape=(len(ptr) - 1, num_nodes)
+        (np.ones(len(columns), np.int32), columns.copy(), ptr.copy()),
+        shape=(len(ptr) - 1, num_nodes),
     )  # copies: sorting is in place
     a.sort_indices()
     a.sum_duplicates()
     count = a.data.astype(np.int32, copy=False)
-    return a.indptr.astype(np.int64), a.indices.astype(np.int32), None if (count == 1).all() else count
+    return (
+        a.indptr.astype(np.int64),
+        a.indices.astype(np.int32),
+        None if (count == 1).all() else count,
+    )
 
 
 @njit(cache=True, nogil=True)
@@ -93,7 +99,9 @@ def _hashes(indptr: NDArray[np.int64], indices: NDArray[np.int32]) -> NDArray[np
 def _twins(
     indptr: NDArray[np.int64], indices: NDArray[np.int32], hashes: NDArray[np.uint64]
 ) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
-    """Number of the distinct row that each row is, and the first row of each, by a table with linear probing."""
+    """Number of the distinct row that each row is, and the first row of each, by a table with
+    linear probing.
+    """
     same, first = np.empty(len(hashes), np.int32), np.empty(len(hashes), np.int32)
     slots = 2
     while slots < 2 * len(hashes):
@@ -126,7 +134,8 @@ def _twins(
 def distinct_rows(
     indptr: NDArray[np.int64], indices: NDArray[np.int32]
 ) -> tuple[NDArray[np.int32], NDArray[np.int64], NDArray[np.int32]]:
-    """Rows with the same columns, once each, in the order of the first: hashed, then compared. O(E).
+    """Rows with the same columns, once each, in the order of the first: hashed, then compared.
+    O(E).
 
     Parameters
     ----------

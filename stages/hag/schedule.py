@@ -1,8 +1,9 @@
-"""The order in which a CPU computes the levels of a HAG in place: the same sums bit by bit for any number of threads.
+"""The order in which a CPU computes the levels of a HAG in place: the same sums bit by bit for any
+number of threads.
 
-Where rows fall into sections that share no aggregation node (the graphs of a collection), each section is computed
-whole, its partial sums in a small buffer that stays in the cache: no level is a pass over memory. One large section is
-cut by levels where there are several threads.
+Where rows fall into sections that share no aggregation node (the graphs of a collection), each
+section is computed whole, its partial sums in a small buffer that stays in the cache: no level is a
+pass over memory. One large section is cut by levels where there are several threads.
 """
 
 from __future__ import annotations
@@ -26,7 +27,8 @@ if TYPE_CHECKING:
 __all__ = ["Schedule", "extremes", "extremes_back", "schedule", "sums"]
 
 TASK_READS = 16_384
-"""Reads of a task, of which a section is one or many make one: its buffer fits a cache, its overhead vanishes."""
+"""Reads of a task, of which a section is one or many make one: its buffer fits a cache, its
+overhead vanishes."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,12 +38,15 @@ class Schedule:
     Attributes
     ----------
     rows, cols, aggs : results, columns, aggregation nodes.
-    indptr : i8[aggs + rows + 1], entries of every aggregation node, in the order of tasks, then of every result.
+    indptr : i8[aggs + rows + 1], entries of every aggregation node, in the order of tasks, then of
+        every result.
     mid : i8[aggs + rows], where a row's entries of the buffer begin; those before are columns.
     indices : u4[reads], columns, or rows of the task's buffer.
-    tasks : i8[T, 5], aggregation nodes first..last, rows first..last, and the node that is row 0 of its buffer.
+    tasks : i8[T, 5], aggregation nodes first..last, rows first..last, and the node that is row 0 of
+        its buffer.
     waves : tasks that may run at the same time: waves[w]..waves[w + 1].
-    buffer_rows : rows of the largest buffer. shared : whether all tasks have one buffer, else each thread its own.
+    buffer_rows : rows of the largest buffer. shared : whether all tasks have one buffer, else each
+        thread its own.
     """
 
     rows: int
@@ -65,7 +70,8 @@ def _sections(
     out_indices: NDArray[np.int32],
     most: int,
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """(rows where tasks end, i8[T]; task of every aggregation node): tasks share no aggregation node.
+    """(rows where tasks end, i8[T]; task of every aggregation node): tasks share no aggregation
+    node.
 
     Consecutive sections make a task until it has `most` reads.
     """
@@ -85,7 +91,9 @@ def _sections(
                 last[m] = max(last[m], last[j])
     reach, reads = np.full(rows + 1, -1, np.int64), np.zeros(rows + 1, np.int64)
     for j in range(aggs):
-        if last[j] < 0:  # needed by no result: computed with the first row, for the count to stay whole
+        if (
+            last[j] < 0
+        ):  # needed by no result: computed with the first row, for the count to stay whole
             first[j] = last[j] = 0
         reach[first[j]] = max(reach[first[j]], last[j])
         reads[first[j]] += indptr[j + 1] - indptr[j]
@@ -121,7 +129,9 @@ def _arrange(
     mid: NDArray[np.int64],
     flat: NDArray[np.uint32],
 ) -> None:
-    """Aggregation nodes in `order`, then results, a multiplicity as so many entries; buffer rows by `local`."""
+    """Aggregation nodes in `order`, then results, a multiplicity as so many entries; buffer rows by
+    `local`.
+    """
     aggs, rows = order.size, out_indptr.size - 1
     end = 0
     for r in range(aggs + rows):
@@ -145,10 +155,14 @@ def _arrange(
 def schedule(hag: Hag, threads: int = 1) -> Schedule:
     """Tasks of a HAG for this many threads. O(reads); the sums do not depend on `threads`."""
     aggs, rows = hag.num_aggregations, hag.num_rows
-    ends, task = _sections(hag.num_nodes, hag.indptr, hag.indices, hag.out_indptr, hag.out_indices, TASK_READS)
+    ends, task = _sections(
+        hag.num_nodes, hag.indptr, hag.indices, hag.out_indptr, hag.out_indices, TASK_READS
+    )
     order, local = np.arange(aggs), np.arange(aggs)
     row_ends = np.concatenate([[0], ends]).astype(np.int64)
-    by_levels = threads > 1 and (np.diff(row_ends) * 2 * threads > rows).any() and hag.reads > TASK_READS
+    by_levels = (
+        threads > 1 and (np.diff(row_ends) * 2 * threads > rows).any() and hag.reads > TASK_READS
+    )
     if by_levels:
         tasks, waves = _by_levels(hag, threads)
     else:
@@ -156,12 +170,15 @@ def schedule(hag: Hag, threads: int = 1) -> Schedule:
         count = np.bincount(task, minlength=len(ends))
         starts = np.concatenate([[0], np.cumsum(count)])
         local[order] = np.arange(aggs) - np.repeat(starts[:-1], count)
-        tasks = np.stack([starts[:-1], starts[1:], row_ends[:-1], row_ends[1:], starts[:-1]], 1).astype(np.int64)
+        tasks = np.stack(
+            [starts[:-1], starts[1:], row_ends[:-1], row_ends[1:], starts[:-1]], 1
+        ).astype(np.int64)
         waves = (0, len(tasks))
     none = np.zeros(0, np.int32)
     weight, out_weight = (none if w is None else w for w in (hag.weight, hag.out_weight))
     reads = sum(
-        len(i) if w is None else int(w.sum()) for i, w in ((hag.indices, hag.weight), (hag.out_indices, hag.out_weight))
+        len(i) if w is None else int(w.sum())
+        for i, w in ((hag.indices, hag.weight), (hag.out_indices, hag.out_weight))
     )
     indptr, mid, indices = (
         np.zeros(aggs + rows + 1, np.int64),
@@ -169,11 +186,23 @@ def schedule(hag: Hag, threads: int = 1) -> Schedule:
         np.empty(reads, np.uint32),
     )
     _arrange(
-        hag.num_nodes, order, local, hag.indptr, hag.indices, weight, hag.out_indptr, hag.out_indices, out_weight,
-        indptr, mid, indices,
-    )  # fmt: skip
+        hag.num_nodes,
+        order,
+        local,
+        hag.indptr,
+        hag.indices,
+        weight,
+        hag.out_indptr,
+        hag.out_indices,
+        out_weight,
+        indptr,
+        mid,
+        indices,
+    )
     buffer_rows = int((tasks[:, 1] - tasks[:, 4]).max(initial=0))
-    return Schedule(rows, hag.num_nodes, aggs, indptr, mid, indices, tasks, waves, buffer_rows, bool(by_levels))
+    return Schedule(
+        rows, hag.num_nodes, aggs, indptr, mid, indices, tasks, waves, buffer_rows, bool(by_levels)
+    )
 
 
 def _by_levels(hag: Hag, threads: int) -> tuple[NDArray[np.int64], tuple[int, ...]]:
@@ -189,7 +218,9 @@ def _by_levels(hag: Hag, threads: int) -> tuple[NDArray[np.int64], tuple[int, ..
 
 
 def _cuts(indptr: NDArray[np.int64], start: int, stop: int, parts: int) -> list[tuple[int, int]]:
-    """Rows start..stop in at most `parts` runs of about equal entries (each row counts as one more)."""
+    """Rows start..stop in at most `parts` runs of about equal entries (each row counts as one
+    more).
+    """
     done = indptr[start : stop + 1] + np.arange(stop - start + 1)
     goals = done[0] + (done[-1] - done[0]) * np.arange(1, parts) // parts
     ends = np.unique(np.concatenate([[0], np.searchsorted(done, goals), [stop - start]])) + start
@@ -211,7 +242,13 @@ def _sum_tasks(
     dim: int,
 ) -> None:
     for t in range(tasks.shape[0]):
-        first, last, row, end, base = tasks[t, 0], tasks[t, 1], tasks[t, 2], tasks[t, 3], tasks[t, 4]
+        first, last, row, end, base = (
+            tasks[t, 0],
+            tasks[t, 1],
+            tasks[t, 2],
+            tasks[t, 3],
+            tasks[t, 4],
+        )
         for part in range(2):
             start, stop = (first, last) if part == 0 else (aggs + row, aggs + end)
             target = buffer if part == 0 else out
@@ -266,7 +303,9 @@ def sums(
 
 
 def _waves(plan: Schedule, threads: int, make: Any, work: Any) -> None:
-    """Run the tasks of every wave, cut into a run of tasks for each thread; buffers come from `make`."""
+    """Run the tasks of every wave, cut into a run of tasks for each thread; buffers come from
+    `make`.
+    """
     mine = make()
     pool = _pool(threads - 1, os.getpid()) if threads > 1 else None
     for w in range(len(plan.waves) - 1):
@@ -276,7 +315,10 @@ def _waves(plan: Schedule, threads: int, make: Any, work: Any) -> None:
             work(first, last, mine)
             continue
         ends = [first + (last - first) * p // parts for p in range(parts + 1)]
-        others = [pool.submit(work, ends[p], ends[p + 1], mine if plan.shared else make()) for p in range(1, parts)]
+        others = [
+            pool.submit(work, ends[p], ends[p + 1], mine if plan.shared else make())
+            for p in range(1, parts)
+        ]
         work(ends[0], ends[1], mine)
         for other in others:
             other.result()
@@ -304,7 +346,13 @@ def _extreme_tasks(
 ) -> None:
     dim = x.shape[1]
     for t in range(tasks.shape[0]):
-        first, last, row, end, base = tasks[t, 0], tasks[t, 1], tasks[t, 2], tasks[t, 3], tasks[t, 4]
+        first, last, row, end, base = (
+            tasks[t, 0],
+            tasks[t, 1],
+            tasks[t, 2],
+            tasks[t, 3],
+            tasks[t, 4],
+        )
         for part in range(2):
             start, stop = (first, last) if part == 0 else (aggs + row, aggs + end)
             offset = base if part == 0 else aggs
@@ -320,9 +368,12 @@ def _extreme_tasks(
                         value = buffer[c, f] if in_buffer else x[c, f]
                         place = buffer_arg[c, f] if in_buffer else np.int32(c)
                         best, old = values[i, f], places[i, f]
-                        # Not a number wins; of equal ones the smaller column, as if all columns were read in order.
+                        # Not a number wins; of equal ones the smaller column, as if all columns
+                        # were read in order.
                         unlike = np.isnan(value) != np.isnan(best)
-                        better = old < 0 or sign * value > sign * best or (unlike and np.isnan(value))
+                        better = (
+                            old < 0 or sign * value > sign * best or (unlike and np.isnan(value))
+                        )
                         tie = place < old and (value == best or (np.isnan(value) and not unlike))
                         if better or tie:
                             values[i, f] = value
@@ -330,9 +381,15 @@ def _extreme_tasks(
 
 
 def extremes(
-    plan: Schedule, x: NDArray[Any], sign: int, out: NDArray[Any], arg: NDArray[np.int32], threads: int = 1
+    plan: Schedule,
+    x: NDArray[Any],
+    sign: int,
+    out: NDArray[Any],
+    arg: NDArray[np.int32],
+    threads: int = 1,
 ) -> None:
-    """Largest (sign 1) or smallest (-1) value of every row's columns, bit-equal to that over the plain CSR.
+    """Largest (sign 1) or smallest (-1) value of every row's columns, bit-equal to that over the
+    plain CSR.
 
     Parameters
     ----------
@@ -343,11 +400,22 @@ def extremes(
     dim = x.shape[1]
 
     def make() -> Any:
-        return np.empty((plan.buffer_rows, dim), x.dtype), np.empty((plan.buffer_rows, dim), np.int32)
+        return np.empty((plan.buffer_rows, dim), x.dtype), np.empty(
+            (plan.buffer_rows, dim), np.int32
+        )
 
     def work(first: int, last: int, buffers: Any) -> None:
         _extreme_tasks(
-            plan.tasks[first:last], plan.aggs, plan.indptr, plan.mid, plan.indices, x, sign, *buffers, out, arg
+            plan.tasks[first:last],
+            plan.aggs,
+            plan.indptr,
+            plan.mid,
+            plan.indices,
+            x,
+            sign,
+            *buffers,
+            out,
+            arg,
         )
 
     _waves(plan, threads, make, work)
@@ -355,7 +423,9 @@ def extremes(
 
 @njit(cache=True, nogil=True)
 def extremes_back(arg: NDArray[np.int32], grad: NDArray[Any], out: NDArray[Any]) -> None:
-    """Add every gradient to the column its value came from: out[arg[i, f], f] += grad[i, f], rows in order."""
+    """Add every gradient to the column its value came from: out[arg[i, f], f] += grad[i, f], rows
+    in order.
+    """
     for i in range(arg.shape[0]):
         for f in range(arg.shape[1]):
             if arg[i, f] >= 0:

@@ -1,7 +1,9 @@
-"""The search for shared partial sums of a CSR: deterministic, and the same for any number of threads.
+"""The search for shared partial sums of a CSR: deterministic, and the same for any number of
+threads.
 
-Rows that are equal are found first and searched once. What is left falls into components, searched alone, several at a
-time; their merges in the order of their counts are those of one search of everything, up to ties.
+Rows that are equal are found first and searched once. What is left falls into components, searched
+alone, several at a time; their merges in the order of their counts are those of one search of
+everything, up to ties.
 """
 
 from __future__ import annotations
@@ -33,11 +35,13 @@ def search(
 ) -> Merges:
     """Search a CSR; `stockpot.stages.hag.shape` makes a HAG of what was found.
 
-    Where the model also aggregates a node itself, give the CSR with the diagonal: rows of a clique are equal then.
+    Where the model also aggregates a node itself, give the CSR with the diagonal: rows of a clique
+    are equal then.
 
     Parameters
     ----------
-    indptr, indices : i8 | i4 [R + 1], i8 | i4 [E]; repeated columns are multiplicities, shared where they are equal.
+    indptr, indices : i8 | i4 [R + 1], i8 | i4 [E]; repeated columns are multiplicities, shared
+        where they are equal.
     num_nodes : columns of the CSR; as many as rows by default.
     """
     how = Settings() if settings is None else settings
@@ -62,9 +66,16 @@ def search_prepared(work: Prepared, how: Settings, *, threads: int = 1) -> Merge
 
 def _search_components(
     work: Prepared, how: Settings, threads: int
-) -> tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.int32], NDArray[np.int64], NDArray[np.int32]]:
+) -> tuple[
+    NDArray[np.int32], NDArray[np.int32], NDArray[np.int32], NDArray[np.int64], NDArray[np.int32]
+]:
     """Merges of all components by falling count, and the rows after all of them."""
-    lists_ptr, lists, row_ends, column_ends = work.lists_ptr, work.lists, work.row_ends, work.column_ends
+    lists_ptr, lists, row_ends, column_ends = (
+        work.lists_ptr,
+        work.lists,
+        work.row_ends,
+        work.column_ends,
+    )
     most, first = how.most(work.num_nodes), len(work.degree)
     groups = _groups(lists_ptr[row_ends])
 
@@ -102,7 +113,9 @@ def _search_components(
 
 
 def _groups(ends: NDArray[np.int64]) -> list[tuple[int, int]]:
-    """Runs of components of `GROUP` entries and more, the last excepted; `ends` are their entries, summed up."""
+    """Runs of components of `GROUP` entries and more, the last excepted; `ends` are their entries,
+    summed up.
+    """
     out, low = [], 0
     while low < len(ends) - 1:
         high = min(len(ends) - 1, int(np.searchsorted(ends, ends[low] + GROUP)))
@@ -113,7 +126,10 @@ def _groups(ends: NDArray[np.int64]) -> list[tuple[int, int]]:
 
 @njit(cache=True, nogil=True)
 def _rename(
-    ptr: NDArray[np.int64], size: NDArray[np.int32], lists: NDArray[np.int32], names: NDArray[np.int32]
+    ptr: NDArray[np.int64],
+    size: NDArray[np.int32],
+    lists: NDArray[np.int32],
+    names: NDArray[np.int32],
 ) -> None:
     """Replace the symbols of a group by those of the whole."""
     for r in range(len(size)):
@@ -131,7 +147,9 @@ def _whole_rows(
     size: NDArray[np.int32],
     lists: NDArray[np.int32],
 ) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
-    """All distinct rows after the merges: what was searched, and the entries that were too rare for it."""
+    """All distinct rows after the merges: what was searched, and the entries that were too rare for
+    it.
+    """
     place = np.full(len(ptr) - 1, -1, np.int32)
     place[row_id] = np.arange(len(row_id)).astype(np.int32)
     out_ptr = np.zeros(len(ptr), np.int64)
@@ -159,9 +177,12 @@ class Settings:
 
     Attributes
     ----------
-    min_count : rows a pair must stand in to be merged. 3: a merge of 2 saves an addition and no read.
-    capacity : most merges as a share of the columns; None: all there are. A HAG's twin rows count too (`find`).
-    row_limit : rows of more columns that could be shared are merged, not counted: that costs the square of a row.
+    min_count : rows a pair must stand in to be merged. 3: a merge of 2 saves an addition and no
+        read.
+    capacity : most merges as a share of the columns; None: all there are. A HAG's twin rows count
+        too (`find`).
+    row_limit : rows of more columns that could be shared are merged, not counted: that costs the
+        square of a row.
 
     Raises
     ------
@@ -181,26 +202,32 @@ class Settings:
             )
         if self.min_count < 2:
             raise BadInput(
-                f"a pair must stand in 2 rows at least to be shared, min_count is {self.min_count}", fix="min_count=3"
+                f"a pair must stand in 2 rows at least to be shared, min_count is {self.min_count}",
+                fix="min_count=3",
             )
 
     def most(self, num_nodes: int) -> int:
         """Most aggregation nodes of a CSR with so many columns."""
-        return UNLIMITED if self.capacity is None else min(UNLIMITED, int(self.capacity * num_nodes))
+        return (
+            UNLIMITED if self.capacity is None else min(UNLIMITED, int(self.capacity * num_nodes))
+        )
 
 
 @dataclass(frozen=True, eq=False)
 class Merges:
-    """Symbols are what rows hold: first `num_symbols` entries of the CSR, then merge i as num_symbols + i.
+    """Symbols are what rows hold: first `num_symbols` entries of the CSR, then merge i as
+    num_symbols + i.
 
     Attributes
     ----------
     num_rows, num_nodes, crc, plain_reads, plain_adds : as of `Hag`.
-    column, weight : i4[num_symbols], i4 or None, the column and the multiplicity that each symbol below the merges is.
+    column, weight : i4[num_symbols], i4 or None, the column and the multiplicity that each symbol
+        below the merges is.
     same : i4[num_rows], the distinct row that each row is.
     pairs : i4[M, 2], the two symbols of each merge, both before it.
     counts : i4[M], rows counted for each merge, non-increasing.
-    applied : i4[M], distinct rows it was applied to; at least `counts`, more where rows above a limit were not counted.
+    applied : i4[M], distinct rows it was applied to; at least `counts`, more where rows above a
+        limit were not counted.
     ptr, symbols : i8[D + 1], i4, CSR of the distinct rows after all merges.
     """
 

@@ -1,7 +1,9 @@
-"""Rows of a CSR as sequences whose shared prefixes are known: what an LSTM over neighbours steps through, each once.
+"""Rows of a CSR as sequences whose shared prefixes are known: what an LSTM over neighbours steps
+through, each once.
 
-Neighbours are read by falling degree in the whole graph, ties by id: a record, a joined step and the whole graph give
-a row the same order. Source: arXiv 1906.03707, section 3 (sequential aggregation).
+Neighbours are read by falling degree in the whole graph, ties by id: a record, a joined step and
+the whole graph give a row the same order. Source: arXiv 1906.03707, section 3 (sequential
+aggregation).
 """
 
 from __future__ import annotations
@@ -24,7 +26,9 @@ __all__ = ["Sequences", "Trie", "build_trie", "degree_rank", "read_order"]
 
 
 def read_order(deg: NDArray[Any], ids: NDArray[Any] | None = None) -> NDArray[np.int64]:
-    """Rank i8[n] of nodes by falling degree, ties by id (by position where None), then by position. O(n log n)."""
+    """Rank i8[n] of nodes by falling degree, ties by id (by position where None), then by position.
+    O(n log n).
+    """
     rank = np.empty(len(deg), np.int64)
     by_id = np.arange(len(deg)) if ids is None else ids
     rank[np.lexsort((by_id, -np.asarray(deg, np.int64)))] = np.arange(len(deg))
@@ -32,7 +36,8 @@ def read_order(deg: NDArray[Any], ids: NDArray[Any] | None = None) -> NDArray[np
 
 
 class Sequences:
-    """The prefix trie of a CSR's rows as tensors, in the place of a sparse matrix in `stockpot.stages.step.Adj`.
+    """The prefix trie of a CSR's rows as tensors, in the place of a sparse matrix in
+    `stockpot.stages.step.Adj`.
 
     Parameters
     ----------
@@ -44,7 +49,8 @@ class Sequences:
     ----------
     shape : (rows, cols).
     column : i8[P], last column of every prefix, by length.
-    parent : for every length from 2, i8, the place of the prefix one shorter among those of its length.
+    parent : for every length from 2, i8, the place of the prefix one shorter among those of its
+        length.
     sizes : prefixes of every length.
     out : i8[rows], the prefix that is the whole row; P where the row is empty.
     steps, plain_steps : prefixes, P, and entries: what is stepped through with sharing and without.
@@ -78,16 +84,19 @@ class Sequences:
         return [self.column, *self.parent, self.out]
 
     def lstm(self, gates: Tensor, weight: Tensor) -> Tensor:
-        """Last hidden state of an LSTM over every row, 0 where it is empty: f[rows, dim], with its gradient.
+        """Last hidden state of an LSTM over every row, 0 where it is empty: f[rows, dim], with its
+        gradient.
 
         Parameters
         ----------
-        gates : f[cols, 4 dim], what a column alone adds to input, forget, cell and output gate, biases included.
+        gates : f[cols, 4 dim], what a column alone adds to input, forget, cell and output gate,
+            biases included.
         weight : f[4 dim, dim], of the hidden state, as `torch.nn.LSTM.weight_hh_l0`.
 
         Returns
         -------
-        O(steps dim^2) time in as many dense products as the longest row has entries; O(steps dim) memory.
+        O(steps dim^2) time in as many dense products as the longest row has entries; O(steps dim)
+        memory.
         """
         hidden: list[Tensor] = []
         state: Tensor | None = None
@@ -141,28 +150,43 @@ class Trie:
 
     @property
     def adds_ratio(self) -> float:
-        """Aggregations of two and more without sharing for each one with it, the measure of the paper."""
-        rows, first = int((self.out >= 0).sum()), int(self.level_ptr[min(1, len(self.level_ptr) - 1)])
+        """Aggregations of two and more without sharing for each one with it, the measure of the
+        paper.
+        """
+        rows, first = (
+            int((self.out >= 0).sum()),
+            int(self.level_ptr[min(1, len(self.level_ptr) - 1)]),
+        )
         return max(1, self.plain_steps - rows) / max(1, self.steps - first)
 
 
 def degree_rank(indices: NDArray[Any], num_nodes: int) -> NDArray[np.int64]:
-    """Rank of each column by descending number of entries, ties by id: rows in this order share long prefixes."""
+    """Rank of each column by descending number of entries, ties by id: rows in this order share
+    long prefixes.
+    """
     rank = np.empty(num_nodes, np.int64)
-    rank[np.argsort(-np.bincount(indices, minlength=num_nodes), kind="stable")] = np.arange(num_nodes)
+    rank[np.argsort(-np.bincount(indices, minlength=num_nodes), kind="stable")] = np.arange(
+        num_nodes
+    )
     return rank
 
 
 def build_trie(
-    indptr: NDArray[Any], indices: NDArray[Any], num_nodes: int | None = None, *, rank: NDArray[Any] | None = None
+    indptr: NDArray[Any],
+    indices: NDArray[Any],
+    num_nodes: int | None = None,
+    *,
+    rank: NDArray[Any] | None = None,
 ) -> Trie:
     """Trie of the rows of a CSR, each read in the order of `rank`. O(E log E).
 
     Parameters
     ----------
-    indptr, indices : i8 | i4 [rows + 1], i8 | i4 [E]; a repeated column is repeated in the sequence.
+    indptr, indices : i8 | i4 [rows + 1], i8 | i4 [E]; a repeated column is repeated in the
+        sequence.
     num_nodes : columns of the CSR; as many as rows by default.
-    rank : i8[num_nodes], a permutation: the one order in which every row is read; `degree_rank` by default.
+    rank : i8[num_nodes], a permutation: the one order in which every row is read; `degree_rank` by
+        default.
     """
     num_rows = len(indptr) - 1
     columns = num_rows if num_nodes is None else num_nodes

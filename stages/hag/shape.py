@@ -1,7 +1,9 @@
-"""Turns merges into the levels of a HAG: what is worth a row of the buffer stays, the rest dissolves.
+"""Turns merges into the levels of a HAG: what is worth a row of the buffer stays, the rest
+dissolves.
 
-A node with one consumer dissolves always (reads fall, additions stay). Otherwise a node of `len` entries and `freq`
-consumers saves (freq - 1) * (len - 1) - 1 reads, and stays if that is more than `keep` (the filter of CompressGNN).
+A node with one consumer dissolves always (reads fall, additions stay). Otherwise a node of `len`
+entries and `freq` consumers saves (freq - 1) * (len - 1) - 1 reads, and stays if that is more than
+`keep` (the filter of CompressGNN).
 """
 
 from __future__ import annotations
@@ -31,7 +33,8 @@ class Shape:
     Attributes
     ----------
     capacity : most aggregation nodes taken from the search, twin rows first; -1: all.
-    keep : reads that a node must save, and one more, to stay; -1 keeps those that save only additions too.
+    keep : reads that a node must save, and one more, to stay; -1 keeps those that save only
+        additions too.
     depth : most levels; -1: any number.
     """
 
@@ -46,7 +49,8 @@ class Outline:
 
     Attributes
     ----------
-    pairs, ptr, symbols, times, node : the merges taken, distinct rows over them, how often each stands, its node or -1.
+    pairs, ptr, symbols, times, node : the merges taken, distinct rows over them, how often each
+        stands, its node or -1.
     depth : i4[nodes], level of each node from 1, 0 where it dissolves.
     flat : b1[nodes], nodes of the last level allowed that dissolve what else would be in it.
     reads, nodes, levels : entries, aggregation nodes and levels of the HAG.
@@ -66,7 +70,11 @@ class Outline:
 
 @njit(cache=True, nogil=True)
 def _undo(
-    ptr: NDArray[np.int64], symbols: NDArray[np.int32], pairs: NDArray[np.int32], first: int, taken: int
+    ptr: NDArray[np.int64],
+    symbols: NDArray[np.int32],
+    pairs: NDArray[np.int32],
+    first: int,
+    taken: int,
 ) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
     """Rows with every merge from `taken` on replaced by the pair it was made of."""
     out_ptr = np.zeros(len(ptr), np.int64)
@@ -130,10 +138,12 @@ def _decide(
     keep: int,
     most: int,
 ) -> tuple[NDArray[np.int32], NDArray[np.bool_], int, int, int]:
-    """Depth of every node that stays (0 where it dissolves), which are flat, reads, nodes and levels.
+    """Depth of every node that stays (0 where it dissolves), which are flat, reads, nodes and
+    levels.
 
-    Three passes: lengths after single consumers dissolve; from the last node to the first, where the number of
-    consumers is final, what stays; from the first to the last, depths and what is too deep. O(entries).
+    Three passes: lengths after single consumers dissolve; from the last node to the first, where
+    the number of consumers is final, what stays; from the first to the last, depths and what is too
+    deep. O(entries).
     """
     num_nodes = len(pairs) + len(row_of)
     freq = _consumers(pairs, first, ptr, symbols, times, node, num_nodes)
@@ -161,7 +171,9 @@ def _decide(
                 inner[n] = max(inner[n], inner[s - first] if dissolved else depth[s - first])
         if not stays[n]:
             continue
-        if inner[n] >= most:  # one level too many: dissolve the node, or what it holds of the last level
+        if (
+            inner[n] >= most
+        ):  # one level too many: dissolve the node, or what it holds of the last level
             more = 0
             for s in _content(n, pairs, ptr, symbols, row_of):
                 stack[0], top = s, 1
@@ -196,7 +208,11 @@ def _decide(
 
 @njit(cache=True, nogil=True)
 def _content(
-    n: int, pairs: NDArray[np.int32], ptr: NDArray[np.int64], symbols: NDArray[np.int32], row_of: NDArray[np.int32]
+    n: int,
+    pairs: NDArray[np.int32],
+    ptr: NDArray[np.int64],
+    symbols: NDArray[np.int32],
+    row_of: NDArray[np.int32],
 ) -> NDArray[np.int32]:
     """Symbols of a node: of a merge its pair, of a row its symbols."""
     if n < len(pairs):
@@ -221,7 +237,9 @@ def outline(merges: Merges, shape: Shape) -> Outline:
     node = np.full(len(times), -1, np.int32)
     node[twin] = taken + np.arange(len(twin), dtype=np.int32)
     most = UNLIMITED if shape.depth < 0 else shape.depth
-    found = _decide(pairs, first, ptr, symbols, times, node, twin.astype(np.int32), shape.keep, most)
+    found = _decide(
+        pairs, first, ptr, symbols, times, node, twin.astype(np.int32), shape.keep, most
+    )
     return Outline(pairs, ptr, symbols, times, node, *found)
 
 
@@ -237,7 +255,9 @@ def _write(
     dissolve: int,
     stack: NDArray[np.int32],
 ) -> int:
-    """Write what one symbol is, nodes of depth 0 or `dissolve` taken apart; the position after it."""
+    """Write what one symbol is, nodes of depth 0 or `dissolve` taken apart; the position after
+    it.
+    """
     stack[0], top = start, 1
     while top > 0:
         top -= 1
@@ -266,7 +286,9 @@ def _levels(
     node: NDArray[np.int32],
     reads: int,
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
-    """Row pointers of the nodes and of the results, and the entries of both as `place` values, sorted in each row."""
+    """Row pointers of the nodes and of the results, and the entries of both as `place` values,
+    sorted in each row.
+    """
     keys, at = np.empty(reads, np.int64), 0
     stack = np.empty(len(pairs) + 2, np.int32)
     indptr = np.zeros(len(order) + 1, np.int64)
@@ -299,7 +321,9 @@ def build(merges: Merges, plan: Outline) -> Hag:
     order = np.flatnonzero(plan.depth)
     order = order[np.argsort(plan.depth[order], kind="stable")]
     weight = np.ones(first, np.int64) if merges.weight is None else merges.weight.astype(np.int64)
-    place = np.zeros(first + len(plan.depth), np.int64)  # row of the buffer and multiplicity, as one number to sort by
+    place = np.zeros(
+        first + len(plan.depth), np.int64
+    )  # row of the buffer and multiplicity, as one number to sort by
     place[:first] = (merges.column.astype(np.int64) << 32) | weight
     place[first + order] = ((merges.num_nodes + np.arange(len(order), dtype=np.int64)) << 32) | 1
     row_of = np.empty(len(plan.depth) - len(plan.pairs), np.int32)
@@ -314,7 +338,9 @@ def build(merges: Merges, plan: Outline) -> Hag:
     return Hag(
         merges.num_rows,
         merges.num_nodes,
-        level_ptr=np.searchsorted(plan.depth[order], np.arange(1, plan.levels + 2)).astype(np.int64),
+        level_ptr=np.searchsorted(plan.depth[order], np.arange(1, plan.levels + 2)).astype(
+            np.int64
+        ),
         indptr=indptr,
         indices=columns[:split].copy(),
         out_indptr=out_indptr - split,

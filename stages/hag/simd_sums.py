@@ -1,7 +1,9 @@
-"""Sums of rows held in vector registers until they are whole: what a loop over memory reads and writes once a term.
+"""Sums of rows held in vector registers until they are whole: what a loop over memory reads and
+writes once a term.
 
-numba's own loop adds each row to the result in memory, behind a check that the two do not overlap: half as fast for
-rows of 16 floats. The tile widths are lanes of an LLVM vector, which LLVM cuts to what the machine has.
+numba's own loop adds each row to the result in memory, behind a check that the two do not overlap:
+half as fast for rows of 16 floats. The tile widths are lanes of an LLVM vector, which LLVM cuts to
+what the machine has.
 """
 
 from __future__ import annotations
@@ -16,10 +18,12 @@ __all__ = ["sum_1", "sum_4", "sum_16", "sum_64"]
 
 
 def _tile(lanes: int) -> Any:
-    """Intrinsic: `out[at : at + lanes] = scale * (sum of right[c] x[c] over the first entries + sum of buffer[c])`.
+    """Intrinsic: `out[at : at + lanes] = scale * (sum of right[c] x[c] over the first entries + sum
+    of buffer[c])`.
 
-    x, buffer and out are flat, `dim` apart from row to row; `at` is `row * dim + off` of the result and `off` the
-    same column in each row read. Entries start..mid of `indices` are rows of x, mid..stop rows of the buffer.
+    x, buffer and out are flat, `dim` apart from row to row; `at` is `row * dim + off` of the result
+    and `off` the same column in each row read. Entries start..mid of `indices` are rows of x,
+    mid..stop rows of the buffer.
     """
 
     @intrinsic
@@ -38,11 +42,15 @@ def _tile(lanes: int) -> Any:
         out: Any,
         at: Any,
     ) -> Any:
-        signature = types.void(x, right, buffer, indices, start, mid, stop, dim, off, scale, out, at)
+        signature = types.void(
+            x, right, buffer, indices, start, mid, stop, dim, off, scale, out, at
+        )
 
         def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
             def data(i: int) -> Any:
-                return cgutils.create_struct_proxy(signature.args[i])(context, builder, args[i]).data
+                return cgutils.create_struct_proxy(signature.args[i])(
+                    context, builder, args[i]
+                ).data
 
             x, right, buffer, indices, out = (data(i) for i in (0, 1, 2, 3, 10))
             start, mid, stop, dim, off, scale, at = (args[i] for i in (4, 5, 6, 7, 8, 9, 11))
@@ -69,7 +77,9 @@ def _tile(lanes: int) -> Any:
             step = ir.Constant(word, 1)
             with cgutils.for_range_slice(builder, start, mid, step) as (k, _):
                 c = builder.zext(builder.load(builder.gep(indices, [k])), word)
-                term = builder.fmul(spread(builder.load(builder.gep(right, [c]))), row(x, c), flags=flags)
+                term = builder.fmul(
+                    spread(builder.load(builder.gep(right, [c]))), row(x, c), flags=flags
+                )
                 builder.store(builder.fadd(term, builder.load(total), flags=flags), total)
             with cgutils.for_range_slice(builder, mid, stop, step) as (k, _):
                 c = builder.zext(builder.load(builder.gep(indices, [k])), word)

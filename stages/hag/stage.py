@@ -1,7 +1,9 @@
-"""Describes `hag`: whether records share enough partial sums to be searched, or the HAG of the whole graph.
+"""Describes `hag`: whether records share enough partial sums to be searched, or the HAG of the
+whole graph.
 
-The decision is an artifact of its own, made once from a few training records and this machine's rates: `pack` hashes
-what was decided, not how. Where the answer is no, `pack` is what it would be without this stage.
+The decision is an artifact of its own, made once from a few training records and this machine's
+rates: `pack` hashes what was decided, not how. Where the answer is no, `pack` is what it would be
+without this stage.
 """
 
 from __future__ import annotations
@@ -33,7 +35,9 @@ ARRAYS = ("level_ptr", "indptr", "indices", "out_indptr", "out_indices")
 
 @dataclass(frozen=True)
 class Params:
-    """`of`: the records, or the graph. `mode`: auto or always. `capacity`: -1 for auto. `device`: whose rates."""
+    """`of`: the records, or the graph. `mode`: auto or always. `capacity`: -1 for auto. `device`:
+    whose rates.
+    """
 
     of: str
     mode: str
@@ -68,10 +72,17 @@ def _run(params: Params, inputs: Inputs, shard: Shard, writer: Writer) -> dict[s
         loops=params.loops,
         capacity=params.capacity,
         least=0.0 if params.mode == "always" else LEAST,
-        rates=tuple(float(f"{1e9 * rate:.3g}") for rate in rates.values()),  # what is kept is what is judged by
+        rates=tuple(
+            float(f"{1e9 * rate:.3g}") for rate in rates.values()
+        ),  # what is kept is what is judged by
         row_bytes=ROW_BYTES,
     )
-    facts = {"of": params.of, "mode": params.mode, "sharing": asdict(sharing), "device": params.device}
+    facts = {
+        "of": params.of,
+        "mode": params.mode,
+        "sharing": asdict(sharing),
+        "device": params.device,
+    }
     if params.of == "graph":
         return facts | _of_graph(params, inputs["graph"], sharing, writer)
     return facts | _of_records(params, inputs, sharing)
@@ -81,7 +92,13 @@ def _of_graph(params: Params, graph: Reader, sharing: Sharing, writer: Writer) -
     from stockpot.stages.hag.choice import best
 
     _refuse_weights(params, graph)
-    choice = best(graph.array("indptr"), graph.array("indices"), sharing, loops=sharing.loops, threads=writer.threads)
+    choice = best(
+        graph.array("indptr"),
+        graph.array("indices"),
+        sharing,
+        loops=sharing.loops,
+        threads=writer.threads,
+    )
     hag = choice.hag
     assert hag is not None
     for name in ARRAYS:
@@ -121,16 +138,21 @@ def graph_hag(searched: Reader) -> tuple[Hag, bool]:
 
 
 def _refuse_weights(params: Params, graph: Reader) -> None:
-    """Weights that do not factor cannot share sums: refused where a HAG is asked for in any case, the edge named."""
+    """Weights that do not factor cannot share sums: refused where a HAG is asked for in any case,
+    the edge named.
+    """
     import numpy as np
 
     from stockpot.stages.hag.columns import factors
 
     if params.mode == "always" and graph.facts["weighted"]:
-        factors(graph.array("indptr"), graph.array("indices"), graph.array("weight").astype(np.float64))
+        factors(
+            graph.array("indptr"), graph.array("indices"), graph.array("weight").astype(np.float64)
+        )
         if params.of == "graph":
             raise BadInput(
-                "hag.enabled: a HAG of the whole graph carries no edge weights, and this graph has them",
+                "hag.enabled: a HAG of the whole graph carries no edge weights, and this graph has "
+                "them",
                 fix="--set infer.full_graph=false, or --set hag.enabled=auto",
             )
 
@@ -151,7 +173,10 @@ def _of_records(params: Params, inputs: Inputs, sharing: Sharing) -> dict[str, A
     elif pays:
         why = f"{len(found)} of {len(choices)} records looked at gain {LEAST} x and more"
     else:
-        why = f"none of {len(choices)} records looked at gains {LEAST} x: {possible:.2f} x is the most possible"
+        why = (
+            f"none of {len(choices)} records looked at gains {LEAST} x: {possible:.2f} x is the "
+            f"most possible"
+        )
     reads, plain = sum(h.reads for h in found), sum(h.plain_reads for h in found)
     adds, plain_adds = sum(h.adds for h in found), sum(h.plain_adds for h in found)
     return {
@@ -189,7 +214,9 @@ def _sample(inputs: Inputs) -> Iterator[tuple[NDArray[Any], NDArray[Any]]]:
             return
 
 
-def _finish(params: Params, inputs: Inputs, shards: Mapping[str, Reader], writer: Writer) -> dict[str, Any]:
+def _finish(
+    params: Params, inputs: Inputs, shards: Mapping[str, Reader], writer: Writer
+) -> dict[str, Any]:
     return dict(shards[params.of].facts)
 
 

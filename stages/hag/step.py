@@ -1,4 +1,6 @@
-"""The matrices of a training step by the HAGs of its records: joined, trimmed to each layer, with their transposes."""
+"""The matrices of a training step by the HAGs of its records: joined, trimmed to each layer, with
+their transposes.
+"""
 
 from __future__ import annotations
 
@@ -28,14 +30,23 @@ __all__ = ["StepHag", "hag_adjs", "hag_matrices", "step_hag"]
 
 
 class StepHag:
-    """The HAG of a joined step: `hag`; `loops`, whether the diagonal is in it; `scale`, factors of the edge weights."""
+    """The HAG of a joined step: `hag`; `loops`, whether the diagonal is in it; `scale`, factors of
+    the edge weights.
+    """
 
-    def __init__(self, hag: Hag, *, loops: bool, scale: tuple[NDArray[np.float32], NDArray[np.float32]] | None) -> None:
+    def __init__(
+        self,
+        hag: Hag,
+        *,
+        loops: bool,
+        scale: tuple[NDArray[np.float32], NDArray[np.float32]] | None,
+    ) -> None:
         self.hag, self.loops, self.scale = hag, loops, scale
 
 
 def step_hag(parts: Sequence[Record], step: Joined) -> StepHag | None:
-    """The HAG of a joined step; None where no record has one, or edge weights of some are not known to factor.
+    """The HAG of a joined step; None where no record has one, or edge weights of some are not known
+    to factor.
 
     A record without one stands there by its CSR. O(reads + nodes).
     """
@@ -64,11 +75,24 @@ def _unshared(part: Record, rows: int, cols: int, loops: bool) -> Hag:
     nothing = np.zeros(1, np.int64)
     adds = int(np.maximum(np.diff(indptr) - 1, 0).sum())
     return Hag(
-        rows, cols, nothing, nothing, np.zeros(0, np.int32), indptr, indices, None, None, 0, len(indices), adds
-    )  # fmt: skip
+        rows,
+        cols,
+        nothing,
+        nothing,
+        np.zeros(0, np.int32),
+        indptr,
+        indices,
+        None,
+        None,
+        0,
+        len(indices),
+        adds,
+    )
 
 
-def _scales(parts: Sequence[Record], step: Joined) -> tuple[NDArray[np.float32], NDArray[np.float32]] | None:
+def _scales(
+    parts: Sequence[Record], step: Joined
+) -> tuple[NDArray[np.float32], NDArray[np.float32]] | None:
     """Factors of the edge weights of a step, where every record has them."""
     both = np.ones((2, step.n_id.size), np.float32)
     for r, (part, cols) in enumerate(zip(parts, step.kept, strict=True)):
@@ -98,7 +122,8 @@ def hag_adjs(
     transposes: str,
     moved: Callable[[torch.Tensor], torch.Tensor] | None,
 ) -> tuple[Adj, ...]:
-    """One `Adj` a layer, the first applied first, as `stockpot.stages.pack.layers.trimmed` makes them of a CSR.
+    """One `Adj` a layer, the first applied first, as `stockpot.stages.pack.layers.trimmed` makes
+    them of a CSR.
 
     Parameters
     ----------
@@ -112,7 +137,8 @@ def hag_adjs(
     diagonal = left * right[: left.size]
     if weight is not None and how.adj == "norm" and found.scale is not None:
         left, right = left * found.scale[0][: left.size], right * found.scale[1][: right.size]
-    # The HAG's diagonal, if it has one, is scaled as its edges are: what is missing or too much is set right.
+    # The HAG's diagonal, if it has one, is scaled as its edges are: what is missing or too much is
+    # set right.
     diagonal = how.loops * diagonal - found.loops * left * right[: left.size]
 
     def tensor(values: NDArray[np.float32]) -> torch.Tensor:

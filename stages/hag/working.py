@@ -1,4 +1,6 @@
-"""What is left to search: rows without columns too rare to be shared, by component, frequent columns first."""
+"""What is left to search: rows without columns too rare to be shared, by component, frequent
+columns first.
+"""
 
 from __future__ import annotations
 
@@ -18,10 +20,11 @@ __all__ = ["live", "working_rows"]
 def live(
     ptr: NDArray[np.int64], columns: NDArray[np.int32], num_columns: int, min_count: int
 ) -> tuple[NDArray[np.bool_], NDArray[np.int32]]:
-    """Which rows hold two columns or more that stand in `min_count` such rows, and the rows of each column then.
+    """Which rows hold two columns or more that stand in `min_count` such rows, and the rows of each
+    column then.
 
-    What falls away can be in no merge of `min_count` rows. Two passes: more would find little, and finding less is no
-    error.
+    What falls away can be in no merge of `min_count` rows. Two passes: more would find little, and
+    finding less is no error.
 
     Returns
     -------
@@ -52,9 +55,14 @@ def live(
 
 @njit(cache=True, nogil=True)
 def _components(
-    ptr: NDArray[np.int64], columns: NDArray[np.int32], rows: NDArray[np.bool_], degree: NDArray[np.int32]
+    ptr: NDArray[np.int64],
+    columns: NDArray[np.int32],
+    rows: NDArray[np.bool_],
+    degree: NDArray[np.int32],
 ) -> NDArray[np.int32]:
-    """Component of each column among the live ones, numbered by first row; -1 where the column is not live."""
+    """Component of each column among the live ones, numbered by first row; -1 where the column is
+    not live.
+    """
     parent = np.arange(len(degree)).astype(np.int32)
     for u in range(len(rows)):
         if not rows[u]:
@@ -94,7 +102,11 @@ def _components(
 
 
 def working_rows(
-    ptr: NDArray[np.int64], columns: NDArray[np.int32], rows: NDArray[np.bool_], degree: NDArray[np.int32], whole: int
+    ptr: NDArray[np.int64],
+    columns: NDArray[np.int32],
+    rows: NDArray[np.bool_],
+    degree: NDArray[np.int32],
+    whole: int,
 ) -> tuple[
     NDArray[np.int32],
     NDArray[np.int32],
@@ -105,7 +117,8 @@ def working_rows(
     NDArray[np.int64],
     NDArray[np.int64],
 ]:
-    """Live rows over live columns, both sorted by component, columns in it by falling degree, then id. O(E).
+    """Live rows over live columns, both sorted by component, columns in it by falling degree, then
+    id. O(E).
 
     Parameters
     ----------
@@ -133,7 +146,13 @@ def working_rows(
     count = int(component.max(initial=-1)) + 1
     row_ends = np.searchsorted(row_component[row_id], np.arange(count + 1))
     column_ends = np.searchsorted(component[column_id], np.arange(count + 1))
-    return row_id, column_id, *_relabel(ptr, columns, row_id, symbol, len(column_id)), row_ends, column_ends
+    return (
+        row_id,
+        column_id,
+        *_relabel(ptr, columns, row_id, symbol, len(column_id)),
+        row_ends,
+        column_ends,
+    )
 
 
 @njit(cache=True, nogil=True)
@@ -167,7 +186,10 @@ def _sorted_columns(component: NDArray[np.int32], degree: NDArray[np.int32]) -> 
 
 @njit(cache=True, nogil=True)
 def _row_component(
-    ptr: NDArray[np.int64], columns: NDArray[np.int32], rows: NDArray[np.bool_], component: NDArray[np.int32]
+    ptr: NDArray[np.int64],
+    columns: NDArray[np.int32],
+    rows: NDArray[np.bool_],
+    component: NDArray[np.int32],
 ) -> NDArray[np.int32]:
     out = np.full(len(rows), -1, np.int32)
     for u in range(len(rows)):
@@ -187,7 +209,9 @@ def _relabel(
     symbol: NDArray[np.int32],
     num_symbols: int,
 ) -> tuple[NDArray[np.int64], NDArray[np.int32], NDArray[np.int64], NDArray[np.int32]]:
-    """CSR of some rows over some columns, and its transpose, all sorted: transposed twice by counting."""
+    """CSR of some rows over some columns, and its transpose, all sorted: transposed twice by
+    counting.
+    """
     out_ptr = np.zeros(len(row_id) + 1, np.int64)
     t_ptr = np.zeros(num_symbols + 1, np.int64)
     for r, u in enumerate(row_id):

@@ -1,4 +1,6 @@
-"""Predictions of the chosen model for every output, and exact full-graph inference to compare with."""
+"""Predictions of the chosen model for every output, and exact full-graph inference to compare
+with.
+"""
 
 from stockpot.stages.infer.stage import STAGE
 

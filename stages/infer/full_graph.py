@@ -1,4 +1,6 @@
-"""Exact inference on the whole graph, layer by layer: every node sees all its neighbours, in blocks of rows."""
+"""Exact inference on the whole graph, layer by layer: every node sees all its neighbours, in blocks
+of rows.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +30,13 @@ BLOCK_ROWS = 32_768
 SEQUENCE_ROWS = 4096  # a state of several numbers for every entry of a block's rows
 
 
-def _block(matrix: Matrix, start: int, stop: int, device: torch.device, rank: NDArray[np.int64] | None = None) -> Adj:
+def _block(
+    matrix: Matrix,
+    start: int,
+    stop: int,
+    device: torch.device,
+    rank: NDArray[np.int64] | None = None,
+) -> Adj:
     """Some rows of the matrix; with `rank`, the order their columns are read in, as sequences."""
     first, last = int(matrix.indptr[start]), int(matrix.indptr[stop])
     if rank is not None:
@@ -59,16 +67,18 @@ def full_graph_logits(
     Parameters
     ----------
     model : in eval mode.
-    matrix : message passing matrix of the whole graph, from `stockpot.stages.pack.layers.adjacency`.
+    matrix : message passing matrix of the whole graph, from
+        `stockpot.stages.pack.layers.adjacency`.
     x : f4[N, num_features].
     progress : (blocks done, blocks of all layers, text).
     shared : the same matrix by a HAG, to be multiplied by instead, each layer in one piece.
 
     Returns
     -------
-    f4[N, num_classes] on the device of `x`. O(layers (nnz + N dim) dim) time; two layers' activations of all nodes,
-    f4[N, dim] each (three with attention), in memory, and of a block beside them. A model of one's own knows no
-    layers: it sees the whole graph in one pass, with all its messages in memory.
+    f4[N, num_classes] on the device of `x`. O(layers (nnz + N dim) dim) time; two layers'
+    activations of all nodes, f4[N, dim] each (three with attention), in memory, and of a block
+    beside them. A model of one's own knows no layers: it sees the whole graph in one pass, with all
+    its messages in memory.
     """
     nodes = matrix.shape[0]
     if isinstance(model, Foreign):
@@ -95,7 +105,11 @@ def full_graph_logits(
                 out = torch.empty((nodes, part.shape[1]), dtype=part.dtype, device=part.device)
             out[start:stop] = part
             if progress is not None:
-                progress(layer * len(starts) + i + 1, depth * len(starts), f"full graph, layer {layer + 1} of {depth}")
+                progress(
+                    layer * len(starts) + i + 1,
+                    depth * len(starts),
+                    f"full graph, layer {layer + 1} of {depth}",
+                )
         assert out is not None
         x = out
     return x

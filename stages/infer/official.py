@@ -16,7 +16,9 @@ __all__ = ["official_data", "official_score"]
 
 
 def official_data(recipe: Mapping[str, Any]) -> str:
-    """The data set whose official evaluator scores this run, "" where none does: another source, or other outputs."""
+    """The data set whose official evaluator scores this run, "" where none does: another source, or
+    other outputs.
+    """
     kind, _, rest = str(recipe["dataset.source"]).partition(":")
     return rest.partition("@")[0] if kind == "ogb" and recipe["infer.split"] == "test" else ""
 

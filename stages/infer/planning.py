@@ -27,10 +27,22 @@ class Infer:
 
 def _nodes(values: Values, made: Nodes) -> Iterator[Node]:
     ingredients = {f"ingredient:{i}": f"train:{i}" for i in range(values["train.ingredients"])}
-    more = {role: name for role, name in (("hag", "hag:graph"), ("exchange", "exchange:outputs")) if name in made}
+    more = {
+        role: name
+        for role, name in (("hag", "hag:graph"), ("exchange", "exchange:outputs"))
+        if name in made
+    }
     outputs = "pack:infer" if "pack:infer" in made else "pack:test"
     yield node(
-        "infer", {"outputs": outputs, "soup": "soup", **ingredients, "graph": "ingest", "codes": "quantize", **more}
+        "infer",
+        {
+            "outputs": outputs,
+            "soup": "soup",
+            **ingredients,
+            "graph": "ingest",
+            "codes": "quantize",
+            **more,
+        },
     )
 
 

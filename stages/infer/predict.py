@@ -1,4 +1,6 @@
-"""Every output is predicted from its own record; all models see a record before the next one is read."""
+"""Every output is predicted from its own record; all models see a record before the next one is
+read.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +29,9 @@ ENSEMBLE = "ensemble"
 
 
 class Predictions:
-    """Outputs in the order of the sorted split: `n_id` i8[O], `y` i4[O] (-1 unlabelled), `probabilities` f4[O, C]."""
+    """Outputs in the order of the sorted split: `n_id` i8[O], `y` i4[O] (-1 unlabelled),
+    `probabilities` f4[O, C].
+    """
 
     def __init__(self, outputs: int, classes: int) -> None:
         self.n_id: NDArray[np.int64] = np.full(outputs, -1, np.int64)
@@ -46,7 +50,8 @@ def predict(
     team: Team | None = None,
     together: Mapping[str, int] | None = None,
 ) -> tuple[Predictions, dict[str, Score]]:
-    """Probabilities by the chosen model, the score of every model, and that of the mean of some as `ENSEMBLE`.
+    """Probabilities by the chosen model, the score of every model, and that of the mean of some as
+    `ENSEMBLE`.
 
     Parameters
     ----------
@@ -92,13 +97,16 @@ def predict(
         scores = {name: team.total(scores[name])[0] for name in sorted(scores)}
     if (missing := np.flatnonzero(found.n_id < 0)).size:
         raise Corrupt(
-            f"outputs: expected each in one record, found {missing.size} in none (first: output {missing[0]})"
+            f"outputs: expected each in one record, found {missing.size} in none (first: output "
+            f"{missing[0]})"
         )
     return found, scores
 
 
 def write_predictions(path: Path, found: Predictions) -> None:
-    """Arrow IPC file: n_id i8, label i4 (the most probable class), probabilities fixed_size_list<f4>[C]; by n_id."""
+    """Arrow IPC file: n_id i8, label i4 (the most probable class), probabilities
+    fixed_size_list<f4>[C]; by n_id.
+    """
     import pyarrow as pa
 
     order = np.argsort(found.n_id, kind="stable")
@@ -108,7 +116,9 @@ def write_predictions(path: Path, found: Predictions) -> None:
         {
             "n_id": pa.array(found.n_id[order]),
             "label": pa.array(probabilities.argmax(1).astype(np.int32)),
-            "probabilities": pa.FixedSizeListArray.from_arrays(pa.array(probabilities.reshape(-1)), classes),
+            "probabilities": pa.FixedSizeListArray.from_arrays(
+                pa.array(probabilities.reshape(-1)), classes
+            ),
         }
     )
     with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, batch.schema) as file:

@@ -1,4 +1,6 @@
-"""What infer says of a run: accuracy and seconds, and where records and the whole graph disagree."""
+"""What infer says of a run: accuracy and seconds, and where records and the whole graph
+disagree.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,8 @@ NOTICEABLE = 0.01
 """Share of accuracy from which batched and full-graph inference are said to disagree."""
 TOLERANCE = 1e-9
 SECONDS = ("seconds", "full_graph_seconds", "all_models_seconds", "load_seconds", "write_seconds")
-"""Of the chosen model's batched inference alone, and of its parts; null in artifacts of older versions."""
+"""Of the chosen model's batched inference alone, and of its parts; null in artifacts of older
+versions."""
 
 
 def _summary(view: View) -> Mapping[str, Any]:
@@ -30,7 +33,10 @@ def _summary(view: View) -> Mapping[str, Any]:
     figures = pick(infer.facts, "num_outputs", "test_accuracy", "full_graph_test_accuracy")
     if view.values["infer.split"] != "test":
         # Measured on the nodes asked for, among them perhaps those trained on: no test accuracy.
-        figures |= {"accuracy": figures["test_accuracy"], "full_graph_accuracy": figures["full_graph_test_accuracy"]}
+        figures |= {
+            "accuracy": figures["test_accuracy"],
+            "full_graph_accuracy": figures["full_graph_test_accuracy"],
+        }
         figures |= {"test_accuracy": None, "full_graph_test_accuracy": None}
     if "official" in infer.facts:
         figures["official"] = infer.facts["official"]
@@ -43,15 +49,21 @@ def _remarks(view: View) -> Iterator[str]:
     batched, whole = facts.get("test_accuracy"), facts.get("full_graph_test_accuracy")
     if batched is None or whole is None or abs(batched - whole) <= NOTICEABLE + TOLERANCE:
         return
-    figures = f"{100 * batched:.2f} % batched, {100 * whole:.2f} % by exact inference on the full graph"
+    figures = (
+        f"{100 * batched:.2f} % batched, {100 * whole:.2f} % by exact inference on the full graph"
+    )
     if batched < whole:
         cause = "records of inference hold too few of their nodes' neighbours"
     else:
-        cause = "the model learned on records that hold a part of their nodes' neighbours, and meets all of them there"
+        cause = (
+            "the model learned on records that hold a part of their nodes' neighbours, and "
+            "meets all of them there"
+        )
     inferred = "pack:infer" if "pack:infer" in view.built else "pack:test"
     mend = _larger_records(view, inferred if batched < whole else "pack:train")
     yield (
-        f"batched inference is {100 * abs(batched - whole):.1f} points {'below' if batched < whole else 'above'} "
+        f"batched inference is {100 * abs(batched - whole):.1f} points "
+        f"{'below' if batched < whole else 'above'} "
         f"full-graph inference ({figures}): {cause}; fix: {mend}"
     )
 
@@ -60,7 +72,10 @@ def _larger_records(view: View, packed: str) -> str:
     """The setting by which the records of a packed split hold more of their nodes' neighbours."""
     method = view.values["batches.method"]
     if method in SAMPLED:
-        return f"larger batches.fanouts, e.g. --set batches.fanouts={[2 * k for k in view.values['batches.fanouts']]}"
+        return (
+            f"larger batches.fanouts, e.g. --set "
+            f"batches.fanouts={[2 * k for k in view.values['batches.fanouts']]}"
+        )
     if method == "batch":
         return f"--set batches.aux_ratio={2 * view.values['batches.aux_ratio']:g}"
     records = view.built.get(f"influence:{packed.removeprefix('pack:')}")

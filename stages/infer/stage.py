@@ -1,4 +1,6 @@
-"""Describes `infer`: predictions of the chosen model, every candidate's test accuracy, and the full-graph figure."""
+"""Describes `infer`: predictions of the chosen model, every candidate's test accuracy, and the
+full-graph figure.
+"""
 
 from __future__ import annotations
 
@@ -41,7 +43,8 @@ class Params:
     full_graph : also exact inference on the whole graph, by one process.
     device : where models are asked.
     ranks : processes that predict the split.
-    exchange : "cooperative": together, record by record; else each takes every `ranks`-th, so that no row crosses.
+    exchange : "cooperative": together, record by record; else each takes every `ranks`-th, so that
+        no row crosses.
     official : data set of OGB whose evaluator scores the predictions, "" for none.
     """
 
@@ -83,7 +86,10 @@ def _run(params: Params, inputs: Inputs, shard: Shard, writer: Writer) -> dict[s
     found = result.found
     started = time.perf_counter()
     write_predictions(writer.path("predictions.arrow"), found)
-    for name, seconds in (*result.seconds.items(), ("write_seconds", time.perf_counter() - started)):
+    for name, seconds in (
+        *result.seconds.items(),
+        ("write_seconds", time.perf_counter() - started),
+    ):
         writer.note(name, seconds)
     exact = None
     if params.full_graph:
@@ -93,7 +99,9 @@ def _run(params: Params, inputs: Inputs, shard: Shard, writer: Writer) -> dict[s
         writer.note("full_graph_seconds", time.perf_counter() - started)
     official = {}
     if params.official:
-        official["official"] = official_score(params.official, found.y, found.probabilities.argmax(1))
+        official["official"] = official_score(
+            params.official, found.y, found.probabilities.argmax(1)
+        )
     return {
         **official,
         "num_outputs": int(inputs["outputs"].facts["outputs"]),
@@ -107,7 +115,9 @@ def _run(params: Params, inputs: Inputs, shard: Shard, writer: Writer) -> dict[s
 
 @dataclass(frozen=True)
 class Asked:
-    """What the models say: predictions of the chosen one, the accuracy of each, None where no output has a label."""
+    """What the models say: predictions of the chosen one, the accuracy of each, None where no
+    output has a label.
+    """
 
     chosen: str
     model: Network
@@ -116,7 +126,8 @@ class Asked:
     labelled: int
     accuracies: dict[str, float | None]
     seconds: dict[str, float]
-    """Seconds of each part: to load the models; `seconds`, the chosen model's inference alone; of all models."""
+    """Seconds of each part: to load the models; `seconds`, the chosen model's inference alone; of
+    all models."""
 
 
 def asked(
@@ -150,7 +161,9 @@ def asked(
     chosen = str(soup.facts["chosen"])
     models: dict[str, tuple[str, Network]] = {}
     same: dict[str, str] = {}
-    for name in sorted(paths, key=lambda name: name != chosen):  # the chosen one first: equal ones need no second pass
+    for name in sorted(
+        paths, key=lambda name: name != chosen
+    ):  # the chosen one first: equal ones need no second pass
         model = load_model(paths[name]).to(device)
         digest = state_digest(model.state_dict())
         same[name] = models.setdefault(digest, (name, model))[0]
@@ -161,7 +174,8 @@ def asked(
     sizes = (outputs, classes, report or _unheard, team)
     clock = [started, time.perf_counter()]
     with settings(threads):
-        # The chosen model alone, as whoever takes its predictions runs it; the others are asked for their scores.
+        # The chosen model alone, as whoever takes its predictions runs it; the others are asked for
+        # their scores.
         steps = open_steps(inputs["outputs"], distinct[chosen], *how, member=member)
         found, scores = predict({chosen: distinct[chosen]}, chosen, steps, *sizes)
         clock.append(time.perf_counter())
@@ -173,7 +187,11 @@ def asked(
     same |= {ENSEMBLE: ENSEMBLE} if together else {}
     accuracies = {name: scores[same[name]].accuracy if labelled else None for name in same}
     load, alone, every = (later - earlier for earlier, later in pairwise(clock))
-    seconds = {"load_seconds": load, "seconds": alone, "all_models_seconds": every if len(scores) > 1 else alone}
+    seconds = {
+        "load_seconds": load,
+        "seconds": alone,
+        "all_models_seconds": every if len(scores) > 1 else alone,
+    }
     return Asked(chosen, distinct[chosen], device, found, labelled, accuracies, seconds)
 
 
@@ -205,7 +223,9 @@ def _full_graph_accuracy(
         self_loops=config["self_loops"],
     )
     x = torch.from_numpy(_features(inputs["codes"])).to(device)
-    shared = _shared(model, inputs["hag"], graph, device) if "hag" in inputs and model.shares else None
+    shared = (
+        _shared(model, inputs["hag"], graph, device) if "hag" in inputs and model.shares else None
+    )
     predicted = full_graph_logits(model, matrix, x, writer.progress, shared).argmax(1).cpu().numpy()
     return float((predicted[found.n_id[labelled]] == found.y[labelled]).mean())
 
@@ -229,10 +249,14 @@ def _shared(model: Network, searched: Reader, graph: Reader, device: str) -> Adj
     hag, loops = graph_hag(searched)
     indptr, indices = graph.array("indptr"), graph.array("indices")
     check(hag, *pattern(indptr, indices, loops=loops))
-    how = Weights(model.adj, *(model.config[name] for name in ("normalization", "mass", "self_loops")))
+    how = Weights(
+        model.adj, *(model.config[name] for name in ("normalization", "mass", "self_loops"))
+    )
     moved = None if device == "cpu" else lambda tensor: tensor.to(device)
     found, nodes = StepHag(hag, loops=loops, scale=None), indptr.size - 1
-    return hag_adjs(found, how, 1, [nodes], indptr, np.diff(indptr), None, transposes="none", moved=moved)[0]
+    return hag_adjs(
+        found, how, 1, [nodes], indptr, np.diff(indptr), None, transposes="none", moved=moved
+    )[0]
 
 
 def _features(codes: Reader) -> NDArray[Any]:
@@ -249,7 +273,12 @@ def _features(codes: Reader) -> NDArray[Any]:
         pointer = codes.array("code_indptr")
         for start in range(0, rows, _DECODE_ROWS):
             part = pointer[start : start + _DECODE_ROWS + 1]
-            decode(codec, stored[part[0] : part[-1]], part - part[0], out=out[start : start + len(part) - 1])
+            decode(
+                codec,
+                stored[part[0] : part[-1]],
+                part - part[0],
+                out=out[start : start + len(part) - 1],
+            )
         return out
     for start in range(0, rows, _DECODE_ROWS):
         stop = min(start + _DECODE_ROWS, rows)
@@ -257,11 +286,15 @@ def _features(codes: Reader) -> NDArray[Any]:
     if codec.further is not None:
         coded, more = codes.array("codes_1_rows"), codes.array("codes_1")
         for start in range(0, len(coded), _DECODE_ROWS):
-            add_further(codec, more[start : start + _DECODE_ROWS], coded[start : start + _DECODE_ROWS], out)
+            add_further(
+                codec, more[start : start + _DECODE_ROWS], coded[start : start + _DECODE_ROWS], out
+            )
     return out
 
 
-def _finish(params: Params, inputs: Inputs, shards: Mapping[str, Reader], writer: Writer) -> dict[str, Any]:
+def _finish(
+    params: Params, inputs: Inputs, shards: Mapping[str, Reader], writer: Writer
+) -> dict[str, Any]:
     return dict(shards["predictions"].facts)
 
 
@@ -274,21 +307,34 @@ def _cost(params: Params, facts: Mapping[str, Facts]) -> Cost:
     outputs, classes = int(packed["outputs"]), int(packed["num_classes"])
     written = outputs * (12 + 4 * classes)
     models = (len(roles) + len(METHODS)) * weights
-    read, peak = int(packed["bytes"]) + models, step_bytes(hidden, packed, edge_floats=floats) + 3 * written
+    read, peak = (
+        int(packed["bytes"]) + models,
+        step_bytes(hidden, packed, edge_floats=floats) + 3 * written,
+    )
     if params.full_graph:
         nodes, nnz, columns = int(graph["num_nodes"]), int(graph["nnz"]), int(codes["num_features"])
         read += 8 * nodes + 4 * nnz + int(codes["code_bytes"])
-        # Per node: two layers' activations, pointers and a loop; per edge an id and a value; and blocks of rows.
-        whole = nodes * (4 * (max(columns, hidden) + hidden) + 32) + 8 * nnz + (4 * max(columns, hidden) << 17)
+        # Per node: two layers' activations, pointers and a loop; per edge an id and a value; and
+        # blocks of rows.
+        whole = (
+            nodes * (4 * (max(columns, hidden) + hidden) + 32)
+            + 8 * nnz
+            + (4 * max(columns, hidden) << 17)
+        )
         if floats:
-            # Attention projects all nodes before the first edge; a model without layers sees all edges at once.
-            # Where neighbours are read in order, a block of a few thousand rows, some of them long, is held.
+            # Attention projects all nodes before the first edge; a model without layers sees all
+            # edges at once. Where neighbours are read in order, a block of a few thousand rows,
+            # some of them long, is held.
             sequential = any(facts[role].get("sequential") for role in roles)
             edges = min(nnz, (nnz << 14) // max(1, nodes)) if sequential else nnz + nodes
-            whole += 4 * nodes * (2 * hidden + (0 if sequential else floats) * classes) + 4 * edges * (2 * floats + 4)
+            whole += 4 * nodes * (
+                2 * hidden + (0 if sequential else floats) * classes
+            ) + 4 * edges * (2 * floats + 4)
         peak = max(peak, written + whole)
     if params.ranks > 1:  # a process for every rank
-        peak += (params.ranks - 1) * (TORCH_BYTES + models + step_bytes(hidden, packed, edge_floats=floats) + written)
+        peak += (params.ranks - 1) * (
+            TORCH_BYTES + models + step_bytes(hidden, packed, edge_floats=floats) + written
+        )
     return Cost(read, written, TORCH_BYTES + models + peak)
 
 
@@ -298,7 +344,14 @@ STAGE = Stage(
     exact=False,
     params=Params,
     roles=("outputs", "soup", "ingredient*", "graph", "codes", "hag", "exchange"),
-    reads=("infer.full_graph", "infer.split", "dataset.source", "train.device", "train.ranks", "train.exchange"),
+    reads=(
+        "infer.full_graph",
+        "infer.split",
+        "dataset.source",
+        "train.device",
+        "train.ranks",
+        "train.exchange",
+    ),
     resolve=_resolve,
     shards=_shards,
     run=_run,

@@ -34,7 +34,9 @@ PARTED = ("batch", "cluster")  # outputs grouped by the partition
 
 TOP_K = 16
 """Neighbours kept for an output where nothing was measured."""
-_RECORDS = 64  # records a training split aims at: more and smaller steps learn faster at equal rows (stages/README.md)
+# records a training split aims at: more and smaller steps learn faster at equal rows
+# (stages/README.md)
+_RECORDS = 64
 _LEAST_OUTPUTS, _MOST_OUTPUTS = 256, 1024
 _MIX = 16  # clusters in a record, and the fewest outputs a cluster should have
 
@@ -47,13 +49,15 @@ class Params:
     ----------
     method : node | batch | cluster | random.
     split : split the records are for.
-    source : where its outputs come from: train | valid | test (the split), all (every node), nodes (a file of ids).
+    source : where its outputs come from: train | valid | test (the split), all (every node), nodes
+        (a file of ids).
     alpha, eps, top_k, self_loops : of the PPR; top_k nodes are kept for each output.
     outputs : most outputs in a record.
-    mix : clusters a record is made of; of "batch", most parts in a record (more where no other has room), 0: any.
+    mix : clusters a record is made of; of "batch", most parts in a record (more where no other has
+        room), 0: any.
     rounds : sets of records, each holding every output once.
-    ratio, mass : of "batch", nodes kept for a part as a share of a part's mean size, or those that hold this share
-        of the mass; one of them is 0.
+    ratio, mass : of "batch", nodes kept for a part as a share of a part's mean size, or those that
+        hold this share of the mass; one of them is 0.
     orientation : of "batch", transpose | reference.
     whole : every record holds all nodes; top_k and mix are 0 then.
     """
@@ -117,7 +121,9 @@ def resolve(values: Mapping[str, Any], facts: Mapping[str, Facts]) -> Params:
 
 
 def most_outputs(asked: int | str, count: int, split: str) -> int:
-    """Most outputs in a record of a split of `count`; "auto" aims at as many records as learn fast."""
+    """Most outputs in a record of a split of `count`; "auto" aims at as many records as learn
+    fast.
+    """
     if asked != "auto":
         return int(asked)
     outputs = min(max(-(-count // _RECORDS), _LEAST_OUTPUTS), _MOST_OUTPUTS)

@@ -1,4 +1,6 @@
-"""Which record each output stands in: one grouping for every round, each of them with every output once."""
+"""Which record each output stands in: one grouping for every round, each of them with every output
+once.
+"""
 
 from __future__ import annotations
 
@@ -30,10 +32,12 @@ def at_random(count: int, records: int, seed: int) -> NDArray[np.int32]:
 def by_influence(
     pairs: Pairs, links: Pairs, count: int, records: int, cap: int, mix: int, seed: int
 ) -> NDArray[np.int32]:
-    """Record of every output from influence clusters, several of them mixed into a record: i4[count].
+    """Record of every output from influence clusters, several of them mixed into a record:
+    i4[count].
 
-    Seed 0 merges by falling overlap. Any other seed shakes the overlaps by up to a half first, so that another round
-    has other clusters, still of outputs with much common influence, and deals them anew.
+    Seed 0 merges by falling overlap. Any other seed shakes the overlaps by up to a half first, so
+    that another round has other clusters, still of outputs with much common influence, and deals
+    them anew.
 
     Parameters
     ----------
@@ -45,13 +49,17 @@ def by_influence(
     from stockpot.stages.influence.merge import clusters
 
     shaken = [(i, j, (w * jitter(len(w), seed)).astype(np.float32)) for i, j, w in (pairs, links)]
-    listed, starts = clusters(shaken[0], shaken[1], np.arange(count, dtype=np.int32), -(-cap // mix))
+    listed, starts = clusters(
+        shaken[0], shaken[1], np.arange(count, dtype=np.int32), -(-cap // mix)
+    )
     record = np.empty(count, np.int32)
     record[listed] = mix_clusters(np.diff(starts), records, cap, seed)
     return record
 
 
-def by_part(owner: NDArray[np.integer], records: int, cap: int, seed: int, most: int = 0) -> NDArray[np.int32]:
+def by_part(
+    owner: NDArray[np.integer], records: int, cap: int, seed: int, most: int = 0
+) -> NDArray[np.int32]:
     """Record of every output, whole parts mixed into a record where they fit: i4[O].
 
     Parameters
@@ -67,18 +75,24 @@ def by_part(owner: NDArray[np.integer], records: int, cap: int, seed: int, most:
 
 
 def grouped(record: NDArray[np.int32], records: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Positions of the outputs, record by record and rising inside each, and where each record starts.
+    """Positions of the outputs, record by record and rising inside each, and where each record
+    starts.
 
     Returns
     -------
     tuple of i8[O], i8[records + 1]
     """
     members = np.argsort(record, kind="stable").astype(np.int64)
-    return members, np.concatenate([[0], np.cumsum(np.bincount(record, minlength=records))]).astype(np.int64)
+    return members, np.concatenate([[0], np.cumsum(np.bincount(record, minlength=records))]).astype(
+        np.int64
+    )
 
 
 def unions(
-    owner: NDArray[np.integer], members: NDArray[np.int64], ptr: NDArray[np.int64], sets: Sequence[NDArray[np.int32]]
+    owner: NDArray[np.integer],
+    members: NDArray[np.int64],
+    ptr: NDArray[np.int64],
+    sets: Sequence[NDArray[np.int32]],
 ) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
     """Nodes of each record: those of every part it holds an output of, each once, sorted.
 
@@ -96,4 +110,6 @@ def unions(
     for start, stop in pairwise(ptr.tolist()):
         used = np.unique(owner[members[start:stop]])
         rows.append(np.unique(np.concatenate([sets[part] for part in used])))
-    return np.concatenate(rows), np.concatenate([[0], np.cumsum([len(row) for row in rows])]).astype(np.int64)
+    return np.concatenate(rows), np.concatenate(
+        [[0], np.cumsum([len(row) for row in rows])]
+    ).astype(np.int64)

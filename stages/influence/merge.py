@@ -1,4 +1,6 @@
-"""Clusters of outputs with much common influence: every output in exactly one, none larger than the cap."""
+"""Clusters of outputs with much common influence: every output in exactly one, none larger than the
+cap.
+"""
 
 from __future__ import annotations
 
@@ -16,8 +18,12 @@ __all__ = ["clusters", "forest", "join", "line", "pack_line", "roots"]
 
 
 @njit(cache=True, nogil=True)
-def forest(n: int) -> tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.int32], NDArray[np.int32]]:
-    """Union-find over n items, each alone: parent, size, and linked member lists (next, tail; the head is the root)."""
+def forest(
+    n: int,
+) -> tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.int32], NDArray[np.int32]]:
+    """Union-find over n items, each alone: parent, size, and linked member lists (next, tail; the
+    head is the root).
+    """
     own = np.arange(n).astype(np.int32)
     return own.copy(), np.ones(n, np.int32), np.full(n, -1, np.int32), own
 
@@ -41,10 +47,12 @@ def join(
     order: NDArray[np.int64],
     cap: int,
 ) -> None:
-    """Join the sets of each pair, in order, where together they hold at most `cap` items: Kruskal with a size cap.
+    """Join the sets of each pair, in order, where together they hold at most `cap` items: Kruskal
+    with a size cap.
 
-    The larger set absorbs the smaller (of equals, the smaller root absorbs), and its members come first in the list.
-    Almost O(pairs). Source: arXiv 2212.09083, greedy merge of node-wise batching.
+    The larger set absorbs the smaller (of equals, the smaller root absorbs), and its members come
+    first in the list. Almost O(pairs). Source: arXiv 2212.09083, greedy merge of node-wise
+    batching.
     """
     for e in order:
         a, b = _find(parent, left[e]), _find(parent, right[e])
@@ -68,7 +76,9 @@ def roots(parent: NDArray[np.int32]) -> NDArray[np.int32]:
 
 
 @njit(cache=True, nogil=True)
-def line(parent: NDArray[np.int32], following: NDArray[np.int32], place: NDArray[np.int32]) -> NDArray[np.int32]:
+def line(
+    parent: NDArray[np.int32], following: NDArray[np.int32], place: NDArray[np.int32]
+) -> NDArray[np.int32]:
     """All items in one row, sets as a whole, sets by the smallest `place` of their members.
 
     Parameters
@@ -103,7 +113,9 @@ def pack_line(
     tail: NDArray[np.int32],
     cap: int,
 ) -> None:
-    """Join sets that follow each other in `order` while they fit: leftovers are packed with what lies beside them."""
+    """Join sets that follow each other in `order` while they fit: leftovers are packed with what
+    lies beside them.
+    """
     seen = np.zeros(len(order), np.bool_)
     bin_ = -1
     for i in order:
@@ -128,11 +140,12 @@ def clusters(
     place: NDArray[np.int32],
     cap: int,
 ) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
-    """Cluster outputs by falling overlap, leftovers by common auxiliary nodes, the rest with what lies beside it.
+    """Cluster outputs by falling overlap, leftovers by common auxiliary nodes, the rest with what
+    lies beside it.
 
-    Three passes: Kruskal with the size cap over `pairs`; the same over `links`, which reach outputs that hold none of
-    each other; then the sets that are left are laid in a row (the uncapped merge of both lists, so near sets are near)
-    and packed in that order.
+    Three passes: Kruskal with the size cap over `pairs`; the same over `links`, which reach outputs
+    that hold none of each other; then the sets that are left are laid in a row (the uncapped merge
+    of both lists, so near sets are near) and packed in that order.
 
     Parameters
     ----------
@@ -155,5 +168,7 @@ def clusters(
     pack_line(line(near[0], near[2], place), *sets, cap)
     members = line(sets[0], sets[2], place)
     root = roots(sets[0])[members]
-    starts = np.flatnonzero(np.r_[True, root[1:] != root[:-1]]) if len(root) else np.zeros(0, np.int64)
+    starts = (
+        np.flatnonzero(np.r_[True, root[1:] != root[:-1]]) if len(root) else np.zeros(0, np.int64)
+    )
     return members, np.r_[starts, len(root)].astype(np.int64)

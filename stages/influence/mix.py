@@ -1,4 +1,6 @@
-"""Records of equal size from clusters drawn at random, so that no record is one region of the graph."""
+"""Records of equal size from clusters drawn at random, so that no record is one region of the
+graph.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,8 @@ __all__ = ["balanced", "mix_clusters"]
 
 
 def balanced(outputs: int, cap: int) -> tuple[int, int]:
-    """Number of records and the most outputs in one, when `outputs` are dealt as evenly as `cap` allows.
+    """Number of records and the most outputs in one, when `outputs` are dealt as evenly as `cap`
+    allows.
 
     >>> balanced(10, 4)
     (3, 4)
@@ -27,22 +30,27 @@ def balanced(outputs: int, cap: int) -> tuple[int, int]:
     return records, -(-outputs // records)
 
 
-def mix_clusters(sizes: NDArray[np.int64], records: int, cap: int, seed: int, most: int = 0) -> NDArray[np.int32]:
-    """Deal clusters to records: in seeded order, larger ones first, each to the record with the fewest outputs so far.
+def mix_clusters(
+    sizes: NDArray[np.int64], records: int, cap: int, seed: int, most: int = 0
+) -> NDArray[np.int32]:
+    """Deal clusters to records: in seeded order, larger ones first, each to the record with the
+    fewest outputs so far.
 
-    A cluster that fits nowhere is cut, and its rest goes on to the next emptiest record; that happens only to clusters
-    larger than `cap` and to a few of the last ones. O(clusters log records).
+    A cluster that fits nowhere is cut, and its rest goes on to the next emptiest record; that
+    happens only to clusters larger than `cap` and to a few of the last ones. O(clusters log
+    records).
 
-    Other seeds give other records: they order clusters of one size anew, and all but seed 0 also count every cluster
-    as up to half smaller than it is, so that the dealing changes where no two clusters have one size.
+    Other seeds give other records: they order clusters of one size anew, and all but seed 0 also
+    count every cluster as up to half smaller than it is, so that the dealing changes where no two
+    clusters have one size.
 
     Parameters
     ----------
     sizes : i8[C], outputs of each cluster
     records, cap : as of `balanced`: records * cap >= sum(sizes)
     seed : of the order
-    most : clusters (or pieces) in a record, unless only records that have so many have room left; 0: any number.
-        Every record gets a cluster where there are `records` of them
+    most : clusters (or pieces) in a record, unless only records that have so many have room left;
+        0: any number. Every record gets a cluster where there are `records` of them
 
     Returns
     -------

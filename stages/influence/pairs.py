@@ -20,7 +20,8 @@ def overlaps(
 ) -> tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.float32]]:
     """Strict lower triangle of M + M^T, rows rising, columns rising in a row.
 
-    O(nnz) time beside sorting the short rows; 24 bytes an entry. Source: arXiv 2212.09083 (W of node-wise batching).
+    O(nnz) time beside sorting the short rows; 24 bytes an entry. Source: arXiv 2212.09083 (W of
+    node-wise batching).
 
     Parameters
     ----------
@@ -45,7 +46,11 @@ def overlaps(
             t_cols[at] = i
             t_values[at] = values[e]
     size = 0
-    rows, lows, sums = np.empty(len(cols), np.int32), np.empty(len(cols), np.int32), np.empty(len(cols), np.float32)
+    rows, lows, sums = (
+        np.empty(len(cols), np.int32),
+        np.empty(len(cols), np.int32),
+        np.empty(len(cols), np.float32),
+    )
     for i in range(n):
         order = np.argsort(cols[ptr[i] : ptr[i + 1]])
         a, b, b_end = 0, t_ptr[i], t_ptr[i + 1]
@@ -73,10 +78,12 @@ def overlaps(
 def shared(
     top: NDArray[np.int32], value: NDArray[np.float32], num_nodes: int
 ) -> tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.float32]]:
-    """Neighbours in the list of outputs that hold a node among their largest entries, for every node.
+    """Neighbours in the list of outputs that hold a node among their largest entries, for every
+    node.
 
-    A linear stand-in for the inner products of the rows of PPR: outputs that share auxiliary nodes are linked although
-    neither holds the other. Weight = the smaller of the two entries. O(O k) time and pairs.
+    A linear stand-in for the inner products of the rows of PPR: outputs that share auxiliary nodes
+    are linked although neither holds the other. Weight = the smaller of the two entries. O(O k)
+    time and pairs.
 
     Parameters
     ----------
@@ -89,7 +96,11 @@ def shared(
     n, k = top.shape
     last = np.full(num_nodes, -1, np.int32)
     last_value = np.zeros(num_nodes, np.float32)
-    rows, lows, weights = np.empty(n * k, np.int32), np.empty(n * k, np.int32), np.empty(n * k, np.float32)
+    rows, lows, weights = (
+        np.empty(n * k, np.int32),
+        np.empty(n * k, np.int32),
+        np.empty(n * k, np.float32),
+    )
     size = 0
     for i in range(n):
         for j in range(k):
@@ -108,7 +119,8 @@ def shared(
 
 @njit(cache=True, nogil=True)
 def descending(weights: NDArray[np.float32]) -> NDArray[np.int64]:
-    """Stable order by falling weight: a radix sort on the bits, which order non-negative floats as integers.
+    """Stable order by falling weight: a radix sort on the bits, which order non-negative floats as
+    integers.
 
     Parameters
     ----------

@@ -1,4 +1,6 @@
-"""Seeded shuffling that depends on the seed and the values alone: no generator whose stream a library may change."""
+"""Seeded shuffling that depends on the seed and the values alone: no generator whose stream a
+library may change.
+"""
 
 from __future__ import annotations
 
@@ -36,7 +38,9 @@ def permutation(n: int, seed: int) -> NDArray[np.int64]:
 
 
 def jitter(n: int, seed: int) -> NDArray[np.float64]:
-    """Seeded factors in (0.5, 1] that shake an order of priorities without losing it: f8[n]; seed 0 gives ones."""
+    """Seeded factors in (0.5, 1] that shake an order of priorities without losing it: f8[n]; seed 0
+    gives ones.
+    """
     if seed == 0:
         return np.ones(n, np.float64)
     return 1.0 - (scramble(np.arange(n), seed) >> np.uint64(11)).astype(np.float64) * 2.0**-54

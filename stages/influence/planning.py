@@ -1,4 +1,6 @@
-"""What influence takes from a recipe: section `batches`, a node for each split, and the size of its records."""
+"""What influence takes from a recipe: section `batches`, a node for each split, and the size of its
+records.
+"""
 
 # ruff: noqa: RUF009 - `key` makes a frozen field; nothing mutable is shared
 
@@ -26,16 +28,20 @@ __all__ = ["PLANNING"]
 REPLICATION = 6.0
 """Rows for each output, as a guess has them."""
 METHODS = ("node", "batch", "cluster", "random")
-"""Values of `batches.method` whose records this stage makes; it has two for parts of the partition."""
+"""Values of `batches.method` whose records this stage makes; it has two for parts of the
+partition."""
 
 
 @dataclass(frozen=True)
 class Batches:
     method: Literal["node", "batch", "cluster", "random", "neighbor", "labor"] = key(
         "node",
-        "node: PageRank of every output | batch: of parts | cluster, random: baselines | neighbor, labor: sampled",
+        "node: PageRank of every output | batch: of parts | cluster, random: baselines | neighbor, "
+        "labor: sampled",
     )
-    alpha: float = key(0.25, "probability that a walk goes home: larger stays nearer", Range(0.001, 1, below=True))
+    alpha: float = key(
+        0.25, "probability that a walk goes home: larger stays nearer", Range(0.001, 1, below=True)
+    )
     eps: float = key(
         2e-4,
         "PageRank mass per unit of degree left unpushed: smaller is more exact and slower",
@@ -43,26 +49,38 @@ class Batches:
     )
     top_k: int | Literal["auto", "all"] = key(
         "auto",
-        "nodes; most influential neighbours kept for every output | all | auto: what holds enough, as measured",
+        "nodes; most influential neighbours kept for every output | all | auto: what holds enough, "
+        "as measured",
         MANY,
     )
     outputs: int | Auto = key(
         "auto",
-        "most outputs in a record; auto: a few dozen records a split, fewer where these hold too little",
+        "most outputs in a record; auto: a few dozen records a split, fewer where these hold too "
+        "little",
         Range(1, 2**31 - 1),
     )
-    mix: int | Auto = key("auto", "influence clusters mixed into one record; more costs rows and gains accuracy", MANY)
+    mix: int | Auto = key(
+        "auto", "influence clusters mixed into one record; more costs rows and gains accuracy", MANY
+    )
     rounds: int = key(
-        1, "sets of training batches, used in turn by epoch; each costs the bytes of one", Range(1, 10_000)
+        1,
+        "sets of training batches, used in turn by epoch; each costs the bytes of one",
+        Range(1, 10_000),
     )
     aux_ratio: float = key(
-        3.0, "batch: nodes kept for a part, as a multiple of the mean size of a part", Range(0, 10**6, above=True)
+        3.0,
+        "batch: nodes kept for a part, as a multiple of the mean size of a part",
+        Range(0, 10**6, above=True),
     )
     aux_mass: float = key(
-        0.0, "batch: > 0: instead, the fewest nodes that hold this share of a part's PageRank mass", SHARE
+        0.0,
+        "batch: > 0: instead, the fewest nodes that hold this share of a part's PageRank mass",
+        SHARE,
     )
     orientation: Literal["transpose", "reference"] = key(
-        "transpose", "batch: transpose: mass that reaches a node from the part | reference: the published code's D^-1 A"
+        "transpose",
+        "batch: transpose: mass that reaches a node from the part | reference: the published "
+        "code's D^-1 A",
     )
     fanouts: tuple[int, ...] = key(
         (10, 10, 10),
@@ -70,28 +88,46 @@ class Batches:
         Range(1, 10**6, also=((-1, "all"),)),
     )
     kappa: int | Literal["inf"] = key(
-        1, "sampled: batches over which random numbers drift to new ones; 1: independent | inf: fixed neighbours", MANY
+        1,
+        "sampled: batches over which random numbers drift to new ones; 1: independent | inf: fixed "
+        "neighbours",
+        MANY,
     )
     importance_sampling: int = key(
         0,
         "labor: updates of the importances, fewer nodes each; -1: until it pays no more",
         Range(0, 1000, also=((-1, "as many as pay"),)),
     )
-    layer_dependency: bool = key(default=False, about="sampled: all layers share their random numbers: fewer nodes")
+    layer_dependency: bool = key(
+        default=False, about="sampled: all layers share their random numbers: fewer nodes"
+    )
     seeds: Literal["random", "community"] = key(
-        "random", "sampled: outputs of a record drawn evenly | community: neighbours in the partition, far fewer rows"
+        "random",
+        "sampled: outputs of a record drawn evenly | community: neighbours in the partition, far "
+        "fewer rows",
     )
 
 
 def splits(values: Values) -> tuple[str, ...]:
-    """Splits that records are made of; "infer" is what inference asks for, where that is not the test split."""
-    own = values["infer.split"] != "test" or values["infer.top_k"] not in (0, values["batches.top_k"])
+    """Splits that records are made of; "infer" is what inference asks for, where that is not the
+    test split.
+    """
+    own = values["infer.split"] != "test" or values["infer.top_k"] not in (
+        0,
+        values["batches.top_k"],
+    )
     return (*SPLITS, "infer") if own else SPLITS
 
 
 def record_inputs(values: Values, split: str) -> dict[str, str]:
-    """Inputs of records that every method needs; the ids asked for where the user names a file of them."""
-    ids = {"nodes": NODES} if split == "infer" and values["infer.split"] not in ("test", "all") else {}
+    """Inputs of records that every method needs; the ids asked for where the user names a file of
+    them.
+    """
+    ids = (
+        {"nodes": NODES}
+        if split == "infer" and values["infer.split"] not in ("test", "all")
+        else {}
+    )
     return {"graph": "ingest", "split": "split", **ids}
 
 
@@ -101,7 +137,9 @@ def _nodes(values: Values, made: Nodes) -> Iterator[Node]:
     sized = {"sizing": "sizing"} if "sizing" in made else {}
     parts = {"partition": "partition"} if method in ("batch", "cluster") else {}
     for split in splits(values):
-        yield node(f"influence:{split}", {**record_inputs(values, split), **parts}, sized, split=split)
+        yield node(
+            f"influence:{split}", {**record_inputs(values, split), **parts}, sized, split=split
+        )
 
 
 def _guess(known: Known) -> Guess | None:
@@ -109,7 +147,9 @@ def _guess(known: Known) -> Guess | None:
     source = known.values["infer.split"] if split == "infer" else split
     outputs = int(known.facts["split"].get(source, nodes))
     records = max(1, math.ceil(outputs / max(1, known.param("outputs", 1024))))
-    rows = min(math.ceil(outputs * min(REPLICATION, known.param("top_k", TOP_K) + 1)), records * nodes)
+    rows = min(
+        math.ceil(outputs * min(REPLICATION, known.param("top_k", TOP_K) + 1)), records * nodes
+    )
     if known.param("whole", False):
         rows = records * nodes
     if known.values["batches.method"] in ("batch", "cluster"):

@@ -1,4 +1,6 @@
-"""Personalized PageRank rows by push with the k largest entries of each, the same for any order of the seeds."""
+"""Personalized PageRank rows by push with the k largest entries of each, the same for any order of
+the seeds.
+"""
 
 from __future__ import annotations
 
@@ -14,16 +16,21 @@ if TYPE_CHECKING:
 __all__ = ["TOUCHED", "push_top", "workspace"]
 
 TOUCHED = 1e-300
-"""Marks "already on the list": so far below any threshold that 10**20 visits do not add up to one."""
+"""Marks "already on the list": so far below any threshold that 10**20 visits do not add up to
+one."""
 LEAST = 1e-280
-"""Smallest threshold: below it the marks themselves would be pushed as mass is, and found above it again for ever."""
+"""Smallest threshold: below it the marks themselves would be pushed as mass is, and found above it
+again for ever."""
 
 
-def workspace(threshold: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.int32]]:
-    """Dense arrays of one worker: residual and threshold side by side, estimates, and three lists of nodes.
+def workspace(
+    threshold: NDArray[np.float64],
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.int32]]:
+    """Dense arrays of one worker: residual and threshold side by side, estimates, and three lists
+    of nodes.
 
-    36 to 48 bytes a node (the lists are rings, so a power of two). They are clean between calls of `push_top`, so one
-    workspace serves any number of them. Thresholds below `LEAST` are that.
+    36 to 48 bytes a node (the lists are rings, so a power of two). They are clean between calls of
+    `push_top`, so one workspace serves any number of them. Thresholds below `LEAST` are that.
     """
     n = len(threshold)
     state = np.zeros((n, 2), np.float64)
@@ -37,8 +44,12 @@ def _better(value: float, node: int, other_value: float, other_node: int) -> boo
 
 
 @njit(cache=True, nogil=True)
-def _insert(values: NDArray[np.float64], nodes: NDArray[np.int32], count: int, value: float, node: int) -> int:
-    """Insert into a list kept by falling value, ties by rising id; returns the new length (at most len(values))."""
+def _insert(
+    values: NDArray[np.float64], nodes: NDArray[np.int32], count: int, value: float, node: int
+) -> int:
+    """Insert into a list kept by falling value, ties by rising id; returns the new length (at most
+    len(values)).
+    """
     one = np.uint64(1)
     at = np.uint64(count)
     if count == len(values):
@@ -69,13 +80,16 @@ def _push(
     p: NDArray[np.float64],
     lists: NDArray[np.int32],
 ) -> tuple[np.int64, np.int64]:
-    """Push from one seed until every residual is below its threshold; returns (nodes with an estimate, nodes touched).
+    """Push from one seed until every residual is below its threshold; returns (nodes with an
+    estimate, nodes touched).
 
-    A node is queued exactly while its residual is at or above the threshold, so no flag is needed: it enters when
-    an addition carries it across, and leaves with residual zero. Both lists are written at their end on every visit
-    and only then grown or not: whether a node is new is a coin toss that no branch predictor wins.
+    A node is queued exactly while its residual is at or above the threshold, so no flag is needed:
+    it enters when an addition carries it across, and leaves with residual zero. Both lists are
+    written at their end on every visit and only then grown or not: whether a node is new is a coin
+    toss that no branch predictor wins.
     """
-    # Unsigned: numba asks of any other index whether it counts from the end, which took a quarter of the time.
+    # Unsigned: numba asks of any other index whether it counts from the end, which took a quarter
+    # of the time.
     ring, support, touched = lists[0], lists[1], lists[2]
     mask, one = np.uint64(len(ring) - 1), np.uint64(1)
     weighted = len(weight) > 0
@@ -125,12 +139,14 @@ def push_top(
     pair: NDArray[np.int32],
     pair_value: NDArray[np.float32],
 ) -> None:
-    """Approximate PPR of each seed, its k largest entries and its largest entries among the outputs.
+    """Approximate PPR of each seed, its k largest entries and its largest entries among the
+    outputs.
 
-    Estimates never exceed the exact values (of `walk`'s matrix) by more than rounding. On a symmetric graph exact -
-    estimate <= eps * degree at every node; on any graph the missing mass of a row is the sum of its residuals / alpha.
-    Every seed stands alone, so its results depend neither on the other seeds nor on how seeds are cut into calls. At
-    most 1 / (alpha * eps) edge visits a seed. Source: arXiv 2212.09083, after Andersen, Chung, Lang (2006).
+    Estimates never exceed the exact values (of `walk`'s matrix) by more than rounding. On a
+    symmetric graph exact - estimate <= eps * degree at every node; on any graph the missing mass of
+    a row is the sum of its residuals / alpha. Every seed stands alone, so its results depend
+    neither on the other seeds nor on how seeds are cut into calls. At most 1 / (alpha * eps) edge
+    visits a seed. Source: arXiv 2212.09083, after Andersen, Chung, Lang (2006).
 
     Parameters
     ----------
@@ -140,8 +156,10 @@ def push_top(
     seeds : i4[S]
     position : i4[N], position of a node among the outputs, -1 elsewhere
     state, p, lists : a `workspace` of the walk's thresholds
-    top, top_value : i4[S, k], f4[S, k]: filled by falling value, ties by rising id; padded with -1, 0
-    pair, pair_value : i4[S, q], f4[S, q]: the q largest entries at other outputs, as positions; padded with -1, 0
+    top, top_value : i4[S, k], f4[S, k]: filled by falling value, ties by rising id; padded with -1,
+        0
+    pair, pair_value : i4[S, q], f4[S, q]: the q largest entries at other outputs, as positions;
+        padded with -1, 0
     """
     k, q = top.shape[1], pair.shape[1]
     support, touched = lists[1], lists[2]
@@ -149,7 +167,9 @@ def push_top(
     pair_values, pair_nodes = np.empty(q, np.float64), np.empty(q, np.int32)
     for s in range(len(seeds)):
         seed = seeds[s]
-        num_support, num_touched = _push(indptr, indices, weight, spread, settle, seed, alpha, state, p, lists)
+        num_support, num_touched = _push(
+            indptr, indices, weight, spread, settle, seed, alpha, state, p, lists
+        )
         count, num_pairs = 0, 0
         for i in range(np.uint64(num_support)):
             v = np.uint64(support[i])

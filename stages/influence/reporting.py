@@ -21,7 +21,9 @@ SAMPLED = ("nodes_by_layer", "edges_by_layer", "overlap", "lru_misses")
 
 
 def splits(view: View, stage: str) -> dict[str, Any]:
-    """Figures of the splits of stage "influence", "sample" or "pack", for `summary.json`: of records and of packs."""
+    """Figures of the splits of stage "influence", "sample" or "pack", for `summary.json`: of
+    records and of packs.
+    """
     found = {}
     for split in ("train", "valid", "test", "infer"):
         if f"{stage}:{split}" in view.built:
@@ -34,7 +36,9 @@ def _figures(facts: Facts, inside: Facts) -> dict[str, Any]:
         **pick(facts, "records", "rows"),
         "edges": inside.get("edges"),
         **pick(facts, "replication", "outputs", "captured"),
-        "rounds": facts.get("rounds", 1) if facts else None,  # older artifacts, and those of one round, do not say
+        "rounds": facts.get("rounds", 1)
+        if facts
+        else None,  # older artifacts, and those of one round, do not say
         **pick(inside, "dropped_nodes", "bytes"),
         **(pick(facts, *SAMPLED) if "sampling" in facts else {}),
     }

@@ -1,4 +1,6 @@
-"""Influence of a whole set of outputs by one push, whatever the size of the graph, and the nodes that matter to it."""
+"""Influence of a whole set of outputs by one push, whatever the size of the graph, and the nodes
+that matter to it.
+"""
 
 from __future__ import annotations
 
@@ -31,23 +33,27 @@ def push_set(
 ) -> tuple[NDArray[np.int32], NDArray[np.float64]]:
     """Nodes with an estimate, in the order in which they were reached, and their estimates.
 
-    Every seed starts with residual alpha, so estimates are sums over the set: |S| times its topic-sensitive PageRank.
-    Dividing the start by |S| and every threshold too would be the same push.
+    Every seed starts with residual alpha, so estimates are sums over the set: |S| times its
+    topic-sensitive PageRank. Dividing the start by |S| and every threshold too would be the same
+    push.
 
     Two walks, by what an edge (w, v) hands on of the mass settling at w:
 
-    - "transpose": `leaving` = spread of `Walk`, `entering` empty, the CSR the walk's own. The estimate of v is the mass
-      that reaches v from the set, sum of Pi[u, v] over u in S. With thresholds alpha * eps * degree it is never above
-      the exact sum, on a symmetric graph at most eps * degree below it, and on any graph the missing mass is the
-      sum of the residuals / alpha. At most |S| / (alpha * eps) edge visits beside the degrees of the seeds.
-    - "reference": `leaving` = settle, `entering` = spread / settle, the CSR transposed. The estimate of v is the
-      chance that a walk from v ends in the set, sum of Pi[v, u] over u in S: what X <- (1 - alpha) P X + alpha T of
-      the published code converges to, times |S|. With one threshold alpha * e everywhere it is never above the exact
-      sum and at most e below it, on any graph; e = eps * mean degree, to be as exact as the other walk.
+    - "transpose": `leaving` = spread of `Walk`, `entering` empty, the CSR the walk's own. The
+      estimate of v is the mass that reaches v from the set, sum of Pi[u, v] over u in S. With
+      thresholds alpha * eps * degree it is never above the exact sum, on a symmetric graph at most
+      eps * degree below it, and on any graph the missing mass is the sum of the residuals / alpha.
+      At most |S| / (alpha * eps) edge visits beside the degrees of the seeds.
+    - "reference": `leaving` = settle, `entering` = spread / settle, the CSR transposed. The
+      estimate of v is the chance that a walk from v ends in the set, sum of Pi[v, u] over u in S:
+      what X <- (1 - alpha) P X + alpha T of the published code converges to, times |S|. With one
+      threshold alpha * e everywhere it is never above the exact sum and at most e below it, on any
+      graph; e = eps * mean degree, to be as exact as the other walk.
 
-    A seed whose start is below its own threshold (a hub) is pushed once all the same, so no output goes without.
-    Seeds are handled in the order given; other sets leave no trace. Source: arXiv 2212.09083 section 3, by push
-    (Andersen, Chung, Lang 2006; backward: Andersen et al. 2007) instead of 50 dense iterations.
+    A seed whose start is below its own threshold (a hub) is pushed once all the same, so no output
+    goes without. Seeds are handled in the order given; other sets leave no trace. Source: arXiv
+    2212.09083 section 3, by push (Andersen, Chung, Lang 2006; backward: Andersen et al. 2007)
+    instead of 50 dense iterations.
 
     Parameters
     ----------

@@ -1,6 +1,7 @@
 """One span of PPR work, on several threads: the largest entries of outputs, or the nodes of parts.
 
-Every output and every part is pushed for itself, so neither the spans nor the threads change a bit of the result.
+Every output and every part is pushed for itself, so neither the spans nor the threads change a bit
+of the result.
 """
 
 from __future__ import annotations
@@ -26,7 +27,8 @@ if TYPE_CHECKING:
 
 __all__ = ["PAIRS", "THREADS", "Entries", "largest_entries", "output_rows", "part_sets"]
 
-PAIRS = 16  # entries at other outputs kept for each output: more change the replication by less than 0.5 %
+# entries at other outputs kept for each output: more change the replication by less than 0.5 %
+PAIRS = 16
 THREADS = 4  # most threads of a task: each has up to 48 bytes a node of its own
 _CHUNK = 512  # outputs a thread takes at a time
 
@@ -38,7 +40,8 @@ class Entries:
     Attributes
     ----------
     top, top_value : i4[S, k], f4[S, k], padded with -1, 0.
-    pair, pair_value : i4[S, q], f4[S, q], entries at other outputs by their positions, padded with -1, 0.
+    pair, pair_value : i4[S, q], f4[S, q], entries at other outputs by their positions, padded with
+        -1, 0.
     """
 
     top: NDArray[np.int32]
@@ -58,7 +61,9 @@ def largest_entries(
     threads: int,
     progress: Callable[[int, int, str], None],
 ) -> Entries:
-    """Push each of `seeds`: its `top_k` largest entries, and its `pairs` largest at other ones of `outputs`."""
+    """Push each of `seeds`: its `top_k` largest entries, and its `pairs` largest at other ones of
+    `outputs`.
+    """
     from stockpot.stages.influence.push import push_top, workspace
 
     position = np.full(len(graph[0]) - 1, -1, np.int32)
@@ -97,13 +102,23 @@ def largest_entries(
 
 
 def output_rows(params: Params, inputs: Inputs, shard: Shard, writer: Writer) -> dict[str, Any]:
-    """Largest entries of each output of the span and, for "node", its largest entries at other outputs."""
+    """Largest entries of each output of the span and, for "node", its largest entries at other
+    outputs.
+    """
     graph, walk = walk_of(params, inputs)
     outputs = outputs_of(params, inputs)
     seeds = outputs[shard.start : shard.stop]
     width = PAIRS if params.method == "node" else 0
     found = largest_entries(
-        graph, walk, params.alpha, outputs, seeds, params.top_k, width, writer.threads, writer.progress
+        graph,
+        walk,
+        params.alpha,
+        outputs,
+        seeds,
+        params.top_k,
+        width,
+        writer.threads,
+        writer.progress,
     )
     writer.array(f"part-{shard.name}-top", found.top)
     if width:
@@ -116,7 +131,9 @@ def output_rows(params: Params, inputs: Inputs, shard: Shard, writer: Writer) ->
 
 
 def part_sets(params: Params, inputs: Inputs, shard: Shard, writer: Writer) -> dict[str, Any]:
-    """Nodes of each part of the span (of those with outputs): the most influential ones and the outputs, sorted."""
+    """Nodes of each part of the span (of those with outputs): the most influential ones and the
+    outputs, sorted.
+    """
     from stockpot.stages.influence.push import workspace
     from stockpot.stages.influence.sets import holding, largest, push_set
 
@@ -134,7 +151,11 @@ def part_sets(params: Params, inputs: Inputs, shard: Shard, writer: Writer) -> d
             nodes, values = push_set(
                 *walk.arrays, walk.leaving, walk.entering, walk.settle, seeds, params.alpha, *space
             )
-            kept = holding(nodes, values, params.mass, seeds) if params.mass else largest(nodes, values, most)
+            kept = (
+                holding(nodes, values, params.mass, seeds)
+                if params.mass
+                else largest(nodes, values, most)
+            )
             found[at] = np.union1d(kept, seeds)
             if worker == 0:
                 writer.progress(at + 1, len(found), "parts")

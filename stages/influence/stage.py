@@ -1,4 +1,6 @@
-"""Influence batches as a stage: PPR in spans of outputs or parts, then one pass that groups them into records."""
+"""Influence batches as a stage: PPR in spans of outputs or parts, then one pass that groups them
+into records.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +36,9 @@ _SAMPLE = 1024  # outputs whose captured PPR mass is measured
 
 
 def shards(params: Params, inputs: Inputs) -> Sequence[Shard]:
-    """Spans of the sorted outputs, or of the parts that hold any; one shard without work where no PPR is needed."""
+    """Spans of the sorted outputs, or of the parts that hold any; one shard without work where no
+    PPR is needed.
+    """
     ids = outputs_of(params, inputs)
     if params.method == "cluster" or params.whole:
         return [Shard("all", 0, len(ids))]
@@ -55,8 +59,12 @@ def run(params: Params, inputs: Inputs, shard: Shard, writer: Writer) -> dict[st
     return (part_sets if params.method == "batch" else output_rows)(params, inputs, shard, writer)
 
 
-def finish(params: Params, inputs: Inputs, outputs: Mapping[str, Reader], writer: Writer) -> dict[str, Any]:
-    """Group the outputs into records, unite their nodes and write them, one round after the other."""
+def finish(
+    params: Params, inputs: Inputs, outputs: Mapping[str, Reader], writer: Writer
+) -> dict[str, Any]:
+    """Group the outputs into records, unite their nodes and write them, one round after the
+    other.
+    """
     ids = outputs_of(params, inputs)
     records, group, nodes = _method(params, inputs, outputs, ids)
     found: list[tuple[NDArray[Any], ...]] = []
@@ -94,12 +102,18 @@ def finish(params: Params, inputs: Inputs, outputs: Mapping[str, Reader], writer
 def _method(
     params: Params, inputs: Inputs, outputs: Mapping[str, Reader], ids: NDArray[np.int32]
 ) -> tuple[int, Callable[[int], NDArray[np.int32]], Callable[..., Nodes]]:
-    """Number of records in a round, the record of every output for a seed, and the nodes of the records."""
+    """Number of records in a round, the record of every output for a seed, and the nodes of the
+    records.
+    """
     records, cap = balanced(len(ids), params.outputs)
     if params.whole:
         every = np.arange(int(inputs["graph"].facts["num_nodes"]), dtype=np.int32)
         ends = len(every) * np.arange(records + 1, dtype=np.int64)
-        return records, lambda seed: at_random(len(ids), records, seed), lambda *_: (np.tile(every, records), ends)
+        return (
+            records,
+            lambda seed: at_random(len(ids), records, seed),
+            lambda *_: (np.tile(every, records), ends),
+        )
     if params.method in PARTED:
         owner = owner_of(ids, inputs)
         if params.method == "cluster":
@@ -109,7 +123,10 @@ def _method(
             sets = [by_part_ids[part] for part in np.unique(part[ids])]
         else:
             sets = np.split(_joined(outputs, "set"), np.cumsum(_joined(outputs, "sets"))[:-1])
-            records, cap = max(records, -(-len(sets) // params.mix) if params.mix else 0), params.outputs
+            records, cap = (
+                max(records, -(-len(sets) // params.mix) if params.mix else 0),
+                params.outputs,
+            )
         return (
             records,
             lambda seed: by_part(owner, records, cap, seed, params.mix),
@@ -128,16 +145,24 @@ def _method(
     at = np.concatenate([[0], np.cumsum(_joined(outputs, "pairs"))]).astype(np.int64)
     pairs = overlaps(at, _joined(outputs, "pair"), _joined(outputs, "pair-value"))
     links = shared(top, _joined(outputs, "top-value"), num_nodes)
-    return records, lambda seed: by_influence(pairs, links, len(ids), records, cap, params.mix, seed), nodes
+    return (
+        records,
+        lambda seed: by_influence(pairs, links, len(ids), records, cap, params.mix, seed),
+        nodes,
+    )
 
 
 def _joined(outputs: Mapping[str, Reader], name: str) -> NDArray[Any]:
-    return np.concatenate([outputs[shard].array(f"part-{shard}-{name}") for shard in sorted(outputs)])
+    return np.concatenate(
+        [outputs[shard].array(f"part-{shard}-{name}") for shard in sorted(outputs)]
+    )
 
 
 def _chained(pointers: Sequence[NDArray[np.int64]]) -> NDArray[np.int64]:
     """Row pointers of arrays laid one after the other."""
-    return np.concatenate([[0], np.cumsum(np.concatenate([np.diff(ptr) for ptr in pointers]))]).astype(np.int64)
+    return np.concatenate(
+        [[0], np.cumsum(np.concatenate([np.diff(ptr) for ptr in pointers]))]
+    ).astype(np.int64)
 
 
 def _captured(
@@ -160,7 +185,8 @@ def _captured(
 
 
 def cost(params: Params, facts: Mapping[str, Facts]) -> Cost:
-    """Bytes: a node costs 8 read and 48 a thread + 44 held, an edge 4 (8 weighted), an output about 24 k + 400.
+    """Bytes: a node costs 8 read and 48 a thread + 44 held, an edge 4 (8 weighted), an output about
+    24 k + 400.
 
     A directed graph is turned for the reference orientation: 24 an edge.
     """
@@ -178,7 +204,9 @@ def cost(params: Params, facts: Mapping[str, Facts]) -> Cost:
     written = params.rounds * (count * 12 + rows * 4)
     held = count * (params.top_k * 24 + PAIRS * 24 + 64)
     compiling = 96 << 20  # numba, the first time on a machine: measured up to 81 MB
-    turned = 24 * edges if params.orientation == "reference" and facts["graph"].get("directed") else 0
+    turned = (
+        24 * edges if params.orientation == "reference" and facts["graph"].get("directed") else 0
+    )
     peak = compiling + graph + turned + nodes * (48 * THREADS + 44) + held + 2 * written
     return Cost(read=graph + 4 * count, written=written, peak=peak)
 

@@ -23,7 +23,8 @@ def record_nodes(
     top: NDArray[np.int32],
     num_nodes: int,
 ) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
-    """Union of the largest entries of a record's outputs and the outputs themselves, for every record.
+    """Union of the largest entries of a record's outputs and the outputs themselves, for every
+    record.
 
     O(O k) time beside sorting each record.
 
@@ -89,7 +90,9 @@ def mass_inside(
     out = np.zeros(len(seeds), np.float64)
     for s in range(len(seeds)):
         inside = n_id[n_ptr[records[s]] : n_ptr[records[s] + 1]]
-        num_support, num_touched = _push(indptr, indices, weight, spread, settle, seeds[s], alpha, state, p, lists)
+        num_support, num_touched = _push(
+            indptr, indices, weight, spread, settle, seeds[s], alpha, state, p, lists
+        )
         total, held = 0.0, 0.0
         for i in range(num_support):
             v = lists[1, i]

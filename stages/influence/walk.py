@@ -1,4 +1,6 @@
-"""The random walk whose personalized PageRank is the influence: the same matrix for kernels, tests and documents."""
+"""The random walk whose personalized PageRank is the influence: the same matrix for kernels, tests
+and documents.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,8 @@ class Walk:
 
     Attributes
     ----------
-    degree : f8[N], weight of the edges leaving a node in the walk (its CSR row), self-loop included.
+    degree : f8[N], weight of the edges leaving a node in the walk (its CSR row), self-loop
+        included.
     spread : f8[N], share of a pushed residual that each unit of edge weight receives.
     settle : f8[N], share of a pushed residual that stays as estimate.
     threshold : f8[N], residual from which a node is pushed: alpha * eps * degree.
@@ -43,13 +46,15 @@ def walk(
 ) -> Walk:
     """Constants of the walk P = D^-1 (A + I), or P = D^-1 A without self-loops.
 
-    Row u of A holds the in-neighbours of u, where messages to u come from; the walk goes from u along its row.
-    A node whose row weighs nothing keeps the walk where it is, whether self-loops are asked for or not, so
-    its personalized PageRank is itself. Self-loops weigh 1, as torch_geometric adds them. Without self-loops,
-    edge weights are scaled to mean 1, which leaves P as it is and gives `eps` the same meaning at any scale.
+    Row u of A holds the in-neighbours of u, where messages to u come from; the walk goes from u
+    along its row. A node whose row weighs nothing keeps the walk where it is, whether self-loops
+    are asked for or not, so its personalized PageRank is itself. Self-loops weigh 1, as
+    torch_geometric adds them. Without self-loops, edge weights are scaled to mean 1, which leaves P
+    as it is and gives `eps` the same meaning at any scale.
 
-    A push over a self-loop of probability q returns q of the residual to the node itself at once; pushing until
-    nothing returns sums to the factor 1 / (1 - (1 - alpha) q), used here in closed form.
+    A push over a self-loop of probability q returns q of the residual to the node itself at once;
+    pushing until nothing returns sums to the factor 1 / (1 - (1 - alpha) q), used here in closed
+    form.
 
     Parameters
     ----------

@@ -1,4 +1,6 @@
-"""What the stage is given: the sorted outputs of its split, the graph and the constants of the walk on it."""
+"""What the stage is given: the sorted outputs of its split, the graph and the constants of the walk
+on it.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,9 @@ __all__ = ["Arrays", "SetWalk", "outputs_of", "owner_of", "set_walk", "walk_of"]
 
 
 class Given(Protocol):
-    """Parameters that say where the outputs come from: train | valid | test, all, or nodes, a file of ids."""
+    """Parameters that say where the outputs come from: train | valid | test, all, or nodes, a file
+    of ids.
+    """
 
     @property
     def source(self) -> str: ...
@@ -53,7 +57,9 @@ def outputs_of(params: Given, inputs: Inputs) -> NDArray[np.int32]:
 
 def owner_of(ids: NDArray[np.int32], inputs: Inputs) -> NDArray[np.int64]:
     """Part of each output, counted among the parts that hold any: i8[O]."""
-    part: NDArray[np.int64] = np.unique(np.asarray(inputs["partition"].array("part"))[ids], return_inverse=True)[1]
+    part: NDArray[np.int64] = np.unique(
+        np.asarray(inputs["partition"].array("part"))[ids], return_inverse=True
+    )[1]
     return part
 
 
@@ -65,7 +71,9 @@ def walk_of(params: Walked, inputs: Inputs) -> tuple[Arrays, Walk]:
     graph = inputs["graph"]
     indptr, indices = np.asarray(graph.array("indptr")), np.asarray(graph.array("indices"))
     weight = np.asarray(graph.array("weight")) if graph.has("weight") else None
-    constants = walk(indptr, weight, self_loops=params.self_loops, alpha=params.alpha, eps=params.eps)
+    constants = walk(
+        indptr, weight, self_loops=params.self_loops, alpha=params.alpha, eps=params.eps
+    )
     if weight is None:
         weight = frozen(np.empty(0, np.float32))  # one kernel for weighted and unweighted graphs
     return (indptr, indices, weight), constants
@@ -73,7 +81,9 @@ def walk_of(params: Walked, inputs: Inputs) -> tuple[Arrays, Walk]:
 
 @dataclass(frozen=True)
 class SetWalk:
-    """Arguments of `push_set` for one orientation: the CSR to go along, factors, and the thresholds."""
+    """Arguments of `push_set` for one orientation: the CSR to go along, factors, and the
+    thresholds.
+    """
 
     arrays: Arrays
     leaving: NDArray[np.float64]
@@ -83,7 +93,9 @@ class SetWalk:
 
 
 def set_walk(params: Params, inputs: Inputs) -> SetWalk:
-    """The walk of `params.orientation`; "reference" goes against the edges, so a directed graph is transposed."""
+    """The walk of `params.orientation`; "reference" goes against the edges, so a directed graph is
+    transposed.
+    """
     arrays, walk = walk_of(params, inputs)
     if params.orientation == "transpose":
         return SetWalk(arrays, walk.spread, np.empty(0, np.float64), walk.settle, walk.threshold)
@@ -102,5 +114,9 @@ def _transposed(arrays: Arrays) -> Arrays:
     n = len(indptr) - 1
     values = weight if len(weight) else np.ones(len(indices), np.float32)
     turned = csr_matrix((values, indices, indptr), shape=(n, n)).T.tocsr()
-    found = turned.indptr.astype(np.int64), turned.indices.astype(np.int32), turned.data if len(weight) else weight
+    found = (
+        turned.indptr.astype(np.int64),
+        turned.indices.astype(np.int32),
+        turned.data if len(weight) else weight,
+    )
     return frozen(found[0]), frozen(found[1]), frozen(found[2])

@@ -1,6 +1,8 @@
-"""Entries of a matrix dealt to files by range of rows, so that each range can be made in memory by itself.
+"""Entries of a matrix dealt to files by range of rows, so that each range can be made in memory by
+itself.
 
-A file holds the entries of its rows in the order they were given: (row, column) as i4, and the bits of the weight.
+A file holds the entries of its rows in the order they were given: (row, column) as i4, and the bits
+of the weight.
 """
 
 from __future__ import annotations
@@ -30,7 +32,8 @@ def frozen(values: NDArray[Any]) -> NDArray[Any]:
 
 
 def row_ranges(indptr: NDArray[np.int64], capacity: int, longest: int) -> NDArray[np.int64]:
-    """Bounds of ranges of rows that hold at most `capacity` entries; a row of more than `longest` stands alone.
+    """Bounds of ranges of rows that hold at most `capacity` entries; a row of more than `longest`
+    stands alone.
 
     Parameters
     ----------
@@ -123,9 +126,13 @@ class Buckets:
         return Rows(self._folder, self.weighted)
 
     def deal(self, block: EdgeBlock, both: bool) -> None:
-        """Append the entries of a block of edges to the files of their rows, self-loops left out."""
+        """Append the entries of a block of edges to the files of their rows, self-loops left
+        out.
+        """
         weight = np.empty(0, np.float32) if block.weight is None else block.weight
-        entries = np.empty((len(block.source) * (2 if both else 1), 3 if self.weighted else 2), np.int32)
+        entries = np.empty(
+            (len(block.source) * (2 if both else 1), 3 if self.weighted else 2), np.int32
+        )
         ends = np.zeros(len(self._bounds), np.int64)
         inputs = [frozen(values) for values in (block.source, block.target, weight.view(np.int32))]
         _deal(inputs[0], inputs[1], inputs[2], both, self._bounds, entries, ends)
@@ -172,10 +179,11 @@ def _deal(
     entries: NDArray[np.int32],
     ends: NDArray[np.int64],
 ) -> None:
-    """Entries grouped by range, in their order within each; those of range r are `ends[r]:ends[r + 1]`.
+    """Entries grouped by range, in their order within each; those of range r are `ends[r]:ends[r +
+    1]`.
 
-    At most 2^16 ranges: `csr.build_csr` makes at most 2 for each of 128 shares of the entries, and 2 a long row, of
-    which there are at most 3 to a share.
+    At most 2^16 ranges: `csr.build_csr` makes at most 2 for each of 128 shares of the entries, and
+    2 a long row, of which there are at most 3 to a share.
     """
     weighted = len(bits) > 0
     ranges = np.empty(len(entries), np.uint16)
@@ -215,7 +223,9 @@ def _deal(
 def merge_row(
     entries: NDArray[np.int32], num_nodes: int, weighted: bool
 ) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
-    """Columns, sorted, and summed weights of one row too long to be sorted in memory; 17 bytes a node."""
+    """Columns, sorted, and summed weights of one row too long to be sorted in memory; 17 bytes a
+    node.
+    """
     seen = np.zeros(num_nodes, np.bool_)
     totals = np.zeros(num_nodes if weighted else 0, np.float64)
     _add_row(entries, seen, totals)
@@ -226,7 +236,9 @@ def merge_row(
 
 
 @njit(cache=True)
-def _add_row(entries: NDArray[np.int32], seen: NDArray[np.bool_], totals: NDArray[np.float64]) -> None:
+def _add_row(
+    entries: NDArray[np.int32], seen: NDArray[np.bool_], totals: NDArray[np.float64]
+) -> None:
     weighted = len(totals) > 0
     for e in range(len(entries)):
         seen[entries[e, 1]] = True

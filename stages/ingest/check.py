@@ -1,4 +1,6 @@
-"""A data set is gone through as ingest goes through it, with the same errors in the same order; nothing is kept."""
+"""A data set is gone through as ingest goes through it, with the same errors in the same order;
+nothing is kept.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,9 @@ if TYPE_CHECKING:
 __all__ = ["check_dataset"]
 
 
-def check_dataset(data: DataSet, reduce: int) -> tuple[NDArray[np.int32], list[dict[str, NDArray[np.int32]]]]:
+def check_dataset(
+    data: DataSet, reduce: int
+) -> tuple[NDArray[np.int32], list[dict[str, NDArray[np.int32]]]]:
     """Labels and published splits of a data set of which every value was looked at.
 
     Parameters

@@ -1,8 +1,9 @@
 """Counts of a data set come from names, headers and metadata alone, so that planning costs nothing.
 
-Facts by name: `num_nodes`, `num_edges_stored`, `num_classes`, `labelled`, `splits` (nodes by name) or None,
-`published_splits`, `weighted`, `features` ("dense", "sparse", "none"), `num_features`, `x_nnz`, `binary`,
-`features_loaded_whole` where rows cannot be read in blocks, and `estimated`, the names of those that are not exact.
+Facts by name: `num_nodes`, `num_edges_stored`, `num_classes`, `labelled`, `splits` (nodes by name)
+or None, `published_splits`, `weighted`, `features` ("dense", "sparse", "none"), `num_features`,
+`x_nnz`, `binary`, `features_loaded_whole` where rows cannot be read in blocks, and `estimated`, the
+names of those that are not exact.
 """
 
 from __future__ import annotations
@@ -25,7 +26,9 @@ _CLASSES = 256
 
 
 def source_counts(source: Source) -> dict[str, Any] | None:
-    """Counts of a data set, None where they cannot be told before it is read: reading it will say what is wrong."""
+    """Counts of a data set, None where they cannot be told before it is read: reading it will say
+    what is wrong.
+    """
     if source.kind == "npz":
         return _npz_counts(Path(source.files["source"]))
     found = import_module(f"stockpot.stages.ingest.{source.kind}_source").counts(source)
@@ -33,7 +36,8 @@ def source_counts(source: Source) -> dict[str, Any] | None:
 
 
 def _npz_counts(path: Path) -> dict[str, Any] | None:
-    """Counts of an npz data set from its members' headers; labels and masks are read where they are small.
+    """Counts of an npz data set from its members' headers; labels and masks are read where they are
+    small.
 
     Returns
     -------
@@ -48,8 +52,17 @@ def _npz_counts(path: Path) -> dict[str, Any] | None:
 
 def _counts(members: Members) -> dict[str, Any]:
     edges = members.stream("edge_index").shape[1]
-    nodes = int(members["num_nodes"].ravel()[0]) if "num_nodes" in members else members.stream("y").shape[0]
-    found: dict[str, Any] = {"num_nodes": nodes, "num_edges_stored": edges, "num_classes": _CLASSES, "splits": None}
+    nodes = (
+        int(members["num_nodes"].ravel()[0])
+        if "num_nodes" in members
+        else members.stream("y").shape[0]
+    )
+    found: dict[str, Any] = {
+        "num_nodes": nodes,
+        "num_edges_stored": edges,
+        "num_classes": _CLASSES,
+        "splits": None,
+    }
     found |= {"published_splits": 0, "weighted": "edge_weight" in members}
     if "x" in members:
         x = members.stream("x")
@@ -63,7 +76,9 @@ def _counts(members: Members) -> dict[str, Any]:
         found |= {"features": "none", "num_features": 0, "x_nnz": 0, "binary": False}
     if "y" in members and _bytes(members, "y") <= _LOAD_BYTES:
         y = members["y"]
-        found["num_classes"] = max(1, int(y.max(initial=0)) + 1) if y.dtype.kind in "iu" else _CLASSES
+        found["num_classes"] = (
+            max(1, int(y.max(initial=0)) + 1) if y.dtype.kind in "iu" else _CLASSES
+        )
         found["labelled"] = int((y >= 0).sum()) if y.dtype.kind in "iu" else nodes
     if names := members.fields.splits:
         if all(_bytes(members, name) <= _LOAD_BYTES for name in names.values()):
@@ -71,8 +86,12 @@ def _counts(members: Members) -> dict[str, Any]:
             found["splits"] = {part: max(len(split[part]) for split in splits) for part in names}
             found["published_splits"] = len(splits)
         else:
-            found["splits"] = {part: min(nodes, members.stream(name).size) for part, name in names.items()}
-            found["published_splits"] = max(1, *(members.stream(name).size // nodes for name in names.values()))
+            found["splits"] = {
+                part: min(nodes, members.stream(name).size) for part, name in names.items()
+            }
+            found["published_splits"] = max(
+                1, *(members.stream(name).size // nodes for name in names.values())
+            )
     return found
 
 

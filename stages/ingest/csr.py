@@ -1,8 +1,10 @@
-"""One CSR per graph: rows are destinations, columns sorted, no self-loops, no duplicates; every edge accounted for.
+"""One CSR per graph: rows are destinations, columns sorted, no self-loops, no duplicates; every
+edge accounted for.
 
-Edges are read in blocks, twice: to count the entries of every row, then to put each entry in its row. Where not all
-rows fit in memory, ranges of rows that do are made one after another from files (`stages.ingest.buckets`): the same
-entries in the same order, so the same bytes for any amount of memory.
+Edges are read in blocks, twice: to count the entries of every row, then to put each entry in its
+row. Where not all rows fit in memory, ranges of rows that do are made one after another from files
+(`stages.ingest.buckets`): the same entries in the same order, so the same bytes for any amount of
+memory.
 """
 
 from __future__ import annotations
@@ -33,8 +35,9 @@ _SHORT = 24  # rows up to this length are sorted by insertion
 
 @dataclass(frozen=True)
 class Csr:
-    """`indptr` i8[N+1], `indices` i4[E], `weight` f4[E] or None; stored self-loops dropped and entries merged away:
-    entries + merged = stored edges without loops, twice that where undirected. Not `in_memory`: memory maps of files.
+    """`indptr` i8[N+1], `indices` i4[E], `weight` f4[E] or None; stored self-loops dropped and
+    entries merged away: entries + merged = stored edges without loops, twice that where undirected.
+    Not `in_memory`: memory maps of files.
     """
 
     indptr: NDArray[np.int64]
@@ -64,12 +67,14 @@ def build_csr(
     room_bytes : memory it may take beside 40 bytes a node; `sizes.least_bytes` at least.
     folder : an empty folder for files; arrays of the result may be memory maps of files in it.
 
-    Weights of entries that meet are summed in float64 in stored order, also those of an edge and its stored reverse:
-    W + W^T where undirected, exactly symmetric. Without weights the pattern is 0/1.
+    Weights of entries that meet are summed in float64 in stored order, also those of an edge and
+    its stored reverse: W + W^T where undirected, exactly symmetric. Without weights the pattern is
+    0/1.
 
     Returns
     -------
-    Csr. O(E log(max degree)) time. What does not fit takes 8 bytes an entry (12 weighted) of disk, and the result.
+    Csr. O(E log(max degree)) time. What does not fit takes 8 bytes an entry (12 weighted) of disk,
+    and the result.
     """
     room = room_bytes - sizes.BLOCK_BYTES * sizes.BLOCK_EDGES
     kept: list[EdgeBlock] | None = None
@@ -98,7 +103,9 @@ def build_csr(
 
 
 def turned(csr: Csr) -> Edges:
-    """Edges whose CSR is the transpose of `csr`, in blocks: an entry (i, j) as an edge from i to j."""
+    """Edges whose CSR is the transpose of `csr`, in blocks: an entry (i, j) as an edge from i to
+    j.
+    """
 
     def edges(most: int) -> Iterator[EdgeBlock]:
         for start in range(0, len(csr.indices), most):
@@ -119,7 +126,15 @@ def _make(
     place = indptr[:-1].copy()
     for block in edges:
         given = values[:0] if block.weight is None else block.weight
-        _scatter(frozen(block.source), frozen(block.target), frozen(given), undirected, place, indices, values)
+        _scatter(
+            frozen(block.source),
+            frozen(block.target),
+            frozen(given),
+            undirected,
+            place,
+            indices,
+            values,
+        )
     end = _sort_and_merge(indptr, indices, values)
     return indices[:end], values[:end] if weighted else None
 
@@ -152,7 +167,9 @@ def _make_ranges(
 
 
 @njit(cache=True)
-def _count(source: NDArray[np.int32], target: NDArray[np.int32], both: bool, indptr: NDArray[np.int64]) -> int:
+def _count(
+    source: NDArray[np.int32], target: NDArray[np.int32], both: bool, indptr: NDArray[np.int64]
+) -> int:
     """Add the entries of row i to `indptr[i + 1]`; returns the number of self-loops."""
     loops = 0
     for e in range(len(source)):
@@ -240,8 +257,12 @@ def _sort_row(columns: NDArray[np.int32], given: NDArray[np.float32]) -> None:
 
 
 @njit(cache=True)
-def _sort_and_merge(indptr: NDArray[np.int64], indices: NDArray[np.int32], values: NDArray[np.float32]) -> int:
-    """Sort each row and merge equal columns in place, their values summed in stored order; returns the new length."""
+def _sort_and_merge(
+    indptr: NDArray[np.int64], indices: NDArray[np.int32], values: NDArray[np.float32]
+) -> int:
+    """Sort each row and merge equal columns in place, their values summed in stored order; returns
+    the new length.
+    """
     weighted = len(values) > 0
     end, start = 0, indptr[0]
     for i in range(len(indptr) - 1):
@@ -274,7 +295,9 @@ def _rows(indptr: NDArray[np.int64], start: int, out: NDArray[np.int32]) -> None
 
 
 @njit(cache=True, nogil=True)
-def _row_sums(indptr: NDArray[np.integer[Any]], weight: NDArray[np.float32], out: NDArray[np.float64]) -> None:
+def _row_sums(
+    indptr: NDArray[np.integer[Any]], weight: NDArray[np.float32], out: NDArray[np.float64]
+) -> None:
     total, before, k = 0.0, 0.0, 0
     for i in range(len(out)):
         while k < indptr[i + 1]:
@@ -285,7 +308,8 @@ def _row_sums(indptr: NDArray[np.integer[Any]], weight: NDArray[np.float32], out
 
 
 def row_sums(indptr: NDArray[np.integer[Any]], weight: NDArray[np.float32]) -> NDArray[np.float64]:
-    """Sum of the weights of each row, as the difference of running sums in float64; an empty row is 0.
+    """Sum of the weights of each row, as the difference of running sums in float64; an empty row is
+    0.
 
     Parameters
     ----------
@@ -294,7 +318,8 @@ def row_sums(indptr: NDArray[np.integer[Any]], weight: NDArray[np.float32]) -> N
 
     Returns
     -------
-    f8[N]. O(N + E) time and no more memory than the result: the running sums as an array would be twice the weights.
+    f8[N]. O(N + E) time and no more memory than the result: the running sums as an array would be
+    twice the weights.
     """
     out = np.empty(len(indptr) - 1, np.float64)
     _row_sums(frozen(indptr), frozen(weight), out)

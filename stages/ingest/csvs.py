@@ -1,4 +1,6 @@
-"""A csv file, gzipped or not, is read front to back in bounded batches; an error names the row that is wrong."""
+"""A csv file, gzipped or not, is read front to back in bounded batches; an error names the row that
+is wrong.
+"""
 
 from __future__ import annotations
 
@@ -37,7 +39,9 @@ def first_fields(path: Path) -> list[str]:
     try:
         with pc.open_csv(
             path,
-            read_options=pc.ReadOptions(autogenerate_column_names=True, use_threads=False, block_size=1 << 20),
+            read_options=pc.ReadOptions(
+                autogenerate_column_names=True, use_threads=False, block_size=1 << 20
+            ),
             convert_options=pc.ConvertOptions(strings_can_be_null=False),
             parse_options=pc.ParseOptions(invalid_row_handler=lambda _: "skip"),
         ) as reader:
@@ -59,7 +63,8 @@ def csv_batches(
     most: int = 1 << 20,
     dialect: Dialect = PLAIN,
 ) -> Iterator[Any]:
-    """Record batches of at most `most` rows of the columns `names`, which the file has in this order.
+    """Record batches of at most `most` rows of the columns `names`, which the file has in this
+    order.
 
     Parameters
     ----------
@@ -70,7 +75,8 @@ def csv_batches(
     Raises
     ------
     BadInput
-        A row has more or fewer fields (also by an open quote), or a value is not of its type; names the row from 1.
+        A row has more or fewer fields (also by an open quote), or a value is not of its type; names
+        the row from 1.
     """
     import pyarrow as pa
     import pyarrow.csv as pc
@@ -113,7 +119,9 @@ def csv_batches(
 
 def _bad(path: Path, error: Exception, names: Sequence[str] = ()) -> BadInput:
     text = " ".join(str(error).split())
-    found = re.search(r"CSV column #(\d+): Row #(\d+): CSV conversion error to (\w+): invalid value '(.*)'", text)
+    found = re.search(
+        r"CSV column #(\d+): Row #(\d+): CSV conversion error to (\w+): invalid value '(.*)'", text
+    )
     if found is None:
         fix = f"write {path.name} again"
         if "invalid UTF8" in text:
@@ -124,11 +132,14 @@ def _bad(path: Path, error: Exception, names: Sequence[str] = ()) -> BadInput:
     fix = f"correct this row of {path.name} and run the same command again"
     if found[3] == "int64" and is_float(found[4]):
         fix = f"write {name} as whole numbers, {found[4].partition('.')[0]} and not {found[4]}"
-    return BadInput(f"{path}: row {int(found[2])}, {name}: expected {what}, found {found[4]!r}", fix=fix)
+    return BadInput(
+        f"{path}: row {int(found[2])}, {name}: expected {what}, found {found[4]!r}", fix=fix
+    )
 
 
 def csv_column(path: Path, kind: str = "int64") -> NDArray[Any]:
-    """The only column of a csv file without header: i8, where no row may be empty, or f8 with NaN for empty rows.
+    """The only column of a csv file without header: i8, where no row may be empty, or f8 with NaN
+    for empty rows.
 
     Raises
     ------
@@ -143,7 +154,8 @@ def csv_column(path: Path, kind: str = "int64") -> NDArray[Any]:
         column = batch.column(0)
         if kind == "int64" and column.null_count:
             raise BadInput(
-                f"{path}: expected an integer in every row, found an empty one", fix=f"write {path.name} again"
+                f"{path}: expected an integer in every row, found an empty one",
+                fix=f"write {path.name} again",
             )
         parts.append(column.to_numpy(zero_copy_only=False))
     return np.concatenate(parts)
@@ -152,7 +164,9 @@ def csv_column(path: Path, kind: str = "int64") -> NDArray[Any]:
 def numbers(batch: Any) -> NDArray[np.float32]:
     """Columns of a record batch as f4[n, D], what is missing as NaN; from f8, as ogb reads text."""
     with np.errstate(over="ignore"):  # what is too large becomes inf, and is reported as that
-        columns = [column.to_numpy(zero_copy_only=False).astype(np.float32) for column in batch.columns]
+        columns = [
+            column.to_numpy(zero_copy_only=False).astype(np.float32) for column in batch.columns
+        ]
     return np.stack(columns, axis=1)
 
 

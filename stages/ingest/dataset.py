@@ -1,4 +1,6 @@
-"""What a source hands to `ingest`: counts first, then edges and feature rows in bounded blocks, never all at once."""
+"""What a source hands to `ingest`: counts first, then edges and feature rows in bounded blocks,
+never all at once.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,9 @@ __all__ = ["DataSet", "EdgeBlock", "Features"]
 
 @dataclass(frozen=True)
 class EdgeBlock:
-    """Stored edges that follow each other: `source`, `target` i4[n], checked ids; `weight` f4[n], finite, or None."""
+    """Stored edges that follow each other: `source`, `target` i4[n], checked ids; `weight` f4[n],
+    finite, or None.
+    """
 
     source: NDArray[np.int32]
     target: NDArray[np.int32]
@@ -51,7 +55,8 @@ class Features(Protocol):
 
 
 class DataSet(Protocol):
-    """An opened data set. Whatever is wrong with it is a `BadInput` that names file, field and node, edge or row.
+    """An opened data set. Whatever is wrong with it is a `BadInput` that names file, field and
+    node, edge or row.
 
     Attributes
     ----------
@@ -67,7 +72,9 @@ class DataSet(Protocol):
     left_out: tuple[str, ...]
 
     def edges(self, most: int) -> Iterator[EdgeBlock]:
-        """All stored edges in order, at most `most` in a block; may be called again and gives the same edges."""
+        """All stored edges in order, at most `most` in a block; may be called again and gives the
+        same edges.
+        """
         ...
 
     def features(self) -> Features | None:
@@ -83,7 +90,9 @@ class DataSet(Protocol):
         ...
 
     def write_node_ids(self, path: Callable[[str], Path]) -> None:
-        """Where nodes have names, keep the mapping: `path("node_ids.arrow")` is a payload file to be written."""
+        """Where nodes have names, keep the mapping: `path("node_ids.arrow")` is a payload file to
+        be written.
+        """
         ...
 
     def bad(self, name: str, text: str, fix: str | None = None) -> BadInput:

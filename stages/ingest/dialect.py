@@ -1,6 +1,8 @@
-"""How a csv file is written is told from its first lines: what separates fields, what stands before the first row.
+"""How a csv file is written is told from its first lines: what separates fields, what stands before
+the first row.
 
-Nothing else is guessed: a file that goes on otherwise than it begins is refused in the row where it does.
+Nothing else is guessed: a file that goes on otherwise than it begins is refused in the row where it
+does.
 """
 
 from __future__ import annotations
@@ -55,8 +57,8 @@ def sniff(path: Path, fits: Callable[[list[str]], bool]) -> Dialect:
 
     Parameters
     ----------
-    fits : whether fields are a first row that is expected; the first delimiter under which they are is taken,
-        a comma where they are under none.
+    fits : whether fields are a first row that is expected; the first delimiter under which they are
+        is taken, a comma where they are under none.
 
     Raises
     ------
@@ -67,20 +69,24 @@ def sniff(path: Path, fits: Callable[[list[str]], bool]) -> Dialect:
     first = next((at for at, line in enumerate(lines) if not _passed(line)), None)
     if first is None:
         found = "comments alone" if any(line.strip() for line in lines) else "nothing"
-        raise _bad(path, f"expected readable csv with rows, found {found}", f"write {path.name} again")
+        raise _bad(
+            path, f"expected readable csv with rows, found {found}", f"write {path.name} again"
+        )
     rows = {delimiter: _fields(lines[first], delimiter) for delimiter in _DELIMITERS}
     delimiter = next((mark for mark, fields in rows.items() if fits(fields)), ",")
     fields = rows[delimiter]
     if fields[-1] == "" and len(fields) > 1:
         raise _bad(
             path,
-            f"row {first + 1}: expected a value after the last {_DELIMITERS[delimiter]}, found nothing",
+            f"row {first + 1}: expected a value after the last {_DELIMITERS[delimiter]}, found "
+            f"nothing",
             f"remove the {_DELIMITERS[delimiter]} at the end of every row",
         )
     if fields[0] == "" and len(fields) > 1:
         raise _bad(
             path,
-            f"row {first + 1}: expected a name for the first column, found none: pandas writes its index so",
+            f"row {first + 1}: expected a name for the first column, found none: pandas writes its "
+            f"index so",
             "write it with frame.to_csv(..., index=False)",
         )
     dialect = Dialect(delimiter, first, ".", tuple(fields))
@@ -132,7 +138,9 @@ def decompressed(path: Path, most: int) -> bytes:
         with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
             return file.read(most)
     except (OSError, EOFError, zlib.error) as error:
-        raise _bad(path, f"expected readable csv, found: {error}", f"write {path.name} again") from error
+        raise _bad(
+            path, f"expected readable csv, found: {error}", f"write {path.name} again"
+        ) from error
 
 
 def is_integer(text: str) -> bool:

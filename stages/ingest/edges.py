@@ -1,4 +1,6 @@
-"""Every id that leaves this module is a node: an integer from 0 to N - 1, as int32; every weight is finite."""
+"""Every id that leaves this module is a node: an integer from 0 to N - 1, as int32; every weight is
+finite.
+"""
 
 from __future__ import annotations
 
@@ -23,12 +25,16 @@ def read_num_nodes(members: Members) -> int:
     if "num_nodes" in members:
         found = members["num_nodes"]
         if found.size != 1 or found.dtype.kind not in "iu" or int(found.ravel()[0]) < 1:
-            raise members.bad("num_nodes", f"expected one positive integer, found {found.tolist()!r}")
+            raise members.bad(
+                "num_nodes", f"expected one positive integer, found {found.tolist()!r}"
+            )
         nodes = int(found.ravel()[0])
     elif "y" in members:
         nodes = len(np.atleast_1d(members["y"]))
     else:
-        raise members.bad("num_nodes", "expected this member, or y to count the nodes, found neither")
+        raise members.bad(
+            "num_nodes", "expected this member, or y to count the nodes, found neither"
+        )
     return check_num_nodes(members.bad, "num_nodes", nodes)
 
 
@@ -42,9 +48,11 @@ def check_num_nodes(bad: Bad, name: str, nodes: int) -> int:
 def check_ids(
     bad: Bad, name: str, values: NDArray[Any], num_nodes: int, what: str, first: int = 0
 ) -> NDArray[np.int32]:
-    """`values` as i4[n], all checked; `what` says what an item is ("edge"), `first` the number of the first.
+    """`values` as i4[n], all checked; `what` says what an item is ("edge"), `first` the number of
+    the first.
 
-    Floats are refused even where they are whole: as such they have already lost ids above 2^24 or 2^53.
+    Floats are refused even where they are whole: as such they have already lost ids above 2^24 or
+    2^53.
     """
     if values.dtype.kind not in "iu":
         detail = ""
@@ -52,13 +60,25 @@ def check_ids(
         if values.dtype.kind == "f" and not np.isfinite(values).all():
             at = int(np.flatnonzero(~np.isfinite(values))[0])
             # As an integer, what is no number would be some node.
-            detail, fix = f", and {values[at]} at {what} {first + at}", f"remove such items first, then {fix}"
+            detail, fix = (
+                f", and {values[at]} at {what} {first + at}",
+                f"remove such items first, then {fix}",
+            )
         raise bad(name, f"expected integer node ids, found {values.dtype}{detail}", fix=fix)
     if values.size and (values.min() < 0 or values.max() >= num_nodes):
         at = int(np.flatnonzero((values < 0) | (values >= num_nodes))[0])
         from_one = values.min() > 0 and values.max() == num_nodes
-        fix = "where ids count from 1, subtract 1; else set num_nodes to all nodes there are" if from_one else None
-        raise bad(name, f"expected node ids from 0 to {num_nodes - 1}, found {values[at]} at {what} {first + at}", fix)
+        fix = (
+            "where ids count from 1, subtract 1; else set num_nodes to all nodes there are"
+            if from_one
+            else None
+        )
+        raise bad(
+            name,
+            f"expected node ids from 0 to {num_nodes - 1}, found {values[at]} at {what} "
+            f"{first + at}",
+            fix,
+        )
     return values.astype(np.int32, copy=False)
 
 
@@ -75,5 +95,7 @@ def check_weight(bad: Bad, name: str, values: NDArray[Any], first: int = 0) -> N
     sound = np.isfinite(weight) & (weight >= 0)
     if not sound.all():
         at = int(np.flatnonzero(~sound)[0])
-        raise bad(name, f"expected finite weights of 0 or more, found {weight[at]} at edge {first + at}")
+        raise bad(
+            name, f"expected finite weights of 0 or more, found {weight[at]} at edge {first + at}"
+        )
     return weight

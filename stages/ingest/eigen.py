@@ -1,7 +1,8 @@
-"""Orthonormal bases and eigenvectors whose bytes depend on their input alone: sequential float64, no BLAS.
+"""Orthonormal bases and eigenvectors whose bytes depend on their input alone: sequential float64,
+no BLAS.
 
-LAPACK rounds differently by thread count and by processor, and ingest is exact; these kernels use nothing but
-+, -, *, / and sqrt, in a fixed order, which IEEE 754 rounds alike everywhere.
+LAPACK rounds differently by thread count and by processor, and ingest is exact; these kernels use
+nothing but +, -, *, / and sqrt, in a fixed order, which IEEE 754 rounds alike everywhere.
 """
 
 from __future__ import annotations
@@ -17,7 +18,9 @@ if TYPE_CHECKING:
 
 __all__ = ["eigh", "orthonormalise"]
 
-_DEPENDENT = 1e-10  # a row that keeps less than this share of its length is a combination of those before it
+_DEPENDENT = (
+    1e-10  # a row that keeps less than this share of its length is a combination of those before it
+)
 _CONVERGED = 1e-15
 _MOST_SWEEPS = 60
 
@@ -43,7 +46,8 @@ def _dot(a: NDArray[np.float64], b: NDArray[np.float64]) -> float:
 
 @njit(cache=True)
 def orthonormalise(rows: NDArray[np.float64]) -> None:
-    """Make the rows orthonormal in place, by modified Gram-Schmidt run twice (Giraud et al. 2005: twice is enough).
+    """Make the rows orthonormal in place, by modified Gram-Schmidt run twice (Giraud et al. 2005:
+    twice is enough).
 
     Parameters
     ----------
@@ -99,7 +103,8 @@ def _jacobi(a: NDArray[np.float64], vectors: NDArray[np.float64]) -> None:
 
 
 def eigh(matrix: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Eigenvalues and eigenvectors of a symmetric matrix by cyclic Jacobi (Golub & Van Loan, section 8.5).
+    """Eigenvalues and eigenvectors of a symmetric matrix by cyclic Jacobi (Golub & Van Loan,
+    section 8.5).
 
     Parameters
     ----------

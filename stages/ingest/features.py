@@ -1,4 +1,5 @@
-"""Every feature row that leaves this module is finite and of a size that training can square in 32 bits.
+"""Every feature row that leaves this module is finite and of a size that training can square in 32
+bits.
 
 Sparse rows have sorted, unique columns and no stored zeros.
 """
@@ -20,13 +21,16 @@ __all__ = ["SparseRows", "check_dense_rows", "check_sparse_rows"]
 
 _BLOCK = 1 << 20  # values looked at together
 _LARGEST = 1e15
-"""Gradients of the first layer are sums of features and Adam squares them: beyond this they overflow in float32."""
+"""Gradients of the first layer are sums of features and Adam squares them: beyond this they
+overflow in float32."""
 _SCALE = "divide each column by its standard deviation, or clip it"
 
 
 @dataclass(frozen=True)
 class SparseRows:
-    """CSR rows: `indptr` i8[n+1] from 0, `indices` i4 sorted and unique in a row, `data` f4, None where all are 1."""
+    """CSR rows: `indptr` i8[n+1] from 0, `indices` i4 sorted and unique in a row, `data` f4, None
+    where all are 1.
+    """
 
     indptr: NDArray[np.int64]
     indices: NDArray[np.int32]
@@ -34,7 +38,9 @@ class SparseRows:
     columns: int
 
 
-def check_dense_rows(bad: Bad, name: str, rows: NDArray[Any], first: int = 0) -> NDArray[np.float32]:
+def check_dense_rows(
+    bad: Bad, name: str, rows: NDArray[Any], first: int = 0
+) -> NDArray[np.float32]:
     """Numbers as f4[n, D] in C order, finite; `first` is the node of the first row."""
     # Values too large for float32 become inf and are reported as that.
     with np.errstate(over="ignore"):
@@ -55,7 +61,8 @@ def check_sparse_rows(
     columns: int,
     first: int = 0,
 ) -> SparseRows:
-    """CSR rows with columns in any order, perhaps twice, as `SparseRows`; values of a column given twice are added.
+    """CSR rows with columns in any order, perhaps twice, as `SparseRows`; values of a column given
+    twice are added.
 
     Parameters
     ----------
@@ -68,10 +75,15 @@ def check_sparse_rows(
     if indices.size and (indices.min() < 0 or indices.max() >= columns):
         at = int(np.flatnonzero((indices < 0) | (indices >= columns))[0])
         node = first + int(np.searchsorted(indptr, at, side="right")) - 1
-        raise bad(names[0], f"expected columns from 0 to {columns - 1}, found {indices[at]} at node {node}")
+        raise bad(
+            names[0],
+            f"expected columns from 0 to {columns - 1}, found {indices[at]} at node {node}",
+        )
     with np.errstate(over="ignore"):
         values = data.astype(np.float32)
-    matrix = sp.csr_matrix((values, indices.astype(np.int32), indptr), shape=(len(indptr) - 1, columns))
+    matrix = sp.csr_matrix(
+        (values, indices.astype(np.int32), indptr), shape=(len(indptr) - 1, columns)
+    )
     matrix.sum_duplicates()
     wrong = _unusable(matrix.data)
     if wrong is not None:

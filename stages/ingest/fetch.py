@@ -41,12 +41,14 @@ def fetch(source: Source, say: Callable[[str], None]) -> None:
     Raises
     ------
     BadInput
-        There is nothing to fetch for its kind, no way to the network, no room, or what came is not what was expected.
+        There is nothing to fetch for its kind, no way to the network, no room, or what came is not
+        what was expected.
     """
     fetchers = {"ogb": _fetch_ogb, "pyg": _fetch_pyg}
     if source.kind not in fetchers:
         raise BadInput(
-            f"dataset.source {source.text}: expected ogb: or pyg:, found nothing that could be fetched",
+            f"dataset.source {source.text}: expected ogb: or pyg:, found nothing that could be "
+            f"fetched",
             fix="set dataset.source to a published data set; data/README.md lists them",
         )
     before = socket.getdefaulttimeout()
@@ -61,7 +63,9 @@ def fetch(source: Source, say: Callable[[str], None]) -> None:
 
 
 def _fetch_ogb(source: Source, say: Callable[[str], None]) -> None:
-    """Download and unpack the archive of ogb's own table with ogb's own functions, but for its questions."""
+    """Download and unpack the archive of ogb's own table with ogb's own functions, but for its
+    questions.
+    """
     about, folder = published(source.name), Path(source.root)
     url, archive = about["url"], about["download_name"]
     size = _size(source, url)
@@ -91,7 +95,9 @@ def _size(source: Source, url: str) -> int:
     except (OSError, ValueError) as error:
         raise _failed(source, url, f"cannot reach it: {getattr(error, 'reason', error)}") from error
     if stated is None:
-        raise _failed(source, url, "expected an answer that states its size, found one that does not")
+        raise _failed(
+            source, url, "expected an answer that states its size, found one that does not"
+        )
     return int(stated)
 
 
@@ -110,7 +116,8 @@ def _failed(source: Source, url: str, text: str) -> BadInput:
     folder = Path(source.root)
     return BadInput(
         f"dataset.source {source.text}: {url}: {text}",
-        fix=f"stockpot fetch RECIPE once the network is there; or unzip the archive so that {folder}/raw is there",
+        fix=f"stockpot fetch RECIPE once the network is there; or unzip the archive so that "
+        f"{folder}/raw is there",
     )
 
 
@@ -118,8 +125,10 @@ def _check_room(source: Source, folder: Path, size: int) -> None:
     free = shutil.disk_usage(folder).free
     if free < size:
         raise BadInput(
-            f"dataset.source {source.text}: {folder.parent}: expected {size:,} bytes free, found {free:,}",
-            fix=f"free some, or name another folder: dataset.source={source.text.partition('@')[0]}@FOLDER",
+            f"dataset.source {source.text}: {folder.parent}: expected {size:,} bytes free, found "
+            f"{free:,}",
+            fix=f"free some, or name another folder: "
+            f"dataset.source={source.text.partition('@')[0]}@FOLDER",
         )
 
 
@@ -144,10 +153,16 @@ def _fetch_pyg(source: Source, say: Callable[[str], None]) -> None:
         raise _FetchedError
 
     raw = type(cls.__name__, (cls,), {"process": stop, "__module__": cls.__module__})
-    say(f"fetching the raw files of {named.cls}, of a size that torch_geometric does not state, into {root}")
+    say(
+        f"fetching the raw files of {named.cls}, of a size that torch_geometric does not state, "
+        f"into {root}"
+    )
     with _beside(root) as room:
         try:
-            with contextlib.redirect_stderr(io.StringIO()), warnings.catch_warnings(action="ignore"):
+            with (
+                contextlib.redirect_stderr(io.StringIO()),
+                warnings.catch_warnings(action="ignore"),
+            ):
                 raw(str(room / "root"), **named.arguments)
         except _FetchedError:
             pass
@@ -155,9 +170,12 @@ def _fetch_pyg(source: Source, say: Callable[[str], None]) -> None:
             said = " ".join(f"{type(error).__name__}: {error}".split())
             raise BadInput(
                 f"dataset.source {source.text}: torch_geometric cannot fetch it: {said}",
-                fix=f"stockpot fetch RECIPE once the network is there; or put the raw files below {root}",
+                fix=f"stockpot fetch RECIPE once the network is there; or put the raw files below "
+                f"{root}",
             ) from error
-        found = sorted(path for path in (room / "root").rglob("raw") if path.is_dir() and any(path.iterdir()))
+        found = sorted(
+            path for path in (room / "root").rglob("raw") if path.is_dir() and any(path.iterdir())
+        )
         if not found:
             raise BadInput(
                 f"dataset.source {source.text}: expected raw files from {named.cls}, found none",
@@ -195,7 +213,9 @@ def _alive(pid: str) -> bool:
 
 
 def _put(made: Path, folder: Path, say: Callable[[str], None]) -> None:
-    """Rename a complete folder into its place; an incomplete one that stands there is moved aside."""
+    """Rename a complete folder into its place; an incomplete one that stands there is moved
+    aside.
+    """
     if folder.exists():
         aside = folder.with_name(f"{folder.name}.incomplete-{uuid.uuid4().hex[:8]}")
         folder.rename(aside)

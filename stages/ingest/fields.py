@@ -1,4 +1,5 @@
-"""A name in a data set is taken, refused with the nearest name, or left out on purpose and said: never passed over.
+"""A name in a data set is taken, refused with the nearest name, or left out on purpose and said:
+never passed over.
 
 Names are those of PyG's and OGB's data sets and of the code that is usually written around them.
 """
@@ -24,7 +25,16 @@ ALIASES = {
     "edge_index": (),
     "edge_weight": ("edge_weights", "weight", "weights"),
     "num_nodes": ("num_nodes_list",),
-    "x": ("feat", "feats", "feature", "features", "node_feat", "node_feats", "node_feature", "node_features"),
+    "x": (
+        "feat",
+        "feats",
+        "feature",
+        "features",
+        "node_feat",
+        "node_feats",
+        "node_feature",
+        "node_features",
+    ),
     "x_data": (),
     "x_indices": (),
     "x_indptr": (),
@@ -46,9 +56,26 @@ _DOCUMENTED = {f"{part}_{kind}" for part in PARTS for kind in ("idx", "masks")}
 
 _LEFT_OUT = {
     *("edge_type", "edge_reltype", "edge_year", "edge_id", "e_id"),
-    *("node_id", "node_ids", "n_id", "input_id", "node_type", "node_year", "node_species", "node_tag"),
+    *(
+        "node_id",
+        "node_ids",
+        "n_id",
+        "input_id",
+        "node_type",
+        "node_year",
+        "node_species",
+        "node_tag",
+    ),
     *("graph_id", "graph_label", "batch", "ptr", "pos", "mag_paper_id", "paper_id", "year"),
-    *("num_edges", "num_edges_list", "num_classes", "num_features", "num_node_features", "name", "vocab"),
+    *(
+        "num_edges",
+        "num_edges_list",
+        "num_classes",
+        "num_features",
+        "num_node_features",
+        "name",
+        "vocab",
+    ),
 }
 """Usual names that describe a graph and are no part of what is learned from it here."""
 
@@ -68,7 +95,9 @@ _REFUSED = {
 
 
 class Refuse(Protocol):
-    """Makes the error about a name: what is wrong with it and, where the usual one does not do, the mend."""
+    """Makes the error about a name: what is wrong with it and, where the usual one does not do, the
+    mend.
+    """
 
     def __call__(self, name: str, text: str, fix: str | None = None) -> BadInput: ...
 
@@ -92,14 +121,22 @@ class Fields:
 
     @property
     def reading(self) -> str:
-        """What is taken now and earlier versions passed over, "" for nothing: it belongs into keys."""
+        """What is taken now and earlier versions passed over, "" for nothing: it belongs into
+        keys.
+        """
         names = [f"{name}={given}" for name, given in sorted(self.given.items()) if given != name]
-        names += [f"{part}={given}" for part, given in sorted(self.splits.items()) if given not in _DOCUMENTED]
+        names += [
+            f"{part}={given}"
+            for part, given in sorted(self.splits.items())
+            if given not in _DOCUMENTED
+        ]
         return ";".join(names)
 
 
 def split_name(name: str) -> tuple[str, str] | None:
-    """("train" | "valid" | "test", "idx" | "mask" | "") of a name like train_idx, idx_val, testmask; None of others."""
+    """("train" | "valid" | "test", "idx" | "mask" | "") of a name like train_idx, idx_val,
+    testmask; None of others.
+    """
     found = _SPLIT.fullmatch(_plain(name))
     if found is None:
         return None
@@ -113,13 +150,16 @@ def nearest_name(name: str, known: Iterable[str]) -> str:
     return difflib.get_close_matches(_plain(name), list(known), n=1, cutoff=0.0)[0]
 
 
-def take(names: Iterable[str], refuse: Refuse, is_text: Callable[[str], bool], leave: str) -> Fields:
+def take(
+    names: Iterable[str], refuse: Refuse, is_text: Callable[[str], bool], leave: str
+) -> Fields:
     """What each name stands for.
 
     Parameters
     ----------
     refuse : makes the error about a name.
-    is_text : whether an array holds strings: names of nodes, a vocabulary; asked of unknown names only.
+    is_text : whether an array holds strings: names of nodes, a vocabulary; asked of unknown names
+        only.
     leave : how a name is left out, for the mend, with `{name}` for it.
 
     Raises
@@ -136,13 +176,19 @@ def take(names: Iterable[str], refuse: Refuse, is_text: Callable[[str], bool], l
         if part is not None:
             beside = splits.setdefault(part[0], name)
             if beside != name:
-                raise refuse(beside, f"expected each part of a split once, found also {name}", _leave(leave, name))
+                raise refuse(
+                    beside,
+                    f"expected each part of a split once, found also {name}",
+                    _leave(leave, name),
+                )
             kinds[part[0]] = part[1]
         elif plain in _CANONICAL:
             beside = given.setdefault(_CANONICAL[plain], name)
             if beside != name:
                 what = _CANONICAL[plain]
-                raise refuse(beside, f"expected {what} once, found also {name}", _leave(leave, name))
+                raise refuse(
+                    beside, f"expected {what} once, found also {name}", _leave(leave, name)
+                )
         elif plain in _REFUSED:
             mend = _leave(leave, name)
             if _REFUSED[plain] is _NO_EDGE_FEATURES:
@@ -173,10 +219,14 @@ def _check_split(splits: Mapping[str, str], kinds: Mapping[str, str], refuse: Re
             raise refuse(
                 wanted,
                 f"expected this member beside {beside}, found none",
-                "write all of train, valid and test, or none of them: dataset.split then draws a split",
+                "write all of train, valid and test, or none of them: dataset.split then draws a "
+                "split",
             )
     if len(set(kinds.values())) > 1:
-        first, other = splits["train"], next(splits[part] for part in PARTS if kinds[part] != kinds["train"])
+        first, other = (
+            splits["train"],
+            next(splits[part] for part in PARTS if kinds[part] != kinds["train"]),
+        )
         raise refuse(
             other,
             f"expected either lists of ids or masks in all three parts, found {first} and {other}",

@@ -1,7 +1,9 @@
-"""A folder of edges, features, labels and splits as a `DataSet`; edges and feature rows are never held whole.
+"""A folder of edges, features, labels and splits as a `DataSet`; edges and feature rows are never
+held whole.
 
-Nodes are integers from 0, in the order of labels and feature rows; or they have names, strings in the edges, and then
-labels, features and splits are keyed by name: what would have to be guessed from the order of rows is refused.
+Nodes are integers from 0, in the order of labels and feature rows; or they have names, strings in
+the edges, and then labels, features and splits are keyed by name: what would have to be guessed
+from the order of rows is refused.
 """
 
 from __future__ import annotations
@@ -55,13 +57,16 @@ def open_files(reader: Reader) -> Iterator[NpzDataSet]:
 
 
 def edge_table(path: Path) -> Table:
-    """The table of edges, its columns checked: source and target (or src and dst), and perhaps weight."""
+    """The table of edges, its columns checked: source and target (or src and dst), and perhaps
+    weight.
+    """
     table = Table(path, headless=("source", "target", "weight"))
     pair = next((pair for pair in _PAIRS if set(pair) <= set(table.columns)), None)
     others = set(table.columns) - {*(pair or ()), "weight"}
     if pair is None or others:
         raise table.bad(
-            f"expected columns source, target (or src, dst) and perhaps weight, found {', '.join(table.columns)}",
+            f"expected columns source, target (or src, dst) and perhaps weight, found "
+            f"{', '.join(table.columns)}",
             fix=f"name the columns of {path.name} so, and leave out others",
         )
     return table
@@ -77,9 +82,11 @@ def _ids(table: Table) -> str:
     for name, kind in found.items():
         if kind == FLOATS:
             raise table.bad(
-                f"{name}: expected a column of integers or strings, found floats (1.0 for 1): pandas makes them of "
+                f"{name}: expected a column of integers or strings, found floats (1.0 for 1): "
+                f"pandas makes them of "
                 "integers beside missing values",
-                fix=f"frame.astype({{{name!r}: 'int64'}}), rows without an id dropped; names of such a "
+                fix=f"frame.astype({{{name!r}: 'int64'}}), rows without an id dropped; names of "
+                f"such a "
                 "form: as strings in parquet",
             )
         if kind not in (INTEGERS, "strings"):
@@ -89,24 +96,39 @@ def _ids(table: Table) -> str:
             )
     if len(set(found.values())) > 1:
         told = ", ".join(f"{name} of {kind}" for name, kind in found.items())
-        raise table.bad(f"expected ids of one type, found {told}", fix="write all ids as integers, or all as names")
+        raise table.bad(
+            f"expected ids of one type, found {told}",
+            fix="write all ids as integers, or all as names",
+        )
     return next(iter(found.values()))
 
 
 def _collect(edges: Table, files: dict[str, Path]) -> NodeNames:
     """Names in edges, labels and features; the last two must be keyed by them."""
-    keyed = {"labels": ".parquet or .csv with columns id, label", "features": ".parquet with a column id"}
+    keyed = {
+        "labels": ".parquet or .csv with columns id, label",
+        "features": ".parquet with a column id",
+    }
     tables = []
     for stem, expected in keyed.items():
         path = files.get(stem)
         if path is None:
             continue
-        if form(path.name)[1].removesuffix(".gz") not in expected.split(" with", maxsplit=1)[0].split(" or "):
-            text = f"nodes have names in {edges.path.name}: expected {stem}{expected}, found {path.name}"
-            raise edges.bad(text, fix=f"write {stem} keyed by name: rows of {path.name} say no names")
+        if form(path.name)[1].removesuffix(".gz") not in expected.split(" with", maxsplit=1)[
+            0
+        ].split(" or "):
+            text = (
+                f"nodes have names in {edges.path.name}: expected {stem}{expected}, found "
+                f"{path.name}"
+            )
+            raise edges.bad(
+                text, fix=f"write {stem} keyed by name: rows of {path.name} say no names"
+            )
         table = Table(path)
         if "id" not in table.columns:
-            raise table.bad(f"nodes have names in {edges.path.name}: expected a column id, found none")
+            raise table.bad(
+                f"nodes have names in {edges.path.name}: expected a column id, found none"
+            )
         tables.append(table)
 
     def columns() -> Iterator[Any]:
@@ -119,8 +141,12 @@ def _collect(edges: Table, files: dict[str, Path]) -> NodeNames:
     return collect(columns())
 
 
-def _parts(files: dict[str, Path], masks: dict[str, str], names: NodeNames | None) -> dict[str, Part]:
-    """Where the arrays of the npz format stand; those keyed by names are read and put in the order of nodes."""
+def _parts(
+    files: dict[str, Path], masks: dict[str, str], names: NodeNames | None
+) -> dict[str, Part]:
+    """Where the arrays of the npz format stand; those keyed by names are read and put in the order
+    of nodes.
+    """
     labels = files["labels"]
     parts = {"edge_index": Part(files["edges"])}
     if names is None:
@@ -148,15 +174,22 @@ def _parts(files: dict[str, Path], masks: dict[str, str], names: NodeNames | Non
 
 
 def _check_csr(path: Path) -> None:
-    """Refuse what `scipy.sparse.save_npz` wrote of another matrix: a CSC file has members of the same names."""
+    """Refuse what `scipy.sparse.save_npz` wrote of another matrix: a CSC file has members of the
+    same names.
+    """
     with ExitStack() as stack:
         members = Gathered(path.parent, {"format": Part(path, "format")}, stack)
         found = members["format"]
         for name in members.others(path):
             if name not in ("data", "format", "indices", "indptr", "shape"):
-                raise members.bad("format", f"expected data, indices, indptr and shape beside it, found also {name}")
+                raise members.bad(
+                    "format",
+                    f"expected data, indices, indptr and shape beside it, found also {name}",
+                )
         if found.tolist() not in (b"csr", "csr"):
-            raise members.bad("format", f"expected csr, found {found.tolist()!r}", fix="save matrix.tocsr()")
+            raise members.bad(
+                "format", f"expected csr, found {found.tolist()!r}", fix="save matrix.tocsr()"
+            )
 
 
 def _named_labels(table: Table, names: NodeNames) -> NDArray[np.float64]:
@@ -170,7 +203,9 @@ def _named_labels(table: Table, names: NodeNames) -> NDArray[np.float64]:
     return y
 
 
-def _once(table: Table, names: NodeNames, column: Any, given: NDArray[np.bool_]) -> NDArray[np.int64]:
+def _once(
+    table: Table, names: NodeNames, column: Any, given: NDArray[np.bool_]
+) -> NDArray[np.int64]:
     """Nodes of a column of names, none of which was given before; marks them as given."""
     nodes = names.nodes(column)
     if given[nodes].any() or len(np.unique(nodes)) < len(nodes):
@@ -229,7 +264,9 @@ class FilesDataSet(NpzDataSet):
                 weight = check_weight(self.bad, "edge_index", values, seen)
             for start in range(0, len(source), most):
                 part = slice(start, start + most)
-                yield EdgeBlock(source[part], target[part], None if weight is None else weight[part])
+                yield EdgeBlock(
+                    source[part], target[part], None if weight is None else weight[part]
+                )
             seen += len(source)
 
     def _nodes(self, column: Any, first: int) -> NDArray[np.int32]:
@@ -271,7 +308,9 @@ class _Scattered:
 
     sparse = False
 
-    def __init__(self, table: Table, wanted: dict[str, str], names: NodeNames, bad: Bad, stack: ExitStack) -> None:
+    def __init__(
+        self, table: Table, wanted: dict[str, str], names: NodeNames, bad: Bad, stack: ExitStack
+    ) -> None:
         self.columns, self._bad = len(wanted), bad
         file = stack.enter_context(tempfile.TemporaryFile(prefix="stockpot-"))  # noqa: SIM115 - entered by the stack
         self._rows = np.memmap(file, np.float32, "w+", shape=(len(names), self.columns))

@@ -1,4 +1,6 @@
-"""A `files:` source is a folder of files with known names; a name that is nearly one of them is never passed over."""
+"""A `files:` source is a folder of files with known names; a name that is nearly one of them is
+never passed over.
+"""
 
 from __future__ import annotations
 
@@ -31,8 +33,8 @@ def describe(source: str, rest: str) -> Source:
     Raises
     ------
     BadInput
-        There is no such folder, edges or labels are missing or stand there twice, part of a split is missing, a file
-        has a name that is not understood, or a table has no readable header.
+        There is no such folder, edges or labels are missing or stand there twice, part of a split
+        is missing, a file has a name that is not understood, or a table has no readable header.
     """
     root = Path(rest).absolute()
     if not root.is_dir():
@@ -45,7 +47,9 @@ def describe(source: str, rest: str) -> Source:
             text = f"{root}: expected {stem}.{{{choices}}}, found none"
             raise _bad(source, text, f"write {stem}; data/README.md says how")
     reading, index = _reading({role: Path(files[name]) for role, name in found.items()})
-    return Source(source, "files", "", str(root), files, reading=reading, left_out=(*left_out, *index))
+    return Source(
+        source, "files", "", str(root), files, reading=reading, left_out=(*left_out, *index)
+    )
 
 
 def _reading(paths: Mapping[str, Path]) -> tuple[str, list[str]]:
@@ -54,7 +58,9 @@ def _reading(paths: Mapping[str, Path]) -> tuple[str, list[str]]:
     from stockpot.stages.ingest.tables import Table
 
     reading, left_out = [], []
-    tables = {role: path for role, path in paths.items() if path.suffix not in (".npy", ".npz", ".txt")}
+    tables = {
+        role: path for role, path in paths.items() if path.suffix not in (".npy", ".npz", ".txt")
+    }
     for role in ("edges", "labels", "features"):
         if role not in tables:
             continue
@@ -96,7 +102,9 @@ def _counts(source: Source) -> Mapping[str, Any]:
     else:  # nodes have names: there may be more of them in the edges
         nodes = max(_rows(labels), _rows(paths["features"]) if "features" in paths else 0)
         estimated |= {"num_nodes"}
-    splits, published = _splits({part: paths[part] for part in PARTS if part in paths}, kinds(names), nodes)
+    splits, published = _splits(
+        {part: paths[part] for part in PARTS if part in paths}, kinds(names), nodes
+    )
     return {
         "num_nodes": nodes,
         "num_edges_stored": edges,
@@ -110,7 +118,9 @@ def _counts(source: Source) -> Mapping[str, Any]:
     }
 
 
-def _splits(paths: Mapping[str, Path], masks: Mapping[str, str], nodes: int) -> tuple[dict[str, int], int]:
+def _splits(
+    paths: Mapping[str, Path], masks: Mapping[str, str], nodes: int
+) -> tuple[dict[str, int], int]:
     """Most nodes of each part, and the number of published splits; of text from its size."""
     sizes, published = {}, int(bool(paths))
     for part, path in paths.items():

@@ -1,4 +1,6 @@
-"""Every file of a folder is part of the data set, left alone and said, or refused with the nearest name."""
+"""Every file of a folder is part of the data set, left alone and said, or refused with the nearest
+name.
+"""
 
 from __future__ import annotations
 
@@ -61,8 +63,12 @@ def roles(names: Iterable[str]) -> dict[str, str]:
 
 
 def kinds(files: Mapping[str, str]) -> dict[str, str]:
-    """Whether the name of a file of `roles` says "idx", "mask" or neither (""), by part of the split."""
-    parts = {part: split_name(form(files[part].rpartition("/")[2])[0]) for part in PARTS if part in files}
+    """Whether the name of a file of `roles` says "idx", "mask" or neither (""), by part of the
+    split.
+    """
+    parts = {
+        part: split_name(form(files[part].rpartition("/")[2])[0]) for part in PARTS if part in files
+    }
     return {part: said[1] for part, said in parts.items() if said is not None}
 
 
@@ -72,7 +78,8 @@ def scan(source: str, root: Path) -> tuple[dict[str, str], tuple[str, ...]]:
     Raises
     ------
     BadInput
-        A file looks like data and is none of the known, one stands there twice, or part of a split is missing.
+        A file looks like data and is none of the known, one stands there twice, or part of a split
+        is missing.
     """
     found: dict[str, list[str]] = {}
     left: list[str] = []
@@ -84,7 +91,11 @@ def scan(source: str, root: Path) -> tuple[dict[str, str], tuple[str, ...]]:
             _sort(source, entry.name, entry, found, left)
     for role, names in found.items():
         if len(names) > 1:
-            raise _bad(source, f"{root}: expected {role} once, found {' and '.join(names)}", "move out all but one")
+            raise _bad(
+                source,
+                f"{root}: expected {role} once, found {' and '.join(names)}",
+                "move out all but one",
+            )
     there = [part for part in PARTS if part in found]
     if there and len(there) < len(PARTS):
         missing = next(part for part in PARTS if part not in found)
@@ -124,24 +135,37 @@ def _hidden(name: str) -> bool:
 
 
 def _document(name: str, stem: str, suffix: str) -> bool:
-    """Whether a file is read by people: by its suffix, where its name is not nearly that of data, or by its name."""
+    """Whether a file is read by people: by its suffix, where its name is not nearly that of data,
+    or by its name.
+    """
     if name.upper().startswith(_NAMES) or not suffix:
         return name.upper().startswith(_NAMES) or not _like(stem)
     return suffix in _DOCUMENTS and not (suffix in _MAYBE_DATA and _like(stem))
 
 
 def _like(stem: str) -> bool:
-    return bool(difflib.get_close_matches(stem.lower(), [*FORMS, "edge_index", "y", "x", *PARTS], n=1, cutoff=0.7))
+    return bool(
+        difflib.get_close_matches(
+            stem.lower(), [*FORMS, "edge_index", "y", "x", *PARTS], n=1, cutoff=0.7
+        )
+    )
 
 
 def _folder(source: str, name: str, path: Path, left: list[str], *, inside: bool) -> None:
     if inside and any(path.iterdir()):
-        mend = f"mv {shlex.quote(str(path))}/* {shlex.quote(str(path.parent))} && rmdir {shlex.quote(str(path))}"
+        mend = (
+            f"mv {shlex.quote(str(path))}/* {shlex.quote(str(path.parent))} && rmdir "
+            f"{shlex.quote(str(path))}"
+        )
         raise _bad(source, f"{path}: expected the files of the split here, found a folder", mend)
     if not inside and _split_folder(path.name.lower()):
         into = path.parent / "split"
         text = f"{path}: expected the split in {into}, found a folder of another name"
-        raise _bad(source, text, f"put train, valid and test into {into}, or move {path.name} out of {path.parent}")
+        raise _bad(
+            source,
+            text,
+            f"put train, valid and test into {into}, or move {path.name} out of {path.parent}",
+        )
     left.append(f"{name}/")
 
 
@@ -156,18 +180,31 @@ def _unread_split(source: str, path: Path, part: str, suffix: str) -> BadInput:
     if suffix in _TORCH:
         target = path.with_suffix(".npy")
         mend = (
-            f'python -c "import numpy, torch; numpy.save({str(target)!r}, torch.load({str(path)!r}, weights_only=True)'
+            f'python -c "import numpy, torch; numpy.save({str(target)!r}, '
+            f"torch.load({str(path)!r}, weights_only=True)"
             f'.numpy())" && rm {shlex.quote(str(path))}'
         )
-    return _bad(source, f"{path}: expected a part of the split as {forms}, found {suffix or 'no suffix'}", mend)
+    return _bad(
+        source,
+        f"{path}: expected a part of the split as {forms}, found {suffix or 'no suffix'}",
+        mend,
+    )
 
 
 def _unknown(source: str, path: Path, known: Iterable[str]) -> BadInput:
     stem = form(path.name)[0]
-    near = nearest_name(stem, [*known, *(("edge_index", "node_feat", "x", "y") if "edges" in known else ())])
-    near = {"edge_index": "edges", "node_feat": "features", "x": "features", "y": "labels"}.get(near, near)
+    near = nearest_name(
+        stem, [*known, *(("edge_index", "node_feat", "x", "y") if "edges" in known else ())]
+    )
+    near = {"edge_index": "edges", "node_feat": "features", "x": "features", "y": "labels"}.get(
+        near, near
+    )
     forms = FORMS.get(near, SPLIT_FORMS)
-    choices = f"{near}{forms[0]}" if len(forms) == 1 else f"{near}.{{{','.join(form[1:] for form in forms)}}}"
+    choices = (
+        f"{near}{forms[0]}"
+        if len(forms) == 1
+        else f"{near}.{{{','.join(form[1:] for form in forms)}}}"
+    )
     return _bad(
         source,
         f"{path}: expected a known name, found an unknown one; nearest is {choices}",

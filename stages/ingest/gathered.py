@@ -1,4 +1,6 @@
-"""Arrays that stand in several files, or in memory, read under the names of one npz data set; errors name the file."""
+"""Arrays that stand in several files, or in memory, read under the names of one npz data set;
+errors name the file.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +28,9 @@ __all__ = ["Gathered", "Part"]
 
 @dataclass(frozen=True)
 class Part:
-    """Where an array stands: a .npy file, a `member` of an npz file, or `values` read from `path` before."""
+    """Where an array stands: a .npy file, a `member` of an npz file, or `values` read from `path`
+    before.
+    """
 
     path: Path
     member: str = ""
@@ -45,13 +49,22 @@ class Gathered(Members):
     """
 
     def __init__(
-        self, where: Path, parts: Mapping[str, Part], stack: ExitStack, kinds: Mapping[str, str] | None = None
+        self,
+        where: Path,
+        parts: Mapping[str, Part],
+        stack: ExitStack,
+        kinds: Mapping[str, str] | None = None,
     ) -> None:
         super().__init__(where, None)
         self._parts, self._stack = dict(parts), stack
         self.fields = Fields(
             {name: name for name in self._parts},
-            {part: name for part in PARTS for name in (f"{part}_idx", f"{part}_masks") if name in self._parts},
+            {
+                part: name
+                for part in PARTS
+                for name in (f"{part}_idx", f"{part}_masks")
+                if name in self._parts
+            },
             kinds or {part: "mask" if f"{part}_masks" in self._parts else "" for part in PARTS},
         )
         self._zips: dict[Path, zipfile.ZipFile] = {}
@@ -105,7 +118,9 @@ class Gathered(Members):
         part = self._parts[name]
         if part.values is not None:
             header = io.BytesIO()
-            np.lib.format.write_array_header_1_0(header, np.lib.format.header_data_from_array_1_0(part.values))
+            np.lib.format.write_array_header_1_0(
+                header, np.lib.format.header_data_from_array_1_0(part.values)
+            )
             return header.tell() + part.values.nbytes
         if part.member:
             return self._zips[part.path].getinfo(f"{part.member}.npy").file_size
@@ -114,6 +129,14 @@ class Gathered(Members):
     def bad(self, name: str, text: str, fix: str | None = None) -> BadInput:
         """Error about `name`, under its file and its name there."""
         part = self._parts.get(name)
-        where = f"{self.path}: {name}" if part is None else f"{part.path}: {part.member}" if part.member else part.path
+        where = (
+            f"{self.path}: {name}"
+            if part is None
+            else f"{part.path}: {part.member}"
+            if part.member
+            else part.path
+        )
         file = (self.path if part is None else part.path).name
-        return BadInput(f"{where}: {text}", fix=fix or f"correct {file} and run the same command again")
+        return BadInput(
+            f"{where}: {text}", fix=fix or f"correct {file} and run the same command again"
+        )

@@ -1,4 +1,6 @@
-"""Writes the graph of a data set: its edges in CSR form, both ways where directed, within the memory that is given."""
+"""Writes the graph of a data set: its edges in CSR form, both ways where directed, within the
+memory that is given.
+"""
 
 from __future__ import annotations
 
@@ -23,9 +25,12 @@ if TYPE_CHECKING:
 __all__ = ["workspace", "write_graph"]
 
 
-def write_graph(data: DataSet, writer: Writer, *, undirected: bool, room_bytes: int) -> dict[str, Any]:
-    """Write `indptr` i8, `indices` i4, `weight` f4 where weighted, and of directed graphs `t_indptr`, `t_indices`,
-    `out_deg` i4; returns the facts. Beside `room_bytes` it takes 50 bytes a node.
+def write_graph(
+    data: DataSet, writer: Writer, *, undirected: bool, room_bytes: int
+) -> dict[str, Any]:
+    """Write `indptr` i8, `indices` i4, `weight` f4 where weighted, and of directed graphs
+    `t_indptr`, `t_indices`, `out_deg` i4; returns the facts. Beside `room_bytes` it takes 50 bytes
+    a node.
 
     Raises
     ------
@@ -84,7 +89,9 @@ def write_graph(data: DataSet, writer: Writer, *, undirected: bool, room_bytes: 
 
 
 def _told(data: DataSet, writer: Writer) -> Edges:
-    """Edges of `data`, reported as they are read: both times together are the second quarter of ingest."""
+    """Edges of `data`, reported as they are read: both times together are the second quarter of
+    ingest.
+    """
     seen = 0
 
     def edges(most: int) -> Iterator[EdgeBlock]:
@@ -99,7 +106,8 @@ def _told(data: DataSet, writer: Writer) -> Edges:
 
 @contextmanager
 def workspace(writer: Writer, name: str) -> Iterator[Path]:
-    """Empty folder for files of this attempt; what a killed attempt left in it is removed, and all of it at the end.
+    """Empty folder for files of this attempt; what a killed attempt left in it is removed, and all
+    of it at the end.
 
     A memory map of a file in it stays valid after that.
     """

@@ -1,4 +1,5 @@
-"""A member of an npz file is read front to back in bounded pieces; by its last item the zip's checksum was checked.
+"""A member of an npz file is read front to back in bounded pieces; by its last item the zip's
+checksum was checked.
 
 What a header declares is compared with the bytes that are there before anything is allocated.
 """
@@ -30,13 +31,14 @@ class MemberStream:
 
     Attributes
     ----------
-    shape, dtype, fortran : from its header; a column-major array is stored with its first axis fastest.
+    shape, dtype, fortran : from its header; a column-major array is stored with its first axis
+        fastest.
 
     Raises
     ------
     ValueError, EOFError, OSError, zipfile.BadZipFile, zlib.error
-        The member is damaged, pickled or not of the size that it declares, here and in `read`; `Members.stream` turns
-        them into errors for users.
+        The member is damaged, pickled or not of the size that it declares, here and in `read`;
+        `Members.stream` turns them into errors for users.
     """
 
     def __init__(self, open_member: Callable[[], IO[bytes]], total_bytes: int) -> None:
@@ -49,8 +51,9 @@ class MemberStream:
     def read(self, start: int, stop: int) -> NDArray[Any]:
         """Items `start:stop` in stored order, as stored.
 
-        Going on where the last call ended costs what is read; items between are read too; going back starts anew. A
-        reader that goes from the first item to the last has had the whole member checked.
+        Going on where the last call ended costs what is read; items between are read too; going
+        back starts anew. A reader that goes from the first item to the last has had the whole
+        member checked.
         """
         if start < self._at:
             self._file.close()
@@ -75,13 +78,20 @@ def read_header(file: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
     """Shape, whether column-major, and dtype; `file` stands at the first item after it."""
     version = np.lib.format.read_magic(file)
     # Version 3 differs from 2 in the names of fields alone, which no array of numbers has.
-    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    read = (
+        np.lib.format.read_array_header_1_0
+        if version == (1, 0)
+        else np.lib.format.read_array_header_2_0
+    )
     shape, fortran, dtype = read(file)
     return tuple(int(n) for n in shape), bool(fortran), dtype
 
 
-def checked_header(file: IO[bytes], total_bytes: int) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
-    """As `read_header`, of an array that is nothing but numbers or text and fills `total_bytes` with its header.
+def checked_header(
+    file: IO[bytes], total_bytes: int
+) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+    """As `read_header`, of an array that is nothing but numbers or text and fills `total_bytes`
+    with its header.
 
     Raises
     ------
@@ -93,7 +103,10 @@ def checked_header(file: IO[bytes], total_bytes: int) -> tuple[tuple[int, ...], 
         raise ValueError("Object arrays cannot be loaded when allow_pickle=False")
     declared, there = prod(shape) * dtype.itemsize, total_bytes - file.tell()
     if min(shape, default=0) < 0 or declared != there:
-        raise ValueError(f"its header declares shape {shape} of {dtype}, {declared:,} bytes, and there are {there:,}")
+        raise ValueError(
+            f"its header declares shape {shape} of {dtype}, {declared:,} bytes, and there are "
+            f"{there:,}"
+        )
     return shape, fortran, dtype
 
 

@@ -1,4 +1,6 @@
-"""Members of an npz file by name; whatever is wrong with the file or a member is one line that names both."""
+"""Members of an npz file by name; whatever is wrong with the file or a member is one line that
+names both.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,8 @@ if TYPE_CHECKING:
 __all__ = ["UNREADABLE", "Members", "check_archive", "open_npz"]
 
 UNREADABLE = (zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError, RuntimeError)
-"""What zipfile, zlib and numpy raise of a file that is not sound; RuntimeError of one that is encrypted."""
+"""What zipfile, zlib and numpy raise of a file that is not sound; RuntimeError of one that is
+encrypted."""
 
 _FIX = "write it again with numpy.savez"
 _SINGLE = "numpy.savez(path, edge_index=..., x=..., y=...); data/README.md lists the names"
@@ -35,7 +38,8 @@ class Members:
 
     Attributes
     ----------
-    fields : what the names of the members stand for; `bad` and the readers take names of the npz format.
+    fields : what the names of the members stand for; `bad` and the readers take names of the npz
+        format.
     """
 
     fields = Fields({})
@@ -46,7 +50,10 @@ class Members:
             self._archive = archive
             check_archive(archive, path)
             self.fields = take(
-                self.all_names(), self.bad, self._is_text, f"zip -d {shlex.quote(path.name)} {{name}}.npy"
+                self.all_names(),
+                self.bad,
+                self._is_text,
+                f"zip -d {shlex.quote(path.name)} {{name}}.npy",
             )
 
     def __contains__(self, name: str) -> bool:
@@ -70,7 +77,8 @@ class Members:
                 return read_array(file, entry.file_size)
 
     def stream(self, name: str) -> MemberStream:
-        """Open the member to be read in pieces, each of them under `reading(name)`; its own handle on the file.
+        """Open the member to be read in pieces, each of them under `reading(name)`; its own handle
+        on the file.
 
         Raises
         ------
@@ -92,7 +100,9 @@ class Members:
     def reading(self, name: str) -> Iterator[None]:
         """Turn what goes wrong while member `name` is read into a `BadInput` that names it."""
         if name not in self:
-            raise self.bad(name, f"expected this member, found {', '.join(self.all_names()) or 'none at all'}")
+            raise self.bad(
+                name, f"expected this member, found {', '.join(self.all_names()) or 'none at all'}"
+            )
         try:
             yield
         except BadInput:
@@ -119,12 +129,16 @@ def damage(error: Exception) -> str:
 def mend(error: Exception) -> str:
     """The mend of an array that cannot be read; objects would be pickled again."""
     if "allow_pickle" in str(error):
-        return "store rows of equal length and one type: numpy.array(values, dtype=float) says what does not fit"
+        return (
+            "store rows of equal length and one type: numpy.array(values, dtype=float) says "
+            "what does not fit"
+        )
     return _FIX
 
 
 def check_archive(archive: zipfile.ZipFile, path: Path) -> None:
-    """Refuse an npz file with a member that is no array of the size that it declares, before any is read.
+    """Refuse an npz file with a member that is no array of the size that it declares, before any is
+    read.
 
     Raises
     ------
@@ -146,15 +160,22 @@ def check_archive(archive: zipfile.ZipFile, path: Path) -> None:
         try:
             _check_entry(archive, entry)
         except UNREADABLE as error:
-            unneeded = f"where it is not needed, zip -d {shlex.quote(path.name)} {shlex.quote(entry.filename)}; else "
-            raise BadInput(f"{path}: {name}: {damage(error)}", fix=unneeded + mend(error)) from error
+            unneeded = (
+                f"where it is not needed, zip -d {shlex.quote(path.name)} "
+                f"{shlex.quote(entry.filename)}; else "
+            )
+            raise BadInput(
+                f"{path}: {name}: {damage(error)}", fix=unneeded + mend(error)
+            ) from error
 
 
 def _check_entry(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> None:
     deflated = entry.compress_type == zipfile.ZIP_DEFLATED
     if not deflated and entry.compress_type != zipfile.ZIP_STORED:
         raise ValueError("compressed otherwise than numpy does")
-    if entry.file_size > (_MOST_DEFLATED * (entry.compress_size + 1) if deflated else entry.compress_size):
+    if entry.file_size > (
+        _MOST_DEFLATED * (entry.compress_size + 1) if deflated else entry.compress_size
+    ):
         raise ValueError(f"{entry.compress_size:,} bytes that declare to hold {entry.file_size:,}")
     with archive.open(entry) as file:
         checked_header(file, entry.file_size)
@@ -170,7 +191,8 @@ def open_npz(path: Path) -> Iterator[Members]:
         The file is missing, truncated, or no npz, or a member has a name that is not understood.
     """
     with ExitStack() as stack:
-        # Only opening is guarded: an error of the caller's own disk must not be blamed on this file.
+        # Only opening is guarded: an error of the caller's own disk must not be blamed on this
+        # file.
         try:
             file = stack.enter_context(path.open("rb"))
             if file.read(len(_NPY)) == _NPY:
@@ -179,5 +201,7 @@ def open_npz(path: Path) -> Iterator[Members]:
         except BadInput:
             raise
         except UNREADABLE as error:
-            raise BadInput(f"{path}: expected a readable npz file, found {error}", fix=_FIX) from error
+            raise BadInput(
+                f"{path}: expected a readable npz file, found {error}", fix=_FIX
+            ) from error
         yield Members(path, archive)

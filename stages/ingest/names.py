@@ -1,4 +1,6 @@
-"""Nodes with names of their own are numbered by the sorted order of the names, whatever order files hold them in."""
+"""Nodes with names of their own are numbered by the sorted order of the names, whatever order files
+hold them in.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,9 @@ _BATCH = 1 << 20
 
 
 def collect(columns: Iterable[Any]) -> NodeNames:
-    """All names of string columns. Memory is that of the distinct names, and of a few million more."""
+    """All names of string columns. Memory is that of the distinct names, and of a few million
+    more.
+    """
     import pyarrow as pa
     import pyarrow.compute as pc
 
@@ -34,7 +38,9 @@ def collect(columns: Iterable[Any]) -> NodeNames:
 
 
 def together(batches: Iterable[dict[str, Any]], rows: int) -> Iterator[dict[str, Any]]:
-    """The same columns in batches of `rows` and more: names are looked up at the cost of all names a batch."""
+    """The same columns in batches of `rows` and more: names are looked up at the cost of all names
+    a batch.
+    """
     import pyarrow as pa
 
     held: list[dict[str, Any]] = []
@@ -68,7 +74,9 @@ class NodeNames:
         return len(self.names)
 
     def nodes(self, column: Any) -> NDArray[np.int64]:
-        """Node of every name, -1 where there is no such node. O(column + names): look up many at once."""
+        """Node of every name, -1 where there is no such node. O(column + names): look up many at
+        once.
+        """
         import pyarrow as pa
         import pyarrow.compute as pc
 

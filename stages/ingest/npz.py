@@ -1,8 +1,9 @@
-"""An npz file as a `DataSet`: edges and feature rows are read in blocks, whether its members are compressed or not.
+"""An npz file as a `DataSet`: edges and feature rows are read in blocks, whether its members are
+compressed or not.
 
-Members `edge_index` (2, E), `edge_weight`, `num_nodes`, `x` or `x_data`, `x_indices`, `x_indptr`, `x_shape`, `y`, and
-`train_idx`, `valid_idx`, `test_idx` or `train_masks`, `valid_masks`, `test_masks`; other usual names as
-`stockpot.stages.ingest.fields` says.
+Members `edge_index` (2, E), `edge_weight`, `num_nodes`, `x` or `x_data`, `x_indices`, `x_indptr`,
+`x_shape`, `y`, and `train_idx`, `valid_idx`, `test_idx` or `train_masks`, `valid_masks`,
+`test_masks`; other usual names as `stockpot.stages.ingest.fields` says.
 """
 
 from __future__ import annotations
@@ -42,7 +43,9 @@ def open_npz_dataset(reader: Reader) -> Iterator[NpzDataSet]:
 
 
 class NpzDataSet:
-    """See `stockpot.stages.ingest.dataset.DataSet`; a block of edges takes 16 bytes an edge as read, 8 as given."""
+    """See `stockpot.stages.ingest.dataset.DataSet`; a block of edges takes 16 bytes an edge as
+    read, 8 as given.
+    """
 
     def __init__(self, members: Members) -> None:
         self._members = members
@@ -57,7 +60,9 @@ class NpzDataSet:
         edges = self._members.stream("edge_index")
         if len(edges.shape) != 2 or edges.shape[0] != 2:
             turned = len(edges.shape) == 2 and edges.shape[1] == 2
-            fix = "store edge_index.T: row 0 the sources, row 1 the destinations" if turned else None
+            fix = (
+                "store edge_index.T: row 0 the sources, row 1 the destinations" if turned else None
+            )
             raise self.bad("edge_index", f"expected shape (2, E), found {edges.shape}", fix)
         if edges.shape[1] == 0:
             raise self.bad("edge_index", "expected at least one edge, found no edges at all")
@@ -70,14 +75,20 @@ class NpzDataSet:
 
     def _check_weight(self) -> None:
         weight = self._members.stream("edge_weight")
-        if weight.shape not in ((self.num_edges,), (self.num_edges, 1)) or weight.dtype.kind not in "fiu":
+        if (
+            weight.shape not in ((self.num_edges,), (self.num_edges, 1))
+            or weight.dtype.kind not in "fiu"
+        ):
             raise self.bad(
                 "edge_weight",
-                f"expected {self.num_edges} numbers, one an edge, found shape {weight.shape} of {weight.dtype}",
+                f"expected {self.num_edges} numbers, one an edge, found shape {weight.shape} of "
+                f"{weight.dtype}",
             )
 
     def edges(self, most: int) -> Iterator[EdgeBlock]:
-        """All stored edges in order; two handles on a member, one a row, for what is compressed has no other way in."""
+        """All stored edges in order; two handles on a member, one a row, for what is compressed has
+        no other way in.
+        """
         first, second = self._members.stream("edge_index"), self._members.stream("edge_index")
         weight = self._members.stream("edge_weight") if self.weighted else None
         for start in range(0, self.num_edges, most):
@@ -85,12 +96,16 @@ class NpzDataSet:
             with self._members.reading("edge_index"):
                 if first.fortran:
                     pairs = first.read(2 * start, 2 * stop).reshape(-1, 2)
-                    source, target = np.ascontiguousarray(pairs[:, 0]), np.ascontiguousarray(pairs[:, 1])
+                    source, target = (
+                        np.ascontiguousarray(pairs[:, 0]),
+                        np.ascontiguousarray(pairs[:, 1]),
+                    )
                 else:
                     source = first.read(start, stop)
                     target = second.read(self.num_edges + start, self.num_edges + stop)
             checked = [
-                check_ids(self.bad, "edge_index", ids, self.num_nodes, "edge", start) for ids in (source, target)
+                check_ids(self.bad, "edge_index", ids, self.num_nodes, "edge", start)
+                for ids in (source, target)
             ]
             values = None
             if weight is not None:
@@ -104,7 +119,9 @@ class NpzDataSet:
         parts = [name for name in _PARTS if name in self._members]
         if "x" in self._members:
             if parts:
-                raise self.bad("x", f"expected either x or the parts of a CSR matrix, found also {parts[0]}")
+                raise self.bad(
+                    "x", f"expected either x or the parts of a CSR matrix, found also {parts[0]}"
+                )
             return _Dense(self._members, self.num_nodes)
         return _Sparse(self._members, self.num_nodes) if parts else None
 
@@ -122,7 +139,9 @@ class NpzDataSet:
 
 
 class _Dense:
-    """Rows of `x`. A column-major one (Fortran order) is loaded whole: its rows lie scattered over the member."""
+    """Rows of `x`. A column-major one (Fortran order) is loaded whole: its rows lie scattered over
+    the member.
+    """
 
     sparse = False
 
@@ -131,7 +150,9 @@ class _Dense:
         self._stream = members.stream("x")
         shape, dtype = self._stream.shape, self._stream.dtype
         if len(shape) != 2 or dtype.kind not in "fiub":
-            raise members.bad("x", f"expected numbers of shape ({num_nodes}, D), found shape {shape} of {dtype}")
+            raise members.bad(
+                "x", f"expected numbers of shape ({num_nodes}, D), found shape {shape} of {dtype}"
+            )
         if shape[0] != num_nodes:
             raise members.bad("x", f"expected {num_nodes} rows, one a node, found {shape[0]}")
         if shape[1] == 0:
@@ -143,7 +164,9 @@ class _Dense:
         if self._whole is not None:
             return check_dense_rows(self._members.bad, "x", self._whole[start:stop], start)
         with self._members.reading("x"):
-            values = self._stream.read(start * self.columns, stop * self.columns).reshape(-1, self.columns)
+            values = self._stream.read(start * self.columns, stop * self.columns).reshape(
+                -1, self.columns
+            )
         return check_dense_rows(self._members.bad, "x", values, start)
 
 
@@ -156,16 +179,26 @@ class _Sparse:
         self._members = members
         self._indices, shape = members.stream("x_indices"), members["x_shape"]
         found = tuple(shape.ravel().tolist())
-        if shape.dtype.kind not in "iu" or len(found) != 2 or found[0] != num_nodes or not 1 <= found[1] < 2**31:
-            raise members.bad("x_shape", f"expected ({num_nodes}, D): {num_nodes} rows, one a node, found {found}")
+        if (
+            shape.dtype.kind not in "iu"
+            or len(found) != 2
+            or found[0] != num_nodes
+            or not 1 <= found[1] < 2**31
+        ):
+            raise members.bad(
+                "x_shape", f"expected ({num_nodes}, D): {num_nodes} rows, one a node, found {found}"
+            )
         self.columns = int(found[1])
         if len(self._indices.shape) != 1 or self._indices.dtype.kind not in "iu":
             raise members.bad(
-                "x_indices", f"expected integers, found shape {self._indices.shape} of {self._indices.dtype}"
+                "x_indices",
+                f"expected integers, found shape {self._indices.shape} of {self._indices.dtype}",
             )
         self._indptr = self._pointers(num_nodes)
         self._data = members.stream("x_data") if "x_data" in members else None
-        if self._data is not None and (self._data.shape != self._indices.shape or self._data.dtype.kind not in "fiub"):
+        if self._data is not None and (
+            self._data.shape != self._indices.shape or self._data.dtype.kind not in "fiub"
+        ):
             raise members.bad(
                 "x_data",
                 f"expected {self._indices.size} numbers, one a column index, "
@@ -176,7 +209,8 @@ class _Sparse:
         indptr, end = self._members["x_indptr"], self._indices.size
         if indptr.shape != (num_nodes + 1,) or indptr.dtype.kind not in "iu":
             raise self._members.bad(
-                "x_indptr", f"expected {num_nodes + 1} integers, found shape {indptr.shape} of {indptr.dtype}"
+                "x_indptr",
+                f"expected {num_nodes + 1} integers, found shape {indptr.shape} of {indptr.dtype}",
             )
         indptr = indptr.astype(np.int64, copy=False)
         falls = bool((indptr[1:] < indptr[:-1]).any())
@@ -197,4 +231,6 @@ class _Sparse:
             with self._members.reading("x_data"):
                 data = self._data.read(begin, end)
         indptr = self._indptr[start : stop + 1] - begin
-        return check_sparse_rows(self._members.bad, ("x_indices", "x_data"), indptr, indices, data, self.columns, start)
+        return check_sparse_rows(
+            self._members.bad, ("x_indices", "x_data"), indptr, indices, data, self.columns, start
+        )

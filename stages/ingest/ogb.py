@@ -1,4 +1,6 @@
-"""OGB's raw files as a `DataSet`: gzipped csv and the members of `data.npz` are streamed, never held whole."""
+"""OGB's raw files as a `DataSet`: gzipped csv and the members of `data.npz` are streamed, never
+held whole.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +32,9 @@ _FETCH = "mv {folder} {folder}.damaged && stockpot fetch RECIPE"
 
 @contextmanager
 def open_ogb(reader: Reader) -> Iterator[NpzDataSet]:
-    """Open the raw files of a data set: arrays of edges and rows are streamed, labels and splits are read."""
+    """Open the raw files of a data set: arrays of edges and rows are streamed, labels and splits
+    are read.
+    """
     name = str(reader.facts["name"])
     folder, known = Path(str(reader.facts["root"])), KNOWN[name]
     files = {file: reader.path(file) for file in reader.names()}
@@ -41,7 +45,10 @@ def open_ogb(reader: Reader) -> Iterator[NpzDataSet]:
             parts[f"{split}_idx"] = Part(path, values=csv_column(path))
         if known.binary:
             data, labels = files["raw/data.npz"], files["raw/node-label.npz"]
-            parts |= {"edge_index": Part(data, "edge_index"), "num_nodes": Part(data, "num_nodes_list")}
+            parts |= {
+                "edge_index": Part(data, "edge_index"),
+                "num_nodes": Part(data, "num_nodes_list"),
+            }
             parts["y"] = Part(labels, "node_label")
             if _has(data, "node_feat"):
                 parts["x"] = Part(data, "node_feat")
@@ -60,7 +67,9 @@ def open_ogb(reader: Reader) -> Iterator[NpzDataSet]:
 
 @contextmanager
 def _fetched_again(folder: Path) -> Iterator[None]:
-    """Published files are not written or corrected by a user: what is wrong with them is fetched again."""
+    """Published files are not written or corrected by a user: what is wrong with them is fetched
+    again.
+    """
     try:
         yield
     except BadInput as error:
@@ -90,7 +99,9 @@ class _CsvDataSet(NpzDataSet):
         found = self._members["num_edges"]
         if found.size != 1 or found[0] < 1:
             raise self.bad(
-                "num_edges", f"expected one positive integer, found {found.tolist()!r}", fix="write it again"
+                "num_edges",
+                f"expected one positive integer, found {found.tolist()!r}",
+                fix="write it again",
             )
         return int(found[0])
 
@@ -99,11 +110,15 @@ class _CsvDataSet(NpzDataSet):
         import pyarrow as pa
 
         names, seen = ["source", "target"], 0
-        for batch in csv_batches(self._files["raw/edge.csv.gz"], names, dict.fromkeys(names, pa.int64()), most=most):
+        for batch in csv_batches(
+            self._files["raw/edge.csv.gz"], names, dict.fromkeys(names, pa.int64()), most=most
+        ):
             ids = []
             for column in batch.columns:
                 if column.null_count:
-                    at = seen + int(np.flatnonzero(column.is_null().to_numpy(zero_copy_only=False))[0])
+                    at = seen + int(
+                        np.flatnonzero(column.is_null().to_numpy(zero_copy_only=False))[0]
+                    )
                     raise self.bad("edge_index", f"expected an integer, found nothing at edge {at}")
                 values = column.to_numpy()
                 ids.append(check_ids(self.bad, "edge_index", values, self.num_nodes, "edge", seen))
@@ -111,7 +126,9 @@ class _CsvDataSet(NpzDataSet):
             yield EdgeBlock(ids[0], ids[1])
         if seen != self.num_edges:
             raise self.bad(
-                "edge_index", f"expected {self.num_edges} edges (num-edge-list), found {seen}", fix="write it again"
+                "edge_index",
+                f"expected {self.num_edges} edges (num-edge-list), found {seen}",
+                fix="write it again",
             )
 
     def features(self) -> Features | None:

@@ -1,7 +1,8 @@
-"""The parts of the package ogb that are used: its table of data sets, its downloader and its evaluator.
+"""The parts of the package ogb that are used: its table of data sets, its downloader and its
+evaluator.
 
-They are loaded from their files. Importing the package itself would import torch_geometric for the table of urls, and
-start a thread that asks the network for a newer version.
+They are loaded from their files. Importing the package itself would import torch_geometric for the
+table of urls, and start a thread that asks the network for a newer version.
 """
 
 from __future__ import annotations
@@ -32,14 +33,18 @@ def published(name: str) -> Mapping[str, str]:
 
 @cache
 def downloader() -> Any:
-    """The module with `download_url` and `extract_zip`, both (what, folder, log); bars on terminals alone."""
+    """The module with `download_url` and `extract_zip`, both (what, folder, log); bars on terminals
+    alone.
+    """
     module: Any = _module("utils/url.py")
     module.tqdm = partial(module.tqdm, disable=None)
     return module
 
 
 def evaluator(name: str) -> Any:
-    """The official evaluator of a data set: `eval({"y_true": i8[n, 1], "y_pred": i8[n, 1]})` and `eval_metric`."""
+    """The official evaluator of a data set: `eval({"y_true": i8[n, 1], "y_pred": i8[n, 1]})` and
+    `eval_metric`.
+    """
     with warnings.catch_warnings(action="ignore"):  # of pandas and scikit-learn, about each other
         module: Any = _module("nodeproppred/evaluate.py")
     return module.Evaluator(name)
@@ -56,7 +61,9 @@ def _module(file: str) -> ModuleType:
     path = _folder() / file
     spec = importlib.util.spec_from_file_location(f"stockpot_ogb_{path.stem}", path)
     if spec is None or spec.loader is None:
-        raise BadInput(f"{path}: expected a module of ogb, found none", fix="pip install --force-reinstall ogb")
+        raise BadInput(
+            f"{path}: expected a module of ogb, found none", fix="pip install --force-reinstall ogb"
+        )
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module

@@ -1,4 +1,6 @@
-"""Whatever a recipe's source names is opened as a `DataSet`; each kind is one function, imported when it is needed."""
+"""Whatever a recipe's source names is opened as a `DataSet`; each kind is one function, imported
+when it is needed.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,8 @@ _KINDS = {
     "pyg": "stockpot.stages.ingest.pyg:open_pyg",
     "synthetic": "stockpot.stages.ingest.synthetic:open_synthetic",
 }
-"""Kind of source -> "module:function"; the function takes the source's reader and returns a context manager."""
+"""Kind of source -> "module:function"; the function takes the source's reader and returns a context
+manager."""
 
 
 def open_dataset(reader: Reader) -> AbstractContextManager[DataSet]:

@@ -1,4 +1,6 @@
-"""What ingest takes from a recipe: sections `dataset` and `graph`, one node, and its facts from counts."""
+"""What ingest takes from a recipe: sections `dataset` and `graph`, one node, and its facts from
+counts.
+"""
 
 # ruff: noqa: RUF009 - `key` makes a frozen field; nothing mutable is shared
 
@@ -23,7 +25,9 @@ __all__ = ["PLANNING"]
 
 @dataclass(frozen=True)
 class Split:
-    train: float = key(0.5, "share of the labelled nodes; used only where the dataset brings no split", INSIDE)
+    train: float = key(
+        0.5, "share of the labelled nodes; used only where the dataset brings no split", INSIDE
+    )
     valid: float = key(0.25, "share of the labelled nodes; the rest is test", INSIDE)
     seed: int = key(0, "seed of the split", SEED)
 
@@ -33,7 +37,8 @@ class Dataset:
     source: str = key(
         "wordnet",
         "wordnet | npz: | files: | ogb: | pyg: | synthetic: ...; enters keys by its content",
-        mend="--set dataset.source=npz:PATH, or another source that stockpot recipe --defaults names",
+        mend="--set dataset.source=npz:PATH, or another source that stockpot recipe --defaults "
+        "names",
     )
     split: Split = key(Split(), "used only where the dataset brings none")
     split_index: int = key(0, "which of several published splits", Range(0, 10**6))
@@ -41,11 +46,17 @@ class Dataset:
 
 @dataclass(frozen=True)
 class Graph:
-    undirected: bool = key(True, "add the reverse of every edge; false keeps directions (and their transpose)")
+    undirected: bool = key(
+        True, "add the reverse of every edge; false keeps directions (and their transpose)"
+    )
     self_loops: bool = key(True, "every node also sees itself when values are normalised")
-    normalization: Literal["sym", "rw", "none"] = key("sym", "sym | rw | none; applied by the reader, never stored")
+    normalization: Literal["sym", "rw", "none"] = key(
+        "sym", "sym | rw | none; applied by the reader, never stored"
+    )
     mass: Literal["auto", "none", "row"] = key(
-        "auto", "none | row: correct rows for neighbours outside the record | auto: where records hold too few of them"
+        "auto",
+        "none | row: correct rows for neighbours outside the record | auto: where records hold too "
+        "few of them",
     )
 
 
@@ -84,9 +95,13 @@ def _guess(known: Known) -> Guess | None:
             "x_nnz": nnz,
             "max_degree": min(nodes, edges),
         },
-        {"num_nodes", "num_edges_stored", "num_features", "features", "published_splits"}.difference(
-            source.get("estimated", ())
-        ),
+        {
+            "num_nodes",
+            "num_edges_stored",
+            "num_features",
+            "features",
+            "published_splits",
+        }.difference(source.get("estimated", ())),
     )
 
 

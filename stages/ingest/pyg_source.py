@@ -1,4 +1,5 @@
-"""A `pyg:` source is the raw files of one data set of torch_geometric; describing it imports neither that nor torch.
+"""A `pyg:` source is the raw files of one data set of torch_geometric; describing it imports
+neither that nor torch.
 
 Class names, constructors and published counts are read from torch_geometric's source text.
 """
@@ -49,7 +50,11 @@ class Named:
     def canonical(self) -> str:
         """Everything but the root, in one spelling."""
         options = "".join(f"&{name}={value!r}" for name, value in sorted(self.options.items()))
-        version = f"&torch_geometric={importlib.metadata.version('torch_geometric')}" if self.cls in _EMBEDDED else ""
+        version = (
+            f"&torch_geometric={importlib.metadata.version('torch_geometric')}"
+            if self.cls in _EMBEDDED
+            else ""
+        )
         return f"{self.cls}/{self.name}?splits={self.splits}{options}{version}"
 
     @property
@@ -71,7 +76,13 @@ def parse(source: str) -> Named:
             f'dataset.source {source}: splits: expected "published" or "none", found "{splits}"',
             fix="splits=none leaves the published splits out; dataset.split then draws one",
         )
-    return Named(cls, name, {key: _value(value) for key, value in given.items()}, splits == "published", root or None)
+    return Named(
+        cls,
+        name,
+        {key: _value(value) for key, value in given.items()},
+        splits == "published",
+        root or None,
+    )
 
 
 def _value(text: str) -> Any:
@@ -87,8 +98,8 @@ def describe(source: str, rest: str) -> Source:
     Raises
     ------
     BadInput
-        The class is unknown (names the nearest), draws its graph at random, or needs a name. Missing files are told
-        as `absent`.
+        The class is unknown (names the nearest), draws its graph at random, or needs a name.
+        Missing files are told as `absent`.
     """
     del rest
     named = parse(source)
@@ -98,15 +109,20 @@ def describe(source: str, rest: str) -> Source:
         return Source(source, "pyg", named.canonical)
     if "root" not in parameters:
         raise BadInput(
-            f"dataset.source {source}: {named.cls} draws its graph at random: the same key would name other graphs",
+            f"dataset.source {source}: {named.cls} draws its graph at random: the same key would "
+            f"name other graphs",
             fix="set dataset.source to synthetic:communities",
         )
     if ("name" in parameters) != bool(named.name):
         way = f"pyg:{named.cls}/NAME" if "name" in parameters else f"pyg:{named.cls}"
-        raise BadInput(f'dataset.source {source}: expected "{way}"', fix=f"set dataset.source to {way}")
+        raise BadInput(
+            f'dataset.source {source}: expected "{way}"', fix=f"set dataset.source to {way}"
+        )
     unknown = [name for name in named.options if name not in parameters]
     if unknown:
-        known = [name for name in parameters if name not in ("root", "name") and "transform" not in name]
+        known = [
+            name for name in parameters if name not in ("root", "name") and "transform" not in name
+        ]
         raise BadInput(
             f"dataset.source {source}: unknown option {unknown[0]!r} of {named.cls}",
             fix=f"use {', '.join([_OWN, *known])}",
@@ -123,11 +139,22 @@ def describe(source: str, rest: str) -> Source:
 
 
 def _raw_files(root: Path, name: str) -> list[Path]:
-    """Files in `raw` folders: of the root itself, or where a class has several data sets of the folder of this one."""
+    """Files in `raw` folders: of the root itself, or where a class has several data sets of the
+    folder of this one.
+    """
     bases = [root]
     if name:
-        bases = [base for base in root.iterdir() if _plain(base.name) == _plain(name)] if root.is_dir() else []
-    folders = [folder for base in bases for folder in [base / "raw", *sorted(base.glob("*/raw"))] if folder.is_dir()]
+        bases = (
+            [base for base in root.iterdir() if _plain(base.name) == _plain(name)]
+            if root.is_dir()
+            else []
+        )
+    folders = [
+        folder
+        for base in bases
+        for folder in [base / "raw", *sorted(base.glob("*/raw"))]
+        if folder.is_dir()
+    ]
     if not name:
         folders = [folder for folder in folders if folder == root / "raw"]
     return sorted(path for folder in folders for path in folder.rglob("*") if path.is_file())
@@ -140,7 +167,10 @@ def _plain(name: str) -> str:
 def _class(source: str, cls: str) -> ast.ClassDef:
     spec = importlib.util.find_spec("torch_geometric")  # finds a package without importing it
     if spec is None or spec.origin is None:
-        raise BadInput(f"dataset.source {source}: torch_geometric is not installed", fix="pip install torch_geometric")
+        raise BadInput(
+            f"dataset.source {source}: torch_geometric is not installed",
+            fix="pip install torch_geometric",
+        )
     folder = Path(spec.origin).parent / "datasets"
     modules = {
         item.asname or item.name: statement.module
@@ -170,8 +200,15 @@ def counts(source: Source) -> Mapping[str, Any] | None:
     """Counts of the table in the class's documentation, all estimated; None where it has none."""
     named = parse(source.text)
     rows = _table(ast.get_docstring(_class(source.text, named.cls)) or "")
-    row = next((row for row in rows if "Name" not in row or _plain(row["Name"]) == _plain(named.name)), None)
-    numbers = {key: int(text.replace(",", "")) for key, text in (row or {}).items() if re.fullmatch(r"[\d,]+", text)}
+    row = next(
+        (row for row in rows if "Name" not in row or _plain(row["Name"]) == _plain(named.name)),
+        None,
+    )
+    numbers = {
+        key: int(text.replace(",", ""))
+        for key, text in (row or {}).items()
+        if re.fullmatch(r"[\d,]+", text)
+    }
     if not {"#nodes", "#edges", "#features", "#classes"} <= set(numbers):
         return None
     nodes, columns = numbers["#nodes"], numbers["#features"]

@@ -16,7 +16,8 @@ def check_reduce(reduce: int, nodes: int, columns: int) -> None:
     """Refuse `features.reduce` above what a matrix of that shape has."""
     if reduce > min(nodes, columns):
         raise BadInput(
-            f"features.reduce: expected at most {min(nodes, columns)} for features of {nodes} nodes and {columns} "
+            f"features.reduce: expected at most {min(nodes, columns)} for features of {nodes} "
+            f"nodes and {columns} "
             f"columns, found {reduce}",
             fix="--set features.reduce=0 keeps all columns",
         )
@@ -32,7 +33,9 @@ def features_to_reduce(data: DataSet, reduce: int) -> Features | None:
     """
     features = data.features()
     if reduce and features is None:
-        raise data.bad("x", "expected features to reduce, found none", fix="--set features.reduce=0")
+        raise data.bad(
+            "x", "expected features to reduce, found none", fix="--set features.reduce=0"
+        )
     if reduce and features is not None:
         check_reduce(reduce, data.num_nodes, features.columns)
     return features

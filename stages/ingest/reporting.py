@@ -19,11 +19,15 @@ def _summary(view: View) -> Mapping[str, Any]:
     facts, built = view.facts("ingest"), view.built.get("ingest")
     names = ("num_nodes", "num_edges_stored", "num_features", "num_classes")
     left_out = (built.note("left_out") or []) if built else []
-    return {"dataset": {**pick(facts, *names), "num_edges": _message_edges(view), "left_out": left_out}}
+    return {
+        "dataset": {**pick(facts, *names), "num_edges": _message_edges(view), "left_out": left_out}
+    }
 
 
 def _message_edges(view: View) -> int | None:
-    """Entries of the message passing matrix: stored ones, and one self-loop a node where the recipe adds them."""
+    """Entries of the message passing matrix: stored ones, and one self-loop a node where the recipe
+    adds them.
+    """
     facts = view.facts("ingest")
     if not facts:
         return None

@@ -1,4 +1,6 @@
-"""Feature rows that can only be read front to back serve any order of reading: going back starts anew."""
+"""Feature rows that can only be read front to back serve any order of reading: going back starts
+anew.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,8 @@ __all__ = ["StreamedRows"]
 
 
 class StreamedRows:
-    """See `stockpot.stages.ingest.dataset.Features`; memory is that of one batch and of the rows asked for.
+    """See `stockpot.stages.ingest.dataset.Features`; memory is that of one batch and of the rows
+    asked for.
 
     Parameters
     ----------
@@ -29,7 +32,11 @@ class StreamedRows:
     sparse = False
 
     def __init__(
-        self, batches: Callable[[], Iterator[NDArray[np.float32]]], columns: int, num_nodes: int, bad: Bad
+        self,
+        batches: Callable[[], Iterator[NDArray[np.float32]]],
+        columns: int,
+        num_nodes: int,
+        bad: Bad,
     ) -> None:
         self.columns = columns
         self._start, self._nodes, self._bad = batches, num_nodes, bad

@@ -1,4 +1,6 @@
-"""The memory building a CSR takes, from counts alone: what it is planned with is what it keeps to."""
+"""The memory building a CSR takes, from counts alone: what it is planned with is what it keeps
+to.
+"""
 
 from __future__ import annotations
 
@@ -15,9 +17,11 @@ __all__ = [
 
 BLOCK_EDGES = 1 << 18
 BLOCK_BYTES = 96
-"""What an edge of a block takes: 28 as read (two ids of 8 bytes, a weight of 8), 20 as given, 48 dealt to ranges."""
+"""What an edge of a block takes: 28 as read (two ids of 8 bytes, a weight of 8), 20 as given, 48
+dealt to ranges."""
 BLOCK_VALUES = 1 << 20
-"""Feature values of a block, stored ones where sparse; such a block takes at most 48 bytes a value."""
+"""Feature values of a block, stored ones where sparse; such a block takes at most 48 bytes a
+value."""
 RANGES = 128
 """Most ranges of rows of about equal size, so that a block falls into few pieces."""
 
@@ -28,18 +32,24 @@ def entry_bytes(weighted: bool) -> int:
 
 
 def sort_bytes(weighted: bool) -> int:
-    """What an entry of the row being sorted takes beside its place: a copy, and an order with its workspace."""
+    """What an entry of the row being sorted takes beside its place: a copy, and an order with its
+    workspace.
+    """
     return 24 if weighted else 8
 
 
 def most_bytes(num_edges: int, undirected: bool, weighted: bool) -> int:
-    """Memory above which `build_csr` gains nothing: the edges as given, all entries, and a long row being sorted."""
+    """Memory above which `build_csr` gains nothing: the edges as given, all entries, and a long row
+    being sorted.
+    """
     entries = num_edges * (2 if undirected else 1)
     kept = num_edges * (12 if weighted else 8)
     return BLOCK_BYTES * BLOCK_EDGES + kept + (entry_bytes(weighted) + 1) * entries
 
 
 def least_bytes(num_edges: int, undirected: bool, weighted: bool) -> int:
-    """Least memory `build_csr` can be held to, beside 40 bytes a node: a block, and a range of rows."""
+    """Least memory `build_csr` can be held to, beside 40 bytes a node: a block, and a range of
+    rows.
+    """
     entries = num_edges * (2 if undirected else 1)
     return BLOCK_BYTES * BLOCK_EDGES + 2 * entry_bytes(weighted) * -(-entries // RANGES)

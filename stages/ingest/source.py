@@ -1,7 +1,8 @@
-"""A `dataset.source` names a data set whose content can be digested, or the error says what it should have named.
+"""A `dataset.source` names a data set whose content can be digested, or the error says what it
+should have named.
 
-Describing a source reads names and headers only and imports neither torch nor torch_geometric. What the digest covers
-is the content of `files` and, beside that, `kind` and `name`; never a path.
+Describing a source reads names and headers only and imports neither torch nor torch_geometric. What
+the digest covers is the content of `files` and, beside that, `kind` and `name`; never a path.
 """
 
 from __future__ import annotations
@@ -23,14 +24,20 @@ __all__ = ["EMBEDDED", "KINDS", "Source", "describe", "single_file"]
 
 
 def _embedded(root: Path) -> Path:
-    """The graph that comes with stockpot: of the source tree at `root`, or where an installation put it."""
+    """The graph that comes with stockpot: of the source tree at `root`, or where an installation
+    put it.
+    """
     places = [
         root / "data" / "wordnet.npz",
         root.parent / "share" / "stockpot" / "wordnet.npz",
     ]  # --target
     if not places[0].is_file():
         with suppress(metadata.PackageNotFoundError):
-            places += [Path(str(f.locate())) for f in metadata.files("stockpot") or () if f.name == "wordnet.npz"]
+            places += [
+                Path(str(f.locate()))
+                for f in metadata.files("stockpot") or ()
+                if f.name == "wordnet.npz"
+            ]
     return next((place for place in places if place.is_file()), places[0])
 
 
@@ -59,12 +66,16 @@ class Source:
     Attributes
     ----------
     text : `dataset.source` as written, for messages.
-    kind : "npz" (also of `wordnet`), "files", "ogb", "pyg", "synthetic"; "nodes" is a file of node ids.
-    name : what the digest covers beside the files: the canonical name with its parameters; "" where files say it all.
+    kind : "npz" (also of `wordnet`), "files", "ogb", "pyg", "synthetic"; "nodes" is a file of node
+        ids.
+    name : what the digest covers beside the files: the canonical name with its parameters; "" where
+        files say it all.
     root : folder of the files, "" where there are none.
     files : relative name -> absolute path of every file that is used, in the order of names.
-    absent : the error to raise where the data is needed, None where it is there. Counts may be known without it.
-    reading : what is read of it now and was passed over by earlier versions, which keys must tell; "" for nothing.
+    absent : the error to raise where the data is needed, None where it is there. Counts may be
+        known without it.
+    reading : what is read of it now and was passed over by earlier versions, which keys must tell;
+        "" for nothing.
     left_out : names in it that are left out on purpose, to be said.
     """
 
@@ -89,7 +100,9 @@ class Source:
 
 def single_file(text: str, path: Path, kind: str = "npz") -> Source:
     """The source that is one file."""
-    return Source(text, kind, root=str(path.absolute().parent), files={"source": str(path.absolute())})
+    return Source(
+        text, kind, root=str(path.absolute().parent), files={"source": str(path.absolute())}
+    )
 
 
 def describe(source: str) -> Source:
@@ -98,8 +111,8 @@ def describe(source: str) -> Source:
     Raises
     ------
     BadInput
-        Its kind is unknown (names the nearest), it is written wrongly, or its files are missing. Where its counts are
-        known without the files, these are only told as `absent`.
+        Its kind is unknown (names the nearest), it is written wrongly, or its files are missing.
+        Where its counts are known without the files, these are only told as `absent`.
     """
     kind, _, rest = source.partition(":")
     local(rest if kind in KINDS else source, "dataset.source")
@@ -112,7 +125,9 @@ def describe(source: str) -> Source:
         nearest = f"; nearest is {near[0]}" if near and near[0] != source else ""
         ways = [f'"{way}"' for way in KINDS.values()]
         raise BadInput(
-            f'dataset.source: expected {", ".join(ways[:-1])} or {ways[-1]}, found "{source}"{nearest}', fix=_FIX
+            f"dataset.source: expected {', '.join(ways[:-1])} or {ways[-1]}, found "
+            f'"{source}"{nearest}',
+            fix=_FIX,
         )
     module = import_module(f"stockpot.stages.ingest.{kind}_source")
     found: Callable[[str, str], Source] = module.describe
@@ -123,8 +138,14 @@ def _npz(source: str, path: Path) -> Source:
     if not path.is_file():
         there = [file.name for file in path.absolute().parent.glob("*.npz")]
         near = difflib.get_close_matches(path.name, there, n=1, cutoff=0.5)
-        fix = f"dataset.source=npz:{path.parent / near[0]}" if near else f"correct the path; it starts at {Path.cwd()}"
-        raise BadInput(f"dataset.source {source}: expected a file at {path.absolute()}, found none", fix=fix)
+        fix = (
+            f"dataset.source=npz:{path.parent / near[0]}"
+            if near
+            else f"correct the path; it starts at {Path.cwd()}"
+        )
+        raise BadInput(
+            f"dataset.source {source}: expected a file at {path.absolute()}, found none", fix=fix
+        )
     from stockpot.stages.ingest.members import open_npz
 
     with open_npz(path) as members:
@@ -133,7 +154,8 @@ def _npz(source: str, path: Path) -> Source:
 
 
 def parse_options(source: str, text: str, defaults: Mapping[str, Any]) -> dict[str, Any]:
-    """Options `a=1&b=2` of a source over their defaults, each of the type of its default; "1e6" is a whole number.
+    """Options `a=1&b=2` of a source over their defaults, each of the type of its default; "1e6" is
+    a whole number.
 
     Raises
     ------

@@ -1,4 +1,6 @@
-"""A part of a split is read from numpy, parquet or text, one node or one flag a row, by number or by name."""
+"""A part of a split is read from numpy, parquet or text, one node or one flag a row, by number or
+by name.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,21 @@ if TYPE_CHECKING:
 
 __all__ = ["split_part"]
 
-_HEADERS = {"id", "ids", "node", "nodes", "node_id", "idx", "index", "nid", "mask", "train", "valid", "val", "test"}
+_HEADERS = {
+    "id",
+    "ids",
+    "node",
+    "nodes",
+    "node_id",
+    "idx",
+    "index",
+    "nid",
+    "mask",
+    "train",
+    "valid",
+    "val",
+    "test",
+}
 """First rows of a text that are no node."""
 _FLAGS = {"true": True, "false": False, "1": True, "0": False, "1.0": True, "0.0": False}
 
@@ -63,18 +79,25 @@ def _column(path: Path) -> NDArray[Any]:
     (name,) = table.columns
     kind = table.kind(name)
     if kind not in (INTEGERS, "strings", "bool"):
-        raise table.bad(f"{name}: expected integers, strings or booleans, found {kind}", fix="frame.astype('int64')")
+        raise table.bad(
+            f"{name}: expected integers, strings or booleans, found {kind}",
+            fix="frame.astype('int64')",
+        )
     if kind == "bool":
         import pyarrow.parquet as pq
 
         return np.asarray(pq.read_table(path, columns=[name])[name].to_numpy())
-    parts = [batch[name].to_numpy(zero_copy_only=False) for batch in table.batches({name: kind}, 1 << 20)]
+    parts = [
+        batch[name].to_numpy(zero_copy_only=False) for batch in table.batches({name: kind}, 1 << 20)
+    ]
     found = np.concatenate(parts) if parts else np.empty(0, np.int64)
     return found.astype(np.str_) if kind == "strings" else found
 
 
 def _text(path: Path, kind: str, names: NodeNames | None) -> NDArray[Any]:
-    """One value a row, perhaps under a header; integers where all are, else strings, or flags of a mask."""
+    """One value a row, perhaps under a header; integers where all are, else strings, or flags of a
+    mask.
+    """
     import pyarrow as pa
     import pyarrow.compute as pc
 
@@ -82,7 +105,9 @@ def _text(path: Path, kind: str, names: NodeNames | None) -> NDArray[Any]:
     first = start.fields[0]
     headed = first.lower() in _HEADERS and (names is None or names.nodes(pa.array([first]))[0] < 0)
     batches = csv_batches(path, ["id"], {"id": pa.large_string()}, skip=start.skip + headed)
-    parts = [pc.utf8_trim_whitespace(batch.column(0)).to_numpy(zero_copy_only=False) for batch in batches]
+    parts = [
+        pc.utf8_trim_whitespace(batch.column(0)).to_numpy(zero_copy_only=False) for batch in batches
+    ]
     texts = np.concatenate(parts).astype(np.str_) if parts else np.empty(0, np.str_)
     if kind == "mask":
         odd = next((at for at, text in enumerate(texts) if text.lower() not in _FLAGS), None)
@@ -92,7 +117,8 @@ def _text(path: Path, kind: str, names: NodeNames | None) -> NDArray[Any]:
     floats = next((at for at, text in enumerate(texts) if is_float(text)), None)
     if floats is not None:
         raise BadInput(
-            f"{path}: expected node ids, found the float {str(texts[floats])!r} at position {floats}",
+            f"{path}: expected node ids, found the float {str(texts[floats])!r} at position "
+            f"{floats}",
             fix=f"write whole numbers: numpy.savetxt({path.name!r}, ids, fmt='%d')",
         )
     if len(texts) and all(is_integer(text) for text in texts):

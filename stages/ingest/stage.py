@@ -20,8 +20,11 @@ if TYPE_CHECKING:
 
 __all__ = ["STAGE", "Params"]
 
-_BASE_BYTES = 160 << 20  # numba and scipy, and the kernels as they are compiled: measured 80 to 126 MB
-_NODE_BYTES = 64  # labels, masks and ids as read; then row pointers, places and degrees; then pointers of sparse rows
+_BASE_BYTES = (
+    160 << 20
+)  # numba and scipy, and the kernels as they are compiled: measured 80 to 126 MB
+# labels, masks and ids as read; then row pointers, places and degrees; then pointers of sparse rows
+_NODE_BYTES = 64
 _FEATURE_BYTES = 48 << 20  # a block of rows: `sizes.BLOCK_VALUES` of at most 48 bytes
 _OVERSAMPLE = 16
 
@@ -34,7 +37,8 @@ class Params:
     ----------
     undirected : edges count both ways.
     reduce : dimensions of the truncated SVD of the features, 0 for none.
-    reading : what is read of the source that earlier versions passed over or read otherwise; see `Source.reading`.
+    reading : what is read of the source that earlier versions passed over or read otherwise; see
+        `Source.reading`.
     """
 
     undirected: bool
@@ -57,13 +61,17 @@ def shards(params: Params, inputs: Inputs) -> Sequence[Shard]:
 
 
 def run(params: Params, inputs: Inputs, shard: Shard, writer: Writer) -> dict[str, Any]:
-    """Read, check and write labels and splits, then the graph, then features: never two of them in memory together."""
+    """Read, check and write labels and splits, then the graph, then features: never two of them in
+    memory together.
+    """
     del shard
     from stockpot.stages.ingest.graph import write_graph
     from stockpot.stages.ingest.open import open_dataset
 
     with open_dataset(inputs["source"]) as data:
-        if left_out := list(dict.fromkeys([*inputs["source"].facts.get("left_out", ()), *data.left_out])):
+        if left_out := list(
+            dict.fromkeys([*inputs["source"].facts.get("left_out", ()), *data.left_out])
+        ):
             writer.note("left_out", left_out)
         # Small and most often wrong, so first.
         labels = _labels(data, writer)
@@ -108,22 +116,27 @@ def _features(params: Params, data: DataSet, writer: Writer) -> dict[str, Any]:
     return write_reduced(features, data.num_nodes, params.reduce, writer, progress)
 
 
-def finish(params: Params, inputs: Inputs, outputs: Mapping[str, Reader], writer: Writer) -> dict[str, Any]:
+def finish(
+    params: Params, inputs: Inputs, outputs: Mapping[str, Reader], writer: Writer
+) -> dict[str, Any]:
     """State what was read."""
     del params, inputs, writer
     return dict(outputs["all"].facts)
 
 
 def cost(params: Params, facts: Mapping[str, Facts]) -> Cost:
-    """Bytes at peak: 160 MiB, 64 a node (10 a published split, if that is more), and the larger of graph and features.
+    """Bytes at peak: 160 MiB, 64 a node (10 a published split, if that is more), and the larger of
+    graph and features.
 
-    The graph takes 25 MiB for a block of edges. With the memory it wants, 8 bytes a stored edge and 5 an entry (two
-    entries an edge where undirected; weighted 12 and 9); with the least, an entry's 4 bytes (8 weighted) by 2/128.
-    Directed graphs add a block and 2/128 of 4 bytes an entry. Features take 48 MiB for a block of rows, whatever their
-    number; column-major dense ones 16 a value, as they are loaded whole; reducing adds 32 (d + 16) a column.
+    The graph takes 25 MiB for a block of edges. With the memory it wants, 8 bytes a stored edge and
+    5 an entry (two entries an edge where undirected; weighted 12 and 9); with the least, an entry's
+    4 bytes (8 weighted) by 2/128. Directed graphs add a block and 2/128 of 4 bytes an entry.
+    Features take 48 MiB for a block of rows, whatever their number; column-major dense ones 16 a
+    value, as they are loaded whole; reducing adds 32 (d + 16) a column.
 
-    Written beside the artifact while ingest runs, where entries do not fit in memory: 8 bytes an entry (weighted 12)
-    and the rows made so far, twice 4 (8); sparse features, and those to be reduced, once more.
+    Written beside the artifact while ingest runs, where entries do not fit in memory: 8 bytes an
+    entry (weighted 12) and the rows made so far, twice 4 (8); sparse features, and those to be
+    reduced, once more.
     """
     from stockpot.stages.ingest.sizes import least_bytes, most_bytes
 
@@ -139,11 +152,17 @@ def cost(params: Params, facts: Mapping[str, Facts]) -> Cost:
         features += 32 * (params.reduce + _OVERSAMPLE) * columns
         stored = 4 * params.reduce * nodes
     entries = edges * (2 if params.undirected else 1)
-    graph = 8 * nodes + entries * (8 if weighted else 4) + (0 if params.undirected else 12 * nodes + 4 * entries)
+    graph = (
+        8 * nodes
+        + entries * (8 if weighted else 4)
+        + (0 if params.undirected else 12 * nodes + 4 * entries)
+    )
     spare = 0 if params.undirected else least_bytes(edges, undirected=False, weighted=False)
     most = most_bytes(edges, undirected=params.undirected, weighted=weighted)
     least = least_bytes(edges, undirected=params.undirected, weighted=weighted)
-    always = _BASE_BYTES + max(_NODE_BYTES, 24 + 10 * int(source.get("published_splits", 0))) * nodes
+    always = (
+        _BASE_BYTES + max(_NODE_BYTES, 24 + 10 * int(source.get("published_splits", 0))) * nodes
+    )
     return Cost(
         read=2 * (16 + (4 if weighted else 0)) * edges + nnz * 8 + 8 * nodes,
         written=graph + stored + 16 * nodes,

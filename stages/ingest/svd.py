@@ -1,4 +1,6 @@
-"""A truncated SVD whose bytes depend on the features alone: not on threads, not on the BLAS, not on the processor."""
+"""A truncated SVD whose bytes depend on the features alone: not on threads, not on the BLAS, not on
+the processor.
+"""
 
 from __future__ import annotations
 
@@ -70,7 +72,9 @@ def _project(
 
 
 def _blocks(x: NDArray[np.float32] | SparseRows) -> Iterator[Block]:
-    """First row and CSR parts of blocks of rows: `x` may be a memory map of what does not fit in memory."""
+    """First row and CSR parts of blocks of rows: `x` may be a memory map of what does not fit in
+    memory.
+    """
     if not isinstance(x, np.ndarray):
         for start in range(0, len(x.indptr) - 1, _BLOCK_ROWS):
             indptr = x.indptr[start : start + _BLOCK_ROWS + 1]
@@ -96,14 +100,15 @@ def reduce_features(
 ) -> NDArray[np.float32]:
     """Principal coordinates `U S` of the features, not centred, scaled as a whole to mean square 1.
 
-    Subspace iteration with A^T A from a seeded basis of random signs (Halko, Martinsson, Tropp 2011, algorithm 4.4),
-    then Rayleigh-Ritz; all sums in float64 and in a fixed order. The largest entry of each right singular vector is
-    positive.
-    One scale for all columns keeps their proportions, as TruncatedSVD's; a column per feature variance would not.
+    Subspace iteration with A^T A from a seeded basis of random signs (Halko, Martinsson, Tropp
+    2011, algorithm 4.4), then Rayleigh-Ritz; all sums in float64 and in a fixed order. The largest
+    entry of each right singular vector is positive. One scale for all columns keeps their
+    proportions, as TruncatedSVD's; a column per feature variance would not.
 
     Parameters
     ----------
-    x : f4[N, D] or the rows of a CSR matrix, finite; read front to back eight times, a block of rows at a time.
+    x : f4[N, D] or the rows of a CSR matrix, finite; read front to back eight times, a block of
+        rows at a time.
     dimensions : d, at most min(N, D). Columns beyond the rank are zero.
     out : f4[N, d], where the result goes; made here where None.
 
@@ -112,7 +117,9 @@ def reduce_features(
     f4[N, d]. O(nnz d + D d^2) time an iteration; 32 (d + 16) bytes a feature, and a block of rows.
     """
     if not 1 <= dimensions <= min(num_nodes, num_features):
-        raise ValueError(f"expected 1 to {min(num_nodes, num_features)} dimensions, found {dimensions}")
+        raise ValueError(
+            f"expected 1 to {min(num_nodes, num_features)} dimensions, found {dimensions}"
+        )
     width = min(dimensions + _OVERSAMPLE, num_nodes, num_features)
     signs = np.random.default_rng(_SEED).integers(0, 2, (width, num_features))
     rows: NDArray[np.float64] = signs.astype(np.float64) * 2 - 1

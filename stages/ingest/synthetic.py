@@ -1,8 +1,10 @@
-"""A synthetic graph is a pure function of its parameters: any block, of any size, in any order, holds the same values.
+"""A synthetic graph is a pure function of its parameters: any block, of any size, in any order,
+holds the same values.
 
-Every value comes from a counter-based generator: the hash of (seed, stream, counter), after splitmix64 (Steele, Lea,
-Flood 2014). Only integer arithmetic and IEEE additions, products and square roots are used, so that machines agree.
-Nothing is kept between blocks: memory is that of a block, and 4 bytes a node for labels and for splits.
+Every value comes from a counter-based generator: the hash of (seed, stream, counter), after
+splitmix64 (Steele, Lea, Flood 2014). Only integer arithmetic and IEEE additions, products and
+square roots are used, so that machines agree. Nothing is kept between blocks: memory is that of a
+block, and 4 bytes a node for labels and for splits.
 """
 
 from __future__ import annotations
@@ -36,7 +38,8 @@ _LOW = _U(0xFFFFFFFF)
 _SHIFT27, _SHIFT30, _SHIFT31, _SHIFT32 = _U(27), _U(30), _U(31), _U(32)
 _ZERO, _ONE, _TWO = _U(0), _U(1), _U(2)
 _PIECE, _SHIFT16 = _U(0xFFFF), _U(16)
-# The sum of four uniform 16-bit integers has this mean and deviation: near enough to a normal, and exact everywhere.
+# The sum of four uniform 16-bit integers has this mean and deviation: near enough to a normal, and
+# exact everywhere.
 _MEAN, _SPREAD = 131070.0, math.sqrt((2.0**32 - 1.0) / 3.0)
 _UNIT = 2.0**-32
 
@@ -56,13 +59,19 @@ def _hash(key: np.uint64, counter: np.uint64) -> np.uint64:
 @njit(cache=True, inline="always")
 def _normal(key: np.uint64, counter: np.uint64) -> float:
     h = _hash(key, counter)
-    total = (h & _PIECE) + ((h >> _SHIFT16) & _PIECE) + ((h >> _SHIFT32) & _PIECE) + (h >> (_SHIFT16 + _SHIFT32))
+    total = (
+        (h & _PIECE)
+        + ((h >> _SHIFT16) & _PIECE)
+        + ((h >> _SHIFT32) & _PIECE)
+        + (h >> (_SHIFT16 + _SHIFT32))
+    )
     return (float(total) - _MEAN) / _SPREAD
 
 
 @njit(cache=True, inline="always")
 def _forward(x: np.uint64, p: NDArray[np.uint64]) -> np.uint64:
-    # p: bound, mask, shift, offset, two multipliers, their inverses: a bijection of [0, mask], walked to [0, bound).
+    # p: bound, mask, shift, offset, two multipliers, their inverses: a bijection of [0, mask],
+    # walked to [0, bound).
     while True:
         x = ((x + p[3]) * p[4]) & p[1]
         x ^= x >> p[2]
@@ -85,9 +94,16 @@ def _backward(x: np.uint64, p: NDArray[np.uint64]) -> np.uint64:
 
 @njit(cache=True, inline="always")
 def _member(
-    community: np.uint64, u: np.uint64, small: np.uint64, larger: np.uint64, power: int, roots: NDArray[np.float64]
+    community: np.uint64,
+    u: np.uint64,
+    small: np.uint64,
+    larger: np.uint64,
+    power: int,
+    roots: NDArray[np.float64],
 ) -> tuple[np.uint64, np.uint64]:
-    """Rank in a community, drawn with weight (rank + 1)^(1 / power - 1) by inverting the integral."""
+    """Rank in a community, drawn with weight (rank + 1)^(1 / power - 1) by inverting the
+    integral.
+    """
     one = _ONE if community < larger else _ZERO
     size = small + one
     x = 1.0 + float(u) * _UNIT * (roots[one] - 1.0)
@@ -169,7 +185,9 @@ def _draw_features(
 
 
 @njit(cache=True, nogil=True)
-def _draw_split(out: NDArray[np.int32], low: np.uint64, high: np.uint64, splits: NDArray[np.uint64]) -> int:
+def _draw_split(
+    out: NDArray[np.int32], low: np.uint64, high: np.uint64, splits: NDArray[np.uint64]
+) -> int:
     found = 0
     for v in range(splits[0]):
         q = _forward(_U(v), splits)
@@ -186,17 +204,23 @@ def _python_mix(x: int) -> int:
 
 
 def _key(seed: int, stream: int) -> np.uint64:
-    return _U(_python_mix((_python_mix((seed + int(_GOLDEN)) % 2**64) + stream * int(_GOLDEN)) % 2**64))
+    return _U(
+        _python_mix((_python_mix((seed + int(_GOLDEN)) % 2**64) + stream * int(_GOLDEN)) % 2**64)
+    )
 
 
 def _order(nodes: int, key: np.uint64) -> NDArray[np.uint64]:
-    """Parameters of a seeded bijection of [0, nodes): the hash multiplies by odd numbers and folds, both invertible."""
+    """Parameters of a seeded bijection of [0, nodes): the hash multiplies by odd numbers and folds,
+    both invertible.
+    """
     bits = max(2, (nodes - 1).bit_length())
     size = 1 << bits
     drawn = [_python_mix((int(key) + i * int(_GOLDEN)) % 2**64) for i in range(1, 4)]
     first, second = (number % size | 1 for number in drawn[1:])
     inverses = pow(first, -1, size), pow(second, -1, size)
-    return np.array([nodes, size - 1, (bits + 1) // 2, drawn[0] % size, first, second, *inverses], np.uint64)
+    return np.array(
+        [nodes, size - 1, (bits + 1) // 2, drawn[0] % size, first, second, *inverses], np.uint64
+    )
 
 
 def _root(value: int, power: int) -> float:
@@ -227,15 +251,18 @@ class _Features:
         made = self._made
         out = np.empty((max(0, stop - start), self.columns), np.float32)
         keys = _key(made.seed, _CENTROIDS), _key(made.seed, _NOISE)
-        _draw_features(start, out, _U(made.communities), _U(made.classes), made.noise, *keys, self._order)
+        _draw_features(
+            start, out, _U(made.communities), _U(made.classes), made.noise, *keys, self._order
+        )
         return out
 
 
 class SyntheticDataSet:
     """Seeded communities with power-law degrees; see `Communities` for its parameters.
 
-    Edge e draws its community uniformly (all have the same size, so the same weight), its source in it by a power law,
-    its target in the same or another community likewise: Chung-Lu weights, O(1) an edge, no tables.
+    Edge e draws its community uniformly (all have the same size, so the same weight), its source in
+    it by a power law, its target in the same or another community likewise: Chung-Lu weights, O(1)
+    an edge, no tables.
     """
 
     weighted = False

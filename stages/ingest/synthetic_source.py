@@ -1,4 +1,6 @@
-"""A `synthetic:` source is its parameters: equal parameters, in any spelling, are one data set with one digest."""
+"""A `synthetic:` source is its parameters: equal parameters, in any spelling, are one data set with
+one digest.
+"""
 
 from __future__ import annotations
 
@@ -56,15 +58,21 @@ class Communities:
 
     Attributes
     ----------
-    nodes, edges : counts; edges are stored edges: repeats among them merge at ingest, self-loops do not occur.
-    communities : node i of a seeded order belongs to community i mod `communities`; 0 in a source means about 1,000
-        nodes each. Their classes are dealt in turn: class = community mod `classes`.
+    nodes, edges : counts; edges are stored edges: repeats among them merge at ingest, self-loops do
+        not occur.
+    communities : node i of a seeded order belongs to community i mod `communities`; 0 in a source
+        means about 1,000 nodes each. Their classes are dealt in turn: class = community mod
+        `classes`.
     classes, features : numbers of classes and of feature columns; 0 features for none.
-    inside : share of edges that stay in their community (a share 1 / communities of the others does so by chance).
-    hubs : expected degrees follow a power law of exponent 2 + 1 / hubs (3, 2.5, 2.33); 0 for equal ones.
-    noise : standard deviation of features around their class's centroid, whose own entries have deviation 1.
+    inside : share of edges that stay in their community (a share 1 / communities of the others does
+        so by chance).
+    hubs : expected degrees follow a power law of exponent 2 + 1 / hubs (3, 2.5, 2.33); 0 for equal
+        ones.
+    noise : standard deviation of features around their class's centroid, whose own entries have
+        deviation 1.
     mislabelled : share of nodes whose label is drawn anew, from all classes alike.
-    labelled : share of nodes with a label; `train` and `valid` are shares of these, the rest is test.
+    labelled : share of nodes with a label; `train` and `valid` are shares of these, the rest is
+        test.
     seed : of everything.
     """
 
@@ -110,13 +118,15 @@ def parse(source: str, name: str) -> Communities:
         nearest = difflib.get_close_matches(family, NAMES, n=1, cutoff=0.0)[0]
         raise BadInput(
             f"dataset.source {source}: unknown synthetic data set {family!r}, nearest is {nearest}",
-            fix=f"set dataset.source to synthetic:{nearest} or synthetic:{nearest}?nodes=1e5&edges=1e6",
+            fix=f"set dataset.source to synthetic:{nearest} or "
+            f"synthetic:{nearest}?nodes=1e5&edges=1e6",
         )
     values = parse_options(source, options, DEFAULTS)
     for option, (low, high) in _RANGES.items():
         if not low <= values[option] <= high:
             raise BadInput(
-                f"dataset.source {source}: {option}: expected {low} to {high}, found {values[option]}",
+                f"dataset.source {source}: {option}: expected {low} to {high}, found "
+                f"{values[option]}",
                 fix=f"correct {option} in dataset.source",
             )
     most = values["nodes"] // 2
@@ -125,13 +135,15 @@ def parse(source: str, name: str) -> Communities:
         values["communities"] = min(max(1, rounds) * values["classes"], most)
     if not values["classes"] <= values["communities"] <= most:
         raise BadInput(
-            f"dataset.source {source}: communities: expected {values['classes']} (classes) to {most} (half the nodes), "
+            f"dataset.source {source}: communities: expected {values['classes']} (classes) to "
+            f"{most} (half the nodes), "
             f"found {values['communities']}",
             fix="correct nodes, classes or communities in dataset.source",
         )
     if values["train"] + values["valid"] >= 1:
         raise BadInput(
-            f"dataset.source {source}: train, valid: expected shares below 1 together, so that some are left to test, "
+            f"dataset.source {source}: train, valid: expected shares below 1 together, so that "
+            f"some are left to test, "
             f"found {values['train']} + {values['valid']}",
             fix="correct train or valid in dataset.source",
         )

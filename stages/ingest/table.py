@@ -1,4 +1,6 @@
-"""Writes the feature rows of a data set a block at a time, reduced or as they are, and counts what is in them."""
+"""Writes the feature rows of a data set a block at a time, reduced or as they are, and counts what
+is in them.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +28,9 @@ __all__ = ["write_features", "write_reduced"]
 
 
 def write_features(features: Features, num_nodes: int, writer: Writer) -> dict[str, Any]:
-    """Write `x` f4[N, D], or `x_indptr` i8, `x_indices` i4 and, unless all are 1, `x_data` f4; returns the facts."""
+    """Write `x` f4[N, D], or `x_indptr` i8, `x_indices` i4 and, unless all are 1, `x_data` f4;
+    returns the facts.
+    """
     if not features.sparse:
         x = writer.create("x", (num_nodes, features.columns), np.float32)
         nonzeros = ones = 0
@@ -52,7 +56,9 @@ def write_reduced(
     writer: Writer,
     progress: Callable[[int, int], None],
 ) -> dict[str, Any]:
-    """Write `x` f4[N, d]: the truncated SVD of the features, read again and again from a file; returns the facts."""
+    """Write `x` f4[N, d]: the truncated SVD of the features, read again and again from a file;
+    returns the facts.
+    """
     from stockpot.stages.ingest.svd import reduce_features
 
     with workspace(writer, "features") as folder:
@@ -68,7 +74,9 @@ def write_reduced(
         x = writer.create("x", (num_nodes, dimensions), np.float32)
         reduce_features(given, num_nodes, features.columns, dimensions, progress, out=x)
     step = max(1, BLOCK_VALUES // dimensions)
-    nonzeros = sum(int(np.count_nonzero(x[start : start + step])) for start in range(0, num_nodes, step))
+    nonzeros = sum(
+        int(np.count_nonzero(x[start : start + step])) for start in range(0, num_nodes, step)
+    )
     return _facts("dense", dimensions, nonzeros, binary=False)
 
 
@@ -96,11 +104,18 @@ def _collect(features: Features, num_nodes: int, folder: Path) -> SparseRows:
     """All sparse rows, as memory maps of files in `folder`; only the row pointers are in memory."""
     indptr = np.zeros(num_nodes + 1, np.int64)
     binary = True
-    with RawFile(folder / "x_indices", np.int32) as indices, RawFile(folder / "x_data", np.float32) as data:
+    with (
+        RawFile(folder / "x_indices", np.int32) as indices,
+        RawFile(folder / "x_data", np.float32) as data,
+    ):
         for start, block in _blocks(features, num_nodes):
             assert isinstance(block, SparseRows)
             indptr[start + 1 : start + len(block.indptr)] = block.indptr[1:] + indptr[start]
             indices.append(block.indices)
             binary &= block.data is None
-            data.append(np.ones(len(block.indices), np.float32) if block.data is None else block.data)
-        return SparseRows(indptr, indices.values(), None if binary else data.values(), features.columns)
+            data.append(
+                np.ones(len(block.indices), np.float32) if block.data is None else block.data
+            )
+        return SparseRows(
+            indptr, indices.values(), None if binary else data.values(), features.columns
+        )

@@ -1,6 +1,8 @@
-"""A table of edges or labels in parquet, Arrow or csv is read in bounded batches; an error names the row.
+"""A table of edges or labels in parquet, Arrow or csv is read in bounded batches; an error names
+the row.
 
-The index that pandas stores as a column is none of the columns; blanks around the names of a csv are none of them.
+The index that pandas stores as a column is none of the columns; blanks around the names of a csv
+are none of them.
 """
 
 from __future__ import annotations
@@ -42,7 +44,8 @@ class Table:
 
     Parameters
     ----------
-    headless : names that a csv file without header has, in order; it has none where its first row is all integers.
+    headless : names that a csv file without header has, in order; it has none where its first row
+        is all integers.
 
     Attributes
     ----------
@@ -62,7 +65,11 @@ class Table:
             if self._suffix == ".csv":
                 self.columns = self._csv_columns(headless)
             else:
-                schema = self._parquet().schema_arrow if self._suffix == ".parquet" else self._arrow().schema
+                schema = (
+                    self._parquet().schema_arrow
+                    if self._suffix == ".parquet"
+                    else self._arrow().schema
+                )
                 self.index, self._range = _stored_index(schema)
                 self.columns = [name for name in schema.names if name not in self.index]
                 self._types = dict(zip(schema.names, schema.types, strict=True))
@@ -71,11 +78,15 @@ class Table:
 
     def _csv_columns(self, headless: Sequence[str]) -> list[str]:
         def bare(fields: list[str]) -> bool:
-            numbered = len(fields) > 1 and all(is_integer(field) or is_float(field) for field in fields[:2])
+            numbered = len(fields) > 1 and all(
+                is_integer(field) or is_float(field) for field in fields[:2]
+            )
             return bool(headless) and numbered
 
         def fits(fields: list[str]) -> bool:
-            return bare(fields) or any(known <= {field.lower() for field in fields} for known in _KNOWN)
+            return bare(fields) or any(
+                known <= {field.lower() for field in fields} for known in _KNOWN
+            )
 
         self._dialect = sniff(self.path, fits)
         fields, self._skip = list(self._dialect.fields), self._dialect.skip
@@ -83,14 +94,17 @@ class Table:
             if not len(headless) - 1 <= len(fields) <= len(headless):
                 raise self.bad(
                     f"expected {len(headless) - 1} or {len(headless)} columns, found {len(fields)}",
-                    fix=f"name the columns in a first row {','.join(headless)}; write decimals with a point",
+                    fix=f"name the columns in a first row {','.join(headless)}; write decimals "
+                    f"with a point",
                 )
             return list(headless[: len(fields)])
         self._skip += 1
         return [field.lower() for field in fields]
 
     def kind(self, name: str) -> str:
-        """`INTEGERS`, "strings", or what else the column is; that of csv is told by the first row."""
+        """`INTEGERS`, "strings", or what else the column is; that of csv is told by the first
+        row.
+        """
         import pyarrow as pa
 
         if self._suffix == ".csv":
@@ -119,10 +133,13 @@ class Table:
                 return int(pd.dataset(self.path, format="ipc").count_rows())
         import pyarrow as pa
 
-        return sum(batch.num_rows for batch in self._csv(dict.fromkeys(self.columns, pa.string()), 1 << 20))
+        return sum(
+            batch.num_rows for batch in self._csv(dict.fromkeys(self.columns, pa.string()), 1 << 20)
+        )
 
     def check_index(self, rows: int) -> None:
-        """Refuse rows whose stored index is not 0, 1, ..., in which order they stand: it may be meant as the node.
+        """Refuse rows whose stored index is not 0, 1, ..., in which order they stand: it may be
+        meant as the node.
 
         Raises
         ------
@@ -132,18 +149,24 @@ class Table:
         if self._range != (0, 1):
             start, step = self._range
             raise self.bad(
-                f"expected pandas' index to number the rows from 0 to {rows - 1}, found one from {start} by {step}",
-                fix="write it with frame.sort_index().reset_index(drop=True) where the index is the node, else without "
+                f"expected pandas' index to number the rows from 0 to {rows - 1}, found one from "
+                f"{start} by {step}",
+                fix="write it with frame.sort_index().reset_index(drop=True) where the index is "
+                "the node, else without "
                 "sort_index()",
             )
         for name in self.index:
             reset = (
-                f"write it with frame.sort_index().reset_index(drop=True) where {name} is the node, "
+                f"write it with frame.sort_index().reset_index(drop=True) where {name} is the "
+                f"node, "
                 "else without sort_index()"
             )
             kind = self._types[name]
             if self.kind(name) != INTEGERS:
-                raise self.bad(f"{name}: expected pandas' index to number the rows from 0, found {kind}", fix=reset)
+                raise self.bad(
+                    f"{name}: expected pandas' index to number the rows from 0, found {kind}",
+                    fix=reset,
+                )
             seen = 0
             for batch in self._batches({name: kind}, 1 << 20):
                 values = batch.column(batch.schema.names.index(name)).to_numpy(zero_copy_only=False)
@@ -151,20 +174,23 @@ class Table:
                 if wrong.size:
                     at = int(wrong[0])
                     raise self.bad(
-                        f"{name}: expected pandas' index to number the rows from 0 to {rows - 1}, found "
+                        f"{name}: expected pandas' index to number the rows from 0 to {rows - 1}, "
+                        f"found "
                         f"{values[at]} in row {seen + at}: rows stand in the order of nodes",
                         fix=reset,
                     )
                 seen += len(values)
 
     def batches(self, wanted: Mapping[str, str], most: int) -> Iterator[dict[str, Any]]:
-        """Columns by name as pyarrow arrays of at most `most` rows: int64, string or float64 as `wanted` says.
+        """Columns by name as pyarrow arrays of at most `most` rows: int64, string or float64 as
+        `wanted` says.
 
         Raises
         ------
         BadInput
-            A value of a column wanted as `INTEGERS` or "strings" is null, a string is empty or looks like a number in
-            csv, or a column is of another type; names column and row, which csv counts from 1, as editors do.
+            A value of a column wanted as `INTEGERS` or "strings" is null, a string is empty or
+            looks like a number in csv, or a column is of another type; names column and row, which
+            csv counts from 1, as editors do.
         """
         import pyarrow as pa
 
@@ -177,11 +203,15 @@ class Table:
                 self._check_type(name, column.type, kind)
                 if kind != NUMBERS and column.null_count:
                     at = int(np.flatnonzero(column.is_null().to_numpy(zero_copy_only=False))[0])
-                    raise self.bad(f"{name}: expected {kind}, found nothing in row {self._row(seen + at)}")
+                    raise self.bad(
+                        f"{name}: expected {kind}, found nothing in row {self._row(seen + at)}"
+                    )
                 try:
                     found[name] = column.cast(types[kind])
                 except pa.ArrowInvalid as error:
-                    raise self.bad(f"{name}: expected {kind}, found {' '.join(str(error).split())}") from error
+                    raise self.bad(
+                        f"{name}: expected {kind}, found {' '.join(str(error).split())}"
+                    ) from error
                 if kind == "strings":
                     found[name] = self._names(name, found[name], seen)
             seen += batch.num_rows
@@ -204,21 +234,30 @@ class Table:
             )
 
     def _names(self, name: str, values: Any, first: int) -> Any:
-        """Names as they are meant: those of a csv without the blanks around them; what may be none is refused."""
+        """Names as they are meant: those of a csv without the blanks around them; what may be none
+        is refused.
+        """
         import pyarrow.compute as pc
 
         odd = {}
         if self._suffix == ".csv":
             written, values = values, pc.utf8_trim_whitespace(values)
-            odd = {what: pc.match_substring_regex(values, pattern) for what, pattern in _ODD.items()}
-            odd |= {what: pc.match_substring_regex(written, text) for what, text in _ODD_AS_WRITTEN.items()}
+            odd = {
+                what: pc.match_substring_regex(values, pattern) for what, pattern in _ODD.items()
+            }
+            odd |= {
+                what: pc.match_substring_regex(written, text)
+                for what, text in _ODD_AS_WRITTEN.items()
+            }
         for what, mask in {"an empty one": pc.equal(values, ""), **odd}.items():
             if pc.any(mask).as_py():
                 at = int(np.flatnonzero(mask.to_numpy(zero_copy_only=False))[0])
                 raise self.bad(
-                    f"{name}: expected ids of one type, names as in the first row, found {what} among names in row "
+                    f"{name}: expected ids of one type, names as in the first row, found {what} "
+                    f"among names in row "
                     f"{self._row(first + at)}: {values[at].as_py()!r}",
-                    fix="write all ids as integers or all as names, in double quotes or none; a mixture as strings "
+                    fix="write all ids as integers or all as names, in double quotes or none; a "
+                    "mixture as strings "
                     "in parquet",
                 )
         return values
@@ -231,19 +270,27 @@ class Table:
 
         with self._reading():
             if self._suffix == ".csv":
-                yield from self._csv({name: types.get(name, pa.string()) for name in self.columns}, most)
+                yield from self._csv(
+                    {name: types.get(name, pa.string()) for name in self.columns}, most
+                )
             elif self._suffix == ".parquet":
-                yield from self._parquet().iter_batches(min(most, 1 << 20), columns=list(types), use_threads=False)
+                yield from self._parquet().iter_batches(
+                    min(most, 1 << 20), columns=list(types), use_threads=False
+                )
             else:
                 reader = self._arrow()
                 for number in range(reader.num_record_batches):
                     batch = reader.get_batch(number)
-                    batch.validate(full=True)  # its counts and offsets, before anything is read by them
+                    batch.validate(
+                        full=True
+                    )  # its counts and offsets, before anything is read by them
                     for start in range(0, batch.num_rows, most):
                         yield batch.slice(start, most)
 
     def _csv(self, types: Mapping[str, Any], most: int) -> Iterator[Any]:
-        return csv_batches(self.path, self.columns, types, skip=self._skip, most=most, dialect=self._dialect)
+        return csv_batches(
+            self.path, self.columns, types, skip=self._skip, most=most, dialect=self._dialect
+        )
 
     def _parquet(self) -> Any:
         import pyarrow.parquet as pq
@@ -267,17 +314,24 @@ class Table:
 
     def bad(self, text: str, fix: str | None = None) -> BadInput:
         """Error about this file."""
-        return BadInput(f"{self.path}: {text}", fix=fix or f"write {self.path.name} again and run the same command")
+        return BadInput(
+            f"{self.path}: {text}",
+            fix=fix or f"write {self.path.name} again and run the same command",
+        )
 
 
 def _is_text(kind: Any) -> bool:
     import pyarrow as pa
 
-    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind))
+    return bool(
+        pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
+    )
 
 
 def _stored_index(schema: Any) -> tuple[list[str], tuple[int, int]]:
-    """Columns in which pandas stored an index, those apart that are asked for by name; start and step of a range."""
+    """Columns in which pandas stored an index, those apart that are asked for by name; start and
+    step of a range.
+    """
     wanted = {"weight"}.union(*_KNOWN)
     try:
         told = json.loads((schema.metadata or {}).get(b"pandas", b"{}")).get("index_columns", ())

@@ -1,7 +1,9 @@
-"""The same WordNet database files give the same bytes of the embedded graph, wherever and whenever it is built.
+"""The same WordNet database files give the same bytes of the embedded graph, wherever and whenever
+it is built.
 
-`python -m stockpot.stages.ingest.wordnet FOLDER OUT.npz`, or `make data/wordnet.npz`; FOLDER holds the data.noun,
-data.verb, data.adj and data.adv files of Debian's `wordnet-base` (/usr/share/wordnet). Format of the files: wndb(5WN).
+`python -m stockpot.stages.ingest.wordnet FOLDER OUT.npz`, or `make data/wordnet.npz`; FOLDER holds
+the data.noun, data.verb, data.adj and data.adv files of Debian's `wordnet-base`
+(/usr/share/wordnet). Format of the files: wndb(5WN).
 """
 
 from __future__ import annotations
@@ -39,7 +41,9 @@ _INSTALL = "apt-get install wordnet-base, then give /usr/share/wordnet"
 
 @dataclass(frozen=True)
 class Synset:
-    """One line of a data file: lexicographer file, words, pointers as (symbol, part of speech, offset), gloss."""
+    """One line of a data file: lexicographer file, words, pointers as (symbol, part of speech,
+    offset), gloss.
+    """
 
     lexfile: int
     lemmas: tuple[str, ...]
@@ -48,7 +52,8 @@ class Synset:
 
 
 def parse(folder: Path) -> tuple[list[Synset], dict[tuple[str, str], int]]:
-    """Synsets of all four files, in the order noun, verb, adj, adv and of lines, and (pos, offset) -> node.
+    """Synsets of all four files, in the order noun, verb, adj, adv and of lines, and (pos, offset)
+    -> node.
 
     Raises
     ------
@@ -75,7 +80,8 @@ def parse(folder: Path) -> tuple[list[Synset], dict[tuple[str, str], int]]:
                 synsets.append(synset)
     if not synsets:
         raise BadInput(
-            f"{folder}: expected synsets in data.noun, data.verb, data.adj, data.adv, found none", fix=_INSTALL
+            f"{folder}: expected synsets in data.noun, data.verb, data.adj, data.adv, found none",
+            fix=_INSTALL,
         )
     return synsets, node
 
@@ -93,23 +99,28 @@ def _synset(line: str) -> tuple[str, Synset]:
     if len(rest) != 4 * count or len(lemmas) != words:
         raise ValueError("fewer fields than it announces")
     # Satellite adjectives ("s") live in data.adj too.
-    pointers = [(rest[i], rest[i + 2].replace("s", "a"), rest[i + 1]) for i in range(0, 4 * count, 4)]
+    pointers = [
+        (rest[i], rest[i + 2].replace("s", "a"), rest[i + 1]) for i in range(0, 4 * count, 4)
+    ]
     return fields[0], Synset(int(fields[1]), tuple(lemmas), tuple(pointers), gloss.strip())
 
 
-def build(folder: Path, *, vocabulary: int = _VOCABULARY, rarest: int = _RAREST) -> dict[str, NDArray[Any]]:
+def build(
+    folder: Path, *, vocabulary: int = _VOCABULARY, rarest: int = _RAREST
+) -> dict[str, NDArray[Any]]:
     """Arrays of the `npz:` format, and edge types and vocabulary by name.
 
-    A node per synset, its lexicographer file as label. A directed edge per ordered pair of synsets that a pointer
-    connects, sorted; where several do, `edge_type` is that of the first. Symbols are numbered as they appear. A binary
-    bag of words: runs of two or more letters in lemmas and gloss, lower case, occurring in at least `rarest` and less
-    than a tenth of the synsets, the `vocabulary` most frequent (ties by alphabet), columns in alphabetical order.
-    Split: `default_rng(0).permutation`, half train, a quarter valid.
+    A node per synset, its lexicographer file as label. A directed edge per ordered pair of synsets
+    that a pointer connects, sorted; where several do, `edge_type` is that of the first. Symbols are
+    numbered as they appear. A binary bag of words: runs of two or more letters in lemmas and gloss,
+    lower case, occurring in at least `rarest` and less than a tenth of the synsets, the
+    `vocabulary` most frequent (ties by alphabet), columns in alphabetical order. Split:
+    `default_rng(0).permutation`, half train, a quarter valid.
 
     Returns
     -------
-    edge_index i4[2, E], edge_type i1[E], edge_type_symbols, num_nodes, x_data u1, x_indices i4, x_indptr i8, x_shape,
-    vocab, y i8[N], train_idx, valid_idx, test_idx.
+    edge_index i4[2, E], edge_type i1[E], edge_type_symbols, num_nodes, x_data u1, x_indices i4,
+    x_indptr i8, x_shape, vocab, y i8[N], train_idx, valid_idx, test_idx.
     """
     synsets, node = parse(folder)
     train, valid, test = _split(len(synsets))
@@ -124,7 +135,9 @@ def build(folder: Path, *, vocabulary: int = _VOCABULARY, rarest: int = _RAREST)
     }
 
 
-def _edges(folder: Path, synsets: Sequence[Synset], node: Mapping[tuple[str, str], int]) -> dict[str, NDArray[Any]]:
+def _edges(
+    folder: Path, synsets: Sequence[Synset], node: Mapping[tuple[str, str], int]
+) -> dict[str, NDArray[Any]]:
     symbols: dict[str, int] = {}
     edges: dict[tuple[int, int], int] = {}
     for source, synset in enumerate(synsets):
@@ -132,7 +145,8 @@ def _edges(folder: Path, synsets: Sequence[Synset], node: Mapping[tuple[str, str
             target = node.get((pos, offset))
             if target is None:
                 raise BadInput(
-                    f"{folder}: {synset.lemmas[0]} points to ({pos}, {offset}): expected such a synset, found none",
+                    f"{folder}: {synset.lemmas[0]} points to ({pos}, {offset}): expected such a "
+                    f"synset, found none",
                     fix=_INSTALL,
                 )
             edges.setdefault((source, target), symbols.setdefault(symbol, len(symbols)))
@@ -145,9 +159,14 @@ def _edges(folder: Path, synsets: Sequence[Synset], node: Mapping[tuple[str, str
 
 
 def _words(synsets: Sequence[Synset], vocabulary: int, rarest: int) -> dict[str, NDArray[Any]]:
-    found = [set(_WORD.findall(" ".join((*s.lemmas, s.gloss)).replace("_", " ").lower())) for s in synsets]
+    found = [
+        set(_WORD.findall(" ".join((*s.lemmas, s.gloss)).replace("_", " ").lower()))
+        for s in synsets
+    ]
     frequency = Counter(word for words in found for word in words)
-    usable = [word for word, count in frequency.items() if rarest <= count < _COMMONEST * len(synsets)]
+    usable = [
+        word for word, count in frequency.items() if rarest <= count < _COMMONEST * len(synsets)
+    ]
     chosen = sorted(sorted(usable, key=lambda word: (-frequency[word], word))[:vocabulary])
     column = {word: i for i, word in enumerate(chosen)}
     rows = [sorted(column[word] for word in words if word in column) for words in found]
@@ -168,7 +187,9 @@ def _split(nodes: int) -> list[NDArray[np.int64]]:
 
 
 def write_npz(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
-    """Write a compressed npz, whole or not at all: no pickles, no times, so equal arrays give equal bytes."""
+    """Write a compressed npz, whole or not at all: no pickles, no times, so equal arrays give equal
+    bytes.
+    """
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         with zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as archive:
@@ -201,7 +222,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
     nodes, columns = arrays["x_shape"]
     edges, classes = arrays["edge_index"].shape[1], len(np.unique(arrays["y"]))
-    print(f"{given[1]}: {nodes:,} nodes, {edges:,} directed edges, {classes} classes, {columns:,} words")
+    print(
+        f"{given[1]}: {nodes:,} nodes, {edges:,} directed edges, {classes} classes, {columns:,} "
+        f"words"
+    )
     return 0
 
 

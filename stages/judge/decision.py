@@ -1,8 +1,10 @@
-"""Goes down the ladder of codes as far as they are shown to cost little enough, and no further than its rows carry.
+"""Goes down the ladder of codes as far as they are shown to cost little enough, and no further than
+its rows carry.
 
-Levels are judged from the most bytes to the fewest, and the first that fails ends it. So all that pass hold together at
-the confidence of a single test, however many they are (a fixed sequence of hypotheses); of the codes of a level the one
-of least error after aggregation is judged, which looks at no label.
+Levels are judged from the most bytes to the fewest, and the first that fails ends it. So all that
+pass hold together at the confidence of a single test, however many they are (a fixed sequence of
+hypotheses); of the codes of a level the one of least error after aggregation is judged, which looks
+at no label.
 """
 
 from __future__ import annotations
@@ -33,10 +35,12 @@ class Candidate:
 
     Attributes
     ----------
-    codec : its name. row_bytes, table_bytes : as stored. total_bytes : of all nodes, with the tables.
+    codec : its name. row_bytes, table_bytes : as stored. total_bytes : of all nodes, with the
+        tables.
     compression_ratio : fp32 over `total_bytes`.
     nmse, nmse_aggregated : of single rows, and after one mean over neighbours in records.
-    drop, drop_error, drop_bound : accuracy lost, its standard error, and what may be lost; None where not judged.
+    drop, drop_error, drop_bound : accuracy lost, its standard error, and what may be lost; None
+        where not judged.
     pairs : trainings it was compared by.
     allowed : whether it may be taken; None where another code of its level was judged.
     """
@@ -70,7 +74,13 @@ class Decision:
     """
 
     def __init__(
-        self, trainee: Trainee, sample: SampleRows, num_nodes: int, max_drop: float, rows: int, seed: int
+        self,
+        trainee: Trainee,
+        sample: SampleRows,
+        num_nodes: int,
+        max_drop: float,
+        rows: int,
+        seed: int,
     ) -> None:
         self._trainee, self._sample, self._nodes = trainee, sample, num_nodes
         self._max_drop, self._rows, self._seed = max_drop, rows, seed
@@ -84,7 +94,9 @@ class Decision:
         return float(np.mean(self._exact)) if self._exact else None
 
     def taken(self, levels: Sequence[Sequence[str]], progress: Callable[[str], None]) -> str | None:
-        """The code to take, None where no code is shown to cost little enough; `reason` says why no smaller one."""
+        """The code to take, None where no code is shown to cost little enough; `reason` says why no
+        smaller one.
+        """
         taken, self.reason = None, "no code of fewer bytes is known"
         for names in levels:
             if not self._affordable(0):
@@ -104,7 +116,9 @@ class Decision:
         return taken
 
     def _affordable(self, pair: int) -> bool:
-        """Whether the rows that are left carry a pair: the coded side, and the exact one where it is not there yet."""
+        """Whether the rows that are left carry a pair: the coded side, and the exact one where it
+        is not there yet.
+        """
         needed = self._trainee.branch_rows * (1 + (pair == len(self._exact)))
         return self._trainee.spent + needed <= self._rows
 
@@ -129,14 +143,18 @@ class Decision:
         tail = f"; {_SPENT}" if spent else ""
         assert loss is not None  # a pair was affordable
         seen = (
-            f"{100 * loss.mean:.2f} ± {100 * loss.error:.2f} by {loss.pairs} {'pair' if loss.pairs == 1 else 'pairs'}"
+            f"{100 * loss.mean:.2f} ± {100 * loss.error:.2f} by {loss.pairs} "
+            f"{'pair' if loss.pairs == 1 else 'pairs'}"
         )
         return (
-            f"{name} may cost {100 * loss.bound:.2f} points of accuracy (lost {seen} of trainings), allowed are "
+            f"{name} may cost {100 * loss.bound:.2f} points of accuracy (lost {seen} of "
+            f"trainings), allowed are "
             f"{100 * self._max_drop:.2f}{tail}"
         )
 
-    def _row(self, coding: Coding, loss: Loss | None = None, *, allowed: bool | None = None) -> Candidate:
+    def _row(
+        self, coding: Coding, loss: Loss | None = None, *, allowed: bool | None = None
+    ) -> Candidate:
         total = coding.row_bytes * self._nodes + coding.table_bytes
         return Candidate(
             codec=coding.name,

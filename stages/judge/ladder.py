@@ -1,6 +1,7 @@
 """Which codes are judged, from the most bytes to the fewest; described without numpy.
 
-Residual codes are not among them: they take long to train and to encode, and more rows than a trial has.
+Residual codes are not among them: they take long to train and to encode, and more rows than a trial
+has.
 """
 
 from __future__ import annotations
@@ -19,10 +20,11 @@ _MOST_PARTS = 512  # of product codes: each is a k-means of its own
 
 
 def ladder(num_nodes: int, num_features: int, most_bytes: int) -> tuple[tuple[str, ...], ...]:
-    """Codes by level, those of about equal bytes together, levels from the most bytes to the fewest.
+    """Codes by level, those of about equal bytes together, levels from the most bytes to the
+    fewest.
 
-    Only codes that with their tables take fewer than `most_bytes` for all nodes, and than the level before; levels
-    without any are left out.
+    Only codes that with their tables take fewer than `most_bytes` for all nodes, and than the level
+    before; levels without any are left out.
 
     >>> ladder(10**6, 128, 10**9)[:4]
     (('sq8',), ('sq4', 'pq64'), ('sq2', 'pq32', 'opq32'), ('sq1', 'pq16', 'opq16'))

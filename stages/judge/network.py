@@ -1,4 +1,6 @@
-"""Short trainings of one network on the judge's records; every row that goes through it is counted."""
+"""Short trainings of one network on the judge's records; every row that goes through it is
+counted.
+"""
 
 from __future__ import annotations
 
@@ -68,7 +70,9 @@ class Trainee:
     spent : rows of all records that went through a training step or an evaluation.
     """
 
-    def __init__(self, config: Mapping[str, Any], train: Sequence[Trial], valid: Sequence[Trial], seed: int) -> None:
+    def __init__(
+        self, config: Mapping[str, Any], train: Sequence[Trial], valid: Sequence[Trial], seed: int
+    ) -> None:
         network = build_model(config, seed)
         assert isinstance(network, Model)  # one of stockpot's own
         self._model, self._seed = network, seed
@@ -116,7 +120,9 @@ class Trainee:
             self.spent += len(trial.places)
             if not labelled:
                 continue
-            loss = functional.cross_entropy(self._logits(trial, rows, training=True), y, ignore_index=-1)
+            loss = functional.cross_entropy(
+                self._logits(trial, rows, training=True), y, ignore_index=-1
+            )
             if not math.isfinite(float(loss.detach())):
                 raise StockpotError(
                     f"judge: step {step}: expected a finite loss, found {float(loss.detach())}",
@@ -141,7 +147,13 @@ class Trainee:
         record, model = trial.record, self._model
         how = Weights(model.adj, "sym", "none", self_loops=True)
         matrices = trimmed(
-            how, LAYERS, record.num_sampled_nodes, record.indptr, record.indices, record.deg, record.weight
+            how,
+            LAYERS,
+            record.num_sampled_nodes,
+            record.indptr,
+            record.indices,
+            record.deg,
+            record.weight,
         )
         made: dict[int, Adj] = {}
         for matrix in matrices:
@@ -159,7 +171,11 @@ def _adj(matrix: Matrix, *, training: bool) -> Adj:
 
 
 def _csr(matrix: Matrix) -> torch.Tensor:
-    indptr, indices, values = (torch.from_numpy(part) for part in (matrix.indptr, matrix.indices, matrix.values))
+    indptr, indices, values = (
+        torch.from_numpy(part) for part in (matrix.indptr, matrix.indices, matrix.values)
+    )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # torch says once that CSR is in beta
-        return torch.sparse_csr_tensor(indptr, indices, values, matrix.shape, check_invariants=False)
+        return torch.sparse_csr_tensor(
+            indptr, indices, values, matrix.shape, check_invariants=False
+        )

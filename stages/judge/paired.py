@@ -1,4 +1,6 @@
-"""What a code costs, by pairs of trainings judged on the same outputs, and whether that is shown to be little."""
+"""What a code costs, by pairs of trainings judged on the same outputs, and whether that is shown to
+be little.
+"""
 
 from __future__ import annotations
 
@@ -49,9 +51,9 @@ class Loss:
 def loss_of(exact: Sequence[NDArray[np.bool_]], coded: Sequence[NDArray[np.bool_]]) -> Loss:
     """Loss by pairs of hits on the same outputs.
 
-    The error is that of the mean over outputs, of whose differences over the pairs the mean is taken first, and that of
-    the mean over pairs, in quadrature. Half an output is added to either kind of disagreement (Agresti and Min 2005):
-    few outputs that agree prove little.
+    The error is that of the mean over outputs, of whose differences over the pairs the mean is
+    taken first, and that of the mean over pairs, in quadrature. Half an output is added to either
+    kind of disagreement (Agresti and Min 2005): few outputs that agree prove little.
 
     Parameters
     ----------
@@ -66,14 +68,17 @@ def loss_of(exact: Sequence[NDArray[np.bool_]], coded: Sequence[NDArray[np.bool_
     mean = float(each.sum()) / (n + 2)
     spread = (float((each**2).sum()) + 1) / (n + 2) - mean * mean
     between = float(differences.mean(1).var(ddof=1)) if pairs > 1 else 0.0
-    return Loss(float(each.mean()) if n else 0.0, math.sqrt(spread / (n + 2) + between / pairs), pairs)
+    return Loss(
+        float(each.mean()) if n else 0.0, math.sqrt(spread / (n + 2) + between / pairs), pairs
+    )
 
 
 def verdict(loss: Loss, allowed: float) -> bool | None:
     """Whether a code is allowed: True, False, or None where another pair may tell.
 
-    Clearly too much ends it after any pair, clearly little enough from the second on; after the last pair, or where
-    more than is allowed is lost on average by then, it is not shown to be little enough.
+    Clearly too much ends it after any pair, clearly little enough from the second on; after the
+    last pair, or where more than is allowed is lost on average by then, it is not shown to be
+    little enough.
     """
     if loss.least > allowed:
         return False

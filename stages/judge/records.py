@@ -70,11 +70,15 @@ class Maker:
         self._local = np.full(len(indptr) - 1, -1, np.int32)
 
     def records(self, outputs: NDArray[np.int32], most: int, seed: int) -> list[SampleRecord]:
-        """Records of sorted ids `outputs`, of at most `most` of them each; every output stands in one."""
+        """Records of sorted ids `outputs`, of at most `most` of them each; every output stands in
+        one.
+        """
         top, pairs, links = self._influence(outputs)
         count, cap = balanced(len(outputs), most)
         mix = max(1, min(_MIX, cap // _MIX))
-        members, ptr = grouped(by_influence(pairs, links, len(outputs), count, cap, mix, seed), count)
+        members, ptr = grouped(
+            by_influence(pairs, links, len(outputs), count, cap, mix, seed), count
+        )
         n_id, n_ptr = record_nodes(outputs, members, ptr, top, len(self._local))
         spans = zip(pairwise(ptr.tolist()), pairwise(n_ptr.tolist()), strict=True)
         return [self._record(n_id[c:d], np.sort(outputs[members[a:b]])) for (a, b), (c, d) in spans]
@@ -101,7 +105,11 @@ class Maker:
         )
         there = pair >= 0
         at = np.concatenate([[0], np.cumsum(there.sum(1))]).astype(np.int64)
-        return top, overlaps(at, pair[there], pair_value[there]), shared(top, top_value, len(self._local))
+        return (
+            top,
+            overlaps(at, pair[there], pair_value[there]),
+            shared(top, top_value, len(self._local)),
+        )
 
     def _record(self, nodes: NDArray[np.int32], outputs: NDArray[np.int32]) -> SampleRecord:
         block = np.zeros(len(nodes), np.int32)
@@ -110,7 +118,11 @@ class Maker:
         )
         whole = self._csr[0]
         weighted = self._csr[2].size > 0
-        deg = deg_w.astype(np.float32) if weighted else (whole[n_id + np.int64(1)] - whole[n_id]).astype(np.int32)
+        deg = (
+            deg_w.astype(np.float32)
+            if weighted
+            else (whole[n_id + np.int64(1)] - whole[n_id]).astype(np.int32)
+        )
         return SampleRecord(
             n_id=n_id,
             num_sampled_nodes=(block_ptr[:, -1] - block_ptr[:, 0]).astype(np.int32),

@@ -38,8 +38,8 @@ class Coding:
     ----------
     name : of the codec. row_bytes, table_bytes : as stored.
     rows : places in the sample -> decoded rows f4[n, D].
-    nmse : error energy over centred energy, of single rows; `nmse_aggregated`, after one mean over the neighbours that
-        records hold.
+    nmse : error energy over centred energy, of single rows; `nmse_aggregated`, after one mean over
+        the neighbours that records hold.
     """
 
     name: str
@@ -59,7 +59,9 @@ class SampleRows:
     records : whose nodes are the sample; of `measured` the errors are taken.
     """
 
-    def __init__(self, features: Features, records: Sequence[SampleRecord], measured: Sequence[SampleRecord]) -> None:
+    def __init__(
+        self, features: Features, records: Sequence[SampleRecord], measured: Sequence[SampleRecord]
+    ) -> None:
         self.n_id = np.unique(np.concatenate([r.n_id for r in (*records, *measured)]))
         self.x = np.empty((len(self.n_id), features.num_features), np.float32)
         for start, stop in self._spans():
@@ -110,8 +112,12 @@ class SampleRows:
         own, aggregated = self._errors(rows)
         return Coding(name, coder.row_bytes, codec.table_bytes, rows, own, aggregated)
 
-    def _errors(self, rows: Callable[[NDArray[np.int64]], NDArray[np.float32]]) -> tuple[float, float]:
-        """Error energy over centred energy, of rows of records and of their means over neighbours."""
+    def _errors(
+        self, rows: Callable[[NDArray[np.int64]], NDArray[np.float32]]
+    ) -> tuple[float, float]:
+        """Error energy over centred energy, of rows of records and of their means over
+        neighbours.
+        """
         import scipy.sparse as sp
 
         error, energy, done = np.zeros(2), np.zeros(2), 0

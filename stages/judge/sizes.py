@@ -1,4 +1,6 @@
-"""What the judge may spend, in rows that go through a training step or an evaluation; described without numpy."""
+"""What the judge may spend, in rows that go through a training step or an evaluation; described
+without numpy.
+"""
 
 from __future__ import annotations
 
@@ -9,8 +11,9 @@ __all__ = ["JUDGED", "Sizes", "judge_bytes", "row_passes", "sizes"]
 JUDGED = ("gcn", "sage", "gat", "gin")
 """Models that can be judged by."""
 LAYERS, HIDDEN, DROPOUT, HEADS = 2, 128, 0.2, 4
-"""The network that judges, whatever `[train]` says but its model: a change of any other key recodes nothing. Two layers
-average errors less than three, so a code is not judged more kindly than a deeper model would."""
+"""The network that judges, whatever `[train]` says but its model: a change of any other key recodes
+nothing. Two layers average errors less than three, so a code is not judged more kindly than a
+deeper model would."""
 LR = 1e-2
 STEM_STEPS, BRANCH_STEPS = 240, 40
 """Training steps on fp32 that all sides start from, and of each side of a pair from there."""
@@ -21,9 +24,11 @@ TOP_K, ALPHA, EPS = 16, 0.25, 2e-4
 SHARE = 0.1
 """Of the row-passes of the training that is served, at most; see `row_passes`."""
 EPOCHS = 160
-"""Epochs of that training, all ingredients together: what stockpot's own recipes do; the default recipe does more."""
+"""Epochs of that training, all ingredients together: what stockpot's own recipes do; the default
+recipe does more."""
 ROWS_PER_OUTPUT = 4
-"""Rows of a record by output, as of WordNet: on denser graphs records have more, and the judge a smaller share."""
+"""Rows of a record by output, as of WordNet: on denser graphs records have more, and the judge a
+smaller share."""
 MOST_ROWS = 8_000_000
 BRANCHES = 12
 """Sides the rows are dealt for: two pairs of fp32 and five codes."""
@@ -50,7 +55,9 @@ class Sizes:
 
 
 def row_passes(train: int) -> int:
-    """Rows the judge may spend where `train` outputs are trained on: a share of `EPOCHS` epochs over their records."""
+    """Rows the judge may spend where `train` outputs are trained on: a share of `EPOCHS` epochs
+    over their records.
+    """
     return min(MOST_ROWS, int(SHARE * EPOCHS * ROWS_PER_OUTPUT * train))
 
 
@@ -74,7 +81,9 @@ def sizes(rows: int, per_output: float, train: int, valid: int, num_features: in
 
 
 def judge_bytes(num_nodes: int, num_features: int, rows: int) -> int:
-    """Projected peak of judging: the sample's features and their codes, its records, the network, the push."""
+    """Projected peak of judging: the sample's features and their codes, its records, the network,
+    the push.
+    """
     sample = min(num_nodes, rows, SAMPLE_BYTES // (4 * max(1, num_features)))
     step = 17 * MOST_STEP
     activations = 4 * step * (4 * num_features + 12 * HIDDEN)

@@ -1,4 +1,6 @@
-"""Describes `judge`: which code `features.codec = "auto"` takes of features too large to be kept; recorded."""
+"""Describes `judge`: which code `features.codec = "auto"` takes of features too large to be kept;
+recorded.
+"""
 
 from __future__ import annotations
 
@@ -80,21 +82,33 @@ def _run(params: Params, inputs: Inputs, shard: Shard, writer: Writer) -> dict[s
     from stockpot.stages.train.evaluate import settings
 
     graph, rng = inputs["graph"], np.random.default_rng(params.seed)
-    facts: dict[str, Any] = {"codec": params.exact, "rate": [], "model": params.model, "rows_allowed": params.rows}
+    facts: dict[str, Any] = {
+        "codec": params.exact,
+        "rate": [],
+        "model": params.model,
+        "rows_allowed": params.rows,
+    }
     y = np.asarray(graph.array("y"))
-    splits = [np.asarray(inputs["split"].array(name)).astype(np.int32) for name in ("train", "valid")]
+    splits = [
+        np.asarray(inputs["split"].array(name)).astype(np.int32) for name in ("train", "valid")
+    ]
     splits = [ids[y[ids] >= 0] for ids in splits]
     few = (
-        f"{len(splits[0])} training and {len(splits[1])} validation outputs with labels are too few to judge a code by "
+        f"{len(splits[0])} training and {len(splits[1])} validation outputs with labels are too "
+        f"few to judge a code by "
         "within a tenth of their training"
     )
     features = Features.from_reader(graph)
-    size = sizes(params.rows, 1.0, len(splits[0]), len(splits[1]), features.num_features)  # a row for each, at least
+    size = sizes(
+        params.rows, 1.0, len(splits[0]), len(splits[1]), features.num_features
+    )  # a row for each, at least
     if size is None:
         return {**facts, "reason": few, "row_passes": 0, "judged_on": 0}
     maker, mixed = Maker(graph), [rng.permutation(ids) for ids in splits]
     train = maker.records(np.sort(mixed[0][:_PILOT]), MOST_STEP // 2, params.seed)
-    for _ in range(2):  # a first look at few outputs, which share less, then at as many as these rows carry
+    for _ in range(
+        2
+    ):  # a first look at few outputs, which share less, then at as many as these rows carry
         per_output = sum(len(r.n_id) for r in train) / sum(len(r.y) for r in train)
         size = sizes(params.rows, per_output, len(splits[0]), len(splits[1]), features.num_features)
         if size is None:
@@ -104,14 +118,22 @@ def _run(params: Params, inputs: Inputs, shard: Shard, writer: Writer) -> dict[s
     valid = maker.records(np.sort(mixed[1][: size.valid]), 2 * MOST_STEP, params.seed)
     sample = SampleRows(features, train, valid)
     with settings(writer.threads):
-        trials = [[Trial(record, sample.places(record)) for record in records] for records in (train, valid)]
-        widths = {"num_features": features.num_features, "num_classes": int(graph.facts["num_classes"])}
+        trials = [
+            [Trial(record, sample.places(record)) for record in records]
+            for records in (train, valid)
+        ]
+        widths = {
+            "num_features": features.num_features,
+            "num_classes": int(graph.facts["num_classes"]),
+        }
         trainee = Trainee(network_config(params.model, **widths), trials[0], trials[1], params.seed)
         writer.progress(0, params.rows, "training on fp32")
         trainee.stem(sample.exact)
         nodes = int(graph.facts["num_nodes"])
         decision = Decision(trainee, sample, nodes, params.max_drop, params.rows, params.seed)
-        taken = decision.taken(params.levels, lambda name: writer.progress(trainee.spent, params.rows, name))
+        taken = decision.taken(
+            params.levels, lambda name: writer.progress(trainee.spent, params.rows, name)
+        )
     if taken == "fp16" and not _within_halves(features):
         taken = None
     row = next((r for r in decision.table if r.codec == taken), None)
@@ -136,7 +158,9 @@ def _within_halves(features: Any) -> bool:
     return all(float(abs(block).max(initial=0.0)) <= FP16_MAX for _, block in features.chunks())
 
 
-def _finish(params: Params, inputs: Inputs, shards: Mapping[str, Reader], writer: Writer) -> dict[str, Any]:
+def _finish(
+    params: Params, inputs: Inputs, shards: Mapping[str, Reader], writer: Writer
+) -> dict[str, Any]:
     return dict(shards["judge"].facts)
 
 
@@ -144,8 +168,15 @@ def _cost(params: Params, facts: Mapping[str, Facts]) -> Cost:
     graph = facts["graph"]
     nodes, columns, nnz = int(graph["num_nodes"]), int(graph["num_features"]), int(graph["nnz"])
     rows = min(params.rows, nodes)
-    peak = (320 << 20) + judge_bytes(nodes, columns, params.rows) + 12 * min(nnz, rows * (nnz // max(1, nodes) + 1))
-    note = f"a {params.model} judges codes of features by at most {params.rows:,} rows of short trainings"
+    peak = (
+        (320 << 20)
+        + judge_bytes(nodes, columns, params.rows)
+        + 12 * min(nnz, rows * (nnz // max(1, nodes) + 1))
+    )
+    note = (
+        f"a {params.model} judges codes of features by at most {params.rows:,} rows of short "
+        f"trainings"
+    )
     return Cost(8 * nodes + 4 * nnz + 4 * columns * rows, 1 << 12, peak, note=note)
 
 
@@ -155,7 +186,12 @@ STAGE = Stage(
     exact=False,
     params=Params,
     roles=("graph", "split"),
-    reads=("features.codec", "features.lossless_up_to", "features.max_accuracy_drop", "train.model"),
+    reads=(
+        "features.codec",
+        "features.lossless_up_to",
+        "features.max_accuracy_drop",
+        "train.model",
+    ),
     resolve=_resolve,
     shards=_shards,
     run=_run,

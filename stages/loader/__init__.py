@@ -1,1 +1,3 @@
-"""The streaming loader: from packed records to the steps of training and inference, and nothing of how work is run."""
+"""The streaming loader: from packed records to the steps of training and inference, and nothing of
+how work is run.
+"""

@@ -1,4 +1,6 @@
-"""Records become a step on its device: joined, trimmed to the model, with matrices, their transposes and features."""
+"""Records become a step on its device: joined, trimmed to the model, with matrices, their
+transposes and features.
+"""
 
 from __future__ import annotations
 
@@ -49,11 +51,13 @@ class Assembler(Protocol):
 
 
 class Assembly:
-    """Steps of whole records for `stockpot.stages.train.model`, and the parts that other steps are made of.
+    """Steps of whole records for `stockpot.stages.train.model`, and the parts that other steps are
+    made of.
 
     Attributes
     ----------
-    held : rows of features that a load plan holds; None where each record brings or gathers its own.
+    held : rows of features that a load plan holds; None where each record brings or gathers its
+        own.
     """
 
     def __init__(self, records: Records, form: Form, transfer: Transfer) -> None:
@@ -79,7 +83,9 @@ class Assembly:
         return self.joined(tuple(records), [self.record(i) for i in records])
 
     def joined(self, records: tuple[int, ...], parts: Sequence[Record]) -> Step:
-        """The step of `parts`, which are those records or, in this process and always, the same part of each."""
+        """The step of `parts`, which are those records or, in this process and always, the same
+        part of each.
+        """
         L = self.form.layers
         joined = join(parts, layers=L)
         nodes = joined.num_sampled_nodes.tolist()
@@ -111,7 +117,12 @@ class Assembly:
         if joined.layers is not None:
             deg = self._measured(joined)[0]
             return sampled_matrices(
-                self.form.weights, layers, joined.num_sampled_nodes, joined.layers, deg, nested=not joined.layered
+                self.form.weights,
+                layers,
+                joined.num_sampled_nodes,
+                joined.layers,
+                deg,
+                nested=not joined.layered,
             )
         return trimmed(
             self.form.weights,
@@ -128,24 +139,32 @@ class Assembly:
             return joined.deg, None
         return joined.deg_w, joined.weight
 
-    def shared_once(self, records: tuple[int, ...], parts: Sequence[Record], joined: Joined) -> tuple[Adj, ...] | None:
-        """`shared`, kept for the next epoch where the step is one record: what is laid out then is always the same.
+    def shared_once(
+        self, records: tuple[int, ...], parts: Sequence[Record], joined: Joined
+    ) -> tuple[Adj, ...] | None:
+        """`shared`, kept for the next epoch where the step is one record: what is laid out then is
+        always the same.
 
-        On the CPU, up to `KEPT_BYTES`: laying out a HAG costs about as much as a few narrow products by it.
+        On the CPU, up to `KEPT_BYTES`: laying out a HAG costs about as much as a few narrow
+        products by it.
         """
         if len(records) > 1 or self.transfer.device.type != "cpu":
             return self.shared(parts, joined)
         if records[0] in self._kept:
             return self._kept[records[0]]
         made = self.shared(parts, joined)
-        size = sum(m.plan_bytes + sum(t.nbytes for t in m.tensors()) for m in hag_matrices(made or ()))
+        size = sum(
+            m.plan_bytes + sum(t.nbytes for t in m.tensors()) for m in hag_matrices(made or ())
+        )
         if made is not None and self._kept_bytes + size <= KEPT_BYTES:
             self._kept[records[0]] = made
             self._kept_bytes += size
         return made
 
     def shared(self, parts: Sequence[Record], joined: Joined) -> tuple[Adj, ...] | None:
-        """The same matrices by the records' HAGs, each with the transpose asked for; None where no record has one."""
+        """The same matrices by the records' HAGs, each with the transpose asked for; None where no
+        record has one.
+        """
         found = step_hag(parts, joined)
         if found is None:
             return None
@@ -153,11 +172,20 @@ class Assembly:
         deg, weight = self._measured(joined)
         sizes = joined.num_sampled_nodes, joined.indptr
         return hag_adjs(
-            found, self.form.weights, self.form.layers, *sizes, deg, weight, transposes=self.read_back, moved=moved
+            found,
+            self.form.weights,
+            self.form.layers,
+            *sizes,
+            deg,
+            weight,
+            transposes=self.read_back,
+            moved=moved,
         )
 
     def sequences(self, joined: Joined) -> tuple[Adj, ...]:
-        """Rows of the matrices as sequences, in the order of the whole graph; equal ones share their tensors."""
+        """Rows of the matrices as sequences, in the order of the whole graph; equal ones share
+        their tensors.
+        """
         moved = None if self.transfer.device.type == "cpu" else self.transfer.moved
         made: dict[int, Adj] = {}
         matrices = self.matrices(joined)
@@ -189,11 +217,17 @@ class Assembly:
         if transposes == "none":
             return Adj(self.csr(matrix))
         back, places = matrix.turned()
-        return Adj(self.csr(matrix), self.csr(back), self.tensor(places) if transposes == "places" else None)
+        return Adj(
+            self.csr(matrix),
+            self.csr(back),
+            self.tensor(places) if transposes == "places" else None,
+        )
 
     @property
     def tables(self) -> tuple[Tables, ...] | None:
-        """Tables of the codes on this device, and of their further stages; None where the loader decodes the rows."""
+        """Tables of the codes on this device, and of their further stages; None where the loader
+        decodes the rows.
+        """
         return self._tables if self.coded else None
 
     @cached_property
@@ -202,12 +236,20 @@ class Assembly:
         if codec.name in EXACT or not worth(codec.lookup, self.transfer.device):
             return None
         stages = [codec] if codec.further is None else [codec, codec.further]
-        return tuple(Tables.of(stage.lookup, self.form.dtype, self.transfer.device) for stage in stages)
+        return tuple(
+            Tables.of(stage.lookup, self.form.dtype, self.transfer.device) for stage in stages
+        )
 
     @property
     def read_back(self) -> str:
-        """`transposes`, and all where codes may be multiplied first: then the first matrix has a gradient behind it."""
-        return "all" if self.form.transposes == "inner" and self.tables is not None else self.form.transposes
+        """`transposes`, and all where codes may be multiplied first: then the first matrix has a
+        gradient behind it.
+        """
+        return (
+            "all"
+            if self.form.transposes == "inner" and self.tables is not None
+            else self.form.transposes
+        )
 
     def features(self, parts: Sequence[Any], joined: Joined) -> torch.Tensor | Coded:
         """Feature rows of a joined step, f[n, D], or their codes."""
@@ -248,7 +290,9 @@ class Assembly:
         return self.transfer.moved(torch.from_numpy(values))
 
 
-def further_stages(parts: Sequence[Any], joined: Joined) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+def further_stages(
+    parts: Sequence[Any], joined: Joined
+) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
     """(codes u1[k, bytes], rows i8[k] ascending) of the further stages of a joined step."""
     codes, rows = [], []
     for r, part in enumerate(parts):
@@ -267,18 +311,26 @@ def csr_tensor(
     ids: torch.dtype | None = None,
     moved: Callable[[torch.Tensor], torch.Tensor] = lambda tensor: tensor,
 ) -> torch.Tensor:
-    """A numpy CSR matrix as torch sparse CSR, each part `moved`; without a copy in float32 and with ids as they are.
+    """A numpy CSR matrix as torch sparse CSR, each part `moved`; without a copy in float32 and with
+    ids as they are.
 
-    32-bit ids are what MKL multiplies with; checks of the invariants are left out, the store has checksums.
+    32-bit ids are what MKL multiplies with; checks of the invariants are left out, the store has
+    checksums.
     """
-    indptr, indices, values = (moved(torch.from_numpy(a)) for a in (matrix.indptr, matrix.indices, matrix.values))
+    indptr, indices, values = (
+        moved(torch.from_numpy(a)) for a in (matrix.indptr, matrix.indices, matrix.values)
+    )
     if ids is not None:
         indptr, indices = indptr.to(ids), indices.to(ids)
-    return torch.sparse_csr_tensor(indptr, indices, values.to(dtype), matrix.shape, check_invariants=False)
+    return torch.sparse_csr_tensor(
+        indptr, indices, values.to(dtype), matrix.shape, check_invariants=False
+    )
 
 
 def quiet_csr() -> None:
-    """Spend torch's one warning that CSR is in beta here, so that neither loader thread nor user meets it."""
+    """Spend torch's one warning that CSR is in beta here, so that neither loader thread nor user
+    meets it.
+    """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)
         zero = torch.zeros(1, dtype=torch.int32)

@@ -34,9 +34,10 @@ FORMS = ("csr", "edge_index")
 class Batches(Steps):
     """Training steps as torch_geometric `Data`; see `open_batches`.
 
-    Each has `x`, `y` (int64, outputs only, -1 unlabelled), `n_id`, `input_id`, `num_sampled_nodes`, `batch_size`,
-    `num_outputs_step` and its edges: `adj_t` (CSR, row = destination), `edge_index` with `edge_weight` where values are
-    not all 1, or after `layers(L)` `adjs`, one CSR a layer, the first applied first, row i of it being column i.
+    Each has `x`, `y` (int64, outputs only, -1 unlabelled), `n_id`, `input_id`, `num_sampled_nodes`,
+    `batch_size`, `num_outputs_step` and its edges: `adj_t` (CSR, row = destination), `edge_index`
+    with `edge_weight` where values are not all 1, or after `layers(L)` `adjs`, one CSR a layer, the
+    first applied first, row i of it being column i.
 
     Parameters
     ----------
@@ -60,7 +61,11 @@ class Batches(Steps):
         self.form, self.as_ = form, as_
         base = Assembly(source.records, form, transfer)
         super().__init__(
-            source, DataAssembly(base, source.store_key, as_, trimmed=trimmed), transfer, schedule, delivery
+            source,
+            DataAssembly(base, source.store_key, as_, trimmed=trimmed),
+            transfer,
+            schedule,
+            delivery,
         )
 
     @property
@@ -76,21 +81,27 @@ class Batches(Steps):
     def layers(self, num_layers: int) -> Batches:
         """The same batches trimmed to a model of that many layers; the position is not taken over.
 
-        As CSR a batch has `adjs` instead of `adj_t`; as edges it has `num_sampled_edges` for PyG's `trim_to_layer`.
+        As CSR a batch has `adjs` instead of `adj_t`; as edges it has `num_sampled_edges` for PyG's
+        `trim_to_layer`.
         """
         form = replace(self.form, layers=num_layers)
         return Batches(self.source, form, self.schedule, self.delivery, as_=self.as_, trimmed=True)
 
     def dataset(self) -> BatchesDataset:
-        """The same batches as a torch `IterableDataset`, for `DataLoader(..., batch_size=None, num_workers=n)`."""
+        """The same batches as a torch `IterableDataset`, for `DataLoader(..., batch_size=None,
+        num_workers=n)`.
+        """
         from stockpot.stages.loader.dataset import BatchesDataset
 
         return BatchesDataset(self)
 
     def __getitem__(self, i: int) -> NoReturn:
-        """Refuse to be indexed: a `DataLoader` given these itself would read one epoch again and again."""
+        """Refuse to be indexed: a `DataLoader` given these itself would read one epoch again and
+        again.
+        """
         raise BadInput(
-            f"batches: expected to be iterated, found the index {i}: it would always be a step of the same epoch",
+            f"batches: expected to be iterated, found the index {i}: it would always be a step of "
+            f"the same epoch",
             fix="for batch in batches, or DataLoader(batches.dataset(), batch_size=None)",
         )
 
@@ -121,8 +132,10 @@ class DataAssembly:
         hops = joined.num_sampled_nodes.tolist()
         if joined.layered and (self.depth is None or self.as_ != "csr"):
             raise BadInput(
-                f"{self.store_key}: layers of its records were sampled apart: expected as_ csr, trimmed to layers",
-                fix=f"open_batches(…, layers={len(joined.layers or ())}), or --set batches.layer_dependency=true",
+                f"{self.store_key}: layers of its records were sampled apart: expected as_ csr, "
+                f"trimmed to layers",
+                fix=f"open_batches(…, layers={len(joined.layers or ())}), or --set "
+                f"batches.layer_dependency=true",
             )
         if joined.layers is not None and self.depth is None:
             whole = Layer(joined.indptr, joined.indices)
@@ -134,7 +147,9 @@ class DataAssembly:
             y=self.base.tensor(joined.y.astype(np.int64)),
             n_id=self.base.tensor(joined.n_id.astype(np.int64)),
             input_id=self.base.tensor(joined.input_id.astype(np.int64)),
-            num_sampled_nodes=hops if self.depth is None else hops + [0] * (self.depth + 1 - len(hops)),
+            num_sampled_nodes=hops
+            if self.depth is None
+            else hops + [0] * (self.depth + 1 - len(hops)),
             batch_size=int(joined.y.size),
             num_outputs_step=num_outputs,
         )
@@ -148,7 +163,8 @@ class DataAssembly:
         return data
 
     def _wide(self, matrix: Matrix) -> torch.Tensor:
-        # 64-bit ids: PyG's layers that do not multiply (attention, max) scatter by them, which torch needs int64 for.
+        # 64-bit ids: PyG's layers that do not multiply (attention, max) scatter by them, which
+        # torch needs int64 for.
         return csr_tensor(matrix, self.base.form.dtype, torch.int64, self.base.transfer.moved)
 
     def _edges(self, data: Any, matrix: Matrix) -> None:

@@ -1,4 +1,6 @@
-"""How the steps of a packed split are made: by one process whole, or by a rank that makes its part of each."""
+"""How the steps of a packed split are made: by one process whole, or by a rank that makes its part
+of each.
+"""
 
 from __future__ import annotations
 

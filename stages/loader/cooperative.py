@@ -1,7 +1,8 @@
-"""Training steps that all ranks take together: each reads and prepares the rows it owns of every record of the step.
+"""Training steps that all ranks take together: each reads and prepares the rows it owns of every
+record of the step.
 
-Order, state and prefetching are those of all steps. All ranks hand out the same steps; none of them talks to another
-before the model does.
+Order, state and prefetching are those of all steps. All ranks hand out the same steps; none of them
+talks to another before the model does.
 """
 
 from __future__ import annotations
@@ -36,7 +37,8 @@ __all__ = ["CooperativeAssembly"]
 
 
 class CooperativeAssembly:
-    """Makes a rank's own rows of each step. A record's HAG serves no rank that has a part of the record.
+    """Makes a rank's own rows of each step. A record's HAG serves no rank that has a part of the
+    record.
 
     Parameters
     ----------
@@ -46,7 +48,8 @@ class CooperativeAssembly:
 
     Attributes
     ----------
-    bytes_read : of node, edge and, where they are packed, feature columns of the steps prepared so far.
+    bytes_read : of node, edge and, where they are packed, feature columns of the steps prepared so
+        far.
     feature_bytes : of feature columns or, where they are gathered, rows.
     """
 
@@ -69,7 +72,9 @@ class CooperativeAssembly:
         """
         links = LinkReader.from_reader(exchange)
         if member.ranks != links.ranks:
-            raise BadInput(f"ranks: expected {links.ranks}, for which rows are linked, found {member.ranks}")
+            raise BadInput(
+                f"ranks: expected {links.ranks}, for which rows are linked, found {member.ranks}"
+            )
         return cls(base, links, member.rank, member.crossing)
 
     def holding(self, held: HeldRecords) -> NoReturn:  # noqa: ARG002 - the signature of every assembler
@@ -82,7 +87,9 @@ class CooperativeAssembly:
         L, ranks = self.form.layers, self.links.ranks
         whole = [self._views(i) for i in records]
         pieces = [cut(record, ranks, self.member, L) for record in whole]
-        found = share(pieces, [self.links.of(i, self.member) for i in records], self.form.weights, L)
+        found = share(
+            pieces, [self.links.of(i, self.member) for i in records], self.form.weights, L
+        )
         x, codes = self._own_features(whole, found)
         labelled = self.store.num_labelled
         return CoopStep(
@@ -100,11 +107,15 @@ class CooperativeAssembly:
     def _views(self, i: int) -> Record:
         """Record `i`, of which only own ranges are read; they are checked when first read."""
         record = self.store.unchecked(i)
-        size, good = self.links.read(i, record, self.member, self.form.layers, check=i not in self._checked)
+        size, good = self.links.read(
+            i, record, self.member, self.form.layers, check=i not in self._checked
+        )
         self.bytes_read += size
         if not good:
             place = self.store.place(i)
-            raise Corrupt(f"{place.path}: rank {self.member}'s rows of record {i} do not match their crc32c")
+            raise Corrupt(
+                f"{place.path}: rank {self.member}'s rows of record {i} do not match their crc32c"
+            )
         self._checked.add(i)
         return record
 
@@ -120,31 +131,45 @@ class CooperativeAssembly:
             received=layer.received.tolist(),
         )
 
-    def _own_features(self, whole: Sequence[Record], found: Share) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """(feature rows f[n, D], their codes u1[n, row_bytes] where those cross) of the own nodes of a share."""
+    def _own_features(
+        self, whole: Sequence[Record], found: Share
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """(feature rows f[n, D], their codes u1[n, row_bytes] where those cross) of the own nodes
+        of a share.
+        """
         codec, n = self.store.codec, found.n_id.size
-        x = torch.empty((n, codec.num_features), dtype=torch.float32, pin_memory=self.base.transfer.pin)
+        x = torch.empty(
+            (n, codec.num_features), dtype=torch.float32, pin_memory=self.base.transfer.pin
+        )
         crosses = (
             codec.row_bytes is not None
             and codec.row_bytes <= self.crossing
             and codec.further is None
             and self.base.transfer.device.type == "cpu"
         )
-        codes: NDArray[np.uint8] | None = np.empty((n, codec.row_bytes), np.uint8) if crosses else None  # type: ignore[arg-type]
+        codes: NDArray[np.uint8] | None = (
+            np.empty((n, codec.row_bytes), np.uint8) if crosses else None
+        )  # type: ignore[arg-type]
         for record, rows in zip(whole, found.rows, strict=True):
             part: Any
             if self.store.gathers:
                 part = self.store.gathered(replace(record, n_id=found.n_id[rows]))
             else:
                 hops = min(len(record.num_sampled_nodes), self.form.layers + 1)
-                part = own_codes(record, owned(record.block_ptr, self.links.ranks, self.member).head(hops))
-            self.feature_bytes += part.codes.nbytes + (0 if part.codes_1 is None else part.codes_1.nbytes)
+                part = own_codes(
+                    record, owned(record.block_ptr, self.links.ranks, self.member).head(hops)
+                )
+            self.feature_bytes += part.codes.nbytes + (
+                0 if part.codes_1 is None else part.codes_1.nbytes
+            )
             decode(codec, part.codes, part.code_indptr, out=x.numpy(), rows=rows.astype(np.int32))
             if codec.further is not None:
                 add_further(codec, part.codes_1, rows[part.codes_1_rows], x.numpy())
             if codes is not None:
                 codes[rows] = part.codes
-        return self.base.transfer.moved(x).to(self.form.dtype), None if codes is None else torch.from_numpy(codes)
+        return self.base.transfer.moved(x).to(
+            self.form.dtype
+        ), None if codes is None else torch.from_numpy(codes)
 
     def _decoded(self, codes: torch.Tensor) -> torch.Tensor:
         return torch.from_numpy(decode(self.store.codec, codes.numpy())).to(self.form.dtype)

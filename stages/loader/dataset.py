@@ -1,8 +1,10 @@
-"""Packed batches in torch's `DataLoader`: every iteration is the next epoch, in one order for any number of workers.
+"""Packed batches in torch's `DataLoader`: every iteration is the next epoch, in one order for any
+number of workers.
 
-A `DataLoader` tells a dataset of the streaming kind nothing of its iterations: its workers are copies of the process,
-made when `iter(loader)` starts them. So the epoch is taken when the first of them is about to be made (a hook on forks,
-`__getstate__` where copies are pickled), and all workers of that iteration find it in what was copied.
+A `DataLoader` tells a dataset of the streaming kind nothing of its iterations: its workers are
+copies of the process, made when `iter(loader)` starts them. So the epoch is taken when the first of
+them is about to be made (a hook on forks, `__getstate__` where copies are pickled), and all workers
+of that iteration find it in what was copied.
 """
 
 from __future__ import annotations
@@ -38,26 +40,33 @@ DEPTH, WIDTH = 3, 64
 
 
 class BatchesDataset(IterableDataset[Any]):
-    """Batches for `DataLoader(batches.dataset(), batch_size=None, num_workers=n)`; worker w makes steps w, w + n, ...
+    """Batches for `DataLoader(batches.dataset(), batch_size=None, num_workers=n)`; worker w makes
+    steps w, w + n, ...
 
-    Each iteration is the next epoch, the first where `batches` would have begun when the dataset was made; what is done
-    with `batches` later moves nothing here. Without workers an iteration takes its epoch when its first step is asked
-    for, with workers in `iter(loader)`. `set_epoch` also reaches workers that persist. Which steps were handed out only
-    the caller knows, so `state_dict` asks for their number.
+    Each iteration is the next epoch, the first where `batches` would have begun when the dataset
+    was made; what is done with `batches` later moves nothing here. Without workers an iteration
+    takes its epoch when its first step is asked for, with workers in `iter(loader)`. `set_epoch`
+    also reaches workers that persist. Which steps were handed out only the caller knows, so
+    `state_dict` asks for their number.
     """
 
     def __init__(self, batches: Steps) -> None:
         self._batches = copy(batches)
         self._batches.position = Position()
-        # Epoch and first step of the next iteration, epoch of the one begun last; workers that persist move it, too.
+        # Epoch and first step of the next iteration, epoch of the one begun last; workers that
+        # persist move it, too.
         self._place = torch.zeros(3, dtype=torch.int64).share_memory_()
         self._stand(*batches.position.begins)
         self._remember()
         _quiet_checks()
 
     def _remember(self) -> None:
-        self._iteration: Any = None  # weak reference to the DataLoader's, in the process that has it
-        self._given: torch.Tensor | None = None  # turns of that iteration's workers; epoch and first step of the last
+        self._iteration: Any = (
+            None  # weak reference to the DataLoader's, in the process that has it
+        )
+        self._given: torch.Tensor | None = (
+            None  # turns of that iteration's workers; epoch and first step of the last
+        )
         self._turns = 0
         _DATASETS.add(self)
 
@@ -74,13 +83,16 @@ class BatchesDataset(IterableDataset[Any]):
         return len(self._batches)
 
     def set_epoch(self, epoch: int) -> None:
-        """Choose the next iteration's epoch. The one a state was loaded for keeps its first step, others begin at 0."""
+        """Choose the next iteration's epoch. The one a state was loaded for keeps its first step,
+        others begin at 0.
+        """
         if checked_epoch(epoch) != int(self._place[NEXT]):
             self._place[NEXT], self._place[FIRST] = epoch, 0
         self._place[CURRENT] = epoch
 
     def state_dict(self, step: int) -> dict[str, Any]:
-        """State after `step` batches of the epoch begun last were received, those before a resume included.
+        """State after `step` batches of the epoch begun last were received, those before a resume
+        included.
 
         Raises
         ------
@@ -101,7 +113,9 @@ class BatchesDataset(IterableDataset[Any]):
         if info is None:
             return self._alone()
         epoch, first = self._of_worker(info.id)
-        return map(self._batches.make, self._batches.plan(epoch)[first:][info.id :: info.num_workers])
+        return map(
+            self._batches.make, self._batches.plan(epoch)[first:][info.id :: info.num_workers]
+        )
 
     def _alone(self) -> Iterator[Any]:
         with closing(self._batches.walk(*self._take())) as steps:
@@ -110,12 +124,13 @@ class BatchesDataset(IterableDataset[Any]):
     def _of_worker(self, worker: int) -> tuple[int, int]:
         """Epoch and first step of the iteration that begins in this worker.
 
-        The first is what the copied process was given; of the others, which workers that persist begin, worker 0 takes
-        the next epoch and tells the rest.
+        The first is what the copied process was given; of the others, which workers that persist
+        begin, worker 0 takes the next epoch and tells the rest.
         """
         if self._given is None:
             raise BadInput(
-                "batches.dataset(): expected a torch DataLoader that is given it, alone or inside another dataset's "
+                "batches.dataset(): expected a torch DataLoader that is given it, alone or inside "
+                "another dataset's "
                 "attributes, found workers started by something else",
                 fix="DataLoader(batches.dataset(), batch_size=None, num_workers=N)",
             )
@@ -129,7 +144,9 @@ class BatchesDataset(IterableDataset[Any]):
         return int(self._given[1]), int(self._given[2])
 
     def worker_starts(self) -> None:
-        """Take the epoch of a DataLoader's iteration where it starts its first worker now, in a caller of this."""
+        """Take the epoch of a DataLoader's iteration where it starts its first worker now, in a
+        caller of this.
+        """
         iteration = _iteration_around(self)
         if iteration is None or (self._iteration is not None and self._iteration() is iteration):
             return
@@ -150,31 +167,47 @@ _DATASETS: weakref.WeakSet[BatchesDataset] = weakref.WeakSet()
 
 
 def _iteration_around(dataset: BatchesDataset) -> Any:
-    """The iterator of a DataLoader over `dataset` that is being made by a caller of this; None where there is none."""
+    """The iterator of a DataLoader over `dataset` that is being made by a caller of this; None
+    where there is none.
+    """
     frame: FrameType | None = sys._getframe()  # noqa: SLF001 - torch has no hook of its own
     while frame is not None:
         owner = frame.f_locals.get("self") if frame.f_code.co_name == "__init__" else None
-        if owner is not None and hasattr(owner, "_num_workers") and _holds(getattr(owner, "_dataset", None), dataset):
+        if (
+            owner is not None
+            and hasattr(owner, "_num_workers")
+            and _holds(getattr(owner, "_dataset", None), dataset)
+        ):
             return owner
         frame = frame.f_back
     return None
 
 
 def _holds(outer: Any, dataset: BatchesDataset, depth: int = DEPTH) -> bool:
-    """Whether `outer` is the dataset or one around it, which has it or a list with it as an attribute."""
+    """Whether `outer` is the dataset or one around it, which has it or a list with it as an
+    attribute.
+    """
     if outer is dataset or depth == 0 or not isinstance(outer, Dataset):
         return outer is dataset
     values = vars(outer).values()
-    inner = [one for value in values for one in (value[:WIDTH] if isinstance(value, (list, tuple)) else (value,))]
+    inner = [
+        one
+        for value in values
+        for one in (value[:WIDTH] if isinstance(value, (list, tuple)) else (value,))
+    ]
     return any(_holds(one, dataset, depth - 1) for one in inner)
 
 
 def _quiet_checks() -> None:
-    """Spend torch's one warning that it does not check CSR tensors: those that workers send had checksums."""
+    """Spend torch's one warning that it does not check CSR tensors: those that workers send had
+    checksums.
+    """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)
         zero = torch.zeros(1, dtype=torch.int64)
-        torch.sparse_compressed_tensor(zero, zero[:0], torch.zeros(0), (0, 0), layout=torch.sparse_csr)
+        torch.sparse_compressed_tensor(
+            zero, zero[:0], torch.zeros(0), (0, 0), layout=torch.sparse_csr
+        )
 
 
 def _before_fork() -> None:

@@ -1,6 +1,8 @@
-"""Records of an epoch whose features come from rows that are held as its load plan says; no table of rows is searched.
+"""Records of an epoch whose features come from rows that are held as its load plan says; no table
+of rows is searched.
 
-The plan reads a row when it is first needed, into the slot of a row that is needed latest, or never again.
+The plan reads a row when it is first needed, into the slot of a row that is needed latest, or never
+again.
 """
 
 from __future__ import annotations
@@ -26,7 +28,8 @@ __all__ = ["HeldRecords"]
 
 
 class HeldRecords:
-    """Records by index, in the order of the plan; `fill` then gives the features of each, in the same order.
+    """Records by index, in the order of the plan; `fill` then gives the features of each, in the
+    same order.
 
     Holds f4[cache rows, D], the rows as the codec decodes them.
 
@@ -38,7 +41,9 @@ class HeldRecords:
     count : told how many rows were read.
     """
 
-    def __init__(self, records: Records, plan: PlannedEpoch, first: int, count: Callable[[int], None]) -> None:
+    def __init__(
+        self, records: Records, plan: PlannedEpoch, first: int, count: Callable[[int], None]
+    ) -> None:
         self._records, self._plan, self._count = records, plan, count
         self._round = len(records) // records.rounds
         self._asked = self._filled = first
@@ -60,14 +65,17 @@ class HeldRecords:
         record = self._records.stored(i)
         if i % self._round != expected or record.num_nodes != len(self._plan.slots_of(at)):
             raise Conflict(
-                f"load plan: record {i} of {record.num_nodes} rows is not record {at + 1} of the epoch",
+                f"load plan: record {i} of {record.num_nodes} rows is not record {at + 1} of the "
+                f"epoch",
                 fix="use the load plan built for this split",
             )
         self._asked += 1
         return record
 
     def fill(self, n: int, out: NDArray[np.float32], rows: NDArray[np.int32] | None) -> None:
-        """Features of the first `n` nodes of the next record into `out`, its first rows, or `rows` of it."""
+        """Features of the first `n` nodes of the next record into `out`, its first rows, or `rows`
+        of it.
+        """
         at = self._filled
         self._filled += 1
         self._read(*self._plan.reads_of(at))

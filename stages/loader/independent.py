@@ -1,7 +1,9 @@
-"""Training steps that ranks take together, each computing its own outputs by itself: no row crosses, some are copied.
+"""Training steps that ranks take together, each computing its own outputs by itself: no row
+crosses, some are copied.
 
-A step of at least as many records as ranks is dealt out record by record, and nothing is read twice. Of one of fewer
-every rank computes its own outputs of every record, with all that they reach.
+A step of at least as many records as ranks is dealt out record by record, and nothing is read
+twice. Of one of fewer every rank computes its own outputs of every record, with all that they
+reach.
 """
 
 from __future__ import annotations
@@ -43,12 +45,20 @@ class IndependentAssembly:
         """The own part of the step of these records."""
         del num_outputs
         step = self.base.joined(tuple(records), self.parts(records))
-        return ShareStep(**vars(step), num_labelled=int(self.base.store.num_labelled[list(records)].sum()))
+        return ShareStep(
+            **vars(step), num_labelled=int(self.base.store.num_labelled[list(records)].sum())
+        )
 
     def parts(self, records: Sequence[int]) -> Sequence[Record]:
-        """Whole records where there is one for every rank, else the own outputs of each with what they reach."""
+        """Whole records where there is one for every rank, else the own outputs of each with what
+        they reach.
+        """
         mine = dealt(len(records), self.ranks, self.member)
-        found = [self.base.store[i] for i in records[mine]] if mine is not None else [self._part(i) for i in records]
+        found = (
+            [self.base.store[i] for i in records[mine]]
+            if mine is not None
+            else [self._part(i) for i in records]
+        )
         self.feature_bytes += sum(feature_bytes(part, self.base.form.layers) for part in found)
         return found
 

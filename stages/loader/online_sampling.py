@@ -1,6 +1,7 @@
 """Sampled records drawn when they are read, without end: what fixed rounds are compared with.
 
-Epoch e has the round that the sample artifact would store as its e-th, so the rounds it does store come first.
+Epoch e has the round that the sample artifact would store as its e-th, so the rounds it does store
+come first.
 """
 
 from __future__ import annotations
@@ -63,15 +64,23 @@ class FreshRecords(Records):
         stored = int(records.facts.get("rounds", 1))
         self._in_round = int(records.facts["records"]) // stored
         end = int(records.array("out_ptr")[self._in_round])
-        outputs, at = np.asarray(records.array("outputs")[:end]), np.asarray(records.array("input_id")[:end])
+        outputs, at = (
+            np.asarray(records.array("outputs")[:end]),
+            np.asarray(records.array("input_id")[:end]),
+        )
         self._outputs = outputs[np.argsort(at)]  # sorted as the split is
         clustered = records.facts.get("seeds") == "community"
-        self._part = np.asarray(inputs["partition"].array("part"))[self._outputs] if clustered else None
+        self._part = (
+            np.asarray(inputs["partition"].array("part"))[self._outputs] if clustered else None
+        )
         self._round: tuple[int, NDArray[np.int64], NDArray[np.int64]] = (-1, at, at)
         self._lock = threading.Lock()
 
     def __getstate__(self) -> dict[str, Any]:
-        raise BadInput("fresh records: expected one process, found a copy to another", fix="num_workers=0, prefetch=2")
+        raise BadInput(
+            "fresh records: expected one process, found a copy to another",
+            fix="num_workers=0, prefetch=2",
+        )
 
     @property
     def rounds(self) -> int:

@@ -1,4 +1,6 @@
-"""What a loader is asked for, in four parts: from what, for which model, in which order, and how it is handed out."""
+"""What a loader is asked for, in four parts: from what, for which model, in which order, and how it
+is handed out.
+"""
 
 from __future__ import annotations
 
@@ -37,8 +39,9 @@ class Source:
     ----------
     store_key, split : of the artifact they come from, kept in the loader's state.
     order : order artifact; where None, a permutation is drawn from (seed, epoch).
-    loads : load plan artifact, whose order then counts: where one process walks the steps of an epoch, features come
-        from the rows that are held as planned. Ranks, and steps asked for one by one, gather the same features.
+    loads : load plan artifact, whose order then counts: where one process walks the steps of an
+        epoch, features come from the rows that are held as planned. Ranks, and steps asked for one
+        by one, gather the same features.
     """
 
     records: Records
@@ -48,10 +51,14 @@ class Source:
     loads: LoadPlan | None = None
 
     @classmethod
-    def from_reader(cls, reader: Reader, order: Reader | None = None, loads: Reader | None = None) -> Source:
-        """Of a `pack` artifact, in the order of an `order` artifact, by a `loadplan` where they are given.
+    def from_reader(
+        cls, reader: Reader, order: Reader | None = None, loads: Reader | None = None
+    ) -> Source:
+        """Of a `pack` artifact, in the order of an `order` artifact, by a `loadplan` where they are
+        given.
 
-        All are named by digest: a training goes on where they were rebuilt, under whatever key, byte by byte.
+        All are named by digest: a training goes on where they were rebuilt, under whatever key,
+        byte by byte.
         """
         return cls(
             Records.from_reader(reader),
@@ -70,10 +77,13 @@ class Form:
     ----------
     layers : depth of the model: a step is trimmed to it.
     weights : values of the matrices.
-    transposes : what a backward pass will read of them. none | inner: but of the first matrix, where the features get
-        no gradient through it | all | places: all, with the places of their entries (`stockpot.stages.step.Adj`).
-    hag : multiply by the shared partial sums of records that hold them; for models that read no single edge.
-    coded : `x` stays codes (`stages.codec.coded_rows.Coded`) where a layer may be cheaper on them than on decoded rows.
+    transposes : what a backward pass will read of them. none | inner: but of the first matrix,
+        where the features get no gradient through it | all | places: all, with the places of their
+        entries (`stockpot.stages.step.Adj`).
+    hag : multiply by the shared partial sums of records that hold them; for models that read no
+        single edge.
+    coded : `x` stays codes (`stages.codec.coded_rows.Coded`) where a layer may be cheaper on them
+        than on decoded rows.
     dtype : of the tensors; values are computed in float32 and converted last.
     """
 
@@ -87,7 +97,9 @@ class Form:
     def __post_init__(self) -> None:
         _whole("layers", self.layers, 1)
         if self.transposes not in TRANSPOSES:
-            raise BadInput(f"transposes: expected {' | '.join(TRANSPOSES)}, found {self.transposes}")
+            raise BadInput(
+                f"transposes: expected {' | '.join(TRANSPOSES)}, found {self.transposes}"
+            )
 
 
 @dataclass(frozen=True)
@@ -98,8 +110,8 @@ class Schedule:
     ----------
     per_step : records joined in a step.
     shuffle : False keeps the order of the file.
-    drop_last : leave out a last step of fewer records, and last steps that do not reach every rank; refused where none
-        is left.
+    drop_last : leave out a last step of fewer records, and last steps that do not reach every rank;
+        refused where none is left.
     rank, world_size : rank r takes steps r, r + W, ...
     """
 
@@ -114,7 +126,10 @@ class Schedule:
         for name, least in (("per_step", 1), ("seed", 0), ("rank", 0), ("world_size", 1)):
             _whole(name, getattr(self, name), least)
         if self.rank >= self.world_size:
-            raise BadInput(f"rank: expected 0 <= rank < world_size, found rank {self.rank} of {self.world_size}")
+            raise BadInput(
+                f"rank: expected 0 <= rank < world_size, found rank {self.rank} of "
+                f"{self.world_size}"
+            )
 
 
 @dataclass(frozen=True)
@@ -124,7 +139,8 @@ class Delivery:
     Attributes
     ----------
     prefetch : steps prepared ahead by a thread; 0 prepares each when it is asked for.
-    device : of the tensors. pin_memory : pinned ones on the CPU; copies to a GPU start from pinned memory in any case.
+    device : of the tensors. pin_memory : pinned ones on the CPU; copies to a GPU start from pinned
+        memory in any case.
     transform : called with every step, on the preparing thread; never part of a key.
     """
 
@@ -143,15 +159,16 @@ class Delivery:
 
 @dataclass(frozen=True)
 class Member:
-    """One of several ranks that take every step together; `rank` and `world_size` of `Schedule` stay 0 and 1.
+    """One of several ranks that take every step together; `rank` and `world_size` of `Schedule`
+    stay 0 and 1.
 
     Attributes
     ----------
     rank, ranks : which one this is, and how many there are.
-    exchange : artifact of stage `exchange` for so many ranks: each reads the rows it owns, others send it theirs. None:
-        each reads all that its own outputs need.
-    crossing : most bytes of a stored feature row that cross at the first layer as they are; of longer ones the decoded
-        or projected row does.
+    exchange : artifact of stage `exchange` for so many ranks: each reads the rows it owns, others
+        send it theirs. None: each reads all that its own outputs need.
+    crossing : most bytes of a stored feature row that cross at the first layer as they are; of
+        longer ones the decoded or projected row does.
     """
 
     rank: int

@@ -20,7 +20,8 @@ class Position:
 
     Attributes
     ----------
-    epoch, step : of the step that would be handed out next. After the last step of an epoch: the next one and 0.
+    epoch, step : of the step that would be handed out next. After the last step of an epoch: the
+        next one and 0.
     begins : epoch and step that the next iteration begins with.
     """
 
@@ -35,7 +36,9 @@ class Position:
         self._turn += 1
 
     def choose_epoch(self, epoch: int) -> None:
-        """Let the next iteration be of an epoch; where it is anyway, its first step stays what a state said."""
+        """Let the next iteration be of an epoch; where it is anyway, its first step stays what a
+        state said.
+        """
         if self.begins[0] != epoch:
             self.begins = epoch, 0
         self.choose(*self.begins)
@@ -48,7 +51,9 @@ class Position:
         return epoch, first, self._turn
 
     def reached(self, turn: int, epoch: int, step: int, steps: int) -> None:
-        """Note that the iteration of `turn` has handed out the first `step` of `steps` steps of its epoch."""
+        """Note that the iteration of `turn` has handed out the first `step` of `steps` steps of its
+        epoch.
+        """
         if turn == self._turn:
             self.epoch, self.step = (epoch, step) if step < steps else (epoch + 1, 0)
 
@@ -62,34 +67,43 @@ def checked_epoch(epoch: Any) -> int:
         It is none.
     """
     if isinstance(epoch, bool) or not isinstance(epoch, int) or not 0 <= epoch < MOST_EPOCHS:
-        raise BadInput(f"epoch: expected a whole number from 0, below {MOST_EPOCHS}, found {epoch!r}")
+        raise BadInput(
+            f"epoch: expected a whole number from 0, below {MOST_EPOCHS}, found {epoch!r}"
+        )
     return epoch
 
 
 def checked_place(state: Any, own: Mapping[str, Any], steps: int) -> tuple[int, int]:
-    """(epoch, step) of a loader's state, for a loader whose own state is `own` and whose epochs have `steps` steps.
+    """(epoch, step) of a loader's state, for a loader whose own state is `own` and whose epochs
+    have `steps` steps.
 
     After the last step of an epoch stands the first of the next.
 
     Raises
     ------
     Conflict
-        The state is of another store, order, split, seed, per_step, world_size or format, or its place is none.
+        The state is of another store, order, split, seed, per_step, world_size or format, or its
+        place is none.
     """
     if not isinstance(state, Mapping):
-        raise Conflict(f"loader state: expected what state_dict() returned, found {type(state).__name__}", fix=ANEW)
+        raise Conflict(
+            f"loader state: expected what state_dict() returned, found {type(state).__name__}",
+            fix=ANEW,
+        )
     for name in ("format", "store_key", "order_key", "split", "seed", "per_step", "world_size"):
         found = state.get(name)
         if type(found) is not type(own[name]) or found != own[name]:
             raise Conflict(
                 f"loader state: its {name} is {found!r}, but {own[name]!r} here",
-                fix="resume with the data and options it was saved with, or start an epoch anew: set_epoch(E)",
+                fix="resume with the data and options it was saved with, or start an epoch anew: "
+                "set_epoch(E)",
             )
     for name, last in (("epoch", MOST_EPOCHS - 1), ("step", steps)):
         found = state.get(name)
         if type(found) is not int or not 0 <= found <= last:
             raise Conflict(
-                f"loader state: expected {name} to be an integer from 0 to {last}, found {found!r}", fix=ANEW
+                f"loader state: expected {name} to be an integer from 0 to {last}, found {found!r}",
+                fix=ANEW,
             )
     epoch, step = state["epoch"], state["step"]
     return (epoch + 1, 0) if step == steps and steps else (epoch, step)

@@ -1,4 +1,6 @@
-"""Work prepared ahead by one thread: in order, bounded, errors raised where they belong, nothing left behind."""
+"""Work prepared ahead by one thread: in order, bounded, errors raised where they belong, nothing
+left behind.
+"""
 
 from __future__ import annotations
 
@@ -13,9 +15,11 @@ __all__ = ["Prefetch"]
 
 
 class Prefetch:
-    """Results of `make` for each item, in order, prepared by one thread at most `ahead` items early.
+    """Results of `make` for each item, in order, prepared by one thread at most `ahead` items
+    early.
 
-    An exception of `make` is raised where its result would have come. `close` ends the thread; nothing is left behind.
+    An exception of `make` is raised where its result would have come. `close` ends the thread;
+    nothing is left behind.
     """
 
     def __init__(self, make: Callable[[Any], Any], items: Sequence[Any], ahead: int) -> None:

@@ -1,4 +1,6 @@
-"""Single records by index: one contiguous range each, its checksum verified before it is first parsed in a process."""
+"""Single records by index: one contiguous range each, its checksum verified before it is first
+parsed in a process.
+"""
 
 from __future__ import annotations
 
@@ -53,12 +55,16 @@ SHARED = (
 
 def shard_names(names: Sequence[str]) -> list[str]:
     """Packed files among the payload `names`, in the order of their records."""
-    return sorted(n for n in names if n.endswith(".arrow") and not n.endswith(".index.arrow") and "/" not in n)
+    return sorted(
+        n for n in names if n.endswith(".arrow") and not n.endswith(".index.arrow") and "/" not in n
+    )
 
 
 @dataclass(frozen=True)
 class Place:
-    """Where a record lies: `length` bytes from `offset` of the file at `path`, and their checksum."""
+    """Where a record lies: `length` bytes from `offset` of the file at `path`, and their
+    checksum.
+    """
 
     path: Path
     offset: int
@@ -68,7 +74,9 @@ class Place:
 
 @dataclass
 class _File:
-    """One opened packed file: its mapped bytes, its schema and which of its records were checked."""
+    """One opened packed file: its mapped bytes, its schema and which of its records were
+    checked.
+    """
 
     path: Path
     index: packed_index.Index
@@ -86,20 +94,28 @@ class _File:
     @cached_property
     def codec(self) -> Codec:
         with sensible(f"{self.path}: the codec"):
-            return Codec.from_json(self.meta["codec"], (self.schema.metadata or {}).get(packed.TABLES))
+            return Codec.from_json(
+                self.meta["codec"], (self.schema.metadata or {}).get(packed.TABLES)
+            )
 
 
 def _open(path: Path) -> _File:
-    index = packed_index.read_index(path.with_name(path.name.removesuffix(".arrow") + ".index.arrow"))
+    index = packed_index.read_index(
+        path.with_name(path.name.removesuffix(".arrow") + ".index.arrow")
+    )
     try:
         with open(path, "rb") as file:
             size = os.fstat(file.fileno()).st_size
             if size != index.meta["bytes"]:
-                raise Corrupt(f"{path}: expected {index.meta['bytes']} bytes, found {size}", fix=REBUILD)
+                raise Corrupt(
+                    f"{path}: expected {index.meta['bytes']} bytes, found {size}", fix=REBUILD
+                )
             data = pa.py_buffer(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
     except OSError as error:
         raise unread(
-            path, error, lambda why: Corrupt(f"{path}: expected a packed file, found none ({why})", fix=REBUILD)
+            path,
+            error,
+            lambda why: Corrupt(f"{path}: expected a packed file, found none ({why})", fix=REBUILD),
         ) from error
     _check_places(path, index, size)
     head, tail = int(index.offset[0]), int(index.offset[-1] + index.length[-1])
@@ -107,21 +123,31 @@ def _open(path: Path) -> _File:
         found = int(google_crc32c.value(part))
         if found != index.meta[f"{what}_crc32c"]:
             raise Corrupt(
-                f"{path}: crc32c of its {what} expected {index.meta[f'{what}_crc32c']}, found {found}", fix=REBUILD
+                f"{path}: crc32c of its {what} expected {index.meta[f'{what}_crc32c']}, found "
+                f"{found}",
+                fix=REBUILD,
             )
     with sensible(str(path)):
-        schema = pa.ipc.read_schema(pa.BufferReader(data.slice(packed.MAGIC_BYTES, head - packed.MAGIC_BYTES)))
+        schema = pa.ipc.read_schema(
+            pa.BufferReader(data.slice(packed.MAGIC_BYTES, head - packed.MAGIC_BYTES))
+        )
         meta = packed.metadata(schema, str(path))
         packed.supported(meta, str(path))
-        return _File(path, index, data, schema, packed.layout(schema), meta, bytearray(len(index.offset)))
+        return _File(
+            path, index, data, schema, packed.layout(schema), meta, bytearray(len(index.offset))
+        )
 
 
 def _check_places(path: Path, index: packed_index.Index, size: int) -> None:
-    """Records lie one after the other, inside the file: what an index says of places is held against the bytes."""
+    """Records lie one after the other, inside the file: what an index says of places is held
+    against the bytes.
+    """
     ends = index.offset + index.length
     sound = len(ends) > 0 and (ends >= index.offset).all() and (index.offset[1:] >= ends[:-1]).all()
     if not sound or index.offset[0] < packed.MAGIC_BYTES or ends[-1] > size:
-        raise Corrupt(f"{path}: its index names places that are not in its {size} bytes", fix=REBUILD)
+        raise Corrupt(
+            f"{path}: its index names places that are not in its {size} bytes", fix=REBUILD
+        )
 
 
 def _gatherer(codes: Reader) -> Callable[[Record], Record]:
@@ -131,27 +157,37 @@ def _gatherer(codes: Reader) -> Callable[[Record], Record]:
         gather_rows,
     )
 
-    pointer, rows = codes.array("code_indptr") if codes.has("code_indptr") else None, codes.array("codes")
-    further = (codes.array("codes_1_rows"), codes.array("codes_1")) if codes.has("codes_1") else None
+    pointer, rows = (
+        codes.array("code_indptr") if codes.has("code_indptr") else None,
+        codes.array("codes"),
+    )
+    further = (
+        (codes.array("codes_1_rows"), codes.array("codes_1")) if codes.has("codes_1") else None
+    )
 
     def filled(record: Record) -> Record:
         code_indptr, found = gather_rows(record.n_id, pointer, rows)
         if further is None:
             return replace(record, codes=found, code_indptr=code_indptr)
         codes_1, codes_1_rows = gather_further(record.n_id, *further)
-        return replace(record, codes=found, code_indptr=code_indptr, codes_1=codes_1, codes_1_rows=codes_1_rows)
+        return replace(
+            record, codes=found, code_indptr=code_indptr, codes_1=codes_1, codes_1_rows=codes_1_rows
+        )
 
     return filled
 
 
 class Records:
-    """The records of one packed split, from one or more files; opened on first use in each process, so fork-safe.
+    """The records of one packed split, from one or more files; opened on first use in each process,
+    so fork-safe.
 
     Parameters
     ----------
     paths : packed files in the order of their records; each has its index beside it.
-    corrupt : makes the error for damaged bytes from its message; a store's reader says which artifact to set aside.
-    codes : the artifact of codes, for files that hold none but gather them; opened when first read from.
+    corrupt : makes the error for damaged bytes from its message; a store's reader says which
+        artifact to set aside.
+    codes : the artifact of codes, for files that hold none but gather them; opened when first read
+        from.
 
     Attributes
     ----------
@@ -162,7 +198,8 @@ class Records:
     Raises
     ------
     Corrupt
-        On first use: a file is missing, truncated or damaged; its index or the record's checksum does not match.
+        On first use: a file is missing, truncated or damaged; its index or the record's checksum
+        does not match.
     BadInput
         A newer format, or a `requires` entry this version does not know.
     Conflict
@@ -213,7 +250,9 @@ class Records:
                 files = [_open(path) for path in self.paths]
             self._together(files)
             self._files, self._gathered = files, None
-            self._first = np.concatenate([[0], np.cumsum([len(f.index.offset) for f in files])]).astype(np.int64)
+            self._first = np.concatenate(
+                [[0], np.cumsum([len(f.index.offset) for f in files])]
+            ).astype(np.int64)
             self._pid = os.getpid()
         return self._files
 
@@ -231,7 +270,8 @@ class Records:
             for key in SHARED:
                 if file.meta.get(key) != first.meta.get(key):
                     raise Conflict(
-                        f"{file.path}: {key} is {file.meta.get(key)}, but {first.meta.get(key)} in {first.path.name}",
+                        f"{file.path}: {key} is {file.meta.get(key)}, but {first.meta.get(key)} in "
+                        f"{first.path.name}",
                         fix="open the files of one artifact only",
                     )
             if file.meta["first_record"] != seen:
@@ -247,7 +287,8 @@ class Records:
             )
         if seen % first.meta.get("rounds", 1):
             raise Conflict(
-                f"{first.path}: expected {first.meta['rounds']} rounds of equal size, found {seen} records",
+                f"{first.path}: expected {first.meta['rounds']} rounds of equal size, found {seen} "
+                f"records",
                 fix="open all files of the artifact",
             )
 
@@ -316,7 +357,9 @@ class Records:
         return self.gathered(record) if self.gathers else record
 
     def stored(self, i: int) -> Record:
-        """Record `i` as it is stored: its codes are not gathered where they are no part of it; errors as above."""
+        """Record `i` as it is stored: its codes are not gathered where they are no part of it;
+        errors as above.
+        """
         file, k = self._find(i)
         data = file.data.slice(int(file.index.offset[k]), int(file.index.length[k]))
         if file.checked[k]:
@@ -325,7 +368,8 @@ class Records:
             return self._first_read(file, k, data)
 
     def unchecked(self, i: int) -> Record:
-        """Views on record `i` whose bytes are not read yet, for who reads some of them and checks those.
+        """Views on record `i` whose bytes are not read yet, for who reads some of them and checks
+        those.
 
         Its codes are not gathered; see `gathered`.
         """
@@ -335,7 +379,9 @@ class Records:
 
     @property
     def gathers(self) -> bool:
-        """Whether features are no part of the records but read from the codes of the whole graph."""
+        """Whether features are no part of the records but read from the codes of the whole
+        graph.
+        """
         return bool(self.meta.get("gather"))
 
     def gathered(self, record: Record) -> Record:
@@ -345,7 +391,9 @@ class Records:
     @property
     def num_labelled(self) -> NDArray[np.int64]:
         """i8[records], outputs with a label."""
-        return np.concatenate([f.index.label_counts.sum(1) for f in self._opened()]).astype(np.int64)
+        return np.concatenate([f.index.label_counts.sum(1) for f in self._opened()]).astype(
+            np.int64
+        )
 
     def _gather_from(self) -> Callable[[Record], Record]:
         """Fills the codes of the whole graph into a record.
@@ -361,13 +409,18 @@ class Records:
             digest = self.meta["inputs"]["codes"]
             if self._codes is None:
                 raise BadInput(
-                    f"{self.paths[0]}: its features are gathered from the codes of digest {digest}, expected the store "
+                    f"{self.paths[0]}: its features are gathered from the codes of digest "
+                    f"{digest}, expected the store "
                     "that has them, found files only",
-                    fix="open the run or the artifact in its store, or pack with --set features.layout=packed",
+                    fix="open the run or the artifact in its store, or pack with --set "
+                    "features.layout=packed",
                 )
             codes = self._codes()
             if codes.digest != digest:
-                raise Conflict(f"{self.paths[0]}: expected codes of digest {digest}, found {codes.digest}", fix=REBUILD)
+                raise Conflict(
+                    f"{self.paths[0]}: expected codes of digest {digest}, found {codes.digest}",
+                    fix=REBUILD,
+                )
             self._gathered = _gatherer(codes)
         return self._gathered
 
@@ -402,7 +455,8 @@ class Records:
             record = file.parsed(data)
         except (pa.ArrowException, KeyError, ValueError, TypeError) as error:
             raise Corrupt(
-                f"{where}: expected a record batch with the columns of a record ({error})", fix=REBUILD
+                f"{where}: expected a record batch with the columns of a record ({error})",
+                fix=REBUILD,
             ) from error
         wrong = packed_index.mismatch(file.index, k, record, gather=bool(file.meta.get("gather")))
         if wrong is not None:

@@ -1,6 +1,8 @@
-"""Training steps in order, each prepared while the one before is used; a run resumes at exactly the next step.
+"""Training steps in order, each prepared while the one before is used; a run resumes at exactly the
+next step.
 
-`Steps` is the engine of `open_batches` and of the trainer. It imports neither torch_geometric nor Dask.
+`Steps` is the engine of `open_batches` and of the trainer. It imports neither torch_geometric nor
+Dask.
 """
 
 from __future__ import annotations
@@ -31,7 +33,8 @@ STATE_FORMAT = 1
 
 
 def whole_steps(num_records: int, per_step: int, world_size: int) -> int:
-    """Steps of an epoch on each rank without a short last step and without last steps that do not reach every rank.
+    """Steps of an epoch on each rank without a short last step and without last steps that do not
+    reach every rank.
 
     Raises
     ------
@@ -40,9 +43,14 @@ def whole_steps(num_records: int, per_step: int, world_size: int) -> int:
     """
     steps = num_records // per_step
     if steps < world_size:
-        fix = f"per_step={max(1, num_records // world_size)}" if num_records >= world_size else "drop_last=False"
+        fix = (
+            f"per_step={max(1, num_records // world_size)}"
+            if num_records >= world_size
+            else "drop_last=False"
+        )
         raise BadInput(
-            f"drop_last: expected a whole step for every rank, found {num_records} records an epoch for per_step "
+            f"drop_last: expected a whole step for every rank, found {num_records} records an "
+            f"epoch for per_step "
             f"{per_step} and world_size {world_size}: no step would be left",
             fix=fix,
         )
@@ -50,7 +58,8 @@ def whole_steps(num_records: int, per_step: int, world_size: int) -> int:
 
 
 class Steps:
-    """Steps of one packed split. Each iteration is the next epoch, 0 at first; `set_epoch` chooses another.
+    """Steps of one packed split. Each iteration is the next epoch, 0 at first; `set_epoch` chooses
+    another.
 
     Attributes
     ----------
@@ -79,41 +88,58 @@ class Steps:
         return self.position.epoch
 
     def set_epoch(self, epoch: int) -> None:
-        """Choose the next iteration's epoch. The one a state was loaded for keeps its first step, others begin at 0."""
+        """Choose the next iteration's epoch. The one a state was loaded for keeps its first step,
+        others begin at 0.
+        """
         self.position.choose_epoch(checked_epoch(epoch))
 
     def plan(self, epoch: int) -> list[tuple[tuple[int, ...], int]]:
-        """Steps of this rank in an epoch: (records of the step, outputs of the steps all ranks take with it).
+        """Steps of this rank in an epoch: (records of the step, outputs of the steps all ranks take
+        with it).
 
-        A function of (order artifact, order method, shuffle, seed, epoch, per_step, rounds, drop_last) and, of those
-        steps, every `world_size`th from `rank`. An epoch reads one round: epoch e round e mod rounds.
+        A function of (order artifact, order method, shuffle, seed, epoch, per_step, rounds,
+        drop_last) and, of those steps, every `world_size`th from `rank`. An epoch reads one round:
+        epoch e round e mod rounds.
         """
         how, rounds = self.schedule, self.store.rounds
         num_records = len(self.store) // rounds
         if not how.shuffle:
             order: NDArray[np.integer[Any]] = np.arange(num_records)
-        elif (given := self.source.order if self.source.loads is None else self.source.loads) is not None:
+        elif (
+            given := self.source.order if self.source.loads is None else self.source.loads
+        ) is not None:
             if given.rounds != rounds:
                 raise Conflict(
-                    f"order {given.key}: it has {given.rounds} rounds, but {self.source.store_key} has {rounds}",
+                    f"order {given.key}: it has {given.rounds} rounds, but {self.source.store_key} "
+                    f"has {rounds}",
                     fix="use the order built for this split",
                 )
             order = given.records(num_records, how.seed, epoch)
             if len(order) != num_records:
                 raise Conflict(
-                    f"order {given.key}: it orders {len(order)} records, but {self.source.store_key} has {num_records}",
+                    f"order {given.key}: it orders {len(order)} records, but "
+                    f"{self.source.store_key} has {num_records}",
                     fix="use the order built for this split",
                 )
         else:
             order = np.random.default_rng((how.seed, epoch)).permutation(num_records)
         order = order + epoch % rounds * num_records
-        steps = [tuple(map(int, order[k : k + how.per_step])) for k in range(0, num_records, how.per_step)]
+        steps = [
+            tuple(map(int, order[k : k + how.per_step]))
+            for k in range(0, num_records, how.per_step)
+        ]
         outputs = self.store.outputs_of(order)
         if how.drop_last:
             del steps[whole_steps(num_records, how.per_step, how.world_size) * how.world_size :]
-        size = [int(part.sum()) for part in np.split(outputs, range(how.per_step, num_records, how.per_step))]
+        size = [
+            int(part.sum())
+            for part in np.split(outputs, range(how.per_step, num_records, how.per_step))
+        ]
         W = how.world_size
-        return [(steps[k], sum(size[k // W * W : k // W * W + W])) for k in range(how.rank, len(steps), W)]
+        return [
+            (steps[k], sum(size[k // W * W : k // W * W + W]))
+            for k in range(how.rank, len(steps), W)
+        ]
 
     def __len__(self) -> int:
         """Steps of an epoch on this rank: rounds are of equal size, so every epoch has as many."""
@@ -125,7 +151,8 @@ class Steps:
         return len(range(how.rank, steps, how.world_size))
 
     def state_dict(self) -> dict[str, Any]:
-        """JSON-able position: epoch and number of the step that comes next. Prefetched ones do not count.
+        """JSON-able position: epoch and number of the step that comes next. Prefetched ones do not
+        count.
 
         Of several iterations at once, the one begun last counts.
         """
@@ -151,13 +178,14 @@ class Steps:
         return "shuffle" if given is None else given.key
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Continue where a state was taken: the next iteration hands out exactly the step that would have come next.
+        """Continue where a state was taken: the next iteration hands out exactly the step that
+        would have come next.
 
         Raises
         ------
         Conflict
-            The state is of another store, order, split, seed, per_step, world_size or format, or its epoch or step is
-            out of range.
+            The state is of another store, order, split, seed, per_step, world_size or format, or
+            its epoch or step is out of range.
         """
         self.position.choose(*checked_place(state, self.state_dict(), len(self)))
 
@@ -193,7 +221,9 @@ class Steps:
             ahead.close()
 
     def _holding(self, epoch: int, first: int) -> Steps:
-        """These steps with the rows held that the load plan of the epoch holds before its step `first`."""
+        """These steps with the rows held that the load plan of the epoch holds before its step
+        `first`.
+        """
         if self.source.loads is None or not self.schedule.shuffle or self.schedule.world_size > 1:
             return self
         plan = self.source.loads.epoch(self.schedule.seed, epoch)

@@ -1,7 +1,9 @@
-"""A step reaches its device while the one before is computed on: never read too early, never freed too soon.
+"""A step reaches its device while the one before is computed on: never read too early, never freed
+too soon.
 
-The loader's thread copies from pinned memory on a stream of its own and marks where it ended; the thread that trains
-lets its own stream wait for that mark, and tells the allocator that it uses the tensors. On a CPU nothing happens.
+The loader's thread copies from pinned memory on a stream of its own and marks where it ended; the
+thread that trains lets its own stream wait for that mark, and tells the allocator that it uses the
+tensors. On a CPU nothing happens.
 """
 
 from __future__ import annotations
@@ -70,7 +72,9 @@ class CudaStreams:
 
 @dataclass(frozen=True)
 class Sent:
-    """A step under way: what it will be, and the mark behind its copies (None where there are no streams)."""
+    """A step under way: what it will be, and the mark behind its copies (None where there are no
+    streams).
+    """
 
     step: Any
     mark: Any = None
@@ -86,7 +90,9 @@ class Transfer:
     streams : of the device; None opens those of a CUDA device.
     """
 
-    def __init__(self, device: torch.device, *, pin: bool = False, streams: Streams | None = None) -> None:
+    def __init__(
+        self, device: torch.device, *, pin: bool = False, streams: Streams | None = None
+    ) -> None:
         self.device, self.pin = device, pin or device.type == "cuda"
         self._streams = streams
 
@@ -119,7 +125,9 @@ class Transfer:
 
 
 def tensors_of(value: Any) -> Iterator[Tensor]:
-    """All dense tensors in a step, a `Data` or whatever a transform made of it; a CSR tensor gives its three parts."""
+    """All dense tensors in a step, a `Data` or whatever a transform made of it; a CSR tensor gives
+    its three parts.
+    """
     if isinstance(value, Tensor):
         if value.layout == torch.sparse_csr:
             yield from (value.crow_indices(), value.col_indices(), value.values())
@@ -144,19 +152,26 @@ def checked_device(device: torch.device | str, *, pin: bool = False) -> torch.de
     Raises
     ------
     BadInput
-        It is neither the CPU nor a CUDA device of this machine, or memory is to be pinned without CUDA.
+        It is neither the CPU nor a CUDA device of this machine, or memory is to be pinned without
+        CUDA.
     """
     try:
         found = torch.device(device)
     except (RuntimeError, TypeError):
         found = None
     if found is None or found.type not in ("cpu", "cuda"):
-        raise BadInput(f"device: expected cpu, cuda or cuda:N, found {device!s}", fix='device="cpu"')
+        raise BadInput(
+            f"device: expected cpu, cuda or cuda:N, found {device!s}", fix='device="cpu"'
+        )
     if not (found.type == "cuda" or pin):
         return found
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if found.type == "cuda" and (found.index or 0) >= count:
-        raise BadInput(f"device: {device!s}: this machine has {count} CUDA devices", fix='device="cpu"')
+        raise BadInput(
+            f"device: {device!s}: this machine has {count} CUDA devices", fix='device="cpu"'
+        )
     if not count:
-        raise BadInput("pin_memory: pinning needs a CUDA device, this machine has none", fix="pin_memory=False")
+        raise BadInput(
+            "pin_memory: pinning needs a CUDA device, this machine has none", fix="pin_memory=False"
+        )
     return found

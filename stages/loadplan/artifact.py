@@ -1,4 +1,6 @@
-"""A load plan read back: for any epoch its order, and for each record what is read and where its rows stand."""
+"""A load plan read back: for any epoch its order, and for each record what is read and where its
+rows stand.
+"""
 
 from __future__ import annotations
 
@@ -26,9 +28,11 @@ class PlannedEpoch:
     ----------
     cache : rows that are held.
     order : i4[R], records of the round.
-    row_ptr, slot : i8[R + 1], i4[rows], slot of every row of each record, in the order of its `n_id`.
-    read_ptr, read, read_slot : i8[R + 1], i4 or i8[reads] ascending in each record, i4[reads]: nodes whose features are
-        read for a record, and the slots they go to; what stood there is not needed before it would be read again.
+    row_ptr, slot : i8[R + 1], i4[rows], slot of every row of each record, in the order of its
+        `n_id`.
+    read_ptr, read, read_slot : i8[R + 1], i4 or i8[reads] ascending in each record, i4[reads]:
+        nodes whose features are read for a record, and the slots they go to; what stood there is
+        not needed before it would be read again.
     """
 
     cache: int
@@ -89,6 +93,8 @@ class LoadPlan:
         return self.epochs[(epoch + seed * self.rounds) % len(self.epochs)]
 
     def records(self, num_records: int, seed: int, epoch: int) -> NDArray[np.int32]:
-        """All records of the epoch's round once, counted from its first; `num_records` is as of `Order.records`."""
+        """All records of the epoch's round once, counted from its first; `num_records` is as of
+        `Order.records`.
+        """
         del num_records
         return self.epoch(seed, epoch).order

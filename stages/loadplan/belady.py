@@ -1,8 +1,10 @@
-"""Fewest rows read through a cache, for batches that are known beforehand: the row used latest gives way (Belady, MIN).
+"""Fewest rows read through a cache, for batches that are known beforehand: the row used latest
+gives way (Belady, MIN).
 
-All rows of a batch are held while it is used, so a plan says for each batch which rows to read, into which slots, and
-the slot of every row of it; what stood in a slot before is what was evicted. Walked batch by batch: first backwards by
-`note_next_uses`, then forwards by `Cache.step`, so that one batch and a few bytes a node are all that is in memory.
+All rows of a batch are held while it is used, so a plan says for each batch which rows to read,
+into which slots, and the slot of every row of it; what stood in a slot before is what was evicted.
+Walked batch by batch: first backwards by `note_next_uses`, then forwards by `Cache.step`, so that
+one batch and a few bytes a node are all that is in memory.
 """
 
 from __future__ import annotations
@@ -21,14 +23,20 @@ __all__ = ["Cache", "note_next_uses"]
 
 @njit(cache=True, nogil=True)
 def note_next_uses(
-    nodes: NDArray[np.integer], batch: int, batches: int, last: NDArray[np.int32], out: NDArray[np.int32]
+    nodes: NDArray[np.integer],
+    batch: int,
+    batches: int,
+    last: NDArray[np.int32],
+    out: NDArray[np.int32],
 ) -> None:
-    """Batch in which each node of `batch` is used next, `batches` for none; to be called from the last batch back.
+    """Batch in which each node of `batch` is used next, `batches` for none; to be called from the
+    last batch back.
 
     Parameters
     ----------
     nodes : int[n], distinct.
-    last : i4[N], `batches` everywhere before the first call; the batch of the earliest use seen so far.
+    last : i4[N], `batches` everywhere before the first call; the batch of the earliest use seen so
+        far.
     out : i4[n], filled.
     """
     for i in range(nodes.size):
@@ -53,30 +61,49 @@ class Cache:
         self.slot = np.full(num_nodes, -1, np.int32)
         self._node = np.full(rows, -1, np.int64)
         self._after = np.full(rows, -1, np.int32)
-        # Slots by the batch that uses them next, the last list for those that none does; then (slots filled, the
-        # latest batch of a list that may not be empty).
+        # Slots by the batch that uses them next, the last list for those that none does; then
+        # (slots filled, the latest batch of a list that may not be empty).
         self._first = np.full(batches + 1, -1, np.int32)
         self._at = np.array([0, 0], np.int64)
 
     def step(
-        self, nodes: NDArray[np.integer], batch: int, next_use: NDArray[np.int32], slots: NDArray[np.int32]
+        self,
+        nodes: NDArray[np.integer],
+        batch: int,
+        next_use: NDArray[np.int32],
+        slots: NDArray[np.int32],
     ) -> tuple[NDArray[np.integer], NDArray[np.int32]]:
-        """(nodes to read, ascending, and their slots) of the next batch; O(n log n) and the lists that ran empty.
+        """(nodes to read, ascending, and their slots) of the next batch; O(n log n) and the lists
+        that ran empty.
 
-        Of sets of rows that each must be held at once, reading only what is missing, and evicting what is used latest
-        among what the batch does not need, is optimal: exchange any other choice for it and no later read is added.
+        Of sets of rows that each must be held at once, reading only what is missing, and evicting
+        what is used latest among what the batch does not need, is optimal: exchange any other
+        choice for it and no later read is added.
 
         Parameters
         ----------
-        nodes : int[n], distinct. batch : its number, from 0, one more each call. next_use : of `note_next_uses`.
+        nodes : int[n], distinct. batch : its number, from 0, one more each call. next_use : of
+            `note_next_uses`.
         slots : i4[n], filled with the slot of each node.
         """
         missing = np.sort(nodes[self.slot[nodes] < 0])
         into = np.empty(len(missing), np.int32)
         if not _step(
-            nodes, batch, next_use, slots, missing, into, self.slot, self._node, self._after, self._first, self._at
+            nodes,
+            batch,
+            next_use,
+            slots,
+            missing,
+            into,
+            self.slot,
+            self._node,
+            self._after,
+            self._first,
+            self._at,
         ):
-            raise ValueError(f"a cache of {len(self._node)} rows cannot hold a batch of {len(nodes)}")
+            raise ValueError(
+                f"a cache of {len(self._node)} rows cannot hold a batch of {len(nodes)}"
+            )
         return missing, into
 
 

@@ -23,7 +23,8 @@ def _nodes(values: Values, made: Nodes) -> Iterator[Node]:
         return
     if (ranks := values["train.ranks"]) > 1:
         raise BadInput(
-            f"order.cache: one process follows a load plan, found train.ranks = {ranks}", fix="--set order.cache=0"
+            f"order.cache: one process follows a load plan, found train.ranks = {ranks}",
+            fix="--set order.cache=0",
         )
     yield node("loadplan", {"records": "pack:train", "order": "order", "graph": "ingest"})
 

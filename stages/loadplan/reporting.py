@@ -29,8 +29,10 @@ def _report(summary: Mapping[str, Any], view: View) -> Iterator[Block]:
     if (loads := summary["stages"].get("loadplan")) is not None:
         rows, read = sum(loads["rows"]), sum(loads["read"])
         yield sentence(
-            f"Load plan: a cache of {count(loads['cache'])} rows ({human_bytes(loads['cache_bytes'])}); an epoch "
-            f"reads {count(read // loads['epochs'])} rows of features for the {count(rows // loads['epochs'])} in its "
+            f"Load plan: a cache of {count(loads['cache'])} rows "
+            f"({human_bytes(loads['cache_bytes'])}); an epoch "
+            f"reads {count(read // loads['epochs'])} rows of features for the "
+            f"{count(rows // loads['epochs'])} in its "
             f"records, {number(rows / max(1, read))} x fewer."
         )
 

@@ -13,7 +13,8 @@ MEND = '--set order.cache=0.1, "10%" of the nodes, a number of rows, or bytes su
 
 
 def cache_rows(value: float | str, nodes: int, row_bytes: int) -> int:
-    """Rows of `order.cache`: a share of all nodes up to 1 or "10%", a number of rows above 1, or bytes ("2GB").
+    """Rows of `order.cache`: a share of all nodes up to 1 or "10%", a number of rows above 1, or
+    bytes ("2GB").
 
     Never more than there are nodes.
 
@@ -43,7 +44,9 @@ def cache_rows(value: float | str, nodes: int, row_bytes: int) -> int:
     elif value > 1 and value == int(value):
         rows = value
     if rows is None:
-        raise BadInput(f"order.cache: expected a share of the nodes, rows or bytes, found {value!r}", fix=MEND)
+        raise BadInput(
+            f"order.cache: expected a share of the nodes, rows or bytes, found {value!r}", fix=MEND
+        )
     return min(nodes, math.floor(rows + 1e-9 * nodes))
 
 

@@ -1,7 +1,9 @@
-"""Load plan as a stage: the fewest feature rows read through a cache of fixed size, for epochs whose order is known.
+"""Load plan as a stage: the fewest feature rows read through a cache of fixed size, for epochs
+whose order is known.
 
-Where every epoch walks one tour, it is planned once for each round, and training follows it. Where orders are drawn,
-`EPOCHS` of them are drawn under seed 0 and planned, and training uses those in turn: a plan is of no use for another.
+Where every epoch walks one tour, it is planned once for each round, and training follows it. Where
+orders are drawn, `EPOCHS` of them are drawn under seed 0 and planned, and training uses those in
+turn: a plan is of no use for another.
 """
 
 from __future__ import annotations
@@ -29,7 +31,8 @@ if TYPE_CHECKING:
 __all__ = ["STAGE"]
 
 EPOCHS = 4
-"""Least number of planned epochs where orders are drawn: each costs 4 bytes a row and up to 8 a row read."""
+"""Least number of planned epochs where orders are drawn: each costs 4 bytes a row and up to 8 a row
+read."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +42,8 @@ class Params:
     Attributes
     ----------
     cache : rows of features that are held.
-    epochs : that are planned, a multiple of the rounds: epoch e of seed s uses number (e + s rounds) mod epochs.
+    epochs : that are planned, a multiple of the rounds: epoch e of seed s uses number (e + s
+        rounds) mod epochs.
     """
 
     cache: int
@@ -58,7 +62,8 @@ def resolve(values: Mapping[str, Any], facts: Mapping[str, Facts]) -> Params:
     nodes = int(facts["graph"]["num_nodes"])
     if "gather_bytes" not in packed:
         raise BadInput(
-            "order.cache: expected records that gather their features, found features packed beside every row, which "
+            "order.cache: expected records that gather their features, found features packed "
+            "beside every row, which "
             "are read in one piece with the record",
             fix="--set features.layout=gather, or --set order.cache=0",
         )
@@ -66,7 +71,8 @@ def resolve(values: Mapping[str, Any], facts: Mapping[str, Facts]) -> Params:
     cache = cache_rows(asked, nodes, 4 * int(packed["num_features"]))
     if cache < most:
         raise BadInput(
-            f"order.cache = {asked}: a cache of {cache} rows does not hold the largest record, of {most} rows; the "
+            f"order.cache = {asked}: a cache of {cache} rows does not hold the largest record, of "
+            f"{most} rows; the "
             f"smallest useful size is {most}",
             fix=f"--set order.cache={most}, or smaller records by batches.outputs",
         )
@@ -105,7 +111,10 @@ def run(params: Params, inputs: Inputs, shard: Shard, writer: Writer) -> dict[st
     dtype: np.dtype[Any] = np.dtype(np.int32)
     with open(paths[0], "wb") as read_file, open(paths[1], "wb") as slot_file:
         for k in range(count):
-            ids, span = records.stored(int(where[k])).n_id, slice(int(row_ptr[k]), int(row_ptr[k + 1]))
+            ids, span = (
+                records.stored(int(where[k])).n_id,
+                slice(int(row_ptr[k]), int(row_ptr[k + 1])),
+            )
             missing, into = cache.step(ids, k, uses[span], slot[span])
             missing.tofile(read_file)
             into.tofile(slot_file)
@@ -125,7 +134,9 @@ def _copied(path: Path, dtype: np.dtype[Any], count: int, writer: Writer, name: 
     writer.create(name, (count,), dtype)[:] = found
 
 
-def finish(params: Params, inputs: Inputs, outputs: Mapping[str, Reader], writer: Writer) -> dict[str, Any]:
+def finish(
+    params: Params, inputs: Inputs, outputs: Mapping[str, Reader], writer: Writer
+) -> dict[str, Any]:
     """Facts: rows of the records and rows read, by planned epoch."""
     del writer
     packed, order = inputs["records"].facts, inputs["order"].facts
@@ -144,8 +155,9 @@ def finish(params: Params, inputs: Inputs, outputs: Mapping[str, Reader], writer
 
 
 def cost(params: Params, facts: Mapping[str, Facts]) -> Cost:
-    """Bytes: records are read twice for each planned epoch; a row costs 4 written and 8 where it is read; in memory a
-    node 8, a row held 16 and a row of the largest record 32. 256 MiB for the reader (torch) and to compile.
+    """Bytes: records are read twice for each planned epoch; a row costs 4 written and 8 where it is
+    read; in memory a node 8, a row held 16 and a row of the largest record 32. 256 MiB for the
+    reader (torch) and to compile.
     """
     packed, nodes = facts["records"], int(facts["graph"]["num_nodes"])
     rounds = int(packed.get("rounds", 1))
@@ -153,7 +165,11 @@ def cost(params: Params, facts: Mapping[str, Facts]) -> Cost:
     return Cost(
         read=2 * params.epochs * int(packed["bytes"]) // rounds,
         written=params.epochs * (12 * rows + 20 * count),
-        peak=(256 << 20) + 8 * nodes + 16 * params.cache + 32 * int(packed["max_rows"]) + 64 * int(packed["records"]),
+        peak=(256 << 20)
+        + 8 * nodes
+        + 16 * params.cache
+        + 32 * int(packed["max_rows"])
+        + 64 * int(packed["records"]),
     )
 
 

@@ -1,4 +1,6 @@
-"""How much two records differ in their labels: symmetrised KL divergence of smoothed histograms, exactly symmetric."""
+"""How much two records differ in their labels: symmetrised KL divergence of smoothed histograms,
+exactly symmetric.
+"""
 
 from __future__ import annotations
 
@@ -14,10 +16,14 @@ if TYPE_CHECKING:
 
 __all__ = ["distances", "histograms"]
 
-_APART = 1e-5  # added between different records, so that even equal ones can be drawn after each other
+_APART = (
+    1e-5  # added between different records, so that even equal ones can be drawn after each other
+)
 
 
-def histograms(labels: NDArray[np.integer], ptr: NDArray[np.int64], classes: int) -> NDArray[np.float64]:
+def histograms(
+    labels: NDArray[np.integer], ptr: NDArray[np.int64], classes: int
+) -> NDArray[np.float64]:
     """Share of each class among the outputs of a record, after one more of every class (Laplace).
 
     Parameters
@@ -42,8 +48,9 @@ def histograms(labels: NDArray[np.integer], ptr: NDArray[np.int64], classes: int
 def distances(shares: NDArray[np.float64]) -> NDArray[np.float64]:
     """KL(a || b) + KL(b || a) + 1e-5 for every pair of rows, 0 on the diagonal.
 
-    One product of P with log P, as s_a + s_b - X_ab - X_ba with X = P log P^T and s its diagonal. Written out with a
-    fixed order of additions rather than handed to BLAS, whose sums change with its threads. O(R^2 C).
+    One product of P with log P, as s_a + s_b - X_ab - X_ba with X = P log P^T and s its diagonal.
+    Written out with a fixed order of additions rather than handed to BLAS, whose sums change with
+    its threads. O(R^2 C).
 
     Parameters
     ----------

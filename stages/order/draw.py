@@ -1,4 +1,6 @@
-"""A chain of records drawn by distance from given uniform numbers: the same numbers give the same chain."""
+"""A chain of records drawn by distance from given uniform numbers: the same numbers give the same
+chain.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,8 @@ __all__ = ["draw_chain"]
 def draw_chain(
     distance: NDArray[np.float64], uniform: NDArray[np.float64], before: int, last: int
 ) -> NDArray[np.int32]:
-    """Draw all records but `last` one after another, each ~ its distance from the one before; `last` ends the chain.
+    """Draw all records but `last` one after another, each ~ its distance from the one before;
+    `last` ends the chain.
 
     O(R^2).
 

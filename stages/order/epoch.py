@@ -1,4 +1,6 @@
-"""The records of one epoch in order: a function of method, order artifact, seed and epoch, with no history."""
+"""The records of one epoch in order: a function of method, order artifact, seed and epoch, with no
+history.
+"""
 
 from __future__ import annotations
 
@@ -29,19 +31,22 @@ def epoch_order(
 ) -> NDArray[np.int32]:
     """Every record once; of the epoch's round, where there are several.
 
-    - "label": the tour, entered at a record and walked in a direction that are drawn for each epoch.
-    - "sample": each record drawn among those left with probability ~ its distance from the one before, carried over
-      between epochs. The last record of each epoch is fixed by (seed, epoch) alone, so that the draw of an epoch
-      needs no earlier one, and a run resumes anywhere. With several rounds the epoch before had other records, so
-      the first is drawn evenly.
+    - "label": the tour, entered at a record and walked in a direction that are drawn for each
+        epoch.
+    - "sample": each record drawn among those left with probability ~ its distance from the one
+      before, carried over between epochs. The last record of each epoch is fixed by (seed, epoch)
+      alone, so that the draw of an epoch needs no earlier one, and a run resumes anywhere. With
+      several rounds the epoch before had other records, so the first is drawn evenly.
     - "shuffle": a permutation of its own for each epoch.
-    - "overlap": the tour, entered and walked as that of "label", or, for a window of w, cut into runs of w records,
-      begun at another record in every epoch; the runs are shuffled, and walked forwards or backwards: neighbours in the
-      tour mostly stay neighbours. A window of 1 is a shuffle, one of R or more a tour entered anywhere. `mix` runs
-      (without a window: that many parts of the tour) are walked side by side, a record of each in turn.
+    - "overlap": the tour, entered and walked as that of "label", or, for a window of w, cut into
+      runs of w records, begun at another record in every epoch; the runs are shuffled, and walked
+      forwards or backwards: neighbours in the tour mostly stay neighbours. A window of 1 is a
+      shuffle, one of R or more a tour entered anywhere. `mix` runs (without a window: that many
+      parts of the tour) are walked side by side, a record of each in turn.
 
-    What is drawn for a whole tour is drawn once for all rounds: for epochs 0 to rounds - 1, for the next rounds epochs,
-    and so on. Load plans fix it as seed 0 draws it first: as the tour stands, for "overlap".
+    What is drawn for a whole tour is drawn once for all rounds: for epochs 0 to rounds - 1, for the
+    next rounds epochs, and so on. Load plans fix it as seed 0 draws it first: as the tour stands,
+    for "overlap".
 
     O(R) ("sample": O(R^2)).
 
@@ -82,7 +87,8 @@ def epoch_order(
         before = _last(seed, epoch - 1, num_records) if epoch > 0 and rounds == 1 else -1
         return draw_chain(np.asarray(distance), uniform, before, _last(seed, epoch, num_records))
     raise ValueError(
-        f"order method {method!r} is unknown or lacks its array; label, sample, overlap, shuffle are known"
+        f"order method {method!r} is unknown or lacks its array; label, sample, overlap, shuffle "
+        f"are known"
     )
 
 

@@ -1,7 +1,7 @@
 """A chain of records in which those near each other share many rows, so that few are read again.
 
-Rows are all counted where the work allows, else those of an even sample of the nodes; the same records give the same
-chain on any machine.
+Rows are all counted where the work allows, else those of an even sample of the nodes; the same
+records give the same chain on any machine.
 """
 
 from __future__ import annotations
@@ -23,28 +23,34 @@ __all__ = ["overlap_chain", "sampled_share"]
 _PAIRS = 1 << 34
 """Most pairs of records that are counted for shared rows: about ten seconds."""
 _KEPT = 0.8
-"""What a row shared with a record still counts one record later: measured best of 0 to 0.95, by 1 to 8 % over 0."""
+"""What a row shared with a record still counts one record later: measured best of 0 to 0.95, by 1
+to 8 % over 0."""
 _CACHE = 0.1  # of the nodes: by which the chains are compared
 _CHUNK = 1 << 22  # rows looked at in one go
 
 
 def sampled_share(rows: int, records: int) -> float:
-    """Share of the nodes that are counted, in (0, 1]: rows of a record that all others may have cost the most."""
+    """Share of the nodes that are counted, in (0, 1]: rows of a record that all others may have
+    cost the most.
+    """
     return min(1.0, ENTRIES / max(1, rows), _PAIRS / max(1, rows * records))
 
 
 def overlap_chain(
     n_id: NDArray[np.integer], n_ptr: NDArray[np.int64], share: float | None = None
 ) -> tuple[NDArray[np.int32], str]:
-    """Every record once, and where the chain is from: "greedy", or "file" where the records stand in a better order.
+    """Every record once, and where the chain is from: "greedy", or "file" where the records stand
+    in a better order.
 
-    Greedy goes from record 0 on to the unused record that shares most rows with the last ones, each of them counting
-    0.8 of the one after it; ties go to the smallest id. Where outputs were dealt by communities, or samples drift, the
-    file itself is a chain, and often the better one: greedy leaves stragglers for its end. The chain by which an LRU
-    cache of a tenth of the nodes misses fewer rows is taken. Greedy order of batches: after arXiv 2310.12403, whose
-    batches are independent.
+    Greedy goes from record 0 on to the unused record that shares most rows with the last ones, each
+    of them counting 0.8 of the one after it; ties go to the smallest id. Where outputs were dealt
+    by communities, or samples drift, the file itself is a chain, and often the better one: greedy
+    leaves stragglers for its end. The chain by which an LRU cache of a tenth of the nodes misses
+    fewer rows is taken. Greedy order of batches: after arXiv 2310.12403, whose batches are
+    independent.
 
-    O(R^2 + sum over nodes of (records that hold it)^2) for all nodes; 56 bytes a row counted, at most `ENTRIES`.
+    O(R^2 + sum over nodes of (records that hold it)^2) for all nodes; 56 bytes a row counted, at
+    most `ENTRIES`.
 
     Parameters
     ----------
@@ -61,16 +67,23 @@ def overlap_chain(
     by_node = np.argsort(node, kind="stable")
     begins = np.flatnonzero(np.diff(node[by_node], prepend=-1))
     group = np.empty(len(node), np.int32)
-    group[by_node] = np.repeat(np.arange(len(begins), dtype=np.int32), np.diff(begins, append=len(node)))
+    group[by_node] = np.repeat(
+        np.arange(len(begins), dtype=np.int32), np.diff(begins, append=len(node))
+    )
     ptr = np.searchsorted(record, np.arange(records + 1)).astype(np.int64)
     ends = np.append(begins, len(node)).astype(np.int64)
-    found = {"file": np.arange(records, dtype=np.int32), "greedy": _greedy(ptr, group, ends, record[by_node])}
+    found = {
+        "file": np.arange(records, dtype=np.int32),
+        "greedy": _greedy(ptr, group, ends, record[by_node]),
+    }
     misses = {name: _misses(group, ptr, chain, len(begins)) for name, chain in found.items()}
     name = min(misses, key=lambda one: misses[one])
     return found[name], name
 
 
-def _misses(group: NDArray[np.int32], ptr: NDArray[np.int64], chain: NDArray[np.int32], groups: int) -> float:
+def _misses(
+    group: NDArray[np.int32], ptr: NDArray[np.int64], chain: NDArray[np.int32], groups: int
+) -> float:
     reads, begins = _ordered(group, ptr, chain)
     return lru_misses(reads, begins, groups, int(_CACHE * groups))
 
@@ -101,7 +114,10 @@ def _counted(
 
 @njit(cache=True, nogil=True)
 def _greedy(
-    ptr: NDArray[np.int64], group: NDArray[np.int32], group_ptr: NDArray[np.int64], member: NDArray[np.int32]
+    ptr: NDArray[np.int64],
+    group: NDArray[np.int32],
+    group_ptr: NDArray[np.int64],
+    member: NDArray[np.int32],
 ) -> NDArray[np.int32]:
     """The chain by two lists: groups of each record, records of each group."""
     records = ptr.size - 1

@@ -23,18 +23,25 @@ __all__ = ["PLANNING"]
 class Order:
     method: Literal["label", "sample", "overlap", "shuffle"] = key(
         "label",
-        "label: consecutive steps differ most in labels | sample: drawn by distance | overlap: share rows | shuffle",
+        "label: consecutive steps differ most in labels | sample: drawn by distance | overlap: "
+        "share rows | shuffle",
     )
     window: int = key(
         2,
-        "overlap: records that stay together where an epoch shuffles; more learn worse; 0: all, no shuffling",
+        "overlap: records that stay together where an epoch shuffles; more learn worse; 0: all, no "
+        "shuffling",
         Range(0, 10**9),
     )
     mix: int = key(
-        1, "overlap: windows walked side by side, a record of each in turn: steps of as many records are mixed", MANY
+        1,
+        "overlap: windows walked side by side, a record of each in turn: steps of as many records "
+        "are mixed",
+        MANY,
     )
     cache: float | str = key(
-        0.0, 'load plan: rows cached, as a share of all nodes ("10%"), as rows (> 1) or bytes ("2GB")', Range(0, 10**12)
+        0.0,
+        'load plan: rows cached, as a share of all nodes ("10%"), as rows (> 1) or bytes ("2GB")',
+        Range(0, 10**12),
     )
 
 
@@ -51,7 +58,15 @@ def _guess(known: Known) -> Guess | None:
     records = known.facts["records"]["records"]
     lengths = {"tour_length": None, "random_length": None}
     shape = {"window": known.param("window", 0), "mix": known.param("mix", 1)}
-    return Guess({"method": known.values["order.method"], "records": records, **lengths, **shape, **known.rounds})
+    return Guess(
+        {
+            "method": known.values["order.method"],
+            "records": records,
+            **lengths,
+            **shape,
+            **known.rounds,
+        }
+    )
 
 
 PLANNING = Planning(_nodes, {"order": Order}, _guess)

@@ -29,12 +29,15 @@ def _report(summary: Mapping[str, Any], view: View) -> Iterator[Block]:
     order = summary["stages"].get("order") or {}
     if order.get("tour_length") is not None:
         yield sentence(
-            f"Order of the training records: {text(order['method'])}; the label distances along it sum to "
-            f"{number(order['tour_length'])}, in a random order to {number(order['random_length'])}."
+            f"Order of the training records: {text(order['method'])}; the label distances along it "
+            f"sum to "
+            f"{number(order['tour_length'])}, in a random order to "
+            f"{number(order['random_length'])}."
         )
     if order.get("overlap") is not None:
         yield sentence(
-            f"Order of the training records: {text(order['method'])}; {percent(order['overlap'])} of a record's rows "
+            f"Order of the training records: {text(order['method'])}; {percent(order['overlap'])} "
+            f"of a record's rows "
             "stand in the one before it in the chain."
         )
 

@@ -1,4 +1,6 @@
-"""Order as a stage: how the training records differ in labels, or share rows, and a tour; never rewrites records."""
+"""Order as a stage: how the training records differ in labels, or share rows, and a tour; never
+rewrites records.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +33,8 @@ class Params:
     Attributes
     ----------
     method : as of `stockpot.stages.order.epoch.epoch_order`.
-    window, mix : of "overlap": records that stay together, and how many such runs are walked side by side.
+    window, mix : of "overlap": records that stay together, and how many such runs are walked side
+        by side.
     """
 
     method: str
@@ -54,14 +57,18 @@ def shards(params: Params, inputs: Inputs) -> Sequence[Shard]:
 
 
 def run(params: Params, inputs: Inputs, shard: Shard, writer: Writer) -> dict[str, Any]:
-    """Histograms; distances where labels count; the tour where there is one. Each round by itself."""
+    """Histograms; distances where labels count; the tour where there is one. Each round by
+    itself.
+    """
     del shard
     from stockpot.stages.order.distance import distances, histograms
     from stockpot.stages.order.tour import longest_tour, random_length, tour_length
 
     records, graph = inputs["records"], inputs["graph"]
     labels = np.asarray(graph.array("y"))[np.asarray(records.array("outputs"))]
-    shares = histograms(labels, np.asarray(records.array("out_ptr")), max(1, int(graph.facts["num_classes"])))
+    shares = histograms(
+        labels, np.asarray(records.array("out_ptr")), max(1, int(graph.facts["num_classes"]))
+    )
     writer.array("histogram", shares)
     rounds = int(records.facts.get("rounds", 1))
     facts: dict[str, Any] = {"method": params.method, "records": len(shares)}
@@ -78,11 +85,15 @@ def run(params: Params, inputs: Inputs, shard: Shard, writer: Writer) -> dict[st
     if params.method == "label":
         tour = np.stack([longest_tour(part) for part in distance])
         writer.array("tour", tour if rounds > 1 else tour[0])
-        facts["tour_length"] = _mean([tour_length(*pair) for pair in zip(tour, distance, strict=True)])
+        facts["tour_length"] = _mean(
+            [tour_length(*pair) for pair in zip(tour, distance, strict=True)]
+        )
     return facts
 
 
-def _overlapping(params: Params, records: Reader, rounds: int, facts: dict[str, Any]) -> NDArray[np.int32]:
+def _overlapping(
+    params: Params, records: Reader, rounds: int, facts: dict[str, Any]
+) -> NDArray[np.int32]:
     """The chain of each round, i4[R] or i4[rounds, R]; facts on it are added."""
     from stockpot.stages.order.overlap import overlap_chain
     from stockpot.stages.sample.reuse import overlap
@@ -107,16 +118,20 @@ def _mean(lengths: Sequence[float]) -> float:
     return round(sum(lengths) / len(lengths), 9)
 
 
-def finish(params: Params, inputs: Inputs, outputs: Mapping[str, Reader], writer: Writer) -> dict[str, Any]:
+def finish(
+    params: Params, inputs: Inputs, outputs: Mapping[str, Reader], writer: Writer
+) -> dict[str, Any]:
     """Facts of the one shard."""
     del params, inputs, writer
     return dict(outputs["all"].facts)
 
 
 def cost(params: Params, facts: Mapping[str, Facts]) -> Cost:
-    """Bytes: 16 a pair of records of a round and 16 a record and class; 16 an output and 4 a node are read.
+    """Bytes: 16 a pair of records of a round and 16 a record and class; 16 an output and 4 a node
+    are read.
 
-    Overlap instead of pairs: a row is read, and costs 56 where it is counted; 20 a node. 64 MiB to compile.
+    Overlap instead of pairs: a row is read, and costs 56 where it is counted; 20 a node. 64 MiB to
+    compile.
     """
     records, classes = int(facts["records"]["records"]), int(facts["graph"]["num_classes"])
     rounds = int(facts["records"].get("rounds", 1))
@@ -130,7 +145,9 @@ def cost(params: Params, facts: Mapping[str, Facts]) -> Cost:
     if params.method == "overlap":
         rows = int(facts["records"]["rows"])
         read += 4 * rows
-        peak += 56 * min(ENTRIES, rows // rounds) + 20 * int(facts["graph"]["num_nodes"]) + 8 * records
+        peak += (
+            56 * min(ENTRIES, rows // rounds) + 20 * int(facts["graph"]["num_nodes"]) + 8 * records
+        )
     return Cost(read=read, written=written, peak=peak)
 
 

@@ -1,4 +1,5 @@
-"""A fixed cycle through all records whose steps are long, at least as long on average as those of random cycles.
+"""A fixed cycle through all records whose steps are long, at least as long on average as those of
+random cycles.
 
 A cycle that no reversal of a run lengthens is never shorter than the mean of all cycles.
 """
@@ -69,10 +70,11 @@ def _two_opt(tour: NDArray[np.int32], distance: NDArray[np.float64]) -> None:
 
 
 def longest_tour(distance: NDArray[np.float64]) -> NDArray[np.int32]:
-    """Long closed cycle: the best of several greedy cycles, each improved by 2-opt. Deterministic; starts at record 0.
+    """Long closed cycle: the best of several greedy cycles, each improved by 2-opt. Deterministic;
+    starts at record 0.
 
-    O(R^2) a sweep, at most 30 sweeps from about 8 starts. The published code maximises the same sum by simulated
-    annealing for up to 1800 s (arXiv 2212.09083).
+    O(R^2) a sweep, at most 30 sweeps from about 8 starts. The published code maximises the same sum
+    by simulated annealing for up to 1800 s (arXiv 2212.09083).
 
     Parameters
     ----------

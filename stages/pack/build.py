@@ -1,4 +1,6 @@
-"""Induced subgraphs ordered by hop, block and id, in time linear in their nodes' degrees, the same on any machine."""
+"""Induced subgraphs ordered by hop, block and id, in time linear in their nodes' degrees, the same
+on any machine.
+"""
 
 from __future__ import annotations
 
@@ -34,30 +36,36 @@ def subgraph(
     NDArray[np.float32],
     NDArray[np.float64],
 ]:
-    """Subgraph induced by the nodes that reach an output, hop = breadth-first distance along in-edges from the outputs.
+    """Subgraph induced by the nodes that reach an output, hop = breadth-first distance along
+    in-edges from the outputs.
 
     Parameters
     ----------
     nodes : i4[n0], ascending, a superset of `outputs`.
     outputs : i4[o], distinct.
     block : i4[n0], block of each node, below `blocks`.
-    indptr, indices : i8[N + 1], i4[E], the whole graph: row = destination, columns = in-neighbours, no self-loops.
+    indptr, indices : i8[N + 1], i4[E], the whole graph: row = destination, columns = in-neighbours,
+        no self-loops.
     weight : f4[E], or empty where the graph has none.
     local : i4[N], all -1; scratch, left all -1.
 
     Returns
     -------
     n_id : i4[n], outputs first, then by (hop, block, id); nodes that reach no output are left out.
-    block_ptr : i4[hops, blocks + 1], first row of each block in each hop; row ends are the next hop's start.
-    sub_indptr, sub_indices : i8[n + 1], i4[e], CSR with row = destination, local ids, columns sorted.
+    block_ptr : i4[hops, blocks + 1], first row of each block in each hop; row ends are the next
+        hop's start.
+    sub_indptr, sub_indices : i8[n + 1], i4[e], CSR with row = destination, local ids, columns
+        sorted.
     t_indptr, t_indices : i8[n + 1], i4[e], its transpose.
     sub_weight : f4[e] in CSR order, or empty.
-    deg_w : f8[n], sum of the weights of a node's in-edges in the whole graph; empty where the graph has none.
+    deg_w : f8[n], sum of the weights of a node's in-edges in the whole graph; empty where the graph
+        has none.
 
     Notes
     -----
-    O(sum of degrees + hops * blocks), no sorting: appending row numbers in ascending order to the rows of the
-    transpose leaves its columns sorted, and transposing once more sorts the columns of the CSR itself.
+    O(sum of degrees + hops * blocks), no sorting: appending row numbers in ascending order to the
+    rows of the transpose leaves its columns sorted, and transposing once more sorts the columns of
+    the CSR itself.
     """
     weighted = weight.size > 0
     for i in range(nodes.size):
@@ -105,7 +113,8 @@ def subgraph(
         else:
             local[nodes[i]] = -1
 
-    # An in-neighbour of a node that reaches an output reaches it too, so a local id >= 0 is all there is to check.
+    # An in-neighbour of a node that reaches an output reaches it too, so a local id >= 0 is all
+    # there is to check.
     t_indptr = np.zeros(n + 1, np.int64)
     sub_indptr = np.zeros(n + 1, np.int64)
     deg_w = np.zeros(n if weighted else 0, np.float64)
@@ -152,7 +161,9 @@ def subgraph(
 def gather_rows(
     rows: NDArray[np.integer[Any]], code_indptr: NDArray[np.int64] | None, codes: NDArray[np.uint8]
 ) -> tuple[NDArray[np.int32] | None, NDArray[np.uint8]]:
-    """(row pointer or None, codes) of some rows of the codes of a whole graph, as a record holds them."""
+    """(row pointer or None, codes) of some rows of the codes of a whole graph, as a record holds
+    them.
+    """
     if code_indptr is None:
         return None, codes[rows]
     indptr, found = gather(rows, code_indptr, codes)
@@ -162,11 +173,13 @@ def gather_rows(
 def gather_further(
     rows: NDArray[np.integer[Any]], coded: NDArray[np.integer[Any]], codes: NDArray[np.uint8]
 ) -> tuple[NDArray[np.uint8], NDArray[np.int32]]:
-    """(codes u1[k, bytes], rows i4[k] ascending) of those of `rows` that have further stages, as a record holds them.
+    """(codes u1[k, bytes], rows i4[k] ascending) of those of `rows` that have further stages, as a
+    record holds them.
 
     Parameters
     ----------
-    rows : ids of nodes. coded : ascending ids of those with further stages. codes : u1[len(coded), bytes].
+    rows : ids of nodes. coded : ascending ids of those with further stages. codes : u1[len(coded),
+        bytes].
     """
     at = np.searchsorted(coded, rows)
     at[at == coded.size] = 0
@@ -178,7 +191,9 @@ def gather_further(
 def gather(
     rows: NDArray[np.int32], code_indptr: NDArray[np.int64], codes: NDArray[np.uint8]
 ) -> tuple[NDArray[np.int64], NDArray[np.uint8]]:
-    """Rows of varying length: (indptr i8[n + 1], bytes u1[total]) of `rows` (i4[n]) of the codes of a whole graph."""
+    """Rows of varying length: (indptr i8[n + 1], bytes u1[total]) of `rows` (i4[n]) of the codes of
+    a whole graph.
+    """
     indptr = np.zeros(rows.size + 1, np.int64)
     for i in range(rows.size):
         indptr[i + 1] = indptr[i] + code_indptr[rows[i] + 1] - code_indptr[rows[i]]
@@ -191,8 +206,12 @@ def gather(
 
 
 @njit(cache=True, nogil=True)
-def weight_sums(rows: NDArray[np.int32], indptr: NDArray[np.int64], weight: NDArray[np.float32]) -> NDArray[np.float32]:
-    """f4[n], sum of the weights of the in-edges of some rows of the whole graph, in double precision."""
+def weight_sums(
+    rows: NDArray[np.int32], indptr: NDArray[np.int64], weight: NDArray[np.float32]
+) -> NDArray[np.float32]:
+    """f4[n], sum of the weights of the in-edges of some rows of the whole graph, in double
+    precision.
+    """
     out = np.empty(rows.size, np.float32)
     for i in range(rows.size):
         total = 0.0

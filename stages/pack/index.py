@@ -1,7 +1,9 @@
-"""The index of a packed file covers every byte of the file and of itself: a flipped bit anywhere is found.
+"""The index of a packed file covers every byte of the file and of itself: a flipped bit anywhere is
+found.
 
-Beside `<shard>.arrow` stands `<shard>.index.arrow`, a row per record: offset, length and crc32c of its byte range, its
-counts, first `input_id` and labels. Its metadata holds size, head and tail of the file and a checksum of the rows.
+Beside `<shard>.arrow` stands `<shard>.index.arrow`, a row per record: offset, length and crc32c of
+its byte range, its counts, first `input_id` and labels. Its metadata holds size, head and tail of
+the file and a checksum of the rows.
 """
 
 from __future__ import annotations
@@ -59,8 +61,10 @@ class Index:
 
     Attributes
     ----------
-    meta : size of the file, crc32c of its head (up to the first record) and tail (from the end of the last).
-    offset, length, crc32c, num_outputs, num_nodes, num_edges, first_input_id : i8 / u4 / i4 [records].
+    meta : size of the file, crc32c of its head (up to the first record) and tail (from the end of
+        the last).
+    offset, length, crc32c, num_outputs, num_nodes, num_edges, first_input_id : i8 / u4 / i4
+        [records].
     label_counts : i4[records, num_classes], labelled outputs of each class.
     """
 
@@ -88,7 +92,10 @@ def label_counts(y: NDArray[np.int32], num_classes: int) -> NDArray[np.int32]:
 
 
 def write_index(
-    path: Path, meta: Mapping[str, Any], rows: Mapping[str, Sequence[int]], labels: NDArray[np.int32]
+    path: Path,
+    meta: Mapping[str, Any],
+    rows: Mapping[str, Sequence[int]],
+    labels: NDArray[np.int32],
 ) -> None:
     """Write the index of one packed file.
 
@@ -98,11 +105,15 @@ def write_index(
     rows : the columns of `Index` by name.
     labels : i4[records, num_classes].
     """
-    columns = {name: np.asarray(rows[name], kind.to_pandas_dtype()) for name, kind in COLUMNS.items()}
+    columns = {
+        name: np.asarray(rows[name], kind.to_pandas_dtype()) for name, kind in COLUMNS.items()
+    }
     index = Index({**meta, "format": FORMAT}, **columns, label_counts=labels)
     text = canonical({**index.meta, "check": index.check()})
     fields = [pa.field(name, kind, nullable=False) for name, kind in COLUMNS.items()]
-    schema = pa.schema([*fields, pa.field("label_counts", LABELS, nullable=False)], metadata={KEY: text})
+    schema = pa.schema(
+        [*fields, pa.field("label_counts", LABELS, nullable=False)], metadata={KEY: text}
+    )
     offsets = np.arange(len(labels) + 1, dtype=np.int32) * labels.shape[1]
     lists = pa.ListArray.from_arrays(pa.array(offsets), pa.array(labels.reshape(-1)), type=LABELS)
     arrays = [pa.array(columns[name], kind) for name, kind in COLUMNS.items()]
@@ -137,22 +148,28 @@ def read_index(path: Path) -> Index:
         labels = flat.reshape(table.num_rows, -1)
     except DAMAGE as error:
         raise Corrupt(
-            f"{path}: expected an Arrow file with the columns of an index, found other bytes", fix=fix
+            f"{path}: expected an Arrow file with the columns of an index, found other bytes",
+            fix=fix,
         ) from error
     meta = metadata(table.schema, str(path))
     index = Index(meta, **columns, label_counts=labels)
     if index.check() != meta.get("check"):
-        raise Corrupt(f"{path}: crc32c of the index expected {meta.get('check')}, found {index.check()}", fix=fix)
+        raise Corrupt(
+            f"{path}: crc32c of the index expected {meta.get('check')}, found {index.check()}",
+            fix=fix,
+        )
     if meta.get("format") != FORMAT:
         raise BadInput(
             f"{path}: expected index format {FORMAT}, found {meta.get('format')}",
-            fix="read it with the version of stockpot that wrote it, or run the recipe again with this one",
+            fix="read it with the version of stockpot that wrote it, or run the recipe again with "
+            "this one",
         )
     return index
 
 
 def mismatch(index: Index, i: int, record: Record, *, gather: bool = False) -> str | None:
-    """What of record `i` disagrees with its index row or with itself, None where nothing does. O(nodes).
+    """What of record `i` disagrees with its index row or with itself, None where nothing does.
+    O(nodes).
 
     `gather`: its codes lie elsewhere.
     """
@@ -167,10 +184,16 @@ def mismatch(index: Index, i: int, record: Record, *, gather: bool = False) -> s
         "outputs in hop 0": (o, int(record.num_sampled_nodes[0])),
         "input_id": (o, record.input_id.size),
         "first input_id": (int(index.first_input_id[i]), int(record.input_id[0])),
-        "code rows": (0 if gather else n, len(record.codes if record.code_indptr is None else record.code_indptr[1:])),
+        "code rows": (
+            0 if gather else n,
+            len(record.codes if record.code_indptr is None else record.code_indptr[1:]),
+        ),
     }
     if not record.layered:
-        checks |= {"row pointers": (n + 1, record.indptr.size), "edges by row pointer": (e, int(record.indptr[-1]))}
+        checks |= {
+            "row pointers": (n + 1, record.indptr.size),
+            "edges by row pointer": (e, int(record.indptr[-1])),
+        }
     checks |= layers_check(record)
     if record.code_indptr is not None:
         checks["code bytes"] = (int(record.code_indptr[-1]), record.codes.size)
@@ -178,7 +201,10 @@ def mismatch(index: Index, i: int, record: Record, *, gather: bool = False) -> s
         rows = record.codes_1_rows
         checks["rows of further stages"] = (len(record.codes_1), rows.size)
         if rows.size and not (rows[0] >= 0 and rows[-1] < n and (np.diff(rows) > 0).all()):
-            return f"rows of further stages: expected ascending ones below {n}, found {rows[0]} to {rows[-1]}"
+            return (
+                f"rows of further stages: expected ascending ones below {n}, found {rows[0]} to "
+                f"{rows[-1]}"
+            )
     if record.t_indptr is not None and record.t_indices is not None:
         checks["transposed edges"] = (e, record.t_indices.size)
     if record.weight is not None:
@@ -188,6 +214,8 @@ def mismatch(index: Index, i: int, record: Record, *, gather: bool = False) -> s
             return f"{what}: expected {expected}, found {found}"
     if (wrong := hag_mismatch(record)) is not None:
         return wrong
-    if not np.array_equal(label_counts(record.y, index.label_counts.shape[1]), index.label_counts[i]):
+    if not np.array_equal(
+        label_counts(record.y, index.label_counts.shape[1]), index.label_counts[i]
+    ):
         return "labels: their counts differ from the index"
     return None

@@ -1,4 +1,6 @@
-"""Records become one, hop-major: outputs first, prefixes and blocks valid, columns sorted, no edge between records."""
+"""Records become one, hop-major: outputs first, prefixes and blocks valid, columns sorted, no edge
+between records.
+"""
 
 from __future__ import annotations
 
@@ -33,11 +35,15 @@ class Joined:
     ----------
     n_id, deg, deg_w, out_deg : [n], as in `Record`.
     num_sampled_nodes, block_ptr : i8[h], i4[h, K + 1].
-    indptr, indices, weight : CSR of the first rows: all where the join was whole, hops <= layers - 1 where trimmed.
+    indptr, indices, weight : CSR of the first rows: all where the join was whole, hops <= layers -
+        1 where trimmed.
     y, input_id : [o].
-    kept : rows of each record that are in it, the first ones. whole : those of them whose edges are in it.
-    rows : row of each of them here, i4[kept] for each record; None where a single record stands as it is.
-    layers : of sampled records, from the outputs, as of `Record`; `layered`: each with edges of its own.
+    kept : rows of each record that are in it, the first ones. whole : those of them whose edges are
+        in it.
+    rows : row of each of them here, i4[kept] for each record; None where a single record stands as
+        it is.
+    layers : of sampled records, from the outputs, as of `Record`; `layered`: each with edges of its
+        own.
     """
 
     n_id: NDArray[np.integer[Any]]
@@ -63,13 +69,18 @@ class Joined:
 
     @property
     def symmetric(self) -> bool:
-        """Whether its edges are those of an undirected graph without weights: i -> j and j -> i, of the same worth."""
+        """Whether its edges are those of an undirected graph without weights: i -> j and j -> i, of
+        the same worth.
+        """
         return self.out_deg is None and self.weight is None and self.layers is None
 
 
 @njit(cache=True, nogil=True)
 def _positions(
-    block_ptr: NDArray[np.int32], base: NDArray[np.int64], rows: NDArray[np.int32], out: NDArray[np.int32]
+    block_ptr: NDArray[np.int32],
+    base: NDArray[np.int64],
+    rows: NDArray[np.int32],
+    out: NDArray[np.int32],
 ) -> None:
     """Give every row its place by (hop, block, record, row).
 
@@ -131,7 +142,8 @@ def join(records: Sequence[Record], layers: int | None = None) -> Joined:
     Parameters
     ----------
     records : at least one, all directed or none, all weighted or none.
-    layers : keep only what a model of that many layers needs: nodes of hops <= layers, rows of hops <= layers - 1.
+    layers : keep only what a model of that many layers needs: nodes of hops <= layers, rows of hops
+        <= layers - 1.
 
     Returns
     -------
@@ -150,7 +162,9 @@ def join(records: Sequence[Record], layers: int | None = None) -> Joined:
     if layered:
         whole = [0] * len(records)  # no one CSR
     hops = max(e.size if layers is None else min(layers + 1, e.size) for e in ends)
-    edges = [r.num_edges if layered else int(r.indptr[w]) for r, w in zip(records, whole, strict=True)]
+    edges = [
+        r.num_edges if layered else int(r.indptr[w]) for r, w in zip(records, whole, strict=True)
+    ]
     if sum(edges) > INT32_MAX or sum(kept) > INT32_MAX:
         raise BadInput(
             f"step of {len(records)} records: expected at most {INT32_MAX} nodes and edges, "
@@ -160,7 +174,9 @@ def join(records: Sequence[Record], layers: int | None = None) -> Joined:
     first = records[0]
     if len(records) == 1:
         n, w, e = kept[0], whole[0], edges[0]
-        pointer, indices = (first.indptr, first.indices) if layered else (first.indptr[: w + 1], first.indices[:e])
+        pointer, indices = (
+            (first.indptr, first.indices) if layered else (first.indptr[: w + 1], first.indices[:e])
+        )
         return Joined(
             n_id=first.n_id[:n],
             num_sampled_nodes=first.num_sampled_nodes[:hops].astype(np.int64),
@@ -189,7 +205,9 @@ def join(records: Sequence[Record], layers: int | None = None) -> Joined:
     whole_csr = Layer(np.zeros(0, np.int32), np.zeros(0, np.int32))
     if not layered:
         heads = [
-            Layer(r.indptr[: w + 1], r.indices[:e], weight=None if r.weight is None else r.weight[:e])
+            Layer(
+                r.indptr[: w + 1], r.indices[:e], weight=None if r.weight is None else r.weight[:e]
+            )
             for r, w, e in zip(records, whole, edges, strict=True)
         ]
         whole_csr = _remapped(rows, base, heads)
@@ -201,7 +219,9 @@ def join(records: Sequence[Record], layers: int | None = None) -> Joined:
             sampled = tuple(_remapped(rows, base, parts) for parts in of_layer)
         else:
             sampled = prefixes(whole_csr.indptr, whole_csr.indices, _hops(joined_ptr)[: used + 1])
-    outputs = np.concatenate([rows[b : b + r.num_outputs] for b, r in zip(base, records, strict=False)])
+    outputs = np.concatenate(
+        [rows[b : b + r.num_outputs] for b, r in zip(base, records, strict=False)]
+    )
     return Joined(
         n_id=_placed(rows, [r.n_id[:n] for r, n in zip(records, kept, strict=True)]),
         num_sampled_nodes=_hops(joined_ptr).astype(np.int64),
@@ -224,12 +244,33 @@ def join(records: Sequence[Record], layers: int | None = None) -> Joined:
 def _remapped(rows: NDArray[np.int32], base: NDArray[np.int64], parts: Sequence[Layer]) -> Layer:
     """One CSR of those of the first rows of each record; `rows`, `base` as of `_edges`."""
     sizes = [part.indptr.size - 1 for part in parts]
-    indptr, indices = (np.concatenate([getattr(part, name) for part in parts]) for name in ("indptr", "indices"))
-    starts = _starts([size + 1 for size in sizes])[:-1], _starts([part.indices.size for part in parts])[:-1]
+    indptr, indices = (
+        np.concatenate([getattr(part, name) for part in parts]) for name in ("indptr", "indices")
+    )
+    starts = (
+        _starts([size + 1 for size in sizes])[:-1],
+        _starts([part.indices.size for part in parts])[:-1],
+    )
 
-    def moved(values: NDArray[np.float32]) -> tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.float32]]:
-        out = np.zeros(sum(sizes) + 1, np.int32), np.empty(indices.size, np.int32), np.empty(values.size, np.float32)
-        _edges(rows, base[:-1], np.asarray(sizes, np.int64), indptr, starts[0], indices, starts[1], values, *out)
+    def moved(
+        values: NDArray[np.float32],
+    ) -> tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.float32]]:
+        out = (
+            np.zeros(sum(sizes) + 1, np.int32),
+            np.empty(indices.size, np.int32),
+            np.empty(values.size, np.float32),
+        )
+        _edges(
+            rows,
+            base[:-1],
+            np.asarray(sizes, np.int64),
+            indptr,
+            starts[0],
+            indices,
+            starts[1],
+            values,
+            *out,
+        )
         return out
 
     names = [name for name in ("edge_w", "weight") if getattr(parts[0], name) is not None]

@@ -1,4 +1,6 @@
-"""Columns of sampled records: in form "layers" a CSR for each layer, in form "nodes" one that serves all."""
+"""Columns of sampled records: in form "layers" a CSR for each layer, in form "nodes" one that
+serves all.
+"""
 
 from __future__ import annotations
 
@@ -36,8 +38,8 @@ def depth(meta: Mapping[str, Any]) -> int:
 def types_of(meta: Mapping[str, Any]) -> dict[str, pa.DataType]:
     """Columns of the layers of form "layers", none of any other.
 
-    `edge_w_l` is there where sampling makes it differ from 1 (weighted graphs, importances), `weight_l` where the graph
-    is weighted.
+    `edge_w_l` is there where sampling makes it differ from 1 (weighted graphs, importances),
+    `weight_l` where the graph is weighted.
     """
     found: dict[str, pa.DataType] = {}
     for layer in range(depth(meta) if meta["form"] == "layers" else 0):
@@ -82,7 +84,9 @@ def layers_of(found: dict[str, Any], sampled: int) -> dict[str, Any]:
 
 
 def prefixes(
-    indptr: NDArray[np.int32], indices: NDArray[np.int32], num_sampled_nodes: NDArray[np.integer[Any]]
+    indptr: NDArray[np.int32],
+    indices: NDArray[np.int32],
+    num_sampled_nodes: NDArray[np.integer[Any]],
 ) -> tuple[Layer, ...]:
     """Layers that are prefixes of one CSR, whose rows of the last hop are empty: views."""
     rows = np.cumsum(num_sampled_nodes[:-1])

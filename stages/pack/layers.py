@@ -1,7 +1,9 @@
-"""Message passing matrices of a record or a whole graph: one formula, trimmed to what a layer needs, exact transposes.
+"""Message passing matrices of a record or a whole graph: one formula, trimmed to what a layer
+needs, exact transposes.
 
-The matrix of layer l (l = L applied first, 1 last) has the rows of hops <= l - 1 and the columns of hops <= l: all
-in-record neighbours of a row lie within the next hop, so trimming drops no edge of a row it keeps.
+The matrix of layer l (l = L applied first, 1 last) has the rows of hops <= l - 1 and the columns of
+hops <= l: all in-record neighbours of a row lie within the next hop, so trimming drops no edge of a
+row it keeps.
 """
 
 from __future__ import annotations
@@ -46,9 +48,10 @@ class Weights:
 
     Attributes
     ----------
-    adj : "plain", 0/1 pattern; "sequence", the same, to be read in order (`stockpot.stages.hag.sequence`);
-        "plain+loops", with the diagonal; "norm", a_i b_j w_ij; "mean", row i over its
-        in-record neighbours, edge weights ignored as SAGE does, empty rows stay zero.
+    adj : "plain", 0/1 pattern; "sequence", the same, to be read in order
+        (`stockpot.stages.hag.sequence`); "plain+loops", with the diagonal; "norm", a_i b_j w_ij;
+        "mean", row i over its in-record neighbours, edge weights ignored as SAGE does, empty rows
+        stay zero.
     normalization : of "norm". sym: s_i s_j with s = (deg + loop)^-1/2, in-degrees on both sides;
         rw: 1 / (deg_i + loop); none: 1.
     mass : of "norm". row: row i times (deg_i + loop) / (degree inside + loop).
@@ -61,9 +64,15 @@ class Weights:
     self_loops: bool = True
 
     def __post_init__(self) -> None:
-        for name, allowed in (("adj", (*ADJ, SEQUENCE)), ("normalization", NORMALIZATION), ("mass", MASS)):
+        for name, allowed in (
+            ("adj", (*ADJ, SEQUENCE)),
+            ("normalization", NORMALIZATION),
+            ("mass", MASS),
+        ):
             if getattr(self, name) not in allowed:
-                raise BadInput(f"{name}: expected {' | '.join(allowed)}, found {getattr(self, name)}")
+                raise BadInput(
+                    f"{name}: expected {' | '.join(allowed)}, found {getattr(self, name)}"
+                )
 
     @property
     def loops(self) -> bool:
@@ -99,15 +108,24 @@ class Matrix:
         return Matrix((rows, cols), self.indptr[: rows + 1], self.indices[:nnz], self.values[:nnz])
 
     def narrowed(self, rows: int, cols: int) -> Matrix:
-        """The first rows without their entries from column `cols` on: the transpose of `head(cols, rows)` where the
-        first columns of this matrix are symmetric. One pass over those rows; views where nothing is left out.
+        """The first rows without their entries from column `cols` on: the transpose of `head(cols,
+        rows)` where the first columns of this matrix are symmetric. One pass over those rows; views
+        where nothing is left out.
         """
         if cols == self.shape[1]:
             return self.head(rows, cols)
         nnz = int(self.indptr[rows])
         indptr = np.empty(rows + 1, self.indptr.dtype)
         indices, values = np.empty(nnz, self.indices.dtype), np.empty(nnz, np.float32)
-        end = _narrow(frozen(self.indptr), frozen(self.indices), frozen(self.values), cols, indptr, indices, values)
+        end = _narrow(
+            frozen(self.indptr),
+            frozen(self.indices),
+            frozen(self.values),
+            cols,
+            indptr,
+            indices,
+            values,
+        )
         return Matrix((rows, cols), indptr, indices[:end], values[:end])
 
     def transposed(self) -> Matrix:
@@ -216,7 +234,9 @@ def _inverse(values: NDArray[Any], power: float) -> NDArray[np.float64]:
 def _factors(
     how: Weights, deg: NDArray[Any], inside: NDArray[Any], rows: int
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """(a f4[rows], b f4[cols]) with A_ij = a_i b_j; `deg` of the columns, `inside` of the rows, without the loop."""
+    """(a f4[rows], b f4[cols]) with A_ij = a_i b_j; `deg` of the columns, `inside` of the rows,
+    without the loop.
+    """
     ones = np.ones(deg.size, np.float32)
     if how.adj == "mean":
         return _inverse(inside, 1.0).astype(np.float32), ones
@@ -242,11 +262,13 @@ def scales(
     deg: NDArray[Any],
     weight: NDArray[np.float32] | None = None,
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """(a f4[rows], b f4[cols]) of a matrix with A_ij = a_i b_j w_ij, w = 1 on the diagonal and without weights.
+    """(a f4[rows], b f4[cols]) of a matrix with A_ij = a_i b_j w_ij, w = 1 on the diagonal and
+    without weights.
 
     Parameters
     ----------
-    rows : of the matrix. indptr : of the pattern without loops. deg : of the columns. weight : as in `trimmed`.
+    rows : of the matrix. indptr : of the pattern without loops. deg : of the columns. weight : as
+        in `trimmed`.
     """
     if weight is None or how.adj != "norm":
         inside: NDArray[Any] = np.diff(indptr[: rows + 1])
@@ -270,8 +292,20 @@ def _matrix(
     size = nnz + rows * how.loops
     kind = np.int32 if size <= INT32_MAX else np.int64
     source = indptr[: rows + 1].astype(kind, copy=False)
-    out = Matrix((rows, deg.size), np.empty(rows + 1, kind), np.empty(size, kind), np.empty(size, np.float32))
-    _fill(frozen(source), frozen(indices), frozen(weight), left, right, how.loops, out.indptr, out.indices, out.values)
+    out = Matrix(
+        (rows, deg.size), np.empty(rows + 1, kind), np.empty(size, kind), np.empty(size, np.float32)
+    )
+    _fill(
+        frozen(source),
+        frozen(indices),
+        frozen(weight),
+        left,
+        right,
+        how.loops,
+        out.indptr,
+        out.indices,
+        out.values,
+    )
     return out
 
 
@@ -291,14 +325,16 @@ def trimmed(
     how : values.
     layers : L >= 1. Beyond the record's last hop the matrices keep all rows.
     num_sampled_nodes : nodes per hop, the outputs first.
-    indptr, indices : i4, CSR of the rows of hops <= L - 1 at least: row = destination, columns sorted, no self-loops.
-    deg : i4 or f4[nodes of hops <= L or more], whole-graph in-degree (sum of weights for weighted "norm"), no loops.
+    indptr, indices : i4, CSR of the rows of hops <= L - 1 at least: row = destination, columns
+        sorted, no self-loops.
+    deg : i4 or f4[nodes of hops <= L or more], whole-graph in-degree (sum of weights for weighted
+        "norm"), no loops.
     weight : f4, edge weights in CSR order, used by "norm".
 
     Returns
     -------
-    list of L `Matrix` with shapes (rows of hops <= L - 1, of hops <= L), ..., (outputs, rows of hops <= 1).
-    O(nodes + edges of the first), the others are views.
+    list of L `Matrix` with shapes (rows of hops <= L - 1, of hops <= L), ..., (outputs, rows of
+    hops <= 1). O(nodes + edges of the first), the others are views.
     """
     ends = np.cumsum(np.asarray(num_sampled_nodes, np.int64))
     reach = [int(ends[min(h, ends.size - 1)]) for h in range(layers + 1)]
@@ -310,14 +346,17 @@ def trimmed(
     return out
 
 
-def transposes(matrices: Sequence[Matrix], *, symmetric: bool, first: bool = True) -> list[Matrix | None]:
+def transposes(
+    matrices: Sequence[Matrix], *, symmetric: bool, first: bool = True
+) -> list[Matrix | None]:
     """The transpose of every matrix of `trimmed`; equal ones are the same object.
 
     Parameters
     ----------
     matrices : of `trimmed`.
-    symmetric : whether A_ij == A_ji (`Weights.symmetric`, undirected, no edge weights): the transpose of an inner
-        layer is then a column prefix of the first matrix, and nothing is transposed for it.
+    symmetric : whether A_ij == A_ji (`Weights.symmetric`, undirected, no edge weights): the
+        transpose of an inner layer is then a column prefix of the first matrix, and nothing is
+        transposed for it.
     first : whether the transpose of the first matrix is read; None stands for it where not.
     """
     out: list[Matrix | None] = []

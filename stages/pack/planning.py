@@ -23,7 +23,12 @@ def _nodes(values: Values, made: Nodes) -> Iterator[Node]:
     shared = {"hag": "hag"} if "hag" in made else {}
     for records in [n for n in made.values() if n.stage in ("influence", "sample")]:
         split = records.instance["split"]
-        inputs = {"graph": "ingest", "partition": "partition", "records": records.id, "codes": "quantize"}
+        inputs = {
+            "graph": "ingest",
+            "partition": "partition",
+            "records": records.id,
+            "codes": "quantize",
+        }
         yield node(f"pack:{split}", inputs, shared, split=split)
 
 
@@ -52,7 +57,9 @@ def _guess(known: Known) -> Guess | None:
             "num_classes": graph["num_classes"],
             "num_features": graph["num_features"],
             "max_rows": min(graph["num_nodes"], math.ceil(LARGEST * rows / count)),
-            "max_edges": records["max_edges"] if sampling else min(graph["nnz"], math.ceil(LARGEST * edges / count)),
+            "max_edges": records["max_edges"]
+            if sampling
+            else min(graph["nnz"], math.ceil(LARGEST * edges / count)),
             "hops": 16,
             "shards": 1,
             "codec": codes["codec"],

@@ -14,13 +14,14 @@ __all__ = ["Layer", "Record"]
 
 @dataclass(frozen=True)
 class Layer:
-    """Sampled in-edges of the first R rows of a batch, as a CSR of local ids with sorted columns, no self-loops.
+    """Sampled in-edges of the first R rows of a batch, as a CSR of local ids with sorted columns,
+    no self-loops.
 
     Attributes
     ----------
     indptr, indices : i4[R + 1], i4[m].
-    edge_w : f4[m], 1 / p with mean 1 in each row: weights with which a mean over the sampled neighbours estimates that
-        over all (Hájek). None where all are 1.
+    edge_w : f4[m], 1 / p with mean 1 in each row: weights with which a mean over the sampled
+        neighbours estimates that over all (Hájek). None where all are 1.
     weight : f4[m], weights of the graph; None where it has none.
     """
 
@@ -36,21 +37,27 @@ class Record:
 
     Attributes
     ----------
-    n_id : i4[n] (i8 in graphs of 2^31 nodes and more), ids of the ingested graph, outputs first, by (hop, block, id).
+    n_id : i4[n] (i8 in graphs of 2^31 nodes and more), ids of the ingested graph, outputs first, by
+        (hop, block, id).
     num_sampled_nodes : i4[h], nodes per hop.
     block_ptr : i4[h, K + 1], first row of each block in each hop.
     indptr, indices : i4[n + 1], i4[e], row = destination, local ids, columns sorted, no self-loops.
     deg : i4[n], in-degree in the whole graph without self-loops.
     y : i4[o], -1 where unlabelled; multiclass labels of the outputs.
     input_id : i8[o], position in the sorted split.
-    codes : u1[n, row_bytes], or u1[total] beside `code_indptr`, i4[n + 1], where rows vary in length. Where they are
-        gathered, they are no part of the file (u1[0, 0] until they are read).
-    codes_1, codes_1_rows : u1[k, bytes], i4[k] ascending, further stages of the rows that have them, where any have.
+    codes : u1[n, row_bytes], or u1[total] beside `code_indptr`, i4[n + 1], where rows vary in
+        length. Where they are gathered, they are no part of the file (u1[0, 0] until they are
+        read).
+    codes_1, codes_1_rows : u1[k, bytes], i4[k] ascending, further stages of the rows that have
+        them, where any have.
     t_indptr, t_indices, out_deg : the transpose and the out-degree i4[n]; directed graphs only.
-    weight, deg_w : f4[e], f4[n], edge weights and their sums in the whole graph; weighted graphs only.
-    layers : of sampled records, from the outputs: layer l has the rows of hops <= l and columns of hops <= l + 1. Where
-        each has its own edges (form "layers"), `indptr` and `indices` are empty; else all are prefixes of that CSR.
-    hag_* : shared partial sums of its CSR, see `stockpot.stages.hag.columns`; empty where the plain CSR is as fast.
+    weight, deg_w : f4[e], f4[n], edge weights and their sums in the whole graph; weighted graphs
+        only.
+    layers : of sampled records, from the outputs: layer l has the rows of hops <= l and columns of
+        hops <= l + 1. Where each has its own edges (form "layers"), `indptr` and `indices` are
+        empty; else all are prefixes of that CSR.
+    hag_* : shared partial sums of its CSR, see `stockpot.stages.hag.columns`; empty where the plain
+    CSR is as fast.
     """
 
     n_id: NDArray[np.integer[Any]]

@@ -1,4 +1,6 @@
-"""What pack says of a run: its splits, and the sizes of their records, drawn only where they vary."""
+"""What pack says of a run: its splits, and the sizes of their records, drawn only where they
+vary.
+"""
 
 from __future__ import annotations
 
@@ -61,8 +63,15 @@ def _summary(view: View) -> Mapping[str, Any]:
 def _report(summary: Mapping[str, Any], view: View) -> Iterator[Block]:
     """Table of the splits, and their record sizes."""
     stages = summary["stages"]
-    sizes = {str(b.node.instance["split"]): view.read[b.node.id] for b in view.of("pack") if b.node.id in view.read}
-    yield Block(RECORDS, _splits((stages.get("influence") or stages.get("sample") or {}).get("splits") or {}))
+    sizes = {
+        str(b.node.instance["split"]): view.read[b.node.id]
+        for b in view.of("pack")
+        if b.node.id in view.read
+    }
+    yield Block(
+        RECORDS,
+        _splits((stages.get("influence") or stages.get("sample") or {}).get("splits") or {}),
+    )
     yield Block(RECORDS, _sizes(sizes))
 
 
@@ -82,13 +91,25 @@ def _splits(splits: Mapping[str, Mapping[str, Any]]) -> str:
         )
         for split, figures in splits.items()
     ]
-    head = ["split", "records", "outputs", "rows", "edges", "replication", "captured influence", "dropped", "bytes"]
+    head = [
+        "split",
+        "records",
+        "outputs",
+        "rows",
+        "edges",
+        "replication",
+        "captured influence",
+        "dropped",
+        "bytes",
+    ]
     if several:
         head.insert(1, "rounds")
     per, of = (" / rounds", " of round 0") if several else ("", "")
     about = (
-        f"Packed splits. Replication: rows / outputs{per}. Captured influence: mean share of an output's PageRank mass "
-        f"that is inside its record, over a sample{of}. Dropped: nodes that reach no output inside the record."
+        f"Packed splits. Replication: rows / outputs{per}. Captured influence: mean share of an "
+        f"output's PageRank mass "
+        f"that is inside its record, over a sample{of}. Dropped: nodes that reach no output inside "
+        f"the record."
     )
     return table(head, rows, about=about)
 
@@ -101,16 +122,24 @@ def _sizes(sizes: Mapping[str, Sizes]) -> str:
     for what in WHAT:
         per_split = {split: getattr(found, what) for split, found in sizes.items()}
         for split, values in per_split.items():
-            cells.setdefault(split, []).append(f"{min(values):,} / {statistics.median(values):,.0f} / {max(values):,}")
+            cells.setdefault(split, []).append(
+                f"{min(values):,} / {statistics.median(values):,.0f} / {max(values):,}"
+            )
         if any(max(v) - min(v) > ALIKE * statistics.mean(v) for v in per_split.values()):
             about = "; ".join(
-                f"{split}: {len(v)} records of {min(v):,} to {max(v):,} {what}" for split, v in per_split.items()
+                f"{split}: {len(v)} records of {min(v):,} to {max(v):,} {what}"
+                for split, v in per_split.items()
             )
             title = f"records by number of {what}"
-            charts.append(f"<figure>{histograms(per_split, title, about, f'{what} in a record')}</figure>")
+            charts.append(
+                f"<figure>{histograms(per_split, title, about, f'{what} in a record')}</figure>"
+            )
     head = ("split", *(f"{what} in a record" for what in WHAT))
     rows = [(text(split), *found) for split, found in cells.items()]
-    about = "Least / median / most, from the records' indexes; below, how many records there are of each size."
+    about = (
+        "Least / median / most, from the records' indexes; below, how many records there are "
+        "of each size."
+    )
     return table(head, rows, about=about) + f'<div class="charts">{"".join(charts)}</div>'
 
 

@@ -1,7 +1,9 @@
-"""Message passing matrices of sampled records: what the formula of all neighbours is, estimated from those sampled.
+"""Message passing matrices of sampled records: what the formula of all neighbours is, estimated
+from those sampled.
 
-The sum over a row's neighbours becomes deg_i times their mean weighted by 1 / p (Hájek), the diagonal stays as it is;
-with every neighbour sampled each value is that of `stockpot.stages.pack.layers`.
+The sum over a row's neighbours becomes deg_i times their mean weighted by 1 / p (Hájek), the
+diagonal stays as it is; with every neighbour sampled each value is that of
+`stockpot.stages.pack.layers`.
 """
 
 from __future__ import annotations
@@ -54,7 +56,9 @@ def sampled_matrices(
     reach = np.cumsum(np.asarray(num_sampled_nodes, np.int64))
     if nested:
         outer = sampled_matrix(how, layers[depth - 1], deg[: reach[depth]])
-        return [outer] + [outer.head(int(reach[h]), int(reach[h + 1])) for h in range(depth - 2, -1, -1)]
+        return [outer] + [
+            outer.head(int(reach[h]), int(reach[h + 1])) for h in range(depth - 2, -1, -1)
+        ]
     return [sampled_matrix(how, layers[h], deg[: reach[h + 1]]) for h in range(depth - 1, -1, -1)]
 
 
@@ -62,7 +66,8 @@ def deep_enough(sampled: int, depth: int) -> None:
     """Refuse a model of more layers than were sampled."""
     if depth > sampled:
         raise BadInput(
-            f"a model of {depth} layers on records sampled for {sampled}: expected at most {sampled}",
+            f"a model of {depth} layers on records sampled for {sampled}: expected at most "
+            f"{sampled}",
             fix=f"--set train.layers={sampled}, or a fanout for every layer in batches.fanouts",
         )
 
@@ -72,7 +77,8 @@ def sampled_matrix(how: Weights, layer: Layer, deg: NDArray[Any]) -> Matrix:
 
     Parameters
     ----------
-    deg : i4 or f4[cols], whole-graph in-degree without loops; of weighted "norm" the sum of the weights.
+    deg : i4 or f4[cols], whole-graph in-degree without loops; of weighted "norm" the sum of the
+        weights.
     """
     rows, nnz = layer.indptr.size - 1, layer.indices.size
     values: NDArray[Any] = np.ones(nnz, np.float32)
@@ -88,12 +94,26 @@ def sampled_matrix(how: Weights, layer: Layer, deg: NDArray[Any]) -> Matrix:
         left, right = scales(exact, rows, layer.indptr, deg)
         whole = np.asarray(deg[:rows], np.float64)
     size = nnz + rows * how.loops
-    out = Matrix((rows, deg.size), np.empty(rows + 1, np.int32), np.empty(size, np.int32), np.empty(size, np.float32))
+    out = Matrix(
+        (rows, deg.size),
+        np.empty(rows + 1, np.int32),
+        np.empty(size, np.int32),
+        np.empty(size, np.float32),
+    )
     plain = how.adj in ("plain", "plain+loops")
     _fill(
-        frozen(layer.indptr), frozen(layer.indices), frozen(values), left, right, whole, plain, how.loops,
-        out.indptr, out.indices, out.values,
-    )  # fmt: skip
+        frozen(layer.indptr),
+        frozen(layer.indices),
+        frozen(values),
+        left,
+        right,
+        whole,
+        plain,
+        how.loops,
+        out.indptr,
+        out.indices,
+        out.values,
+    )
     return out
 
 

@@ -1,4 +1,6 @@
-"""The Arrow form of records: one record batch of one row of list columns each, described by canonical JSON metadata."""
+"""The Arrow form of records: one record batch of one row of list columns each, described by
+canonical JSON metadata.
+"""
 
 from __future__ import annotations
 
@@ -41,10 +43,13 @@ TABLES = b"stockpot.tables"
 """Metadata of files of lossy codes: the codec's tables, one after the other."""
 MAGIC_BYTES = 8
 """`ARROW1` and its padding stand before the schema message of an Arrow IPC file."""
-REQUIRES = frozenset({*(f"codec:{name}" for name in (*EXACT, *FAMILIES)), "rounds", "gather", "tiers", "sampled"})
-"""What a file may ask of its reader, as far as this version knows; "rounds": to read one round's records an epoch;
-"gather": to read the codes of its nodes from the artifact of codes; "tiers": to add further stages to some rows;
-"sampled": that edges are a sample, in form "nodes" one for all layers, in form "layers" one for each."""
+REQUIRES = frozenset(
+    {*(f"codec:{name}" for name in (*EXACT, *FAMILIES)), "rounds", "gather", "tiers", "sampled"}
+)
+"""What a file may ask of its reader, as far as this version knows; "rounds": to read one round's
+records an epoch; "gather": to read the codes of its nodes from the artifact of codes; "tiers": to
+add further stages to some rows; "sampled": that edges are a sample, in form "nodes" one for all
+layers, in form "layers" one for each."""
 FORMS = ("nodes", "layers")
 
 OPTIONAL = (
@@ -58,7 +63,18 @@ OPTIONAL = (
     "deg_w",
     *HAG_COLUMNS,
 )
-COLUMNS = ("n_id", "num_sampled_nodes", "block_ptr", "indptr", "indices", "deg", "y", "input_id", "codes", *OPTIONAL)
+COLUMNS = (
+    "n_id",
+    "num_sampled_nodes",
+    "block_ptr",
+    "indptr",
+    "indices",
+    "deg",
+    "y",
+    "input_id",
+    "codes",
+    *OPTIONAL,
+)
 INT32_MAX = 2**31 - 1
 
 
@@ -69,7 +85,10 @@ def canonical(value: Any) -> bytes:
 
 def _types(meta: Mapping[str, Any]) -> dict[str, pa.DataType]:
     row_bytes = meta["codec"]["row_bytes"]
-    types = {name: pa.int32() for name in ("num_sampled_nodes", "block_ptr", "indptr", "indices", "deg", "y")}
+    types = {
+        name: pa.int32()
+        for name in ("num_sampled_nodes", "block_ptr", "indptr", "indices", "deg", "y")
+    }
     types["n_id"] = pa.int64() if meta["num_nodes"] > INT32_MAX else pa.int32()
     types["input_id"] = pa.int64()
     if not meta.get("gather"):
@@ -85,14 +104,18 @@ def _types(meta: Mapping[str, Any]) -> dict[str, pa.DataType]:
     elif meta["directed"]:
         types |= dict.fromkeys(("t_indptr", "t_indices", "out_deg"), pa.int32())
     if meta["weighted"]:
-        types |= dict.fromkeys(("deg_w",) if "sampling" in meta else ("weight", "deg_w"), pa.float32())
+        types |= dict.fromkeys(
+            ("deg_w",) if "sampling" in meta else ("weight", "deg_w"), pa.float32()
+        )
     if "hag" in meta:
         types |= {name: pa.from_numpy_dtype(kind) for name, kind in HAG_COLUMNS.items()}
     return {name: types[name] for name in COLUMNS if name in types} | types_of(meta)
 
 
 def schema_of(meta: Mapping[str, Any], tables: bytes = b"") -> pa.Schema:
-    """Arrow schema of a packed file with metadata `meta` and tables of its codec; no field of it may hold nulls."""
+    """Arrow schema of a packed file with metadata `meta` and tables of its codec; no field of it
+    may hold nulls.
+    """
     fields = [
         pa.field(name, pa.list_(pa.field("item", kind, nullable=False)), nullable=False)
         for name, kind in _types(meta).items()
@@ -119,7 +142,8 @@ def to_batch(schema: pa.Schema, record: Record) -> pa.RecordBatch:
             count, array = values.size, pa.array(values.reshape(-1), kind)
         if count > INT32_MAX:
             raise BadInput(
-                f"record with first input_id {record.input_id[0]}: column {field.name} has {count} entries, "
+                f"record with first input_id {record.input_id[0]}: column {field.name} has {count} "
+                f"entries, "
                 f"expected at most {INT32_MAX}",
                 fix="lower batches.outputs",
             )
@@ -140,7 +164,9 @@ def metadata(schema: pa.Schema, where: str) -> dict[str, Any]:
         value = json.loads(schema.metadata[KEY])
         return dict(value)
     except (TypeError, KeyError, ValueError) as error:
-        raise Corrupt(f"{where}: expected stockpot metadata in the schema, found none that can be read") from error
+        raise Corrupt(
+            f"{where}: expected stockpot metadata in the schema, found none that can be read"
+        ) from error
 
 
 def supported(meta: Mapping[str, Any], where: str) -> None:
@@ -151,20 +177,31 @@ def supported(meta: Mapping[str, Any], where: str) -> None:
     BadInput
         A newer format, an entry of `requires` it does not know, or another form of record.
     """
-    newer = "read it with the version of stockpot that wrote it, or run the recipe again with this one"
+    newer = (
+        "read it with the version of stockpot that wrote it, or run the recipe again with this one"
+    )
     if meta.get("format") != FORMAT:
-        raise BadInput(f"{where}: expected record format {FORMAT}, found {meta.get('format')}", fix=newer)
+        raise BadInput(
+            f"{where}: expected record format {FORMAT}, found {meta.get('format')}", fix=newer
+        )
     unknown = sorted(set(meta.get("requires", ())) - REQUIRES)
     if unknown:
-        raise BadInput(f"{where}: it requires {', '.join(unknown)}, which this version does not know", fix=newer)
+        raise BadInput(
+            f"{where}: it requires {', '.join(unknown)}, which this version does not know",
+            fix=newer,
+        )
     if meta.get("form") not in FORMS or meta.get("task") != "multiclass":
         found = f"{meta.get('form')}, {meta.get('task')}"
         forms = " or ".join(FORMS)
-        raise BadInput(f"{where}: expected records of form {forms}, task multiclass, found {found}", fix=newer)
+        raise BadInput(
+            f"{where}: expected records of form {forms}, task multiclass, found {found}", fix=newer
+        )
 
 
 def layout(schema: pa.Schema) -> list[tuple[str, int, Any, int | None]]:
-    """How `parse` reads a file: (name, position, dtype, bytes of an entry or None) of each column known here."""
+    """How `parse` reads a file: (name, position, dtype, bytes of an entry or None) of each column
+    known here.
+    """
     found: list[tuple[str, int, Any, int | None]] = []
     for name in (*COLUMNS, *filter(is_layered, schema.names)):
         if name in schema.names:
@@ -176,8 +213,11 @@ def layout(schema: pa.Schema) -> list[tuple[str, int, Any, int | None]]:
     return found
 
 
-def parse(batch: pa.RecordBatch, columns: list[tuple[str, int, Any, int | None]], sampled: int = 0) -> Record:
-    """Zero-copy views on one record batch of checked bytes; columns this version does not know are ignored.
+def parse(
+    batch: pa.RecordBatch, columns: list[tuple[str, int, Any, int | None]], sampled: int = 0
+) -> Record:
+    """Zero-copy views on one record batch of checked bytes; columns this version does not know are
+    ignored.
 
     Parameters
     ----------

@@ -1,4 +1,6 @@
-"""A packed file and its index are a function of their records alone: the same bytes on any number of workers."""
+"""A packed file and its index are a function of their records alone: the same bytes on any number
+of workers.
+"""
 
 from __future__ import annotations
 
@@ -40,26 +42,38 @@ class Builder:
     """
 
     def __init__(self, inputs: Inputs, blocks: int, *, gather: bool = False) -> None:
-        graph, partition, records, codes = (inputs[r] for r in ("graph", "partition", "records", "codes"))
+        graph, partition, records, codes = (
+            inputs[r] for r in ("graph", "partition", "records", "codes")
+        )
         self.parts = int(partition.facts["parts"])
         self.blocks = num_blocks(self.parts, blocks)
         self.part = partition.array("part")
-        self.indptr, self.indices, self.y = graph.array("indptr"), graph.array("indices"), graph.array("y")
+        self.indptr, self.indices, self.y = (
+            graph.array("indptr"),
+            graph.array("indices"),
+            graph.array("y"),
+        )
         self.weight = graph.array("weight") if graph.facts["weighted"] else np.zeros(0, np.float32)
         self.out_deg = graph.array("out_deg") if graph.facts["directed"] else None
         self.outputs, self.out_ptr = records.array("outputs"), records.array("out_ptr")
         self.input_id = records.array("input_id")
         self.n_id, self.n_ptr = records.array("n_id"), records.array("n_ptr")
         self.codes = None if gather else codes.array("codes")
-        self.code_indptr = codes.array("code_indptr") if codes.has("code_indptr") and not gather else None
-        self.further = (codes.array("codes_1_rows"), codes.array("codes_1")) if codes.has("codes_1") else None
+        self.code_indptr = (
+            codes.array("code_indptr") if codes.has("code_indptr") and not gather else None
+        )
+        self.further = (
+            (codes.array("codes_1_rows"), codes.array("codes_1")) if codes.has("codes_1") else None
+        )
         self.gather, self.coded = gather, 0
         self.local = np.full(int(graph.facts["num_nodes"]), -1, np.int32)
         self.dropped = 0
         self.sampler: Sampler | None = None
         if "sampling" in records.facts:
             block = block_of(self.part, self.parts, self.blocks)
-            self.sampler = Sampler(graph_of(graph, block, self.blocks), sampling_of(records.facts["sampling"]))
+            self.sampler = Sampler(
+                graph_of(graph, block, self.blocks), sampling_of(records.facts["sampling"])
+            )
 
     @property
     def layered(self) -> bool:
@@ -68,7 +82,9 @@ class Builder:
         return one is not None and not one.how.one_csr(weighted=one.graph.weighted)
 
     def build(self, r: int) -> Record:
-        """Record `r`; nodes that reach no output are dropped and counted in `dropped`. O(sum of degrees)."""
+        """Record `r`; nodes that reach no output are dropped and counted in `dropped`. O(sum of
+        degrees).
+        """
         if self.sampler is not None:
             return self._sampled(r)
         nodes = self.n_id[self.n_ptr[r] : self.n_ptr[r + 1]]
@@ -79,7 +95,8 @@ class Builder:
         )
         if indices.size > INT32_MAX:
             raise BadInput(
-                f"record {r}: {indices.size} edges, expected at most {INT32_MAX}", fix="lower batches.outputs"
+                f"record {r}: {indices.size} edges, expected at most {INT32_MAX}",
+                fix="lower batches.outputs",
             )
         self.dropped += nodes.size - n_id.size
         directed, weighted = self.out_deg is not None, self.weight.size > 0
@@ -120,7 +137,10 @@ class Builder:
         if not self.layered:
             outer = found.layers[-1]
             empty = found.n_id.size + 1 - outer.indptr.size
-            indptr, indices = np.concatenate([outer.indptr, np.full(empty, outer.indptr[-1])]), outer.indices
+            indptr, indices = (
+                np.concatenate([outer.indptr, np.full(empty, outer.indptr[-1])]),
+                outer.indices,
+            )
         weighted = self.weight.size > 0
         return Record(
             **self._of(outputs, input_id, found.n_id),
@@ -136,8 +156,12 @@ class Builder:
         """Where the outputs of record `r` lie."""
         return slice(int(self.out_ptr[r]), int(self.out_ptr[r + 1]))
 
-    def _of(self, outputs: NDArray[np.int32], input_id: NDArray[np.int64], n_id: NDArray[np.int32]) -> dict[str, Any]:
-        """What a record holds of its nodes, whatever its edges are; the outputs are the first of them."""
+    def _of(
+        self, outputs: NDArray[np.int32], input_id: NDArray[np.int64], n_id: NDArray[np.int32]
+    ) -> dict[str, Any]:
+        """What a record holds of its nodes, whatever its edges are; the outputs are the first of
+        them.
+        """
         by_id = np.argsort(outputs, kind="stable")
         hop0 = n_id[: outputs.size]
         code_indptr, codes = None, np.zeros((0, 0), np.uint8)
@@ -162,7 +186,11 @@ class Builder:
 
 
 def write_shard(
-    path: Path, index_path: Path, meta: Mapping[str, Any], records: Sequence[Record], tables: bytes = b""
+    path: Path,
+    index_path: Path,
+    meta: Mapping[str, Any],
+    records: Sequence[Record],
+    tables: bytes = b"",
 ) -> dict[str, Any]:
     """Write `records` as one packed file and its index; returns what the artifact's facts need.
 

@@ -1,4 +1,6 @@
-"""Describes `pack`: the records of one split as Arrow files whose shards depend on counts only, never on workers."""
+"""Describes `pack`: the records of one split as Arrow files whose shards depend on counts only,
+never on workers.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,8 @@ SHARD_BYTES = 64 << 20
 
 @dataclass(frozen=True)
 class Params:
-    """`split` of the outputs; `blocks`, most units of ownership (K); `shard_bytes`, estimated size of a file.
+    """`split` of the outputs; `blocks`, most units of ownership (K); `shard_bytes`, estimated size
+    of a file.
 
     `gather`: records hold no codes; they are read by node from the artifact of codes.
     `sharing`: how the shared partial sums of records are searched.
@@ -42,15 +45,24 @@ def _resolve(recipe: Mapping[str, Any], facts: Mapping[str, Facts]) -> Params:
 
 
 def _row_bytes(params: Params, graph: Facts, records: Facts, codes: Facts) -> float:
-    """Estimated bytes of one row of a record: its code, its ids and a share of the edges; from facts only."""
+    """Estimated bytes of one row of a record: its code, its ids and a share of the edges; from
+    facts only.
+    """
     nodes = max(1, int(graph["num_nodes"]))
     code = codes["row_bytes"] if codes["row_bytes"] is not None else codes["code_bytes"] / nodes + 4
     if (tier := codes.get("tier")) is not None:
-        code += tier["row_bytes"] + 4  # as if of every row: those that have them stand in more records than others
+        code += (
+            tier["row_bytes"] + 4
+        )  # as if of every row: those that have them stand in more records than others
     code = 0 if params.gather else code
     if "sampling" in records:
         layers = len(records["sampling"]["fanouts"])
-        return float(code) + 24 + 4 * layers + 12 * int(records["edges"]) / max(1, int(records["rows"]))
+        return (
+            float(code)
+            + 24
+            + 4 * layers
+            + 12 * int(records["edges"]) / max(1, int(records["rows"]))
+        )
     per_edge = 4 * (1 + bool(graph["directed"]) + bool(graph["weighted"]))
     return float(code) + 24 + per_edge * int(graph["nnz"]) / nodes
 
@@ -58,7 +70,11 @@ def _row_bytes(params: Params, graph: Facts, records: Facts, codes: Facts) -> fl
 def _shards(params: Params, inputs: Inputs) -> Sequence[Shard]:
     n_ptr = inputs["records"].array("n_ptr")
     rows = max(
-        1, int(params.shard_bytes / _row_bytes(params, *(inputs[role].facts for role in ("graph", "records", "codes"))))
+        1,
+        int(
+            params.shard_bytes
+            / _row_bytes(params, *(inputs[role].facts for role in ("graph", "records", "codes")))
+        ),
     )
     shards: list[Shard] = []
     start, records = 0, int(n_ptr.size) - 1
@@ -70,7 +86,9 @@ def _shards(params: Params, inputs: Inputs) -> Sequence[Shard]:
 
 
 def _rounds(inputs: Inputs) -> dict[str, int]:
-    """Number of rounds, where there are several: record k of round r is record r * records / rounds + k."""
+    """Number of rounds, where there are several: record k of round r is record r * records / rounds
+    + k.
+    """
     rounds = int(inputs["records"].facts.get("rounds", 1))
     return {"rounds": rounds} if rounds > 1 else {}
 
@@ -95,7 +113,13 @@ def _run(params: Params, inputs: Inputs, shard: Shard, writer: Writer) -> dict[s
     sampling = _sampling(inputs)
     meta = {
         "format": FORMAT,
-        "requires": [f"codec:{codec.family}", *rounds, *gather, *tiers, *(["sampled"] if sampling else [])],
+        "requires": [
+            f"codec:{codec.family}",
+            *rounds,
+            *gather,
+            *tiers,
+            *(["sampled"] if sampling else []),
+        ],
         "form": "layers" if builder.layered else "nodes",
         "task": "multiclass",
         "directed": bool(graph["directed"]),
@@ -109,16 +133,24 @@ def _run(params: Params, inputs: Inputs, shard: Shard, writer: Writer) -> dict[s
         "shard": shard.name,
         "first_record": shard.start,
         "records": int(inputs["records"].facts["records"]),
-        "inputs": {role: inputs[role].digest for role in ("graph", "partition", "records", "codes")},
+        "inputs": {
+            role: inputs[role].digest for role in ("graph", "partition", "records", "codes")
+        },
         **rounds,
         **gather,
         **sampling,
-        **({"hag": {"loops": params.sharing.loops, "least": params.sharing.least}} if params.sharing.on else {}),
+        **(
+            {"hag": {"loops": params.sharing.loops, "least": params.sharing.least}}
+            if params.sharing.on
+            else {}
+        ),
     }
     records, shared = [], Shared()
     for r in range(shard.start, shard.stop):
         record = builder.build(r)
-        records.append(shared.add(record, params.sharing, writer.threads) if params.sharing.on else record)
+        records.append(
+            shared.add(record, params.sharing, writer.threads) if params.sharing.on else record
+        )
         writer.progress(r + 1 - shard.start, shard.stop - shard.start, "records")
     paths = writer.path(f"{shard.name}.arrow"), writer.path(f"{shard.name}.index.arrow")
     facts = write_shard(*paths, meta, records, codec.tables_to_bytes())
@@ -131,7 +163,9 @@ def _run(params: Params, inputs: Inputs, shard: Shard, writer: Writer) -> dict[s
     }
 
 
-def _finish(params: Params, inputs: Inputs, shards: Mapping[str, Reader], writer: Writer) -> dict[str, Any]:
+def _finish(
+    params: Params, inputs: Inputs, shards: Mapping[str, Reader], writer: Writer
+) -> dict[str, Any]:
     graph, codes = inputs["graph"].facts, inputs["codes"].facts
     layout = reason(params.gather, graph, inputs["records"].facts, codes)
     writer.note("layout", layout)
@@ -167,13 +201,17 @@ def _finish(params: Params, inputs: Inputs, shards: Mapping[str, Reader], writer
         **({"exposed_rows": exposed} if codes.get("tier") else {}),
         **({"layout": layout, "gather_bytes": gather_bytes} if params.gather else {}),
         **(
-            {"hag": {name: sum(f["hag"][name] for f in facts) for name in facts[0]["hag"]}} if params.sharing.on else {}
+            {"hag": {name: sum(f["hag"][name] for f in facts) for name in facts[0]["hag"]}}
+            if params.sharing.on
+            else {}
         ),
     }
 
 
 def _gather_bytes(rows: int, exposed: int, codes: Facts) -> int:
-    """Bytes of codes an epoch gathers, of `rows` rows of records of which `exposed` have further stages."""
+    """Bytes of codes an epoch gathers, of `rows` rows of records of which `exposed` have further
+    stages.
+    """
     if (tier := codes.get("tier")) is not None:
         return rows * int(codes["row_bytes"]) + exposed * (int(tier["row_bytes"]) + 4)
     return rows * int(codes["code_bytes"]) // max(1, int(codes["num_nodes"]))
@@ -183,8 +221,9 @@ def _cost(params: Params, facts: Mapping[str, Facts]) -> Cost:
     graph, records = facts["graph"], facts["records"]
     row = _row_bytes(params, graph, records, facts["codes"])
     written = int(int(records["rows"]) * row)
-    # A shard's records are held until its counts are known; one record may be larger than a shard and has its
-    # subgraph twice while it is turned. Beside them 4 bytes a node of the graph for local ids.
+    # A shard's records are held until its counts are known; one record may be larger than a shard
+    # and has its subgraph twice while it is turned. Beside them 4 bytes a node of the graph for
+    # local ids.
     largest = written // max(1, int(records["records"]))
     if params.sharing.on:
         largest *= 8  # the search holds about 80 bytes an entry of a record
@@ -193,7 +232,11 @@ def _cost(params: Params, facts: Mapping[str, Facts]) -> Cost:
     peak = 4 * nodes + held + 2 * largest + (64 << 20)
     note = reason(params.gather, graph, records, facts["codes"])
     if params.sharing.on:
-        gain = f"where they are predicted to gain {params.sharing.least:g} x" if params.sharing.least else "always"
+        gain = (
+            f"where they are predicted to gain {params.sharing.least:g} x"
+            if params.sharing.least
+            else "always"
+        )
         note += f"; partial sums are shared in records {gain}"
     return Cost(16 * nodes + 4 * nnz + written, written, peak, note=note)
 

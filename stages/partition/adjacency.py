@@ -1,4 +1,6 @@
-"""The rows of A + A^T without ever holding it: both CSR arrays are read in order, merged a row at a time."""
+"""The rows of A + A^T without ever holding it: both CSR arrays are read in order, merged a row at a
+time.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,8 @@ __all__ = ["Adjacency", "adjacency", "neighbours", "row_buffer"]
 
 
 class Adjacency(NamedTuple):
-    """`indptr` i8[N + 1], `indices` i4[E] and, of a directed graph, its transpose; columns sorted, read-only.
+    """`indptr` i8[N + 1], `indices` i4[E] and, of a directed graph, its transpose; columns sorted,
+    read-only.
 
     A symmetric graph has empty `t_indptr` and `t_indices`.
     """
@@ -32,7 +35,9 @@ def adjacency(
     t_indptr: NDArray[np.int64] | None = None,
     t_indices: NDArray[np.int32] | None = None,
 ) -> Adjacency:
-    """Read-only views of the arrays, nothing copied: stored and computed arrays then share one compiled kernel."""
+    """Read-only views of the arrays, nothing copied: stored and computed arrays then share one
+    compiled kernel.
+    """
 
     def view(values: NDArray[Any]) -> NDArray[Any]:
         out = values.view()
@@ -50,7 +55,9 @@ def adjacency(
 
 @njit(cache=True)
 def neighbours(graph: Adjacency, i: int, out: NDArray[np.int32]) -> int:
-    """Write row `i` of the pattern of A + A^T into `out`, ascending, `i` itself left out; returns its length."""
+    """Write row `i` of the pattern of A + A^T into `out`, ascending, `i` itself left out; returns
+    its length.
+    """
     a, a_end = graph.indptr[i], graph.indptr[i + 1]
     b, b_end = 0, 0
     if len(graph.t_indptr) > 0:

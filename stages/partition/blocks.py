@@ -1,4 +1,6 @@
-"""Blocks, the unit of ownership for ranks: at most K runs of consecutive parts, so any rank owns one run of blocks."""
+"""Blocks, the unit of ownership for ranks: at most K runs of consecutive parts, so any rank owns
+one run of blocks.
+"""
 
 from __future__ import annotations
 
@@ -22,9 +24,9 @@ def num_blocks(parts: int, K: int = BLOCKS) -> int:
 def blocks(part: NDArray[np.integer], parts: int, K: int = BLOCKS) -> NDArray[np.int32]:
     """Block of each node; rises with the part, so a block is a run of consecutive parts.
 
-    METIS and KaMinPar number their parts by recursive bisection, so parts that follow each other are near: edges
-    between blocks are 15.3 and 14.8 % on WordNet with their numbers, 16.0 % after a greedy walk over METIS's quotient
-    graph, 21.1 % in random order.
+    METIS and KaMinPar number their parts by recursive bisection, so parts that follow each other
+    are near: edges between blocks are 15.3 and 14.8 % on WordNet with their numbers, 16.0 % after a
+    greedy walk over METIS's quotient graph, 21.1 % in random order.
 
     Parameters
     ----------

@@ -1,10 +1,10 @@
 """METIS or KaMinPar in a process of its own, which dies with its parent.
 
-Run as `python -m stockpot.stages.partition.child FOLDER PARENT`.
-Protocol: FOLDER holds request.json {method, parts, seed, threads, shares} and the symmetric graph without self-loops:
-for METIS indptr.npy (i8[N + 1]), indices.npy (i4[E]) and, where weighted, node_weight.npy (i8[N]) and edge_weight.npy
-(i8[E]); for KaMinPar graph.parhip (see `stages.partition.parhip`). The child writes part.npy (i4[N]) by rename and
-exits 0. Anything else is a failure.
+Run as `python -m stockpot.stages.partition.child FOLDER PARENT`. Protocol: FOLDER holds
+request.json {method, parts, seed, threads, shares} and the symmetric graph without self-loops: for
+METIS indptr.npy (i8[N + 1]), indices.npy (i4[E]) and, where weighted, node_weight.npy (i8[N]) and
+edge_weight.npy (i8[E]); for KaMinPar graph.parhip (see `stages.partition.parhip`). The child writes
+part.npy (i4[N]) by rename and exits 0. Anything else is a failure.
 """
 
 from __future__ import annotations

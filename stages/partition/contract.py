@@ -1,4 +1,6 @@
-"""The graph of clusters, from a sample of the edges between them that never exceeds what was asked for."""
+"""The graph of clusters, from a sample of the edges between them that never exceeds what was asked
+for.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,9 @@ _WHOLE = 1 << 32
 
 
 class Contracted(NamedTuple):
-    """CSR of the clusters, symmetric, no self-loops: `indptr` i8[C + 1], `indices` i4[E'], `weight` i8[E'] edges."""
+    """CSR of the clusters, symmetric, no self-loops: `indptr` i8[C + 1], `indices` i4[E'], `weight`
+    i8[E'] edges.
+    """
 
     indptr: NDArray[np.int64]
     indices: NDArray[np.int32]
@@ -43,7 +47,9 @@ def kept(i: int, j: int, below: int) -> bool:
 
 
 def keep_below(found: int, most: int) -> int:
-    """Threshold of `kept` that lets about `most` of `found` edges pass, all where they are not more."""
+    """Threshold of `kept` that lets about `most` of `found` edges pass, all where they are not
+    more.
+    """
     return _WHOLE if found <= most else int(most / found * _WHOLE)
 
 
@@ -58,7 +64,12 @@ def _count(graph: Adjacency, label: NDArray[np.int32], row: NDArray[np.int32]) -
 
 @njit(cache=True)
 def _sample(
-    graph: Adjacency, label: NDArray[np.int32], number: int, below: int, row: NDArray[np.int32], keys: NDArray[np.int64]
+    graph: Adjacency,
+    label: NDArray[np.int32],
+    number: int,
+    below: int,
+    row: NDArray[np.int32],
+    keys: NDArray[np.int64],
 ) -> int:
     found = 0
     for i in range(len(label)):
@@ -118,9 +129,11 @@ def _rank(keys: NDArray[np.int64], times: NDArray[np.int32]) -> NDArray[np.int64
 
 
 def contract(graph: Adjacency, label: NDArray[np.int32], number: int, most: int) -> Contracted:
-    """Contract the clusters; where their graph is too large, a hashed sample of the edges, then its heaviest ones.
+    """Contract the clusters; where their graph is too large, a hashed sample of the edges, then its
+    heaviest ones.
 
-    Two passes over the edges, O(N + E + most log most) time; 64 bytes a pair kept, 16 a cluster, and a row.
+    Two passes over the edges, O(N + E + most log most) time; 64 bytes a pair kept, 16 a cluster,
+    and a row.
 
     Parameters
     ----------

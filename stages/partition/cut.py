@@ -14,7 +14,9 @@ __all__ = ["balance", "edge_cut", "symmetric"]
 _ROWS = 1 << 20  # rows of edges looked at together
 
 
-def symmetric(indptr: NDArray[np.int64], indices: NDArray[np.int32]) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
+def symmetric(
+    indptr: NDArray[np.int64], indices: NDArray[np.int32]
+) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
     """Pattern of A + A^T without self-loops, each edge once in each direction: what METIS requires.
 
     O(E); 16 bytes an edge beside the result.
@@ -38,7 +40,9 @@ def symmetric(indptr: NDArray[np.int64], indices: NDArray[np.int32]) -> tuple[ND
     return both.indptr.astype(np.int64), both.indices.astype(np.int32)
 
 
-def edge_cut(indptr: NDArray[np.int64], indices: NDArray[np.int32], part: NDArray[np.int32]) -> float:
+def edge_cut(
+    indptr: NDArray[np.int64], indices: NDArray[np.int32], part: NDArray[np.int32]
+) -> float:
     """Share of the edges that join two parts, 0 where there are none. O(E) time, memory flat."""
     cut = 0
     for row in range(0, len(part), _ROWS):

@@ -1,7 +1,9 @@
-"""Nodes flow to the part where most of their neighbours are, as far as it has room: one pass over the edges, in order.
+"""Nodes flow to the part where most of their neighbours are, as far as it has room: one pass over
+the edges, in order.
 
-Every kernel is sequential, so its result does not depend on threads. Size-constrained label propagation: Meyerhenke,
-Sanders, Schulz, "Partitioning Complex Networks via Size-constrained Clustering", SEA 2014 (arXiv 1402.3281).
+Every kernel is sequential, so its result does not depend on threads. Size-constrained label
+propagation: Meyerhenke, Sanders, Schulz, "Partitioning Complex Networks via Size-constrained
+Clustering", SEA 2014 (arXiv 1402.3281).
 """
 
 from __future__ import annotations
@@ -22,7 +24,9 @@ if TYPE_CHECKING:
 
 __all__ = ["cut_share", "flow", "level"]
 
-_EMPTIER = 0.5  # neighbours that an empty part is worth more than a full one: it decides between equals
+_EMPTIER = (
+    0.5  # neighbours that an empty part is worth more than a full one: it decides between equals
+)
 
 
 @njit(cache=True)
@@ -113,7 +117,11 @@ def _level(
         for k in range(length):
             count[part[row[k]]] = 0
         step = 1
-        while best < 0:  # a neighbour in the numbering is near in the graph; the rooms hold all nodes, so one is found
+        while (
+            best < 0
+            # a neighbour in the numbering is near in the graph; the rooms hold all nodes, so one is
+            # found
+        ):
             for p in (old - step, old + step):
                 if best < 0 and 0 <= p < parts and size[p] < room[p]:
                     best = p
@@ -124,7 +132,8 @@ def _level(
 
 
 def level(graph: Adjacency, part: NDArray[np.int32], room: NDArray[np.int64]) -> None:
-    """Move nodes out of parts over their room, in place, to the part of most neighbours that has some, else a near one.
+    """Move nodes out of parts over their room, in place, to the part of most neighbours that has
+    some, else a near one.
 
     O(N + E), but for `parts` steps a moved node where everything near is full; memory as `flow`.
 
@@ -148,6 +157,8 @@ def _cut(graph: Adjacency, part: NDArray[np.int32], row: NDArray[np.int32]) -> t
 
 
 def cut_share(graph: Adjacency, part: NDArray[np.int32]) -> float:
-    """Share of the edges of A + A^T that join two parts, 0 where there are none. O(N + E); `edge_cut` is its oracle."""
+    """Share of the edges of A + A^T that join two parts, 0 where there are none. O(N + E);
+    `edge_cut` is its oracle.
+    """
     cut, total = _cut(graph, part, row_buffer(graph))
     return cut / total if total else 0.0

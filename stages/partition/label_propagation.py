@@ -1,4 +1,6 @@
-"""Clusters of bounded size and number: what a graph too large to be partitioned is contracted to."""
+"""Clusters of bounded size and number: what a graph too large to be partitioned is contracted
+to.
+"""
 
 from __future__ import annotations
 
@@ -41,7 +43,11 @@ def _propagate(
         best, most = old, count[old]
         for k in range(labels):
             c = seen[k]
-            if c != old and size[c] < room and (count[c] > most or (count[c] == most and size[c] < size[best])):
+            if (
+                c != old
+                and size[c] < room
+                and (count[c] > most or (count[c] == most and size[c] < size[best]))
+            ):
                 best, most = c, count[c]
         for k in range(labels):
             count[seen[k]] = 0
@@ -62,7 +68,9 @@ def _favourites(
     favourite: NDArray[np.int32],
     votes: NDArray[np.int32],
 ) -> None:
-    """The other cluster that a single node of each cluster has most neighbours in; its own label where it has none."""
+    """The other cluster that a single node of each cluster has most neighbours in; its own label
+    where it has none.
+    """
     for i in range(len(label)):
         own, length = label[i], neighbours(graph, i, row)
         for k in range(length):
@@ -93,9 +101,9 @@ def _unite(
 ) -> int:
     """Unite clusters until at most `most` are left; `name` of each label, from 0.
 
-    First small ones with their favourite, up to `room` nodes, then those of the same favourite, then whatever follows
-    each other: after that no two neighbours fit into `target`, so the bound holds. A group is led by one of its
-    clusters, whose size becomes the group's.
+    First small ones with their favourite, up to `room` nodes, then those of the same favourite,
+    then whatever follows each other: after that no two neighbours fit into `target`, so the bound
+    holds. A group is led by one of its clusters, whose size becomes the group's.
     """
     target = int(-(-2 * np.sum(size) // (most - 1)))
     left = 0
@@ -159,7 +167,8 @@ def _rename(label: NDArray[np.int32], name: NDArray[np.int32]) -> None:
 def clusters(
     graph: Adjacency, room: int, most: int, passes: int, done: Callable[[], None] = lambda: None
 ) -> tuple[NDArray[np.int32], int]:
-    """Cluster the nodes by size-constrained label propagation, and unite small clusters where there are too many.
+    """Cluster the nodes by size-constrained label propagation, and unite small clusters where there
+    are too many.
 
     O(passes (N + E)) time; 24 bytes a node, the result included, and at most 8 for the longest row.
 
@@ -173,7 +182,8 @@ def clusters(
 
     Returns
     -------
-    i4[N] cluster of each node, and their number: at most `most`. A united cluster has up to 2 N / `most` nodes.
+    i4[N] cluster of each node, and their number: at most `most`. A united cluster has up to 2 N /
+    `most` nodes.
     """
     nodes = len(graph.indptr) - 1
     label, size = np.arange(nodes, dtype=np.int32), np.ones(nodes, np.int32)

@@ -19,10 +19,12 @@ _SLICE = 1 << 22  # entries converted together
 
 
 def write_parhip(path: Path, indptr: NDArray[np.int64], indices: NDArray[np.int32]) -> None:
-    """Write the pattern with 64-bit offsets and 32-bit ids: 8 bytes a node, 4 an edge, little-endian.
+    """Write the pattern with 64-bit offsets and 32-bit ids: 8 bytes a node, 4 an edge,
+    little-endian.
 
-    Header u8[3]: flags, N, E; then the offset *in bytes from the start of the file* of each row and of the end; then
-    the columns. Layout: KaHIP user guide, section "Binary Graph Format"; the flags for 32-bit ids are KaMinPar's.
+    Header u8[3]: flags, N, E; then the offset *in bytes from the start of the file* of each row and
+    of the end; then the columns. Layout: KaHIP user guide, section "Binary Graph Format"; the flags
+    for 32-bit ids are KaMinPar's.
 
     Parameters
     ----------

@@ -24,10 +24,14 @@ __all__ = ["PLANNING"]
 @dataclass(frozen=True)
 class Partition:
     method: Literal["auto", "metis", "kaminpar", "stream"] = key(
-        "auto", "auto | metis | kaminpar | stream (bounded memory); auto by edges: metis, from a million on kaminpar"
+        "auto",
+        "auto | metis | kaminpar | stream (bounded memory); auto by edges: metis, from a million "
+        "on kaminpar",
     )
     parts: int | Auto = key(
-        "auto", "number of parts; auto from the number of nodes; ranks own whole blocks of them", Range(1, 10**7)
+        "auto",
+        "number of parts; auto from the number of nodes; ranks own whole blocks of them",
+        Range(1, 10**7),
     )
 
 

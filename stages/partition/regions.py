@@ -1,4 +1,6 @@
-"""The subgraph inside each region, written to disk in one pass over the edges and read back one at a time."""
+"""The subgraph inside each region, written to disk in one pass over the edges and read back one at
+a time.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,9 @@ _CHUNK = 1 << 20  # entries sorted by region in memory; 4 bytes each
 
 
 @njit(cache=True)
-def _local_ids(region: NDArray[np.int32], size: NDArray[np.int64], local: NDArray[np.int32]) -> None:
+def _local_ids(
+    region: NDArray[np.int32], size: NDArray[np.int64], local: NDArray[np.int32]
+) -> None:
     size[:] = 0
     for i in range(len(region)):
         local[i] = size[region[i]]
@@ -42,7 +46,9 @@ def _chunk(
     end: NDArray[np.int64],
     out: NDArray[np.int32],
 ) -> None:
-    """Entries inside regions of rows start:stop, by region and then row; `end` of each region in `out`."""
+    """Entries inside regions of rows start:stop, by region and then row; `end` of each region in
+    `out`.
+    """
     end[:] = 0
     for i in range(start, stop):
         degree[i] = 0
@@ -69,7 +75,9 @@ def _thin(
     out_ptr: NDArray[np.int64],
     out: NDArray[np.int32],
 ) -> int:
-    """Keep a hashed sample of the edges, both directions or none; with an empty `out` they are only counted."""
+    """Keep a hashed sample of the edges, both directions or none; with an empty `out` they are only
+    counted.
+    """
     total = 0
     for i in range(len(indptr) - 1):
         for e in range(indptr[i], indptr[i + 1]):
@@ -100,8 +108,11 @@ class Regions:
         """Ids of the nodes of region `r`, ascending."""
         return np.flatnonzero(self.region == r)
 
-    def graph(self, r: int, ids: NDArray[np.int64], most: int) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
-        """CSR inside region `r`, rows and columns in the order of `ids`; of more than `most` entries a hashed sample.
+    def graph(
+        self, r: int, ids: NDArray[np.int64], most: int
+    ) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
+        """CSR inside region `r`, rows and columns in the order of `ids`; of more than `most`
+        entries a hashed sample.
 
         `indices` is a memory map where nothing is left out, else in memory, about `most` entries.
         """

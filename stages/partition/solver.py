@@ -1,4 +1,6 @@
-"""METIS and KaMinPar as a function of arrays: a crash of a library is an error of one line, and no process is left."""
+"""METIS and KaMinPar as a function of arrays: a crash of a library is an error of one line, and no
+process is left.
+"""
 
 from __future__ import annotations
 
@@ -45,8 +47,8 @@ def solve(
 ) -> NDArray[np.int32]:
     """K-way partition of a symmetric graph.
 
-    Graphs with nothing to decide about never reach the library (METIS ends the process on some of them): one part, at
-    least as many parts as nodes, no edges. O(E) time.
+    Graphs with nothing to decide about never reach the library (METIS ends the process on some of
+    them): one part, at least as many parts as nodes, no edges. O(E) time.
 
     Parameters
     ----------
@@ -54,7 +56,8 @@ def solve(
     parts : at least 1
     seed : of the library
     folder : folder for the files shared with the child
-    method : "metis" (one thread, the same parts for a seed on one machine) or "kaminpar" (not with several threads)
+    method : "metis" (one thread, the same parts for a seed on one machine) or "kaminpar" (not with
+        several threads)
     threads : of KaMinPar
     node_weight, edge_weight : i8[N], i8[E], METIS only; None: all 1
     shares : of the nodes' weight in each part, METIS only; None: equal ones
@@ -85,13 +88,17 @@ def solve(
             if values is not None:
                 np.save(folder / f"{name}.npy", values)
     request = {"method": method, "parts": parts, "seed": seed, "threads": threads}
-    (folder / "request.json").write_text(json.dumps({**request, "shares": None if shares is None else list(shares)}))
+    (folder / "request.json").write_text(
+        json.dumps({**request, "shares": None if shares is None else list(shares)})
+    )
     code, said = _run([*child, str(folder), str(os.getpid())], child_environment())
     if code != 0 or not (folder / "part.npy").exists():
         raise StockpotError(
-            f"partition: {_NAMES[method]} failed on {nodes} nodes, {len(indices)} directed edges, {parts} parts: "
+            f"partition: {_NAMES[method]} failed on {nodes} nodes, {len(indices)} directed edges, "
+            f"{parts} parts: "
             f"{_ending(code)}{_last_line(said)}",
-            fix="try another number of parts or another method, for example --set partition.parts=64",
+            fix="try another number of parts or another method, for example --set "
+            "partition.parts=64",
         )
     return np.load(folder / "part.npy")
 
@@ -99,8 +106,8 @@ def solve(
 def _run(command: Sequence[str], environment: Mapping[str, str]) -> tuple[int, bytes]:
     """Exit status and stderr of a child, which does not outlive this call whatever ends it.
 
-    It is waited for in short turns: an exception sent to this thread (the task is no longer wanted) arrives only
-    between two steps of Python.
+    It is waited for in short turns: an exception sent to this thread (the task is no longer wanted)
+    arrives only between two steps of Python.
     """
     pipe, null = subprocess.PIPE, subprocess.DEVNULL
     with subprocess.Popen(command, env=environment, stdin=null, stdout=null, stderr=pipe) as child:

@@ -1,4 +1,6 @@
-"""Partition as a stage: one task, recorded: METIS may differ by machine, KaMinPar on several threads by run."""
+"""Partition as a stage: one task, recorded: METIS may differ by machine, KaMinPar on several
+threads by run.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +26,8 @@ __all__ = ["STAGE"]
 
 
 _KAMINPAR_FROM = 1_000_000
-"""Entries of A + A^T from which `auto` is KaMinPar: faster than METIS on one thread, in a third of its memory."""
+"""Entries of A + A^T from which `auto` is KaMinPar: faster than METIS on one thread, in a third of
+its memory."""
 _STREAM_FROM_BYTES = 64 << 30
 """Projected peak of KaMinPar above which `auto` is stream: two billion entries."""
 _BASE_BYTES = 48 << 20  # the child's interpreter and libraries
@@ -48,8 +51,8 @@ class Params:
 def resolve(values: Mapping[str, Any], facts: Mapping[str, Facts]) -> Params:
     """Check the recipe's values; "auto" parts hold about 230 nodes and come in multiples of 64.
 
-    "auto" method follows from counts alone, never from the machine: METIS below a million entries, from there KaMinPar
-    as far as it is projected to need 64 GiB, then stream.
+    "auto" method follows from counts alone, never from the machine: METIS below a million entries,
+    from there KaMinPar as far as it is projected to need 64 GiB, then stream.
     """
     method, parts = values["partition.method"], values["partition.parts"]
     if parts == "auto":
@@ -98,7 +101,15 @@ def _solve(params: Params, graph: Reader, writer: Writer) -> tuple[NDArray[np.in
         indptr, indices = symmetric(indptr, indices)
     writer.progress(0, 1, params.method)
     folder, threads = writer.scratch(), writer.threads
-    part = solve(indptr, indices, params.parts, seed=params.seed, folder=folder, method=params.method, threads=threads)
+    part = solve(
+        indptr,
+        indices,
+        params.parts,
+        seed=params.seed,
+        folder=folder,
+        method=params.method,
+        threads=threads,
+    )
     writer.progress(1, 1, params.method)
     return part, edge_cut(indptr, indices, part)
 
@@ -109,7 +120,11 @@ def _stream(params: Params, graph: Reader, writer: Writer) -> tuple[NDArray[np.i
     from stockpot.stages.partition.flow import cut_share
     from stockpot.stages.partition.stream import stream
 
-    names = ("indptr", "indices", "t_indptr", "t_indices") if graph.facts["directed"] else ("indptr", "indices")
+    names = (
+        ("indptr", "indices", "t_indptr", "t_indices")
+        if graph.facts["directed"]
+        else ("indptr", "indices")
+    )
     rows = adjacency(*(np.asarray(graph.array(name)) for name in names))
 
     def progress(done: int, total: int) -> None:
@@ -126,7 +141,9 @@ def _stream(params: Params, graph: Reader, writer: Writer) -> tuple[NDArray[np.i
     return part, cut_share(rows, part)
 
 
-def finish(params: Params, inputs: Inputs, outputs: Mapping[str, Reader], writer: Writer) -> dict[str, Any]:
+def finish(
+    params: Params, inputs: Inputs, outputs: Mapping[str, Reader], writer: Writer
+) -> dict[str, Any]:
     """State what the partition is worth."""
     del writer
     quality = outputs["all"].facts
@@ -151,22 +168,27 @@ def cost(params: Params, facts: Mapping[str, Facts]) -> Cost:
 def _peak(method: str, graph: Facts) -> int:
     """Projected bytes of a method, its process included.
 
-    METIS and KaMinPar hold the graph: so many bytes by node and entry. KaMinPar is projected at least as METIS on its
-    largest graph: planned from counts that err on the large side, `auto` may still turn out METIS. Stream holds 24 a
-    node, twice the longest row, and at any time one graph of bounded size for METIS, with 20 an entry of its own
-    beside it.
+    METIS and KaMinPar hold the graph: so many bytes by node and entry. KaMinPar is projected at
+    least as METIS on its largest graph: planned from counts that err on the large side, `auto` may
+    still turn out METIS. Stream holds 24 a node, twice the longest row, and at any time one graph
+    of bounded size for METIS, with 20 an entry of its own beside it.
     """
     nodes, entries = int(graph["num_nodes"]), _entries(graph)
     if method != "stream":
         peak = _BASE_BYTES + _NODE_BYTES[method] * nodes + _ENTRY_BYTES[method] * entries
         if method == "kaminpar" and entries >= _KAMINPAR_FROM:
-            peak = max(peak, _BASE_BYTES + _NODE_BYTES["metis"] * nodes + _ENTRY_BYTES["metis"] * _KAMINPAR_FROM)
+            peak = max(
+                peak,
+                _BASE_BYTES + _NODE_BYTES["metis"] * nodes + _ENTRY_BYTES["metis"] * _KAMINPAR_FROM,
+            )
         return peak
     from stockpot.stages.partition.stream_plan import stream_plan
 
     longest = min(nodes, 2 * int(graph.get("max_degree", nodes)))
     _, most = stream_plan(entries)
-    return _BASE_BYTES + _STREAM_BYTES + 24 * nodes + 8 * longest + (_ENTRY_BYTES["metis"] + 20) * most
+    return (
+        _BASE_BYTES + _STREAM_BYTES + 24 * nodes + 8 * longest + (_ENTRY_BYTES["metis"] + 20) * most
+    )
 
 
 STAGE: Stage[Params] = Stage(

@@ -1,9 +1,11 @@
-"""A partition in memory that grows with the nodes, not with the edges: those are only ever read in order.
+"""A partition in memory that grows with the nodes, not with the edges: those are only ever read in
+order.
 
-Clusters of bounded size are found by label propagation and contracted; METIS cuts the small weighted graph into
-regions; passes over the edges improve their borders; METIS cuts the inside of each region, one at a time, into parts;
-passes over the edges improve these. After Meyerhenke, Sanders, Schulz (arXiv 1402.3281) and, for the passes,
-Nishimura, Ugander, "Restreaming Graph Partitioning", KDD 2013.
+Clusters of bounded size are found by label propagation and contracted; METIS cuts the small
+weighted graph into regions; passes over the edges improve their borders; METIS cuts the inside of
+each region, one at a time, into parts; passes over the edges improve these. After Meyerhenke,
+Sanders, Schulz (arXiv 1402.3281) and, for the passes, Nishimura, Ugander, "Restreaming Graph
+Partitioning", KDD 2013.
 """
 
 from __future__ import annotations
@@ -30,7 +32,8 @@ if TYPE_CHECKING:
 __all__ = ["IMBALANCE", "stream"]
 
 IMBALANCE = 0.04
-"""A part holds at most this share more than the mean, rounded up to whole nodes where that is more."""
+"""A part holds at most this share more than the mean, rounded up to whole nodes where that is
+more."""
 _REGION_IMBALANCE = 0.02
 _PASSES = 5
 _CLUSTERS = 32  # that fill a region
@@ -48,9 +51,9 @@ def stream(
 ) -> NDArray[np.int32]:
     """K-way partition of A + A^T.
 
-    About 18 sequential passes over the edges, O(N + E) time; memory as `stages.partition.stage` projects it; on disk 4
-    bytes for each entry inside a region. One thread, so the same result for any number of them; METIS may differ by
-    machine.
+    About 18 sequential passes over the edges, O(N + E) time; memory as `stages.partition.stage`
+    projects it; on disk 4 bytes for each entry inside a region. One thread, so the same result for
+    any number of them; METIS may differ by machine.
 
     Parameters
     ----------
@@ -64,8 +67,8 @@ def stream(
 
     Returns
     -------
-    i4[N], in [0, parts); at most max(ceil(N / parts), floor(1.04 N / parts)) nodes in a part. Parts of a region are
-    consecutive.
+    i4[N], in [0, parts); at most max(ceil(N / parts), floor(1.04 N / parts)) nodes in a part. Parts
+    of a region are consecutive.
     """
     nodes = len(graph.indptr) - 1
     if parts >= nodes:
@@ -158,7 +161,9 @@ def _inside(
         ids = split.nodes(r)
         if len(ids):
             indptr, indices = split.graph(r, ids, most)
-            inside = solve(indptr, indices, int(bounds[r + 1] - bounds[r]), seed=seed, folder=folder)
+            inside = solve(
+                indptr, indices, int(bounds[r + 1] - bounds[r]), seed=seed, folder=folder
+            )
             part[ids] = bounds[r] + inside
         split.drop(r)
         step()

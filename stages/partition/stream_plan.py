@@ -1,4 +1,6 @@
-"""How far the streaming partitioner divides a graph: from counts alone, so that its memory is known before it runs."""
+"""How far the streaming partitioner divides a graph: from counts alone, so that its memory is known
+before it runs.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,8 @@ _LEAST_ENTRIES = 1 << 14
 def stream_plan(entries: int) -> tuple[int, int]:
     """Regions, and the most entries METIS is given at a time, from the entries of A + A^T.
 
-    Regions are a power of two from 8 and hold 8.4 million entries or fewer on average; METIS is given twice the mean.
+    Regions are a power of two from 8 and hold 8.4 million entries or fewer on average; METIS is
+    given twice the mean.
 
     >>> stream_plan(2_315_598), stream_plan(3_200_000_000)
     ((8, 578899), (512, 12500000))

@@ -25,35 +25,48 @@ __all__ = ["PLANNING"]
 @dataclass(frozen=True)
 class Features:
     reduce: int = key(
-        0, "dimensions; > 0: seeded truncated SVD in ingest, dense and much smaller; 0 keeps them", Range(0, 2**16)
+        0,
+        "dimensions; > 0: seeded truncated SVD in ingest, dense and much smaller; 0 keeps them",
+        Range(0, 2**16),
     )
     codec: str = key(
         "auto",
-        "auto | fp32 | fp16 | lossless | sqK (bits a column) | pqM opqM rqM (bytes a row) | bifeat-sqK | bifeat-vqW-K",
+        "auto | fp32 | fp16 | lossless | sqK (bits a column) | pqM opqM rqM (bytes a row) | "
+        "bifeat-sqK | bifeat-vqW-K",
     )
     lossless_up_to: int | str = key(
         "2GB",
-        'bytes of fp32 features, as "2GB" or a number, up to which codec = "auto" keeps them without loss',
+        'bytes of fp32 features, as "2GB" or a number, up to which codec = "auto" keeps them '
+        "without loss",
         Range(0, MOST_BYTES),
     )
     max_accuracy_drop: float = key(
         0.002, "share of accuracy a codec chosen by auto may cost, as far as valid can tell", SHARE
     )
     tier_share: float = key(
-        0.0, "share of the nodes, the most exposed (outputs, and hubs they read), whose codes get further stages", SHARE
+        0.0,
+        "share of the nodes, the most exposed (outputs, and hubs they read), whose codes get "
+        "further stages",
+        SHARE,
     )
     tier_bytes: int = key(
-        8, "bytes a row of these further stages, a residual code of what the codec leaves", Range(1, MOST_STAGES)
+        8,
+        "bytes a row of these further stages, a residual code of what the codec leaves",
+        Range(1, MOST_STAGES),
     )
     layout: Literal["auto", "packed", "gather"] = key(
-        "auto", "packed: codes beside every row of a record | gather: once, read by node | auto: by their bytes"
+        "auto",
+        "packed: codes beside every row of a record | gather: once, read by node | auto: by their "
+        "bytes",
     )
 
 
 def _nodes(values: Values, made: Nodes) -> Iterator[Node]:
     del values
     book = {"codebook": "codebook"} if "codebook" in made else {}
-    yield node("quantize", {"graph": "ingest", **book}, {"judge": "judge"} if "judge" in made else {})
+    yield node(
+        "quantize", {"graph": "ingest", **book}, {"judge": "judge"} if "judge" in made else {}
+    )
 
 
 def _guess(known: Known) -> Guess | None:
@@ -82,7 +95,9 @@ def _guess(known: Known) -> Guess | None:
             "num_nodes": nodes,
             "num_features": columns,
         },
-        {"codec", "nmse"} if codec in EXACT and codec != "fp16" and "judge" not in known.facts else frozenset(),
+        {"codec", "nmse"}
+        if codec in EXACT and codec != "fp16" and "judge" not in known.facts
+        else frozenset(),
     )
 
 

@@ -21,7 +21,11 @@ def _summary(view: View) -> Mapping[str, Any]:
         return {}
     facts = view.facts("quantize")
     names = ("table_bytes", "compression_ratio", "nmse", "nmse_aggregated", "tier")
-    figures = {"codec": facts.get("codec"), "bytes_per_row": facts.get("row_bytes"), **pick(facts, *names)}
+    figures = {
+        "codec": facts.get("codec"),
+        "bytes_per_row": facts.get("row_bytes"),
+        **pick(facts, *names),
+    }
     return {"stages": {"quantize": figures}}
 
 
@@ -31,7 +35,9 @@ def _report(summary: Mapping[str, Any], view: View) -> Iterator[Block]:
     if codes.get("codec") is None:
         return
     width = (
-        "rows of varying length" if codes["bytes_per_row"] is None else f"{count(codes['bytes_per_row'])} bytes a row"
+        "rows of varying length"
+        if codes["bytes_per_row"] is None
+        else f"{count(codes['bytes_per_row'])} bytes a row"
     )
     error = "" if codes.get("nmse") is None else f", normalised squared error {codes['nmse']:.3g}"
     ratio = codes.get("compression_ratio")
@@ -39,8 +45,10 @@ def _report(summary: Mapping[str, Any], view: View) -> Iterator[Block]:
     yield sentence(f"Features: {text(codes['codec'])}, {width}{smaller}{error}.")
     if (tier := codes.get("tier")) is not None:
         yield sentence(
-            f"The {count(tier['rows'])} most exposed nodes have further stages ({text(tier['codec'])}, "
-            f"{count(tier['row_bytes'])} bytes more), which leave {percent(tier['error_left'])} of their squared error."
+            f"The {count(tier['rows'])} most exposed nodes have further stages "
+            f"({text(tier['codec'])}, "
+            f"{count(tier['row_bytes'])} bytes more), which leave {percent(tier['error_left'])} of "
+            f"their squared error."
         )
 
 

@@ -5,7 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
-from stockpot.stages.codec.auto import code_bytes, exact_codec, judged, keeps, lossless_limit, smaller_bits
+from stockpot.stages.codec.auto import (
+    code_bytes,
+    exact_codec,
+    judged,
+    keeps,
+    lossless_limit,
+    smaller_bits,
+)
 from stockpot.stages.codec.format import EXACT, FURTHER, TABLE, Codec, describe
 from stockpot.stages.codec.names import is_lossy, parse
 from stockpot.stages.codec.sizes import BLOCK_ROWS, CHUNK_BYTES
@@ -33,8 +40,9 @@ SHARD_ROWS = 1 << 20
 class Params:
     """`codec`: one of `stockpot.stages.codec.format.EXACT`, or a lossy codec's name.
 
-    `tier`, `tier_rows`: residual code of the most exposed rows, and how many these are; none where empty.
-    `half`: of "fp32", half floats instead where every value is one, so that they lose nothing.
+    `tier`, `tier_rows`: residual code of the most exposed rows, and how many these are; none where
+    empty. `half`: of "fp32", half floats instead where every value is one, so that they lose
+    nothing.
     """
 
     codec: str
@@ -47,13 +55,15 @@ def _resolve(recipe: Mapping[str, Any], facts: Mapping[str, Facts]) -> Params:
     asked, graph = str(recipe["features.codec"]), facts["graph"]
     if graph["features"] == "none" or not graph["num_features"]:
         raise BadInput(
-            "dataset: expected node features, found none", fix="add x, f4[num_nodes, num_features], to the data set"
+            "dataset: expected node features, found none",
+            fix="add x, f4[num_nodes, num_features], to the data set",
         )
     lossless_limit(recipe)  # refused where it is no size, whatever the codec
     tier, tier_rows = tier_of(recipe, int(graph["num_nodes"]))
     if asked != "auto" and not is_lossy(asked) and tier:
         raise BadInput(
-            f"features.tier_share: expected 0 beside features.codec = {asked}, which loses nothing that further stages "
+            f"features.tier_share: expected 0 beside features.codec = {asked}, which loses nothing "
+            f"that further stages "
             f"could add, found {recipe['features.tier_share']:g}",
             fix="--set features.tier_share=0, or a codec such as --set features.codec=rq4",
         )
@@ -72,7 +82,8 @@ def _resolve(recipe: Mapping[str, Any], facts: Mapping[str, Facts]) -> Params:
             return Params("lossless-values")
         share = int(graph["x_nnz"]) / max(1, int(graph["num_nodes"]) * int(graph["num_features"]))
         raise BadInput(
-            "features.codec lossless: expected features that are all 0 or 1, or mostly 0, found other values in "
+            "features.codec lossless: expected features that are all 0 or 1, or mostly 0, found "
+            "other values in "
             f"{share:.0%} of them: fp32 is exact and smaller",
             fix="--set features.codec=fp32, or a codec that may lose something",
         )
@@ -102,7 +113,9 @@ def _run(params: Params, inputs: Inputs, shard: Shard, writer: Writer) -> dict[s
     from stockpot.stages.codec.thread_pool import in_order
 
     coder = _coder(params, inputs)
-    codes = writer.create(f"part-codes-{shard.name}", (shard.stop - shard.start, coder.row_bytes), np.uint8)
+    codes = writer.create(
+        f"part-codes-{shard.name}", (shard.stop - shard.start, coder.row_bytes), np.uint8
+    )
 
     def encoded() -> Iterator[Sums]:
         done = 0
@@ -127,7 +140,12 @@ def _run_exact(params: Params, features: Features, writer: Writer) -> dict[str, 
     if code_indptr is not None:
         writer.array("code_indptr", code_indptr)
     writer.array("codes", codes)
-    return _facts(codec, features.num_rows, codes.size + (0 if code_indptr is None else code_indptr.nbytes), nmse)
+    return _facts(
+        codec,
+        features.num_rows,
+        codes.size + (0 if code_indptr is None else code_indptr.nbytes),
+        nmse,
+    )
 
 
 def _facts(codec: Codec, rows: int, code_bytes: int, nmse: float) -> dict[str, Any]:
@@ -137,7 +155,10 @@ def _facts(codec: Codec, rows: int, code_bytes: int, nmse: float) -> dict[str, A
         "row_bytes": codec.row_bytes,
         "table_bytes": codec.table_bytes,
         "code_bytes": int(code_bytes),
-        "compression_ratio": 4.0 * rows * codec.num_features / max(1, code_bytes + codec.table_bytes),
+        "compression_ratio": 4.0
+        * rows
+        * codec.num_features
+        / max(1, code_bytes + codec.table_bytes),
         "nmse": nmse,
         "nmse_aggregated": None if nmse else 0.0,
         "num_nodes": rows,
@@ -152,7 +173,9 @@ def _coder(params: Params, inputs: Inputs) -> Coder:
     return Coder(params.codec, {name: book.array(name) for name in book.facts["arrays"]})
 
 
-def _finish(params: Params, inputs: Inputs, shards: Mapping[str, Reader], writer: Writer) -> dict[str, Any]:
+def _finish(
+    params: Params, inputs: Inputs, shards: Mapping[str, Reader], writer: Writer
+) -> dict[str, Any]:
     if params.codec in EXACT:
         return dict(shards["codes"].facts) | _aggregated(inputs)
     import numpy as np
@@ -166,7 +189,8 @@ def _finish(params: Params, inputs: Inputs, shards: Mapping[str, Reader], writer
         codes[done : done + len(mine)] = mine
         done += len(mine)
     parts = (
-        Sums(**{f.name: shards[name].array(f"part-{f.name}-{name}") for f in fields(Sums)}) for name in sorted(shards)
+        Sums(**{f.name: shards[name].array(f"part-{f.name}-{name}") for f in fields(Sums)})
+        for name in sorted(shards)
     )
     sums = Sums.together(parts)
     codec, nmse = coder.codec(sums)
@@ -178,7 +202,13 @@ def _finish(params: Params, inputs: Inputs, shards: Mapping[str, Reader], writer
 
 
 def _finish_tier(
-    params: Params, inputs: Inputs, writer: Writer, codec: Codec, codes: NDArray[Any], nmse: float, spread: float
+    params: Params,
+    inputs: Inputs,
+    writer: Writer,
+    codec: Codec,
+    codes: NDArray[Any],
+    nmse: float,
+    spread: float,
 ) -> dict[str, Any]:
     """Code what is left of the exposed rows, now that the tables of all rows stand."""
     from stockpot.stages.codec.features import Features
@@ -186,8 +216,12 @@ def _finish_tier(
 
     book = inputs["codebook"]
     rows = book.array("tier_rows")
-    coder = further_coder(params.tier, {name: book.array(name) for name in book.facts["tier_arrays"]})
-    found = encode_further(Features.from_reader(inputs["graph"]), rows, codec, codes, coder, writer.threads)
+    coder = further_coder(
+        params.tier, {name: book.array(name) for name in book.facts["tier_arrays"]}
+    )
+    found = encode_further(
+        Features.from_reader(inputs["graph"]), rows, codec, codes, coder, writer.threads
+    )
     for name, table in coder.as_fitted.tables.items():
         writer.array(FURTHER + name, table)
     writer.array("codes_1", found.codes)
@@ -195,7 +229,9 @@ def _finish_tier(
     left = max(0.0, nmse * spread - found.before + found.after) / spread if spread else 0.0
     tier = {"codec": params.tier, "rows": len(rows), "row_bytes": coder.row_bytes}
     tier |= {"error_left": found.after / found.before if found.before else 0.0}
-    return _facts(found.codec, len(codes), codes.size + found.codes.size + rows.nbytes, left) | {"tier": tier}
+    return _facts(found.codec, len(codes), codes.size + found.codes.size + rows.nbytes, left) | {
+        "tier": tier
+    }
 
 
 def _aggregated(inputs: Inputs) -> dict[str, Any]:
@@ -221,7 +257,8 @@ def _cost(params: Params, facts: Mapping[str, Facts]) -> Cost:
             stored += tier.table_bytes(columns) + more
             read += 4 * columns * params.tier_rows
         return Cost(read + written, 2 * written + stored, held + (128 << 20))
-    # Dense fp32 is the mapped input itself; all else is built whole, beside one dense chunk and the column ids.
+    # Dense fp32 is the mapped input itself; all else is built whole, beside one dense chunk and the
+    # column ids.
     built = 0 if params.codec == "fp32" and graph["features"] == "dense" else written
     ids = 12 * nnz if params.codec.startswith("lossless") else 0
     return Cost(read, written, built + ids + (96 << 20))
@@ -233,7 +270,12 @@ STAGE = Stage(
     exact=True,
     params=Params,
     roles=("graph", "codebook"),
-    reads=("features.codec", "features.lossless_up_to", "features.tier_share", "features.tier_bytes"),
+    reads=(
+        "features.codec",
+        "features.lossless_up_to",
+        "features.tier_share",
+        "features.tier_bytes",
+    ),
     resolve=_resolve,
     shards=_shards,
     run=_run,

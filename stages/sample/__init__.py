@@ -1,4 +1,6 @@
-"""Sampled batches: neighbour sampling and LABOR, independent or dependent, the same on any machine."""
+"""Sampled batches: neighbour sampling and LABOR, independent or dependent, the same on any
+machine.
+"""
 
 from stockpot.stages.sample.stage import STAGE
 

@@ -1,8 +1,9 @@
-"""Sampled batches: hops outwards from the outputs, each sorted by (block, id), a CSR for each layer.
+"""Sampled batches: hops outwards from the outputs, each sorted by (block, id), a CSR for each
+layer.
 
-The choice of a vertex' in-edges is a function of the batch's keys and the vertex alone (LABOR-i's importances, of all
-vertices of its hop too), so ranks that sample their own outputs together have exactly the edges of one process on all
-of them.
+The choice of a vertex' in-edges is a function of the batch's keys and the vertex alone (LABOR-i's
+importances, of all vertices of its hop too), so ranks that sample their own outputs together have
+exactly the edges of one process on all of them.
 """
 
 from __future__ import annotations
@@ -37,13 +38,17 @@ class Sampling:
 
     Attributes
     ----------
-    method : "neighbor", k neighbours of each row for itself; "labor", one variate a vertex for all rows.
-    fanouts : neighbours of a row for each layer from the outputs, at least 1, or -1: all; more than there are is all.
+    method : "neighbor", k neighbours of each row for itself; "labor", one variate a vertex for all
+        rows.
+    fanouts : neighbours of a row for each layer from the outputs, at least 1, or -1: all; more than
+        there are is all.
     importance_sampling : of "labor": updates of the importances, 0 for LABOR-0, -1 for LABOR-*.
     layer_dependency : all layers share their variates.
-    kappa : batches from one set of independent variates to the next, at least 1; None: one set for ever.
+    kappa : batches from one set of independent variates to the next, at least 1; None: one set for
+        ever.
     seed : of the variates.
-    sequential : LABOR-0 with exactly min(k, d) neighbours (sequential Poisson sampling) instead of so many expected.
+    sequential : LABOR-0 with exactly min(k, d) neighbours (sequential Poisson sampling) instead of
+        so many expected.
     """
 
     method: str
@@ -57,7 +62,9 @@ class Sampling:
     def __post_init__(self) -> None:
         check(self.method, self.fanouts, self.importance_sampling, self.kappa)
         if self.sequential and self.importance_sampling:
-            raise BadInput("sampling: expected importance_sampling 0 where it is sequential, found both")
+            raise BadInput(
+                "sampling: expected importance_sampling 0 where it is sequential, found both"
+            )
 
     def drift(self, batch: int) -> Drift:
         """Keys and phase of a batch."""
@@ -65,17 +72,20 @@ class Sampling:
         return drift(self.seed, batch, self.kappa, layers, layer_dependency=dependent)
 
     def one_csr(self, *, weighted: bool) -> bool:
-        """Whether the CSR of each layer is a prefix of the last one's, all its neighbours of equal weight."""
+        """Whether the CSR of each layer is a prefix of the last one's, all its neighbours of equal
+        weight.
+        """
         same = self.layer_dependency and len(set(self.fanouts)) == 1
         return same and self.importance_sampling == 0 and not weighted
 
 
 @dataclass(frozen=True)
 class Graph:
-    """Whole graph: `indptr` i8[N + 1], `indices` i4[E], row = destination, `weight` f4[E] (empty: all 1, none < 0).
+    """Whole graph: `indptr` i8[N + 1], `indices` i4[E], row = destination, `weight` f4[E] (empty:
+    all 1, none < 0).
 
-    `rank`, `by_rank` i4[N] (empty: by id): position of a vertex in the order hops are sorted by, and its inverse;
-    `starts` i8[K + 1], first position of each block.
+    `rank`, `by_rank` i4[N] (empty: by id): position of a vertex in the order hops are sorted by,
+    and its inverse; `starts` i8[K + 1], first position of each block.
     """
 
     indptr: NDArray[np.int64]
@@ -94,7 +104,9 @@ class Graph:
         block: NDArray[np.integer[Any]] | None = None,
         blocks: int = 1,
     ) -> Graph:
-        """Graph with hops sorted by (block, id); `block` i[N], below `blocks`. One block where there is none."""
+        """Graph with hops sorted by (block, id); `block` i[N], below `blocks`. One block where
+        there is none.
+        """
         num_nodes = len(indptr) - 1
         if weight is None:
             weight = np.empty(0, np.float32)
@@ -105,7 +117,9 @@ class Graph:
             order = np.argsort(block, kind="stable").astype(np.int32)
             place = np.empty(num_nodes, np.int32)
             place[order] = np.arange(num_nodes, dtype=np.int32)
-            starts = np.concatenate([[0], np.cumsum(np.bincount(block, minlength=blocks))]).astype(np.int64)
+            starts = np.concatenate([[0], np.cumsum(np.bincount(block, minlength=blocks))]).astype(
+                np.int64
+            )
             rank, by_rank = frozen(place), frozen(order)
         return cls(frozen(indptr), frozen(indices), frozen(weight), rank, by_rank, frozen(starts))
 
@@ -126,7 +140,8 @@ class Sampled:
 
     Attributes
     ----------
-    n_id : i4[n], vertices, the outputs first, then those each layer adds, inside a hop by (block, id).
+    n_id : i4[n], vertices, the outputs first, then those each layer adds, inside a hop by (block,
+        id).
     block_ptr : i4[L + 1, K + 1], first row of each block in each hop.
     layers : from the outputs; layer l has the rows of hops <= l and columns of hops <= l + 1.
     """
@@ -143,8 +158,8 @@ class Sampled:
 
 
 class Sampler:
-    """Samples batches of a graph; a thread of work needs one of its own: 4 bytes and a bit a node of scratch, 8 more
-    where LABOR drifts.
+    """Samples batches of a graph; a thread of work needs one of its own: 4 bytes and a bit a node
+    of scratch, 8 more where LABOR drifts.
     """
 
     def __init__(self, graph: Graph, how: Sampling) -> None:
@@ -155,7 +170,8 @@ class Sampler:
         self.memo = np.full(graph.num_nodes if drifting else 0, -1.0)
 
     def batch(self, number: int, outputs: NDArray[np.int32]) -> Sampled:
-        """Batch `number` of the sequence, with distinct `outputs` (i4[o], any order): O(edges scanned + L N / 64).
+        """Batch `number` of the sequence, with distinct `outputs` (i4[o], any order): O(edges
+        scanned + L N / 64).
 
         Raises
         ------
@@ -170,7 +186,8 @@ class Sampler:
                 out_ptr, edge, scale = self.pick(n_id, k, turn, layer)
                 if len(edge) > INT32_MAX:
                     raise BadInput(
-                        f"batch {number}: {len(edge)} edges, expected at most {INT32_MAX}", fix="lower batches.outputs"
+                        f"batch {number}: {len(edge)} edges, expected at most {INT32_MAX}",
+                        fix="lower batches.outputs",
                     )
                 n_id, pointer = self._new(n_id, graph.indices, edge)
                 pointers.append(pointer)
@@ -182,7 +199,9 @@ class Sampler:
     def pick(
         self, rows: NDArray[np.int32], k: int, turn: Drift, layer: int
     ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]:
-        """(row pointer i8[R + 1], kept entries of the graph i8[m], 1 / p f4[m] or empty) of any rows, as they come."""
+        """(row pointer i8[R + 1], kept entries of the graph i8[m], 1 / p f4[m] or empty) of any
+        rows, as they come.
+        """
         graph, how = self.graph, self.how
         arrays = graph.indptr, graph.indices, graph.weight
         rows = frozen(rows)
@@ -197,11 +216,17 @@ class Sampler:
         memo = self.memo if turn.sin else self.memo[:0]
         return poisson(*arrays, rows, k, keys, turn.cos, turn.sin, slot, c, pi, memo)
 
-    def _layer(self, out_ptr: NDArray[np.int64], edge: NDArray[np.int64], scale: NDArray[np.float32]) -> Layer:
+    def _layer(
+        self, out_ptr: NDArray[np.int64], edge: NDArray[np.int64], scale: NDArray[np.float32]
+    ) -> Layer:
         graph = self.graph
-        indptr, columns, edge_w, weight = relabel(graph.indices, graph.weight, out_ptr, edge, scale, self.local)
+        indptr, columns, edge_w, weight = relabel(
+            graph.indices, graph.weight, out_ptr, edge, scale, self.local
+        )
         uneven = graph.weighted or self.how.importance_sampling != 0
-        return Layer(indptr, columns, edge_w if uneven else None, weight if graph.weighted else None)
+        return Layer(
+            indptr, columns, edge_w if uneven else None, weight if graph.weighted else None
+        )
 
     def _new(
         self, known: NDArray[np.int32], ids: NDArray[np.int32], edge: NDArray[np.int64]

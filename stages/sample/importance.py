@@ -1,10 +1,13 @@
-"""Poisson probabilities of LABOR (Balin & Çatalyürek, arXiv 2210.13339): c_s of every row, pi_t of every source.
+"""Poisson probabilities of LABOR (Balin & Çatalyürek, arXiv 2210.13339): c_s of every row, pi_t of
+every source.
 
-Edge t -> s is taken where r_t <= p_ts, with one r_t for all rows: p_ts = min(1, c_s A_ts) in LABOR-0, min(1, c_s pi_t)
-after updates of pi, the first of which takes A in. Row by row the mean over taken edges, each weighted by A / p, must
-vary as little as that of k neighbours drawn without replacement:
+Edge t -> s is taken where r_t <= p_ts, with one r_t for all rows: p_ts = min(1, c_s A_ts) in
+LABOR-0, min(1, c_s pi_t) after updates of pi, the first of which takes A in. Row by row the mean
+over taken edges, each weighted by A / p, must vary as little as that of k neighbours drawn without
+replacement:
 
-    sum over t of A_ts^2 / p_ts = (sum A)^2 (1/k - 1/d) + sum A^2            (d^2 / k without weights)
+    sum over t of A_ts^2 / p_ts = (sum A)^2 (1/k - 1/d) + sum A^2            (d^2 / k without
+    weights)
 
 and pi makes the expected number of distinct sources small under that.
 """
@@ -47,13 +50,13 @@ def row_scale(
 
     Returns
     -------
-    c > 0; where k >= d the least c that takes every entry. 0 for an empty row, or one whose weights are all 0.
-    Entries of weight 0 are never taken and do not count.
+    c > 0; where k >= d the least c that takes every entry. 0 for an empty row, or one whose weights
+    are all 0. Entries of weight 0 are never taken and do not count.
 
     Notes
     -----
-    With the saturated entries (p = 1) fixed the target is linear in 1/c. Its root never exceeds the solution,
-    so starting with none saturated, the set only grows; rounding may not shrink it again.
+    With the saturated entries (p = 1) fixed the target is linear in 1/c. Its root never exceeds the
+    solution, so starting with none saturated, the set only grows; rounding may not shrink it again.
     """
     d = stop - start
     if d == 0:
@@ -108,12 +111,14 @@ def importances(
     c: NDArray[np.float64],
     pi: NDArray[np.float64],
 ) -> int:
-    """Find c of every row and pi of every source after updates pi_t <- pi_t max over s of c_s (first: of c_s A_ts).
+    """Find c of every row and pi of every source after updates pi_t <- pi_t max over s of c_s
+    (first: of c_s A_ts).
 
     Parameters
     ----------
     rows : i4[R], the vertices whose in-edges are sampled.
-    k, updates : neighbours wanted; updates, or -1, LABOR-*: until the expected number of sources is steady.
+    k, updates : neighbours wanted; updates, or -1, LABOR-*: until the expected number of sources is
+        steady.
     slot : i4[entries of the rows], place of each entry's source among the T sources.
     c, pi : f8[R], f8[T], filled.
 
@@ -162,7 +167,9 @@ def expected(
     c: NDArray[np.float64],
     pi: NDArray[np.float64],
 ) -> float:
-    """Sum over sources of max over s of p_ts, the expected number of them; `pi` empty in LABOR-0."""
+    """Sum over sources of max over s of p_ts, the expected number of them; `pi` empty in
+    LABOR-0.
+    """
     best = np.zeros(slot.max() + 1, np.float64)
     at = 0
     for i in range(rows.size):

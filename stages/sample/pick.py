@@ -1,4 +1,6 @@
-"""Which in-edges of each row a batch keeps: a function of (keys, row) alone, whoever samples it and beside what."""
+"""Which in-edges of each row a batch keeps: a function of (keys, row) alone, whoever samples it and
+beside what.
+"""
 
 from __future__ import annotations
 
@@ -38,7 +40,8 @@ def poisson(
     pi: NDArray[np.float64],
     memo: NDArray[np.float64],
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]:
-    """LABOR: entry t -> s is kept where r_t <= p_ts = min(1, c_s A_ts), or min(1, c_s pi_t) with importances.
+    """LABOR: entry t -> s is kept where r_t <= p_ts = min(1, c_s A_ts), or min(1, c_s pi_t) with
+    importances.
 
     Parameters
     ----------
@@ -47,19 +50,22 @@ def poisson(
     k : neighbours expected of a row; negative: all.
     keys, cos, sin : of `Drift`, of one layer; u8 each.
     slot, c, pi : of `importances`; all empty for LABOR-0, which needs none.
-    memo : f8[N], all -1, where variates drift and are worth remembering; left all -1. Empty: not remembered.
+    memo : f8[N], all -1, where variates drift and are worth remembering; left all -1. Empty: not
+        remembered.
 
     Returns
     -------
-    out_ptr : i8[R + 1]. edge : i8[m], kept entries of the graph, in the order of `indices` inside a row.
+    out_ptr : i8[R + 1]. edge : i8[m], kept entries of the graph, in the order of `indices` inside a
+        row.
     scale : f4[m], 1 / p; empty where it is the same for all entries of every row.
 
     Notes
     -----
     p is the probability that an entry is kept; those of weight 0 never are. O(entries of the rows).
 
-    Where rows have several entries a node of the graph, all nodes are drawn first, to a byte: an entry is then looked
-    at by one load and one comparison, and those few that pass are compared exactly. The result is the same.
+    Where rows have several entries a node of the graph, all nodes are drawn first, to a byte: an
+    entry is then looked at by one load and one comparison, and those few that pass are compared
+    exactly. The result is the same.
     """
     first, second = keys
     even = weight.size == 0 and pi.size == 0
@@ -157,8 +163,8 @@ def _passed(
     edge: NDArray[np.int64],
     end: int,
 ) -> int:
-    """Append the entries start:stop whose source is at most `level` to edge[:end]; the new end. Unsigned: indices that
-    cannot be negative are not looked at twice.
+    """Append the entries start:stop whose source is at most `level` to edge[:end]; the new end.
+    Unsigned: indices that cannot be negative are not looked at twice.
     """
     here = np.uint64(end)
     for e in range(np.uint64(start), np.uint64(stop)):
@@ -169,9 +175,16 @@ def _passed(
 
 @njit(cache=True, nogil=True)
 def _coarse(
-    nodes: int, keys: tuple[int, int], cos: float, sin: float, finer: float, memo: NDArray[np.float64]
+    nodes: int,
+    keys: tuple[int, int],
+    cos: float,
+    sin: float,
+    finer: float,
+    memo: NDArray[np.float64],
 ) -> NDArray[np.uint8]:
-    """u1[N], each node's variate times `finer`, rounded down, at most 255; `memo` is filled with the variates."""
+    """u1[N], each node's variate times `finer`, rounded down, at most 255; `memo` is filled with
+    the variates.
+    """
     out = np.empty(nodes, np.uint8)
     first, second = keys
     if sin != 0.0:
@@ -205,18 +218,20 @@ def smallest(
     sin: float,
     by_edge: bool,
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]:
-    """The min(k, d) entries of a row with the smallest r / A; parameters and result as of `poisson`.
+    """The min(k, d) entries of a row with the smallest r / A; parameters and result as of
+    `poisson`.
 
     Parameters
     ----------
-    by_edge : True, neighbour sampling: a variate r_ts for every edge. False, sequential Poisson sampling (GraphBolt's
-        LABOR-0): one r_t for all rows.
+    by_edge : True, neighbour sampling: a variate r_ts for every edge. False, sequential Poisson
+        sampling (GraphBolt's LABOR-0): one r_t for all rows.
 
     Notes
     -----
-    Without weights every set of k neighbours of a row is as likely. With weights it is priority sampling (Duffield,
-    Lund & Thorup 2007): with tau the (k+1)-th smallest r / A, sums of entries by 1 / min(1, A tau) are without bias.
-    Entries of weight 0 are never taken. A heap of k: O(entries of the rows + kept log k log d).
+    Without weights every set of k neighbours of a row is as likely. With weights it is priority
+    sampling (Duffield, Lund & Thorup 2007): with tau the (k+1)-th smallest r / A, sums of entries
+    by 1 / min(1, A tau) are without bias. Entries of weight 0 are never taken. A heap of k:
+    O(entries of the rows + kept log k log d).
     """
     first, second = keys
     weighted = weight.size > 0
@@ -236,7 +251,9 @@ def smallest(
     end = 0
     for i in range(rows.size):
         start, stop = indptr[rows[i]], indptr[rows[i] + 1]
-        one, two = (edge_key(first, rows[i]), edge_key(second, rows[i])) if by_edge else (first, second)
+        one, two = (
+            (edge_key(first, rows[i]), edge_key(second, rows[i])) if by_edge else (first, second)
+        )
         wanted = size if k < 0 else k
         if stop - start <= wanted:
             for e in range(start, stop):
@@ -305,7 +322,9 @@ def _ascending(values: NDArray[np.int64]) -> None:
 
 
 @njit(cache=True, nogil=True)
-def _push(value: NDArray[np.float64], place: NDArray[np.int64], held: int, q: float, e: int) -> None:
+def _push(
+    value: NDArray[np.float64], place: NDArray[np.int64], held: int, q: float, e: int
+) -> None:
     """Into a heap with the largest value on top."""
     j = held
     while j > 0 and value[(j - 1) >> 1] < q:
@@ -315,7 +334,9 @@ def _push(value: NDArray[np.float64], place: NDArray[np.int64], held: int, q: fl
 
 
 @njit(cache=True, nogil=True)
-def _replace(value: NDArray[np.float64], place: NDArray[np.int64], held: int, q: float, e: int) -> None:
+def _replace(
+    value: NDArray[np.float64], place: NDArray[np.int64], held: int, q: float, e: int
+) -> None:
     """The top of the heap by a smaller value."""
     j = 0
     while True:

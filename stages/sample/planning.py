@@ -48,7 +48,8 @@ def _guess(known: Known) -> Guess | None:
     records = params.rounds * -(-outputs // params.outputs)
     rows, edges = reach(params, nodes, graph["nnz"])
     asked = {
-        name: getattr(params, name) for name in ("method", "importance_sampling", "layer_dependency", "kappa", "seed")
+        name: getattr(params, name)
+        for name in ("method", "importance_sampling", "layer_dependency", "kappa", "seed")
     }
     return Guess(
         ({"rounds": params.rounds} if params.rounds > 1 else {})

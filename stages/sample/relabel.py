@@ -1,4 +1,6 @@
-"""Local ids of a hop: new vertices in (block, id) order behind those already there, without a sort."""
+"""Local ids of a hop: new vertices in (block, id) order behind those already there, without a
+sort.
+"""
 
 from __future__ import annotations
 
@@ -51,7 +53,8 @@ def collect(
     known: NDArray[np.int32],
     starts: NDArray[np.int64],
 ) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
-    """Vertices with the marked ones behind them, in order, and the first row of each block among the new ones.
+    """Vertices with the marked ones behind them, in order, and the first row of each block among
+    the new ones.
 
     Parameters
     ----------
@@ -119,7 +122,8 @@ def relabel(
 
     Returns
     -------
-    indptr, columns : i4[R + 1], i4[m]. edge_w : f4[m], `scale` with mean 1 in each row; empty where `scale` is.
+    indptr, columns : i4[R + 1], i4[m]. edge_w : f4[m], `scale` with mean 1 in each row; empty where
+        `scale` is.
     kept : f4[m], weights of the graph; empty where it has none.
     """
     m = edge.size
@@ -163,9 +167,13 @@ def relabel(
 
 @njit(cache=True, nogil=True)
 def slots(
-    indptr: NDArray[np.int64], indices: NDArray[np.int32], rows: NDArray[np.int32], local: NDArray[np.int32]
+    indptr: NDArray[np.int64],
+    indices: NDArray[np.int32],
+    rows: NDArray[np.int32],
+    local: NDArray[np.int32],
 ) -> tuple[NDArray[np.int32], int]:
-    """Place of every entry's source among the distinct sources of some rows, and how many those are.
+    """Place of every entry's source among the distinct sources of some rows, and how many those
+    are.
 
     Parameters
     ----------

@@ -1,4 +1,6 @@
-"""What sample says of a run: the records of each split in figures, and an order that breaks their dependence."""
+"""What sample says of a run: the records of each split in figures, and an order that breaks their
+dependence.
+"""
 
 from __future__ import annotations
 
@@ -29,8 +31,10 @@ def _remarks(view: View) -> Iterator[str]:
     asked = f"order.method = {method!r}" + (" with order.window = 1" if method == "overlap" else "")
     cache = ' --set order.cache="10%"' if view.values["order.cache"] == 0 else ""
     yield (
-        f"batches.kappa = {kappa} makes consecutive batches share rows, and {asked} deals them apart: nothing is "
-        f"shared; fix: --set order.method=overlap --set order.window={max(2, min(int(kappa), 64))}{cache}, or "
+        f"batches.kappa = {kappa} makes consecutive batches share rows, and {asked} deals them "
+        f"apart: nothing is "
+        f"shared; fix: --set order.method=overlap --set "
+        f"order.window={max(2, min(int(kappa), 64))}{cache}, or "
         "--set batches.kappa=1"
     )
 

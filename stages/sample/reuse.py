@@ -1,4 +1,6 @@
-"""How much of one batch the next ones read again: what kappa and a cache save, counted on the batches themselves."""
+"""How much of one batch the next ones read again: what kappa and a cache save, counted on the
+batches themselves.
+"""
 
 from __future__ import annotations
 
@@ -15,9 +17,13 @@ __all__ = ["lru_misses", "overlap"]
 
 
 def overlap(
-    n_id: NDArray[np.int32], n_ptr: NDArray[np.int64], num_nodes: int, order: NDArray[np.integer] | None = None
+    n_id: NDArray[np.int32],
+    n_ptr: NDArray[np.int64],
+    num_nodes: int,
+    order: NDArray[np.integer] | None = None,
 ) -> float | None:
-    """Mean share of a batch's rows that were in the batch before: O(rows). None where there is one batch.
+    """Mean share of a batch's rows that were in the batch before: O(rows). None where there is one
+    batch.
 
     Parameters
     ----------
@@ -30,8 +36,12 @@ def overlap(
     return float(_shares(n_id, n_ptr, num_nodes, order).mean())
 
 
-def lru_misses(n_id: NDArray[np.int32], n_ptr: NDArray[np.int64], num_nodes: int, capacity: int) -> float:
-    """Share of row reads that a cache of the `capacity` rows used last misses, from a cold start: O(rows)."""
+def lru_misses(
+    n_id: NDArray[np.int32], n_ptr: NDArray[np.int64], num_nodes: int, capacity: int
+) -> float:
+    """Share of row reads that a cache of the `capacity` rows used last misses, from a cold start:
+    O(rows).
+    """
     return _lru(n_id[n_ptr[0] : n_ptr[-1]], num_nodes, capacity) / max(1, int(n_ptr[-1] - n_ptr[0]))
 
 

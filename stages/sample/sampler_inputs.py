@@ -19,10 +19,14 @@ if TYPE_CHECKING:
 __all__ = ["facts_of", "graph_of", "sampling_of"]
 
 
-def graph_of(graph: Reader, block: NDArray[np.integer[Any]] | None = None, blocks: int = 1) -> Graph:
+def graph_of(
+    graph: Reader, block: NDArray[np.integer[Any]] | None = None, blocks: int = 1
+) -> Graph:
     """The ingested graph; hops are sorted by (block, id) where blocks are given, else by id."""
     weight = np.asarray(graph.array("weight")) if graph.has("weight") else None
-    return Graph.of(np.asarray(graph.array("indptr")), np.asarray(graph.array("indices")), weight, block, blocks)
+    return Graph.of(
+        np.asarray(graph.array("indptr")), np.asarray(graph.array("indices")), weight, block, blocks
+    )
 
 
 def facts_of(how: Sampling) -> dict[str, Any]:

@@ -40,11 +40,13 @@ class Params:
     Attributes
     ----------
     split : split the records are for.
-    source : where its outputs come from: train | valid | test (the split), all (every node), nodes (a file of ids).
+    source : where its outputs come from: train | valid | test (the split), all (every node), nodes
+        (a file of ids).
     outputs : most outputs in a record.
     rounds : sets of records, each holding every output once, with neighbours of its own.
-    method, fanouts, importance_sampling, layer_dependency, kappa, seed : as of `stages.sample.batch.Sampling`. Splits
-        that are evaluated have kappa 1: where they drifted, what is measured would depend on kappa too.
+    method, fanouts, importance_sampling, layer_dependency, kappa, seed : as of
+        `stages.sample.batch.Sampling`. Splits that are evaluated have kappa 1: where they drifted,
+        what is measured would depend on kappa too.
     seeds : which outputs go together: "random", or "community", neighbours in the partition.
     """
 
@@ -80,7 +82,8 @@ def resolve(values: Mapping[str, Any], facts: Mapping[str, Facts]) -> Params:
         source = chosen if chosen in ("test", "all") else "nodes"
         if values["infer.top_k"]:
             raise BadInput(
-                f"infer.top_k: expected 0 with sampled batches (sized by fanouts), found {values['infer.top_k']}",
+                f"infer.top_k: expected 0 with sampled batches (sized by fanouts), found "
+                f"{values['infer.top_k']}",
                 fix="--set infer.top_k=0",
             )
     return Params(

@@ -20,16 +20,18 @@ SEEDS = ("random", "community")
 def dealt(
     count: int, records: int, seed: int, part: NDArray[np.integer] | None = None
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Positions of the outputs, record by record and rising inside each, and where each record begins.
+    """Positions of the outputs, record by record and rising inside each, and where each record
+    begins.
 
     Records differ by one output at most. O(count log count).
 
     Parameters
     ----------
     count : outputs. records : from 1 to `count`. seed : the round.
-    part : int[count], community of each output: a record then takes outputs that follow each other by (part, random
-        number of the round), from a place of the round's own on, so that records of other rounds begin elsewhere.
-        Parts whose numbers are near are near in the graph, and so are records whose numbers are. None: drawn evenly.
+    part : int[count], community of each output: a record then takes outputs that follow each other
+        by (part, random number of the round), from a place of the round's own on, so that records
+        of other rounds begin elsewhere. Parts whose numbers are near are near in the graph, and so
+        are records whose numbers are. None: drawn evenly.
 
     Returns
     -------

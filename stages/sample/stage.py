@@ -1,6 +1,8 @@
-"""Sampled batches as a stage: seeds drawn anew for each round, and the nodes that sampling reaches from them.
+"""Sampled batches as a stage: seeds drawn anew for each round, and the nodes that sampling reaches
+from them.
 
-The edges are not stored: they are a function of the sampling's facts and the outputs, and `pack` draws them again.
+The edges are not stored: they are a function of the sampling's facts and the outputs, and `pack`
+draws them again.
 """
 
 from __future__ import annotations
@@ -49,21 +51,29 @@ def _sampling(params: Params) -> Sampling:
 def members_of(
     count: int, outputs: int, rounds: int, part: NDArray[np.integer] | None = None
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Positions of the outputs, record by record, and where each begins: new records in every round.
+    """Positions of the outputs, record by record, and where each begins: new records in every
+    round.
 
     Parameters
     ----------
-    count : outputs of the split. outputs : most in a record. part : of `stockpot.stages.sample.seeds.dealt`.
+    count : outputs of the split. outputs : most in a record. part : of
+        `stockpot.stages.sample.seeds.dealt`.
     """
     records = balanced(count, outputs)[0]
     found = [dealt(count, records, seed, part) for seed in range(rounds)]
     sizes = np.concatenate([np.diff(ptr) for _, ptr in found])
-    return np.concatenate([members for members, _ in found]), np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
+    return np.concatenate([members for members, _ in found]), np.concatenate(
+        [[0], np.cumsum(sizes)]
+    ).astype(np.int64)
 
 
-def _members(params: Params, inputs: Inputs, ids: NDArray[np.integer]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def _members(
+    params: Params, inputs: Inputs, ids: NDArray[np.integer]
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """`members_of` the outputs `ids`."""
-    part = np.asarray(inputs["partition"].array("part"))[ids] if params.seeds == "community" else None
+    part = (
+        np.asarray(inputs["partition"].array("part"))[ids] if params.seeds == "community" else None
+    )
     return members_of(len(ids), params.outputs, params.rounds, part)
 
 
@@ -106,7 +116,9 @@ def run(params: Params, inputs: Inputs, shard: Shard, writer: Writer) -> dict[st
     return {"records": total}
 
 
-def finish(params: Params, inputs: Inputs, outputs: Mapping[str, Reader], writer: Writer) -> dict[str, Any]:
+def finish(
+    params: Params, inputs: Inputs, outputs: Mapping[str, Reader], writer: Writer
+) -> dict[str, Any]:
     """Lay the records one after the other, and count what they share."""
     from stockpot.stages.sample.reuse import lru_misses, overlap
     from stockpot.stages.sample.sampler_inputs import facts_of
@@ -142,7 +154,10 @@ def finish(params: Params, inputs: Inputs, outputs: Mapping[str, Reader], writer
         "nodes_by_layer": [round(float(mean), 3) for mean in np.cumsum(hops, axis=1).mean(axis=0)],
         "edges_by_layer": [round(float(mean), 3) for mean in edges.mean(axis=0)],
         "overlap": None if shared is None else round(shared, 6),
-        "lru_misses": {str(share): round(lru_misses(n_id, n_ptr, nodes, int(share * nodes)), 6) for share in CACHES},
+        "lru_misses": {
+            str(share): round(lru_misses(n_id, n_ptr, nodes, int(share * nodes)), 6)
+            for share in CACHES
+        },
     }
     if params.seeds != "random":
         facts["seeds"] = params.seeds
@@ -150,8 +165,8 @@ def finish(params: Params, inputs: Inputs, outputs: Mapping[str, Reader], writer
 
 
 def cost(params: Params, facts: Mapping[str, Facts]) -> Cost:
-    """Bytes: a node costs 8 read and 13 a thread, an edge 4 (8 weighted); a batch's sampled edges 48 each while it is
-    made, and with importances 4 an edge of all its rows; a row 4 written.
+    """Bytes: a node costs 8 read and 13 a thread, an edge 4 (8 weighted); a batch's sampled edges
+    48 each while it is made, and with importances 4 an edge of all its rows; a row 4 written.
     """
     nodes, nnz = int(facts["graph"]["num_nodes"]), int(facts["graph"]["nnz"])
     split = facts.get("split", {})

@@ -1,8 +1,10 @@
-"""One random number for every (key, vertex), computed where it is needed: the same for any thread, shard and rank.
+"""One random number for every (key, vertex), computed where it is needed: the same for any thread,
+shard and rank.
 
-Batches depend on each other by variates that drift (Balin et al., arXiv 2310.12403, section "Dependent batches"): two
-independent normals of a vertex are turned into each other along a quarter circle, so each variate stays exactly
-uniform, and those of consecutive batches correlate by cos(pi / (2 kappa)).
+Batches depend on each other by variates that drift (Balin et al., arXiv 2310.12403, section
+"Dependent batches"): two independent normals of a vertex are turned into each other along a quarter
+circle, so each variate stays exactly uniform, and those of consecutive batches correlate by cos(pi
+/ (2 kappa)).
 """
 
 from __future__ import annotations
@@ -59,19 +61,22 @@ def _mixed(x: int) -> int:
     return x ^ (x >> 31)
 
 
-def drift(seed: int, batch: int, kappa: int | None, layers: int, *, layer_dependency: bool = False) -> Drift:
+def drift(
+    seed: int, batch: int, kappa: int | None, layers: int, *, layer_dependency: bool = False
+) -> Drift:
     """Keys and phase of one batch.
 
     Parameters
     ----------
     seed : of all variates.
     batch : number of the batch, from 0, in the order of generation.
-    kappa : batches from one pair of independent variates to the next, at least 1; None: one set of variates for ever.
+    kappa : batches from one pair of independent variates to the next, at least 1; None: one set of
+        variates for ever.
     layers : key pairs.
     layer_dependency : all layers share one.
 
-    Batch i has group g = i // kappa and phase f = (i mod kappa) / kappa, and turns from the group's variates to those
-    of the next: cos(pi f / 2), sin(pi f / 2).
+    Batch i has group g = i // kappa and phase f = (i mod kappa) / kappa, and turns from the group's
+    variates to those of the next: cos(pi f / 2), sin(pi f / 2).
 
     >>> drift(0, 5, 4, 1).first == drift(0, 4, 4, 1).first == drift(0, 3, 4, 1).second
     True
@@ -102,7 +107,8 @@ def edge_key(key: int, row: int) -> int:
 
 @njit(cache=True, nogil=True)
 def uniform(key: int, vertex: int) -> float:
-    """Uniform in (0, 1) of a vertex under a key (u8): splitmix64 (Steele et al. 2014), entry `vertex` of its stream.
+    """Uniform in (0, 1) of a vertex under a key (u8): splitmix64 (Steele et al. 2014), entry
+    `vertex` of its stream.
 
     An odd multiple of 2^-53, so neither 0 nor 1 and symmetric about a half.
     """
@@ -112,7 +118,9 @@ def uniform(key: int, vertex: int) -> float:
 
 @njit(cache=True, nogil=True)
 def uniforms(key: int, vertices: NDArray[np.int32], out: NDArray[np.float64]) -> None:
-    """`uniform` of vertices i4[n] into the first n entries of `out`: a loop the compiler takes eight at a time."""
+    """`uniform` of vertices i4[n] into the first n entries of `out`: a loop the compiler takes
+    eight at a time.
+    """
     start = uint64(key) + uint64(0x9E3779B97F4A7C15)
     for j in range(vertices.size):
         bits = _mix(start + uint64(vertices[j]) * uint64(0x9E3779B97F4A7C15))
@@ -121,8 +129,8 @@ def uniforms(key: int, vertices: NDArray[np.int32], out: NDArray[np.float64]) ->
 
 @njit(cache=True, nogil=True)
 def variate(first: int, second: int, cos: float, sin: float, vertex: int) -> float:
-    """The uniform of a vertex in a drifting batch, see `Drift`. Keys u8. Without drift it is `uniform(first, vertex)`:
-    Phi(N) is the uniform that N was made from.
+    """The uniform of a vertex in a drifting batch, see `Drift`. Keys u8. Without drift it is
+    `uniform(first, vertex)`: Phi(N) is the uniform that N was made from.
     """
     u = uniform(first, vertex)
     if sin == 0.0:
@@ -133,7 +141,9 @@ def variate(first: int, second: int, cos: float, sin: float, vertex: int) -> flo
 
 @njit(cache=True, nogil=True)
 def inverse_normal(u: float) -> float:
-    """Standard normal quantile of u in (0, 1), to about 1e-16 relative: Wichura's AS 241, PPND16 (1988)."""
+    """Standard normal quantile of u in (0, 1), to about 1e-16 relative: Wichura's AS 241, PPND16
+    (1988).
+    """
     q = u - 0.5
     if abs(q) <= 0.425:
         r = 0.180625 - q * q

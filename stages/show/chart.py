@@ -1,4 +1,6 @@
-"""Charts as inline SVG whose axes say what they count; they read without colour: by width, by place and by title."""
+"""Charts as inline SVG whose axes say what they count; they read without colour: by width, by place
+and by title.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +29,8 @@ class Line:
 
 
 def ticks(low: float, high: float, most: int = 8) -> list[float]:
-    """Round numbers from `low` to `high`, 1, 2 or 5 times a power of ten apart, at most `most` steps.
+    """Round numbers from `low` to `high`, 1, 2 or 5 times a power of ten apart, at most `most`
+    steps.
 
     >>> ticks(0.0, 1.0, 5)
     [0.0, 0.2, 0.4, 0.6, 0.8, 1.0]
@@ -53,8 +56,12 @@ def svg(width: int, height: int, title: str, about: str, body: Sequence[str]) ->
     return f'<svg {size} role="img" aria-label="{text(title)}">{named}{"".join(body)}</svg>'
 
 
-def line_chart(lines: Sequence[Line], title: str, about: str, x_label: str, scale: float = 1.0) -> str:
-    """Lines over whole numbers; strong ones are drawn last, thick and coloured. Values are shown times `scale`."""
+def line_chart(
+    lines: Sequence[Line], title: str, about: str, x_label: str, scale: float = 1.0
+) -> str:
+    """Lines over whole numbers; strong ones are drawn last, thick and coloured. Values are shown
+    times `scale`.
+    """
     found = [(x, y * scale) for line in lines for x, y in line.points]
     x0, x1 = min(x for x, _ in found), max(x for x, _ in found)
     y0, y1 = min(y for _, y in found), max(y for _, y in found)
@@ -76,16 +83,24 @@ def line_chart(lines: Sequence[Line], title: str, about: str, x_label: str, scal
         at = place(value, y0)[0]
         body.append(f'<line class="axis" x1="{at}" y1="{floor}" x2="{at}" y2="{floor + 4}"/>')
         body.append(f'<text x="{at}" y="{floor + 18}" text-anchor="middle">{value:.0f}</text>')
-    body.append(f'<text x="{(LEFT + WIDTH - RIGHT) / 2}" y="{HEIGHT - 4}" text-anchor="middle">{text(x_label)}</text>')
+    body.append(
+        f'<text x="{(LEFT + WIDTH - RIGHT) / 2}" y="{HEIGHT - 4}" '
+        f'text-anchor="middle">{text(x_label)}</text>'
+    )
     for line in sorted(lines, key=lambda line: line.strong):
         points = [place(x, y * scale) for x, y in line.points]
         named = f"<title>{text(line.name)}</title>"
         if len(points) == 1:
             kind = "dot" if line.strong else "dim"
-            body.append(f'<circle class="{kind}" cx="{points[0][0]}" cy="{points[0][1]}" r="3.5">{named}</circle>')
+            body.append(
+                f'<circle class="{kind}" cx="{points[0][0]}" cy="{points[0][1]}" '
+                f'r="3.5">{named}</circle>'
+            )
         elif points:
             path = "M" + " L".join(f"{x} {y}" for x, y in points)
-            body.append(f'<path class="{"main" if line.strong else "other"}" d="{path}">{named}</path>')
+            body.append(
+                f'<path class="{"main" if line.strong else "other"}" d="{path}">{named}</path>'
+            )
     return svg(WIDTH, HEIGHT, title, about, body)
 
 
@@ -119,35 +134,52 @@ def histograms(rows: Mapping[str, Sequence[int]], title: str, about: str, x_labe
         base = TOP + ROW * (r + 1) - 6
         room = ROW - 22
         body.append(f'<text x="0" y="{base - 4}">{text(name)}</text>')
-        body.append(f'<line class="axis" x1="{left}" y1="{base}" x2="{WIDTH - RIGHT}" y2="{base}"/>')
+        body.append(
+            f'<line class="axis" x1="{left}" y1="{base}" x2="{WIDTH - RIGHT}" y2="{base}"/>'
+        )
         for b, n in enumerate(found):
             if n:
                 tall = max(1.0, round(room * n / most, 1))
-                at = f'x="{left + b * width + 0.5:.1f}" y="{base - tall:.1f}" width="{width - 1:.1f}" height="{tall}"'
+                at = (
+                    f'x="{left + b * width + 0.5:.1f}" y="{base - tall:.1f}" '
+                    f'width="{width - 1:.1f}" height="{tall}"'
+                )
                 about_bar = f"{name}: {n:,} records of {edges[b]:,} to {edges[b + 1] - 1:,}"
                 body.append(f'<rect class="bar" {at}><title>{text(about_bar)}</title></rect>')
         top = max(range(len(found)), key=found.__getitem__)
         tall = max(1.0, room * found[top] / most)
         across = left + (top + 0.5) * width
-        body.append(f'<text x="{across:.1f}" y="{base - tall - 3:.1f}" text-anchor="middle">{found[top]:,}</text>')
+        body.append(
+            f'<text x="{across:.1f}" y="{base - tall - 3:.1f}" '
+            f'text-anchor="middle">{found[top]:,}</text>'
+        )
     floor = TOP + ROW * len(rows) - 6
     for value in ticks(edges[0], edges[-1], most=5):
         along = left + (value - edges[0]) / (edges[-1] - edges[0]) * (WIDTH - left - RIGHT)
-        body.append(f'<line class="axis" x1="{along:.1f}" y1="{floor}" x2="{along:.1f}" y2="{floor + 4}"/>')
-        anchor = "end" if along > WIDTH - 2 * RIGHT else "middle"  # the last one stays inside the picture
-        body.append(f'<text x="{along:.1f}" y="{floor + 18}" text-anchor="{anchor}">{value:,.0f}</text>')
+        body.append(
+            f'<line class="axis" x1="{along:.1f}" y1="{floor}" x2="{along:.1f}" y2="{floor + 4}"/>'
+        )
+        anchor = (
+            "end" if along > WIDTH - 2 * RIGHT else "middle"
+        )  # the last one stays inside the picture
+        body.append(
+            f'<text x="{along:.1f}" y="{floor + 18}" text-anchor="{anchor}">{value:,.0f}</text>'
+        )
     middle = (left + WIDTH - RIGHT) / 2
     body.append(f'<text x="{middle}" y="{height - 4}" text-anchor="middle">{text(x_label)}</text>')
     return svg(WIDTH, height, title, about, body)
 
 
 def meter(part: float, whole: float, most: float, width: int = 120) -> str:
-    """`part` of `whole` as a bar in a track, `most` being the whole width; for the eye only, beside its numbers."""
+    """`part` of `whole` as a bar in a track, `most` being the whole width; for the eye only, beside
+    its numbers.
+    """
     most = max(most, part, whole, 1)
     inner, outer = round(width * part / most, 1), round(width * whole / most, 1)
     over = " over" if part > whole > 0 else ""
     track = f'<rect class="track" width="{outer}" height="10" rx="2"/>' if whole else ""
     bar = f'<rect class="bar{over}" width="{max(inner, 1.0)}" height="4" y="3"/>'
     return (
-        f'<svg class="meter" viewBox="0 0 {width} 10" width="{width}" height="10" aria-hidden="true">{track}{bar}</svg>'
+        f'<svg class="meter" viewBox="0 0 {width} 10" width="{width}" height="10" '
+        f'aria-hidden="true">{track}{bar}</svg>'
     )

@@ -19,7 +19,8 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[in
     texts = []
     for line in lines:
         cells = [
-            cell.rjust(w) if i in right else cell.ljust(w) for i, (cell, w) in enumerate(zip(line, widths, strict=True))
+            cell.rjust(w) if i in right else cell.ljust(w)
+            for i, (cell, w) in enumerate(zip(line, widths, strict=True))
         ]
         texts.append("  ".join(cells).rstrip())
     return "\n".join(texts)

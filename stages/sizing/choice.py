@@ -1,4 +1,6 @@
-"""Which size records get: as many as learn fast, as long as they hold enough of their nodes' neighbours."""
+"""Which size records get: as many as learn fast, as long as they hold enough of their nodes'
+neighbours.
+"""
 
 from __future__ import annotations
 
@@ -11,16 +13,19 @@ if TYPE_CHECKING:
 __all__ = ["ENOUGH", "MASS_FROM", "Found", "choose"]
 
 ENOUGH = (0.8, 0.4)
-"""Share of the in-neighbours of outputs, and of their neighbours, that a record should hold, on average."""
+"""Share of the in-neighbours of outputs, and of their neighbours, that a record should hold, on
+average."""
 MASS_FROM = 0.85
 """Share held at hop 0 below which rows of a training record are corrected for the rest."""
 MOST_ROWS = 4.0
-"""Rows of all records of a split, as a multiple of the graph's nodes: beyond, fewer and larger records are tried."""
+"""Rows of all records of a split, as a multiple of the graph's nodes: beyond, fewer and larger
+records are tried."""
 WHOLE = 3.0
-"""Records of the whole graph are taken, as nothing is missing in them, where their rows are at most this many times
-those of the size that holds enough."""
+"""Records of the whole graph are taken, as nothing is missing in them, where their rows are at most
+this many times those of the size that holds enough."""
 STEP_BYTES = 512 << 20
-"""Most bytes of a training step of the default model, as far as features, activations and edges go."""
+"""Most bytes of a training step of the default model, as far as features, activations and edges
+go."""
 TOP_K = (16, 32, 64)
 ALL = "all"
 """As a top_k: every record holds the whole graph."""
@@ -82,16 +87,19 @@ def choose(
 ) -> tuple[Found, list[Found]]:
     """The size to take, and all that were looked at, in order.
 
-    From many small records to few: the first size that holds enough and costs at most `MOST_ROWS` rows a node of the
-    graph and `STEP_BYTES` a step; in the end the fewest records, each of the whole graph. Where none is, the one that
-    comes nearest to enough at that cost, the first of equals; the smallest size where even that costs more. Records
-    of the whole graph in its stead where they cost at most `WHOLE` times its rows: as many records, as training lives
-    by steps, but the fewest of those that `exact` says only inference reads.
+    From many small records to few: the first size that holds enough and costs at most `MOST_ROWS`
+    rows a node of the graph and `STEP_BYTES` a step; in the end the fewest records, each of the
+    whole graph. Where none is, the one that comes nearest to enough at that cost, the first of
+    equals; the smallest size where even that costs more. Records of the whole graph in its stead
+    where they cost at most `WHOLE` times its rows: as many records, as training lives by steps, but
+    the fewest of those that `exact` says only inference reads.
 
     Parameters
     ----------
-    measure : (top_k, outputs, mix) -> what such records hold. whole : outputs -> the same of records of all nodes.
-    base : outputs a record to begin with. count : outputs of the split. fewest : records to end with.
+    measure : (top_k, outputs, mix) -> what such records hold. whole : outputs -> the same of
+        records of all nodes.
+    base : outputs a record to begin with. count : outputs of the split. fewest : records to end
+        with.
     measurable : most outputs that `measure` can put in a record.
     nodes, num_features : of the graph. exact : no training reads them.
     top_k, outputs, mix : values that are fixed; 0: to be chosen.
@@ -140,8 +148,12 @@ def _first_enough(
     return best, looked
 
 
-def _sizes(base: int, last: int, measurable: int, top_k: int | str, outputs: int) -> Iterator[tuple[int, int | str]]:
-    """(outputs, top_k) to look at: outputs doubled from `base` to `last`, as far as they can be measured."""
+def _sizes(
+    base: int, last: int, measurable: int, top_k: int | str, outputs: int
+) -> Iterator[tuple[int, int | str]]:
+    """(outputs, top_k) to look at: outputs doubled from `base` to `last`, as far as they can be
+    measured.
+    """
     sizes = [outputs] if outputs else [base << i for i in range(64) if base << i < last] + [last]
     for size in sizes:
         if size <= max(measurable, base) or outputs:

@@ -25,10 +25,12 @@ def held_sums(
     outputs: NDArray[np.int32],
     hop: NDArray[np.int32],
 ) -> NDArray[np.float64]:
-    """Of each hop of a record: shares of in-neighbours that are inside it, summed over its nodes; and their counts.
+    """Of each hop of a record: shares of in-neighbours that are inside it, summed over its nodes;
+    and their counts.
 
-    A hop is the breadth-first distance from the outputs along in-edges inside the record, as in a packed one. A node
-    without neighbours lacks none: its share is 1. O(sum of the degrees of the record's nodes).
+    A hop is the breadth-first distance from the outputs along in-edges inside the record, as in a
+    packed one. A node without neighbours lacks none: its share is 1. O(sum of the degrees of the
+    record's nodes).
 
     Parameters
     ----------
@@ -39,7 +41,8 @@ def held_sums(
 
     Returns
     -------
-    f8[3, HOPS] : sum of shares, nodes, edges inside, of hops 0, 1, ... (edges: of the last hop's too, all further ones
+    f8[3, HOPS] : sum of shares, nodes, edges inside, of hops 0, 1, ... (edges: of the last hop's
+    too, all further ones
         with it)
     """
     sums = np.zeros((3, HOPS), np.float64)

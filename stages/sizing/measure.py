@@ -1,4 +1,6 @@
-"""What records of a size would hold, from the very kernels that make them, on a sample of a split's outputs."""
+"""What records of a size would hold, from the very kernels that make them, on a sample of a split's
+outputs.
+"""
 
 from __future__ import annotations
 
@@ -86,8 +88,12 @@ class Measure:
         n_id, n_ptr = record_nodes(ids, members, ptr, top, nodes)
         sums = np.zeros((3, HOPS))
         looked, rows = 0, np.diff(n_ptr)
-        for (start, stop), (first, last) in zip(pairwise(n_ptr.tolist()), pairwise(ptr.tolist()), strict=True):
-            sums += held_sums(*self.graph[:2], n_id[start:stop], ids[members[first:last]], self._hop)
+        for (start, stop), (first, last) in zip(
+            pairwise(n_ptr.tolist()), pairwise(ptr.tolist()), strict=True
+        ):
+            sums += held_sums(
+                *self.graph[:2], n_id[start:stop], ids[members[first:last]], self._hop
+            )
             looked += 1
             if sums[2].sum() > _ENTRIES:
                 break
@@ -107,14 +113,26 @@ class Measure:
     def whole(self, outputs: int) -> Found:
         """What records of all nodes hold."""
         records, nodes = balanced(len(self.outputs), outputs)[0], len(self._hop)
-        return Found(ALL, outputs, 0, (1.0,) * HOPS, records, records * nodes, nodes, len(self.graph[1]))
+        return Found(
+            ALL, outputs, 0, (1.0,) * HOPS, records, records * nodes, nodes, len(self.graph[1])
+        )
 
     def _top(self, top_k: int) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
         """The `top_k` largest entries of the sample; pushed again only for more than before."""
         if self._entries is None or self._entries.top.shape[1] < top_k:
             pairs = 0 if self.random else PAIRS
             self._entries = largest_entries(
-                self.graph, self.walk, self.alpha, self.sample, self.sample, top_k, pairs, self.threads, self.progress
+                self.graph,
+                self.walk,
+                self.alpha,
+                self.sample,
+                self.sample,
+                top_k,
+                pairs,
+                self.threads,
+                self.progress,
             )
         found = self._entries
-        return np.ascontiguousarray(found.top[:, :top_k]), np.ascontiguousarray(found.top_value[:, :top_k])
+        return np.ascontiguousarray(found.top[:, :top_k]), np.ascontiguousarray(
+            found.top_value[:, :top_k]
+        )

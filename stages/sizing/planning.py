@@ -30,10 +30,15 @@ def _nodes(values: Values, made: Nodes) -> Iterator[Node]:
 
 
 def _guess(known: Known) -> Guess | None:
-    """As automatic sizes are where many small records hold enough; a dense graph gets fewer and larger ones."""
+    """As automatic sizes are where many small records hold enough; a dense graph gets fewer and
+    larger ones.
+    """
     counts, asked = known.facts["split"], known.values["batches.top_k"]
     splits = {
-        name: {"top_k": TOP_K if asked == "auto" else asked, "outputs": most_outputs("auto", int(counts[name]), name)}
+        name: {
+            "top_k": TOP_K if asked == "auto" else asked,
+            "outputs": most_outputs("auto", int(counts[name]), name),
+        }
         for name in SPLITS
     }
     return Guess({"splits": splits, "mass": "none"})

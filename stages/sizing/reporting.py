@@ -36,7 +36,11 @@ def _sentence(sizing: Mapping[str, Any]) -> str:
     """What was measured where the recipe leaves sizes to "auto"."""
     found = [
         f"{text(split)} {count(one['records'])} of at most {count(one['outputs'])} outputs, "
-        + ("each of the whole graph" if one["top_k"] == "all" else f"{count(one['top_k'])} neighbours kept")
+        + (
+            "each of the whole graph"
+            if one["top_k"] == "all"
+            else f"{count(one['top_k'])} neighbours kept"
+        )
         + f", which hold {' and '.join(percent(share) for share in one['held'][:2])}"
         for split, one in sizing["splits"].items()
     ]
@@ -54,12 +58,17 @@ def _remarks(view: View) -> Iterator[str]:
     lacking = {name: one["held"] for name, one in splits.items() if not one["enough"]}
     chosen = [name for name in ("batches.top_k", "batches.outputs") if view.values[name] == "auto"]
     if lacking and chosen:
-        shares = "; ".join(f"{name} {100 * h[0]:.0f} and {100 * h[1]:.0f} %" for name, h in lacking.items())
+        shares = "; ".join(
+            f"{name} {100 * h[0]:.0f} and {100 * h[1]:.0f} %" for name, h in lacking.items()
+        )
         yield (
-            f"{' and '.join(chosen)} auto: no size of records holds enough of the neighbours of their outputs, and of "
-            f"those ones' neighbours, within {MOST_ROWS:g} rows a node and {STEP_BYTES >> 20} MiB a step ({shares} are "
+            f"{' and '.join(chosen)} auto: no size of records holds enough of the neighbours of "
+            f"their outputs, and of "
+            f"those ones' neighbours, within {MOST_ROWS:g} rows a node and {STEP_BYTES >> 20} MiB "
+            f"a step ({shares} are "
             "held); fix: larger ones by hand, e.g. --set batches.top_k=64 --set batches.outputs="
-            f"{2 * max(one['outputs'] for one in splits.values())}, or features in fewer columns (features.reduce)"
+            f"{2 * max(one['outputs'] for one in splits.values())}, or features in fewer columns "
+            f"(features.reduce)"
         )
 
 

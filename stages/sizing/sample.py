@@ -1,4 +1,6 @@
-"""Outputs that sizes are measured on: all of a split, or neighbourhoods of it as records unite them."""
+"""Outputs that sizes are measured on: all of a split, or neighbourhoods of it as records unite
+them.
+"""
 
 from __future__ import annotations
 
@@ -25,12 +27,18 @@ _AT_ONCE = 256
 
 
 def sampled_outputs(
-    graph: Arrays, walk: Walk, alpha: float, outputs: NDArray[np.int32], threads: int = 1, most: int = SAMPLE
+    graph: Arrays,
+    walk: Walk,
+    alpha: float,
+    outputs: NDArray[np.int32],
+    threads: int = 1,
+    most: int = SAMPLE,
 ) -> NDArray[np.int32]:
-    """All outputs where they are few, else some that are drawn, each with the outputs that influence it most.
+    """All outputs where they are few, else some that are drawn, each with the outputs that
+    influence it most.
 
-    Records unite the neighbours of outputs that stand together: outputs drawn one by one would look too dear, and
-    those around a hub, which a search by hops finds first, too cheap.
+    Records unite the neighbours of outputs that stand together: outputs drawn one by one would look
+    too dear, and those around a hub, which a search by hops finds first, too cheap.
 
     Parameters
     ----------
@@ -48,7 +56,9 @@ def sampled_outputs(
     left = most
     for at in range(0, len(starts), _AT_ONCE):
         some = starts[at : at + _AT_ONCE]
-        near = largest_entries(graph, walk, alpha, outputs, outputs[some], 1, _NEAR, threads, _unheard).pair
+        near = largest_entries(
+            graph, walk, alpha, outputs, outputs[some], 1, _NEAR, threads, _unheard
+        ).pair
         for start, pairs in zip(some.tolist(), near, strict=True):
             if taken[start]:
                 continue

@@ -1,7 +1,8 @@
-"""Describes `sizing`: what `batches.top_k`, `outputs`, `mix` and `graph.mass` are where a recipe says "auto".
+"""Describes `sizing`: what `batches.top_k`, `outputs`, `mix` and `graph.mass` are where a recipe
+says "auto".
 
-Its facts only resolve parameters of `influence` and `train`, which hash what was decided, not how: their keys are those
-of a recipe that names the values.
+Its facts only resolve parameters of `influence` and `train`, which hash what was decided, not how:
+their keys are those of a recipe that names the values.
 """
 
 from __future__ import annotations
@@ -21,14 +22,20 @@ if TYPE_CHECKING:
 
 __all__ = ["STAGE", "Params"]
 
-_FEWEST = {"train": 1, "valid": 2, "test": 1}  # soups are made on one half of the validation records
+_FEWEST = {
+    "train": 1,
+    "valid": 2,
+    "test": 1,
+}  # soups are made on one half of the validation records
 _SAMPLE = 65_536  # as stockpot.stages.sizing.sample.SAMPLE, which imports numba
 _MOST_K = 64
 
 
 @dataclass(frozen=True)
 class Params:
-    """As the recipe has them; `top_k`, `outputs` and `mix` of 0 are to be chosen, a `top_k` of -1 is all nodes."""
+    """As the recipe has them; `top_k`, `outputs` and `mix` of 0 are to be chosen, a `top_k` of -1
+    is all nodes.
+    """
 
     method: str
     alpha: float
@@ -83,17 +90,26 @@ def _run(params: Params, inputs: Inputs, shard: Shard, writer: Writer) -> dict[s
     return {**found.to_json(), "enough": found.enough, "looked": [one.to_json() for one in looked]}
 
 
-def _finish(params: Params, inputs: Inputs, shards: Mapping[str, Reader], writer: Writer) -> dict[str, Any]:
+def _finish(
+    params: Params, inputs: Inputs, shards: Mapping[str, Reader], writer: Writer
+) -> dict[str, Any]:
     splits = {split: dict(shards[split].facts) for split in SPLITS}
     return {"splits": splits, "mass": "row" if splits["train"]["held"][0] < MASS_FROM else "none"}
 
 
 def _cost(params: Params, facts: Mapping[str, Facts]) -> Cost:
-    """Bytes: a node costs 8 read, 64 a thread and 40 held, an edge 4 (8 weighted), an output 64 k + 400."""
+    """Bytes: a node costs 8 read, 64 a thread and 40 held, an edge 4 (8 weighted), an output 64 k +
+    400.
+    """
     nodes, edges = int(facts["graph"]["num_nodes"]), int(facts["graph"]["nnz"])
     graph = 8 * nodes + (8 if facts["graph"].get("weighted") else 4) * edges
     outputs = min(_SAMPLE, max(int(facts["split"][split]) for split in SPLITS))
-    peak = (96 << 20) + graph + nodes * (4 * 48 + 40) + outputs * (64 * max(params.top_k, _MOST_K) + 400)
+    peak = (
+        (96 << 20)
+        + graph
+        + nodes * (4 * 48 + 40)
+        + outputs * (64 * max(params.top_k, _MOST_K) + 400)
+    )
     return Cost(len(SPLITS) * graph, 1 << 16, peak)
 
 

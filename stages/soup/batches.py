@@ -1,4 +1,6 @@
-"""Validation records are read once: what a pass needs is kept where it fits, the first layer's sums included."""
+"""Validation records are read once: what a pass needs is kept where it fits, the first layer's sums
+included.
+"""
 
 from __future__ import annotations
 
@@ -35,7 +37,9 @@ _PIECE_SEED = 0x91EC  # of the draw of an output's piece
 
 @dataclass(frozen=True)
 class Parts:
-    """Records by number. Soups are fitted on `fit` and compared on `select`; the same ones where `divided` is False."""
+    """Records by number. Soups are fitted on `fit` and compared on `select`; the same ones where
+    `divided` is False.
+    """
 
     fit: tuple[int, ...]
     select: tuple[int, ...]
@@ -79,7 +83,9 @@ def divide(labelled: Sequence[int], seed: int = 0, records: Sequence[int] | None
     return Parts(tuple(sorted(sides[0])), tuple(sorted(sides[1])), divided=True)
 
 
-def _identity(rows: int, cols: int, dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor]:
+def _identity(
+    rows: int, cols: int, dtype: torch.dtype, device: torch.device
+) -> tuple[Tensor, Tensor]:
     """Sparse f4[rows, cols] that takes the last `rows` columns, and its transpose."""
     kind = torch.int64
     pointer = torch.arange(rows + 1, dtype=kind, device=device)
@@ -94,10 +100,11 @@ def _identity(rows: int, cols: int, dtype: torch.dtype, device: torch.device) ->
 
 
 def first_layer_once(model: Network, step: Step) -> Step:
-    """The step with `A x` in place of `x`, where the first layer is a sum over edges that no weight enters.
+    """The step with `A x` in place of `x`, where the first layer is a sum over edges that no weight
+    enters.
 
-    The first matrix becomes an identity, so that the model computes the same from it (in GraphSAGE and GIN beside the
-    rows' own features). A step of any other model is returned as it is.
+    The first matrix becomes an identity, so that the model computes the same from it (in GraphSAGE
+    and GIN beside the rows' own features). A step of any other model is returned as it is.
     """
     if not isinstance(model, GCN | SAGE | GIN) or len(step.adjs) != len(model.convs):
         return step
@@ -139,7 +146,8 @@ def step_bytes(step: Step) -> int:
 
 
 class Batches:
-    """Records of the validation split by number, prepared for `model`; kept up to `keep_bytes`, else made anew.
+    """Records of the validation split by number, prepared for `model`; kept up to `keep_bytes`,
+    else made anew.
 
     Where there are fewer than `PIECES` records, each is read as several: the same record with the
     labels of a part of its outputs, drawn by their ids. A single large record is divided so, too.

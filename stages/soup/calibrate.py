@@ -1,4 +1,6 @@
-"""Running statistics of batch norm belong to weights: a soup's are measured anew, never averaged (arXiv 2211.08403)."""
+"""Running statistics of batch norm belong to weights: a soup's are measured anew, never averaged
+(arXiv 2211.08403).
+"""
 
 from __future__ import annotations
 
@@ -24,7 +26,8 @@ def batch_norms(model: nn.Module) -> list[Any]:
 
 @torch.no_grad()
 def recalibrate(model: nn.Module, steps: Iterable[Step]) -> None:
-    """Replace running statistics by their mean over `steps`; dropout is off, the model is left in eval mode.
+    """Replace running statistics by their mean over `steps`; dropout is off, the model is left in
+    eval mode.
 
     PyTorch's `update_bn` does the same for batches that are one tensor. One pass over `steps`.
     """

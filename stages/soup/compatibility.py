@@ -1,4 +1,6 @@
-"""Only models of one architecture, one start and the same records are averaged; others are refused, both named."""
+"""Only models of one architecture, one start and the same records are averaged; others are refused,
+both named.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +13,17 @@ if TYPE_CHECKING:
 
 __all__ = ["check_alike"]
 
-TRAINING = ("dropout", "lr", "weight_decay", "schedule", "epochs", "patience", "seed", "per_step", "device")
+TRAINING = (
+    "dropout",
+    "lr",
+    "weight_decay",
+    "schedule",
+    "epochs",
+    "patience",
+    "seed",
+    "per_step",
+    "device",
+)
 """Of a model's configuration, what it was trained with: ingredients may differ in it."""
 _UNKNOWN: tuple[Any, ...] = ("", None, {})
 
@@ -21,8 +33,9 @@ def check_alike(metadata: Sequence[Mapping[str, Any]], labels: Sequence[str]) ->
 
     Parameters
     ----------
-    metadata : of each model: "config", "init_digest" of the weights it started from, "inputs", role -> digest of what
-        it was trained on. The last two may be empty where a model was trained elsewhere.
+    metadata : of each model: "config", "init_digest" of the weights it started from, "inputs", role
+        -> digest of what it was trained on. The last two may be empty where a model was trained
+        elsewhere.
     labels : how errors call the models.
 
     Returns
@@ -36,10 +49,17 @@ def check_alike(metadata: Sequence[Mapping[str, Any]], labels: Sequence[str]) ->
     """
     for what, wanted in (
         ("config", "one architecture"),
-        ("init_digest", "one start: ingredients of different initialisations lie in different basins"),
+        (
+            "init_digest",
+            "one start: ingredients of different initialisations lie in different basins",
+        ),
         ("inputs", "the same records"),
     ):
-        known = [(label, found) for m, label in zip(metadata, labels, strict=True) if (found := _said(m, what))]
+        known = [
+            (label, found)
+            for m, label in zip(metadata, labels, strict=True)
+            if (found := _said(m, what))
+        ]
         for label, found in known[1:]:
             first, expected = known[0]
             if found != expected:
@@ -51,7 +71,9 @@ def check_alike(metadata: Sequence[Mapping[str, Any]], labels: Sequence[str]) ->
     words = []
     for what, name in (("init_digest", "start"), ("inputs", "training records")):
         if silent := sum(not _said(m, what) for m in metadata):
-            words.append(f"{silent} of {len(metadata)} ingredients do not say their {name}: not compared")
+            words.append(
+                f"{silent} of {len(metadata)} ingredients do not say their {name}: not compared"
+            )
     return words
 
 

@@ -1,4 +1,6 @@
-"""Methods are judged on outputs their soups have not seen, one is chosen, and its soup of all outputs is written."""
+"""Methods are judged on outputs their soups have not seen, one is chosen, and its soup of all
+outputs is written.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +35,9 @@ _LINES = 5  # ingredients whose line to the soup is drawn
 
 @dataclass
 class Cooked:
-    """What was made and found. `seconds`, `peaks` and `phases` may differ by run, `facts` do not."""
+    """What was made and found. `seconds`, `peaks` and `phases` may differ by run, `facts` do
+    not.
+    """
 
     chosen: str
     soups: dict[str, Made]
@@ -54,15 +58,16 @@ def cook(
 ) -> Cooked:
     """Make the soups, compare them with the best ingredient, choose.
 
-    A method is judged by cross-fitting: it makes a soup on each half of the validation outputs, which
-    is scored on the other. Its own soup, the one that is written, is made in the same way on all of
-    them. Halves too small to judge on are one: then soups are scored on what they were fitted to, and
-    nothing fitted may be chosen.
+    A method is judged by cross-fitting: it makes a soup on each half of the validation outputs,
+    which is scored on the other. Its own soup, the one that is written, is made in the same way on
+    all of them. Halves too small to judge on are one: then soups are scored on what they were
+    fitted to, and nothing fitted may be chosen.
 
     Parameters
     ----------
     scorer : model, ingredients and validation records.
-    method : "auto", or one of `METHODS` to be made beside the best ingredient and chosen whatever it scores.
+    method : "auto", or one of `METHODS` to be made beside the best ingredient and chosen whatever
+        it scores.
     schedule : of `published` and `partition`.
     report : called with a few words as work goes on.
 
@@ -93,7 +98,9 @@ def cook(
     for name in wanted:
         (out.soups[name], scored[name]), own_s, own_bytes = timed(name, partial(fits.made, name))
         # Uniform needs no ranking: its figure is the average and one evaluation.
-        out.seconds[name] = own_s + (0 if name == "uniform" else rank_s) + (filter_s if name in LEARNED else 0)
+        out.seconds[name] = (
+            own_s + (0 if name == "uniform" else rank_s) + (filter_s if name in LEARNED else 0)
+        )
         out.peaks[name] = max(own_bytes, 0 if name == "uniform" else rank_bytes)
     choice = Choice(method, {}, 0)
     if method == "auto":
@@ -103,11 +110,14 @@ def cook(
     methods = {}
     for name in wanted:
         corrected = choice.corrected.get(name)
-        methods[name] = _described(scorer.stack.names, out.soups[name], scored[name], scored["best"], corrected)
+        methods[name] = _described(
+            scorer.stack.names, out.soups[name], scored[name], scored["best"], corrected
+        )
         methods[name]["same_as"] = _same_as(name, out.soups)
         if name in BY_GRADIENT and methods[name]["n_eff"] < N_EFF_LOW:
             out.remarks.append(
-                f"{name}: its weights count for {methods[name]['n_eff']:.2f} ingredients: nearly one alone"
+                f"{name}: its weights count for {methods[name]['n_eff']:.2f} ingredients: nearly "
+                f"one alone"
             )
     ends = fits.whole.order[:_LINES]
     landscape, out.phases["landscape"], _ = timed(
@@ -115,7 +125,11 @@ def cook(
     )
     out.facts = {
         "chosen": out.chosen,
-        "chosen_by": "recipe" if method != "auto" else "validation" if ranking.count > 1 else "nothing",
+        "chosen_by": "recipe"
+        if method != "auto"
+        else "validation"
+        if ranking.count > 1
+        else "nothing",
         "looks": choice.looks,
         "methods": methods,
         "parts": {
@@ -124,7 +138,10 @@ def cook(
             "records": [len(half) for half in fits.judges],
         },
         "ingredients": fits.ingredients(filtered=filtered),
-        "ensemble": {"valid_accuracy": Outcome.joined(ranking.ensemble).accuracy, "models": ranking.count},
+        "ensemble": {
+            "valid_accuracy": Outcome.joined(ranking.ensemble).accuracy,
+            "models": ranking.count,
+        },
         "landscape": landscape,
         "labelled": sum(ranking.labelled),
         "remarks": out.remarks,
@@ -138,7 +155,8 @@ class _Scored:
 
     Attributes
     ----------
-    judged, fit : its soups of halves on the halves they have not seen, and on those they were fitted to.
+    judged, fit : its soups of halves on the halves they have not seen, and on those they were
+        fitted to.
     own : the soup made on all of validation, on all of it.
     """
 
@@ -148,7 +166,8 @@ class _Scored:
 
 
 class _Fits:
-    """Every method fitted three times: to each half of validation, judged on the other, and to all of it.
+    """Every method fitted three times: to each half of validation, judged on the other, and to all
+    of it.
 
     Attributes
     ----------
@@ -156,13 +175,17 @@ class _Fits:
     whole : methods on all records; the one of `halves` where validation is not divided.
     """
 
-    def __init__(self, scorer: Scorer, ranking: Ranking, parts: Parts, seed: int, schedule: SgdParams | None) -> None:
+    def __init__(
+        self, scorer: Scorer, ranking: Ranking, parts: Parts, seed: int, schedule: SgdParams | None
+    ) -> None:
         self.scorer, self.ranking = scorer, ranking
         sides = [(parts.fit, parts.select), (parts.select, parts.fit)][: 2 if parts.divided else 1]
         self.halves = [Methods(scorer, ranking, fit, seed, schedule) for fit, _ in sides]
         self.judges = [judge for _, judge in sides]
         records = range(len(ranking.labelled))
-        self.whole = Methods(scorer, ranking, records, seed, schedule) if parts.divided else self.halves[0]
+        self.whole = (
+            Methods(scorer, ranking, records, seed, schedule) if parts.divided else self.halves[0]
+        )
 
     @property
     def every(self) -> list[Methods]:
@@ -182,20 +205,24 @@ class _Fits:
         )
 
     def ingredients(self, *, filtered: bool) -> list[dict[str, Any]]:
-        """Facts about the single models, on all of validation; barriers where they were looked for."""
+        """Facts about the single models, on all of validation; barriers where they were looked
+        for.
+        """
         out = []
         for i in range(self.ranking.count):
             single = self.ranking.of(i, self.whole.records)
             barrier = self.whole.barriers[i].to_json() if filtered else None
-            out.append({"valid_accuracy": single.accuracy, "valid_loss": single.loss, "barrier": barrier})
+            out.append(
+                {"valid_accuracy": single.accuracy, "valid_loss": single.loss, "barrier": barrier}
+            )
         return out
 
 
 def _eligible(scored: Mapping[str, _Scored], parts: Parts) -> list[str]:
     """Methods that may be chosen.
 
-    A soup that is less accurate than the best ingredient on the outputs both were fitted to is none of
-    them; nor is, where validation is not divided, one that is judged by what it was fitted to.
+    A soup that is less accurate than the best ingredient on the outputs both were fitted to is none
+    of them; nor is, where validation is not divided, one that is judged by what it was fitted to.
     """
     best = scored["best"].own.accuracy
     held = [name for name, one in scored.items() if one.own.accuracy >= best]
@@ -203,10 +230,14 @@ def _eligible(scored: Mapping[str, _Scored], parts: Parts) -> list[str]:
 
 
 def _same_as(name: str, soups: Mapping[str, Made]) -> str | None:
-    """What has the same weights: an ingredient, "ingredient:I", or a simpler soup; None where nothing has."""
+    """What has the same weights: an ingredient, "ingredient:I", or a simpler soup; None where
+    nothing has.
+    """
     alpha = soups[name].alpha
     for i in range(alpha.shape[1]):
-        if np.array_equal(alpha[:, i], np.ones(len(alpha))) and np.count_nonzero(alpha) == len(alpha):
+        if np.array_equal(alpha[:, i], np.ones(len(alpha))) and np.count_nonzero(alpha) == len(
+            alpha
+        ):
             return f"ingredient:{i}"
     for earlier, made in soups.items():
         if earlier == name:
@@ -225,7 +256,8 @@ def _wanted(method: str, ranking: Ranking, parts: Parts, remarks: list[str]) -> 
     if not parts.divided:
         few = f"{sum(ranking.labelled)} labelled outputs in {len(ranking.labelled)} records"
         remarks.append(
-            f"the validation split is too small to divide ({few}): soups are compared on what they were fitted to"
+            f"the validation split is too small to divide ({few}): soups are compared on what they "
+            f"were fitted to"
         )
         if method == "auto":
             remarks[-1] += f"; {', '.join(n for n in wanted if n in LEARNED)} are left out"
@@ -234,12 +266,15 @@ def _wanted(method: str, ranking: Ranking, parts: Parts, remarks: list[str]) -> 
 
 
 def _soupable(method: str, wanted: list[str], fits: _Fits, remarks: list[str]) -> list[str]:
-    """The same without the methods that have nothing to learn on, and words on what lies behind a barrier."""
+    """The same without the methods that have nothing to learn on, and words on what lies behind a
+    barrier.
+    """
     found = fits.whole.barriers
     if any(not b.soupable for b in found):
         out, highest = sum(not b.soupable for b in found), max(b.height for b in found)
         remarks.append(
-            f"{out} of {len(found)} ingredients lie behind a barrier to the best one (highest {highest:.2f} nats) and "
+            f"{out} of {len(found)} ingredients lie behind a barrier to the best one (highest "
+            f"{highest:.2f} nats) and "
             "are left out of what is learned: they drifted apart"
         )
     if method != "auto" or any(len(fit.members) > 1 for fit in fits.every):
@@ -253,7 +288,8 @@ def _described(
     """Facts about one method.
 
     `valid_accuracy` is that of its own soup, on all of validation, which it was fitted to;
-    `cross_fitted_accuracy` that of its soups of halves on the other halves, by which it is compared.
+    `cross_fitted_accuracy` that of its soups of halves on the other halves, by which it is
+    compared.
     """
     labels, of = groups(names, made.granularity)
     weights = np.stack([made.alpha[of == g][0] for g in range(len(labels))])
@@ -272,14 +308,20 @@ def _described(
         "loss_error": found.loss_error,
         "loss_p_value": found.loss_p_value,
         "corrected_p_value": corrected,
-        "members": [int(i) for i in np.flatnonzero(np.abs(weights).max(0) > 1e-2 / weights.shape[1])],
+        "members": [
+            int(i) for i in np.flatnonzero(np.abs(weights).max(0) > 1e-2 / weights.shape[1])
+        ],
         "n_eff": float(n_eff(weights).mean()),
         "alpha": {"granularity": made.granularity, "groups": labels, "weights": weights.tolist()},
     }
 
 
 def _landscape(
-    scorer: Scorer, chosen: str, soups: Mapping[str, Made], ends: Sequence[int], records: Sequence[int]
+    scorer: Scorer,
+    chosen: str,
+    soups: Mapping[str, Made],
+    ends: Sequence[int],
+    records: Sequence[int],
 ) -> list[dict[str, Any]]:
     """Loss and accuracy along lines from the soup to some ingredients, on a few records.
 

@@ -1,7 +1,9 @@
-"""Mixing weights by gradient: one softmax, Adam, eval mode, no logit scale; a step reads a few records, not the graph.
+"""Mixing weights by gradient: one softmax, Adam, eval mode, no logit scale; a step reads a few
+records, not the graph.
 
-The gradient by a weight is the inner product of the soup's gradient with that ingredient (`Scorer.gradient`), so one
-ordinary backward pass serves all N ingredients and no ingredient needs a gradient of its own.
+The gradient by a weight is the inner product of the soup's gradient with that ingredient
+(`Scorer.gradient`), so one ordinary backward pass serves all N ingredients and no ingredient needs
+a gradient of its own.
 """
 
 from __future__ import annotations
@@ -25,7 +27,8 @@ RATE, STEPS = 0.1, 40
 SIGNED_RATE = 0.02
 CONVEX_RATE, CONVEX_STEPS = 0.3, 60
 FLOOR = 1e-3
-"""Least weight a start gives an ingredient, as a share of an even one: a softmax never leaves zero."""
+"""Least weight a start gives an ingredient, as a share of an even one: a softmax never leaves
+zero."""
 
 
 class Adam:
@@ -52,18 +55,23 @@ def softmax(raw: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def to_raw(weights: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Logarithms of weights f8[..., N], small ones lifted to `FLOOR / N`: what `softmax` turns back into them."""
+    """Logarithms of weights f8[..., N], small ones lifted to `FLOOR / N`: what `softmax` turns back
+    into them.
+    """
     return np.log(np.maximum(weights, FLOOR / weights.shape[-1]))
 
 
 def lean(weights: NDArray[np.float64], prior: float) -> NDArray[np.float64]:
-    """Gradient of `prior` times the mean over rows of KL(row, even weights), up to what a softmax drops: f8[G, N]."""
+    """Gradient of `prior` times the mean over rows of KL(row, even weights), up to what a softmax
+    drops: f8[G, N].
+    """
     count, n = weights.shape
     return np.asarray(prior / count * np.log(np.maximum(weights * n, 1e-9)))
 
 
 def convex_start(logits: Tensor, y: Tensor, prior: float = 0.0) -> NDArray[np.float64]:
-    """Weights on the simplex that minimise the cross-entropy of `sum_i w_i Z_i`: a convex problem, no model is run.
+    """Weights on the simplex that minimise the cross-entropy of `sum_i w_i Z_i`: a convex problem,
+    no model is run.
 
     To first order `f(sum w_i W_i) = sum w_i f(W_i)`, so they are where a soup's weights begin.
 
@@ -90,8 +98,12 @@ def convex_start(logits: Tensor, y: Tensor, prior: float = 0.0) -> NDArray[np.fl
     return np.asarray(softmax(raw)[0])
 
 
-def portions(labelled: Sequence[int], records: Sequence[int], least: int, seed: int) -> Iterator[list[int]]:
-    """Records for one step after the other: shuffled anew when used up, together at least `least` labelled outputs."""
+def portions(
+    labelled: Sequence[int], records: Sequence[int], least: int, seed: int
+) -> Iterator[list[int]]:
+    """Records for one step after the other: shuffled anew when used up, together at least `least`
+    labelled outputs.
+    """
     draw = np.random.default_rng(seed)
     while True:
         part: list[int] = []
@@ -114,7 +126,8 @@ def learn(
     steps: int = STEPS,
     rate: float = RATE,
 ) -> NDArray[np.float64]:
-    """Learned soup (LS, arXiv 2503.11612) without what made its rates go from 1 to 110 (see `stages.soup.published`).
+    """Learned soup (LS, arXiv 2503.11612) without what made its rates go from 1 to 110 (see
+    `stages.soup.published`).
 
     Parameters
     ----------
@@ -122,8 +135,8 @@ def learn(
     of : i8[T], group of each tensor; a group has one row of weights.
     gradient : of the mean cross-entropy by a table, on some records: f8[T, N].
     draws : records of each step.
-    prior : times the weights' mean divergence from even ones is added: what keeps many ingredients from being fitted to
-        few outputs.
+    prior : times the weights' mean divergence from even ones is added: what keeps many ingredients
+        from being fitted to few outputs.
 
     Returns
     -------
@@ -152,10 +165,12 @@ def learn_signed(
     rate: float = SIGNED_RATE,
     clip: float = 1.0,
 ) -> NDArray[np.float64]:
-    """Signed weights around a soup (MEHL, arXiv 2407.03641): `W = W0 + sum_i X_i D_i / |D_i|`, D_i = W_i - W0.
+    """Signed weights around a soup (MEHL, arXiv 2407.03641): `W = W0 + sum_i X_i D_i / |D_i|`, D_i
+    = W_i - W0.
 
-    X begins at 0 and may turn negative. It is counted in multiples of the mean |D_i| of its group, so that one rate
-    serves every data set (the paper's .01 is in units of weights); its gradient is clipped to norm `clip`.
+    X begins at 0 and may turn negative. It is counted in multiples of the mean |D_i| of its group,
+    so that one rate serves every data set (the paper's .01 is in units of weights); its gradient is
+    clipped to norm `clip`.
 
     Parameters
     ----------

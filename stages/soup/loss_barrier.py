@@ -18,9 +18,11 @@ SLACK = 0.01
 
 @dataclass(frozen=True)
 class Barrier:
-    """Of the line between an ingredient and the best one: losses at its ends and middle, on the same records.
+    """Of the line between an ingredient and the best one: losses at its ends and middle, on the
+    same records.
 
-    `height` is the loss in the middle above the mean of the ends; `soupable` says that it is at most the worse end's.
+    `height` is the loss in the middle above the mean of the ends; `soupable` says that it is at
+    most the worse end's.
     """
 
     ends: tuple[float, float]
@@ -35,14 +37,20 @@ class Barrier:
         return self.middle <= max(self.ends) + SLACK  # False where it is not a number
 
     def to_json(self) -> dict[str, Any]:
-        return {"height": self.height, "middle_loss": self.middle, "loss": self.ends[0], "soupable": self.soupable}
+        return {
+            "height": self.height,
+            "middle_loss": self.middle,
+            "loss": self.ends[0],
+            "soupable": self.soupable,
+        }
 
 
 def barriers(scorer: Scorer, best: int, records: Sequence[int]) -> list[Barrier]:
-    """The line from every ingredient to the best one, which stands for the basin: a mean of several is in none.
+    """The line from every ingredient to the best one, which stands for the basin: a mean of several
+    is in none.
 
-    Similarity predicts what can be souped, and is moderately transitive (OpenReview 59weCTbw1Q). One short pass an
-    ingredient.
+    Similarity predicts what can be souped, and is moderately transitive (OpenReview 59weCTbw1Q).
+    One short pass an ingredient.
     """
     stack = scorer.stack
     end = scorer.outcome(stack.pick(best), records).loss

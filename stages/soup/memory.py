@@ -1,4 +1,6 @@
-"""Memory of a block of code is measured while it runs: growth of this process's anonymous memory, sampled."""
+"""Memory of a block of code is measured while it runs: growth of this process's anonymous memory,
+sampled.
+"""
 
 from __future__ import annotations
 
@@ -22,20 +24,27 @@ def anonymous_bytes() -> int:
 
 
 class Peak:
-    """Context manager; `bytes` is the largest growth seen, `since` some earlier `anonymous_bytes` where given."""
+    """Context manager; `bytes` is the largest growth seen, `since` some earlier `anonymous_bytes`
+    where given.
+    """
 
     def __init__(self, since: int | None = None) -> None:
         self.bytes = 0
         self._start = anonymous_bytes() if since is None else since
         self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._watch, name="stockpot-soup-memory", daemon=True)
+        self._thread = threading.Thread(
+            target=self._watch, name="stockpot-soup-memory", daemon=True
+        )
 
     def __enter__(self) -> Self:
         self._thread.start()
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         self._stop.set()
         self._thread.join()

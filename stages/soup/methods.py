@@ -1,4 +1,6 @@
-"""Every method's soup of the same ingredients, fitted to some validation records; no other record is looked at."""
+"""Every method's soup of the same ingredients, fitted to some validation records; no other record
+is looked at.
+"""
 
 from __future__ import annotations
 
@@ -27,14 +29,26 @@ if TYPE_CHECKING:
 
 __all__ = ["AUTO", "BY_GRADIENT", "LEARNED", "METHODS", "UNFITTED", "Made", "Methods"]
 
-METHODS = ("best", "uniform", "greedy", "gis", "learned", "signed", "grid", "published", "partition")
-"""From the simplest on: a tie on the select part goes to the simpler. Each is a method of `Methods`."""
+METHODS = (
+    "best",
+    "uniform",
+    "greedy",
+    "gis",
+    "learned",
+    "signed",
+    "grid",
+    "published",
+    "partition",
+)
+"""From the simplest on: a tie on the select part goes to the simpler. Each is a method of
+`Methods`."""
 AUTO = METHODS[:6]
 """What "auto" tries; the others are GIS, LS and PLS as published, for comparison."""
 LEARNED = METHODS[3:]
 """They need soupable ingredients and a divided validation split."""
 UNFITTED = METHODS[:2]
-"""What stands as it is where validation cannot be divided; the other methods are judged by what they were fitted to."""
+"""What stands as it is where validation cannot be divided; the other methods are judged by what
+they were fitted to."""
 BY_GRADIENT = ("learned", "signed", "published", "partition")
 RACE = 1000  # labelled outputs on which searches run
 PORTION = 512  # labelled outputs of a gradient step, at least
@@ -56,7 +70,8 @@ class Made:
 
 
 class Methods:
-    """What is fitted, and to what: a method of METHODS makes its soup from `records`, and from nothing else.
+    """What is fitted, and to what: a method of METHODS makes its soup from `records`, and from
+    nothing else.
 
     Order, barriers, starts, granularity and steps all come from these records, and no method reads
     what another one made: so a soup is the same whichever others are asked for.
@@ -73,7 +88,12 @@ class Methods:
     """
 
     def __init__(
-        self, scorer: Scorer, ranking: Ranking, records: Sequence[int], seed: int, schedule: SgdParams | None = None
+        self,
+        scorer: Scorer,
+        ranking: Ranking,
+        records: Sequence[int],
+        seed: int,
+        schedule: SgdParams | None = None,
     ) -> None:
         self.scorer, self.ranking, self.records, self.seed = scorer, ranking, list(records), seed
         self.schedule = SgdParams() if schedule is None else schedule
@@ -83,7 +103,9 @@ class Methods:
         for i in range(self.n):
             for part in (self.records, self.race):
                 scorer.remember(self.stack.pick(i), part, ranking.of(i, part))
-        self.order = sorted(range(self.n), key=lambda i: ranking.of(i, self.records).rank, reverse=True)
+        self.order = sorted(
+            range(self.n), key=lambda i: ranking.of(i, self.records).rank, reverse=True
+        )
 
     @cached_property
     def barriers(self) -> list[Barrier]:
@@ -131,9 +153,11 @@ class Methods:
 
     @cached_property
     def start(self) -> NDArray[np.float64]:
-        """Where gradients begin, f8[T, N]: the best on a few records of what costs next to nothing to propose.
+        """Where gradients begin, f8[T, N]: the best on a few records of what costs next to nothing
+        to propose.
 
-        The convex weights are right for the logits; whether the soup they make is, only the soup tells.
+        The convex weights are right for the logits; whether the soup they make is, only the soup
+        tells.
         """
         even, best, convex = np.zeros((3, self.n))
         even[self.members] = 1 / len(self.members)
@@ -156,7 +180,9 @@ class Methods:
             nonlocal done
             anew = done % CALIBRATE_EVERY == 0
             done += 1
-            found = self.scorer.gradient(self._wide(alpha), records, members=self.members, calibrated=anew)[1]
+            found = self.scorer.gradient(
+                self._wide(alpha), records, members=self.members, calibrated=anew
+            )[1]
             return found[:, self.members]
 
         return gradient
@@ -170,11 +196,17 @@ class Methods:
         return portions(self.labelled, self.records, PORTION, self.seed)
 
     def learned(self) -> Made:
-        """One weight a model, a layer or a tensor, as `rung` says, learned on all of the records."""
+        """One weight a model, a layer or a tensor, as `rung` says, learned on all of the
+        records.
+        """
         if len(self.members) == 1:
             return self._member()
         rung = self.rung
-        return Made(self.start, GRANULARITIES[0]) if rung is None else Made(self.learned_by(rung), rung)
+        return (
+            Made(self.start, GRANULARITIES[0])
+            if rung is None
+            else Made(self.learned_by(rung), rung)
+        )
 
     def learned_by(self, granularity: str) -> NDArray[np.float64]:
         """The table learned with one weight a group, f8[T, N]."""
@@ -186,8 +218,9 @@ class Methods:
     def rung(self) -> str | None:
         """The granularity to learn by; None where no learned table is better than where it starts.
 
-        The records are halved: tables are learned on one half, from the coarsest on, and the ladder is
-        climbed while the loss on the other half falls. Too few records to halve carry one weight a model.
+        The records are halved: tables are learned on one half, from the coarsest on, and the ladder
+        is climbed while the loss on the other half falls. Too few records to halve carry one weight
+        a model.
         """
         inner = divide(self.labelled, self.seed, self.records)
         if not inner.divided:
@@ -217,7 +250,8 @@ class Methods:
         return Made(self._wide(alpha), "layer")
 
     def partition(self) -> Made:
-        """PLS with whole records for nodes: each epoch one step on `drawn` of `parts` groups of records.
+        """PLS with whole records for nodes: each epoch one step on `drawn` of `parts` groups of
+        records.
 
         The groups are METIS', balanced by labelled outputs. Fewer records than parts are parts
         themselves, of which the same share is drawn.
@@ -228,7 +262,9 @@ class Methods:
         there = np.unique(part)  # METIS may leave parts empty
         size = max(1, round(plan.drawn * len(there) / plan.parts))
         seen = [set(draw.choice(there, size, replace=False).tolist()) for _ in range(plan.epochs)]
-        return self._as_published([[r for r, k in zip(self.records, part, strict=True) if k in some] for some in seen])
+        return self._as_published(
+            [[r for r, k in zip(self.records, part, strict=True) if k in some] for some in seen]
+        )
 
     def published(self) -> Made:
         """LS: each epoch one step on all records."""
@@ -238,12 +274,16 @@ class Methods:
         if len(self.members) == 1:
             return self._member()
 
-        def gradient(alpha: NDArray[np.float64], beta: float, records: Any) -> tuple[float, NDArray[np.float64], float]:
+        def gradient(
+            alpha: NDArray[np.float64], beta: float, records: Any
+        ) -> tuple[float, NDArray[np.float64], float]:
             loss, d, by_beta = self.scorer.gradient(
                 self._wide(alpha), records, members=self.members, scale=beta, calibrated=True
             )
             return loss, d[:, self.members], by_beta
 
         shape, plan = (len(self.stack.names), len(self.members)), self.schedule
-        alpha = learn_published(shape, gradient, draws, rate=plan.rate, period=plan.period, seed=self.seed)
+        alpha = learn_published(
+            shape, gradient, draws, rate=plan.rate, period=plan.period, seed=self.seed
+        )
         return Made(self._wide(alpha), "tensor")

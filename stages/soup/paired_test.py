@@ -1,4 +1,6 @@
-"""A soup replaces the best single model only where a paired test, corrected for its looks, says that it is better."""
+"""A soup replaces the best single model only where a paired test, corrected for its looks, says
+that it is better.
+"""
 
 from __future__ import annotations
 
@@ -44,7 +46,9 @@ class Paired:
 
     @property
     def better_p_value(self) -> float:
-        """That the other model is better in accuracy or in loss: the smaller p-value, doubled for the two looks."""
+        """That the other model is better in accuracy or in loss: the smaller p-value, doubled for
+        the two looks.
+        """
         return min(1.0, 2 * min(self.p_value, self.loss_p_value))
 
     @property
@@ -54,7 +58,8 @@ class Paired:
 
 
 def paired(simple: Outcome, other: Outcome) -> Paired:
-    """Compare `other` with `simple`: accuracy by the outputs on which just one of them is right (McNemar), loss by all.
+    """Compare `other` with `simple`: accuracy by the outputs on which just one of them is right
+    (McNemar), loss by all.
 
     Both p-values are one-sided. That of the accuracy is exact: the chance of at least as many wins
     among the differing outputs if either were as likely. Outputs are taken as independent.
@@ -64,9 +69,13 @@ def paired(simple: Outcome, other: Outcome) -> Paired:
     n = max(1, simple.correct.size)
     gain = (wins - losses) / n
     error = math.sqrt(max(0.0, (wins + losses) / n - gain * gain) / n)
-    with np.errstate(invalid="ignore"):  # infinite losses: the mean is not a number, which proves nothing
+    with np.errstate(
+        invalid="ignore"
+    ):  # infinite losses: the mean is not a number, which proves nothing
         falls = simple.losses.astype(np.float64) - other.losses
-        fall, spread = (float(falls.mean()), float(falls.std(ddof=1))) if falls.size > 1 else (0.0, 0.0)
+        fall, spread = (
+            (float(falls.mean()), float(falls.std(ddof=1))) if falls.size > 1 else (0.0, 0.0)
+        )
     fall_error = spread / math.sqrt(n)
     p_value = _at_least(wins, wins + losses)
     return Paired(gain, error, p_value, fall, fall_error, _above_zero(fall, fall_error, n - 1))
@@ -91,7 +100,8 @@ def _above_zero(mean: float, error: float, freedom: int) -> float:
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """P-values corrected for as many looks (Holm 1979): at `LEVEL`, no false one among all with that probability.
+    """P-values corrected for as many looks (Holm 1979): at `LEVEL`, no false one among all with
+    that probability.
 
     >>> holm([0.01, 0.04, 0.03])
     [0.03, 0.06, 0.06]
@@ -106,7 +116,8 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 @dataclass(frozen=True)
 class Choice:
-    """The method to keep, and the corrected p-value by which each other method is better than the first.
+    """The method to keep, and the corrected p-value by which each other method is better than the
+    first.
 
     Attributes
     ----------
@@ -120,12 +131,14 @@ class Choice:
 
 
 def choose(outcomes: Mapping[str, Outcome], eligible: Sequence[str] | None = None) -> Choice:
-    """The method to keep of those whose `outcomes`, on outputs none of them was fitted to, stand from the simplest on.
+    """The method to keep of those whose `outcomes`, on outputs none of them was fitted to, stand
+    from the simplest on.
 
-    A method is better than the first where its p-value, corrected by Holm for all methods looked at,
-    is at most `LEVEL`, it is not less accurate, and it is not `Paired.worse`. Of those that are, the
-    simplest is kept unless a later one is better than it by the same test, corrected for the methods
-    still looked at. So where no soup is better than the first, it is left with probability `LEVEL`.
+    A method is better than the first where its p-value, corrected by Holm for all methods looked
+    at, is at most `LEVEL`, it is not less accurate, and it is not `Paired.worse`. Of those that
+    are, the simplest is kept unless a later one is better than it by the same test, corrected for
+    the methods still looked at. So where no soup is better than the first, it is left with
+    probability `LEVEL`.
 
     Parameters
     ----------
@@ -156,13 +169,18 @@ def _equals(outcomes: Mapping[str, Outcome]) -> dict[str, str]:
     """Name -> the first name whose outcome is the same on every output: its own where none is."""
     out: dict[str, str] = {}
     for name, outcome in outcomes.items():
-        same = (earlier for earlier in out.values() if np.array_equal(outcome.losses, outcomes[earlier].losses))
+        same = (
+            earlier
+            for earlier in out.values()
+            if np.array_equal(outcome.losses, outcomes[earlier].losses)
+        )
         out[name] = next(same, name)
     return out
 
 
 def n_eff(alpha: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Effective number of ingredients of each row of f8[G, N]: exp of the entropy of its weights' sizes, f8[G].
+    """Effective number of ingredients of each row of f8[G, N]: exp of the entropy of its weights'
+    sizes, f8[G].
 
     >>> n_eff(np.array([[1.0, 0.0], [0.5, 0.5]])).round(3)
     array([1., 2.])

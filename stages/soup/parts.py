@@ -1,4 +1,6 @@
-"""Records are put into parts by METIS, near ones together, so that the parts have equally many labelled outputs."""
+"""Records are put into parts by METIS, near ones together, so that the parts have equally many
+labelled outputs.
+"""
 
 from __future__ import annotations
 
@@ -23,8 +25,8 @@ def record_parts(
 ) -> NDArray[np.int32]:
     """K-way partition of records, as PLS (arXiv 2503.11612) makes one of nodes.
 
-    METIS' graph has a vertex a record, of the weight of its labelled outputs, and an edge between two
-    records, of the weight of the nodes they share.
+    METIS' graph has a vertex a record, of the weight of its labelled outputs, and an edge between
+    two records, of the weight of the nodes they share.
 
     Parameters
     ----------

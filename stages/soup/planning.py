@@ -21,24 +21,44 @@ if TYPE_CHECKING:
 __all__ = ["PLANNING"]
 
 
-Souping = Literal["auto", "best", "uniform", "greedy", "gis", "learned", "signed", "grid", "published", "partition"]
+Souping = Literal[
+    "auto",
+    "best",
+    "uniform",
+    "greedy",
+    "gis",
+    "learned",
+    "signed",
+    "grid",
+    "published",
+    "partition",
+]
 
 
 @dataclass(frozen=True)
 class Soup:
     method: Souping = key(
         "auto",
-        "auto: best | uniform | greedy | gis | learned | signed, as validation says; grid | published | partition",
+        "auto: best | uniform | greedy | gis | learned | signed, as validation says; grid | "
+        "published | partition",
     )
-    holdout: float = key(0.0, "share of valid kept from training's early stop for souping", BELOW_ONE)
+    holdout: float = key(
+        0.0, "share of valid kept from training's early stop for souping", BELOW_ONE
+    )
     epochs: int | Auto = key("auto", "published, partition: steps of SGD; auto: 25, 50", MANY)
     rate: float | Auto = key(
         "auto",
         "published, partition: its first rate; auto: 10, 1; their authors tuned both",
         Range(0, 10**6, above=True),
     )
-    period: int = key(4, "published, partition: epochs from one warm restart of the rate to the next", MANY)
-    parts: int = key(32, "partition: K, parts of the validation records by METIS, equal in labelled outputs", MANY)
+    period: int = key(
+        4, "published, partition: epochs from one warm restart of the rate to the next", MANY
+    )
+    parts: int = key(
+        32,
+        "partition: K, parts of the validation records by METIS, equal in labelled outputs",
+        MANY,
+    )
     drawn: int = key(4, "partition: R, parts that a step sees", MANY)
 
 

@@ -1,8 +1,10 @@
-"""LS and PLS as their authors released them (arXiv 2503.11612), kept for comparison: nothing here is recommended.
+"""LS and PLS as their authors released them (arXiv 2503.11612), kept for comparison: nothing here
+is recommended.
 
-Weights are Xavier-normal, softmaxed, stored, and softmaxed again when used; a logit scale beta is learned at the same
-rate and dropped on export; SGD at rates of 1 to 110 with cosine warm restarts; the last weights are the result.
-(Their internal model was left in training mode, dropout on, by oversight; here it is in eval mode.)
+Weights are Xavier-normal, softmaxed, stored, and softmaxed again when used; a logit scale beta is
+learned at the same rate and dropped on export; SGD at rates of 1 to 110 with cosine warm restarts;
+the last weights are the result. (Their internal model was left in training mode, dropout on, by
+oversight; here it is in eval mode.)
 """
 
 from __future__ import annotations
@@ -25,7 +27,8 @@ __all__ = ["SgdParams", "learn_published", "restart"]
 
 @dataclass(frozen=True)
 class SgdParams:
-    """How `published` (LS) and `partition` (PLS) are run; defaults are the authors' for GraphSAGE on ogbn-products.
+    """How `published` (LS) and `partition` (PLS) are run; defaults are the authors' for GraphSAGE
+    on ogbn-products.
 
     Attributes
     ----------
@@ -63,8 +66,8 @@ def learn_published(
     Parameters
     ----------
     shape : (T, N).
-    gradient : (table, beta, draw) -> (loss, by the table f8[T, N], by beta). A draw is what an epoch's one step sees:
-        always the whole graph in LS, a union of R of K parts in PLS.
+    gradient : (table, beta, draw) -> (loss, by the table f8[T, N], by beta). A draw is what an
+        epoch's one step sees: always the whole graph in LS, a union of R of K parts in PLS.
     draws : one an epoch.
 
     Returns

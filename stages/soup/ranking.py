@@ -1,4 +1,6 @@
-"""Validation records are read once to rank all ingredients; what that pass computes is kept for what follows."""
+"""Validation records are read once to rank all ingredients; what that pass computes is kept for
+what follows.
+"""
 
 from __future__ import annotations
 
@@ -26,8 +28,8 @@ SAMPLE = 1024
 class Ranking:
     """One pass over the records, all ingredients on each before the next is read.
 
-    What is kept of a record is one array for all ingredients: small pieces between a pass's temporaries would keep the
-    heap from shrinking, and cost several times their size.
+    What is kept of a record is one array for all ingredients: small pieces between a pass's
+    temporaries would keep the heap from shrinking, and cost several times their size.
 
     Attributes
     ----------
@@ -42,7 +44,9 @@ class Ranking:
         self.count = len(stack)
         self.labelled: list[int] = []
         self.labels: list[Tensor] = []
-        self.ensemble: list[Outcome] = []  # of the mean of all ingredients' probabilities, by record
+        self.ensemble: list[
+            Outcome
+        ] = []  # of the mean of all ingredients' probabilities, by record
         self._logits: list[Tensor] = []  # f2[N, s, C] by record
         self._correct: list[NDArray[np.bool_]] = []  # bool[N, v] by record
         self._losses: list[NDArray[np.float32]] = []  # f4[N, v] by record
@@ -51,7 +55,10 @@ class Ranking:
             y = scorer.batches[r].y
             rows = (y >= 0).nonzero()[:quota, 0]
             v = int((y >= 0).sum())
-            correct, losses = np.empty((len(stack), v), np.bool_), np.empty((len(stack), v), np.float32)
+            correct, losses = (
+                np.empty((len(stack), v), np.bool_),
+                np.empty((len(stack), v), np.float32),
+            )
             kept: Tensor | None = None
             total: Tensor | None = None
             for i, alpha in enumerate(alphas):
@@ -60,7 +67,9 @@ class Ranking:
                 found = Outcome.of(logits, y)
                 correct[i], losses[i] = found.correct, found.losses
                 if kept is None or total is None:
-                    kept = torch.empty((len(stack), len(rows), logits.shape[1]), dtype=torch.float16)
+                    kept = torch.empty(
+                        (len(stack), len(rows), logits.shape[1]), dtype=torch.float16
+                    )
                     total = torch.zeros_like(logits)
                 kept[i] = logits[rows].cpu()
                 total += logits.softmax(1)

@@ -1,4 +1,6 @@
-"""What soup says of a run: every method and the mean of all predictions, and where a soup gains nothing."""
+"""What soup says of a run: every method and the mean of all predictions, and where a soup gains
+nothing.
+"""
 
 from __future__ import annotations
 
@@ -46,7 +48,9 @@ def _summary(view: View) -> Mapping[str, Any]:
             }
             for name in sorted(methods, key=_rank)
         },
-        "ensemble": None if ensemble is None else {**ensemble, "test_accuracy": tested.get("ensemble")},
+        "ensemble": None
+        if ensemble is None
+        else {**ensemble, "test_accuracy": tested.get("ensemble")},
     }
     return {"soup": figures}
 
@@ -69,22 +73,35 @@ def _remarks(view: View) -> Iterator[str]:
 
 
 def _gains_nothing(view: View) -> Iterator[str]:
-    """Several models were trained, and one alone is what ships; or a soup that was asked for is worse than one."""
+    """Several models were trained, and one alone is what ships; or a soup that was asked for is
+    worse than one.
+    """
     facts = view.facts("soup")
     methods: Mapping[str, Any] = facts.get("methods") or {}
     chosen, best = methods.get(str(facts.get("chosen"))), methods.get("best")
-    if view.values["train.ingredients"] < 2 or view.values["soup.method"] == "best" or chosen is None or best is None:
+    if (
+        view.values["train.ingredients"] < 2
+        or view.values["soup.method"] == "best"
+        or chosen is None
+        or best is None
+    ):
         return
     gain = _judged(chosen) - _judged(best)
     if view.values["soup.method"] != "auto" and gain < 0:
         yield (
-            f"the soup that was asked for, {facts['chosen']}, is {-100 * gain:.2f} points below the best single model "
+            f"the soup that was asked for, {facts['chosen']}, is {-100 * gain:.2f} points below "
+            f"the best single model "
             f"on validation; fix: --set soup.method=auto, which keeps the better one"
         )
     elif facts["chosen"] == "best" or gain <= 0:
-        mend = "a longer train.warmup, or a higher train.lr after it" if view.values["train.warmup"] else SHARED_START
+        mend = (
+            "a longer train.warmup, or a higher train.lr after it"
+            if view.values["train.warmup"]
+            else SHARED_START
+        )
         yield (
-            f"no soup of {view.values['train.ingredients']} models is better than the best of them on validation: "
+            f"no soup of {view.values['train.ingredients']} models is better than the best of them "
+            f"on validation: "
             f"{_why_no_gain(facts)}; fix: {mend}, or --set train.ingredients=1"
         )
 
@@ -96,7 +113,11 @@ def _judged(method: Mapping[str, Any]) -> float:
 
 def _why_no_gain(facts: Mapping[str, Any]) -> str:
     methods = facts["methods"]
-    behind = [i for i in facts.get("ingredients") or [] if i.get("barrier") and not i["barrier"]["soupable"]]
+    behind = [
+        i
+        for i in facts.get("ingredients") or []
+        if i.get("barrier") and not i["barrier"]["soupable"]
+    ]
     drop = _judged(methods["best"]) - _judged(methods["uniform"]) if "uniform" in methods else 0.0
     if behind or drop > NOTICEABLE:
         return f"they drifted apart in training, their mean is {100 * drop:.1f} points below"
@@ -105,13 +126,20 @@ def _why_no_gain(facts: Mapping[str, Any]) -> str:
 
 def _behind_barriers(view: View) -> Iterator[str]:
     """Between an ingredient and the best one the loss is higher than at either."""
-    measured = [i["barrier"] for i in view.facts("soup").get("ingredients") or [] if i.get("barrier")]
+    measured = [
+        i["barrier"] for i in view.facts("soup").get("ingredients") or [] if i.get("barrier")
+    ]
     behind = [barrier for barrier in measured if not barrier["soupable"]]
     if behind:
         highest = max(barrier["height"] for barrier in behind)
-        mend = "a longer train.warmup, or a smaller train.vary" if view.values["train.warmup"] else SHARED_START
+        mend = (
+            "a longer train.warmup, or a smaller train.vary"
+            if view.values["train.warmup"]
+            else SHARED_START
+        )
         yield (
-            f"{len(behind)} of {len(measured)} ingredients lie behind a barrier (highest {highest:.2f} nats) and are "
+            f"{len(behind)} of {len(measured)} ingredients lie behind a barrier (highest "
+            f"{highest:.2f} nats) and are "
             f"left out of learned soups: they drifted apart in training; fix: {mend}"
         )
 
@@ -126,8 +154,10 @@ def _fell_back(view: View) -> Iterator[str]:
         return
     records, labelled = view.facts("pack:valid").get("records"), facts.get("labelled")
     yield (
-        f"soup.method auto: the validation split ({labelled} labelled outputs in {records} records) is too small to "
-        "make soups on one half and compare them on the other: those that are learned are left out; fix: a larger "
+        f"soup.method auto: the validation split ({labelled} labelled outputs in {records} "
+        f"records) is too small to "
+        "make soups on one half and compare them on the other: those that are learned are left "
+        "out; fix: a larger "
         "dataset.split.valid, or smaller records by batches.outputs"
     )
 

@@ -1,4 +1,6 @@
-"""Every candidate is a table of weights, and all are scored by the same passes over the same records."""
+"""Every candidate is a table of weights, and all are scored by the same passes over the same
+records.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +29,9 @@ __all__ = ["Outcome", "Scorer"]
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a model does on the labelled outputs of some records: bool[n] who is right, f4[n] their cross-entropies."""
+    """How a model does on the labelled outputs of some records: bool[n] who is right, f4[n] their
+    cross-entropies.
+    """
 
     correct: NDArray[np.bool_]
     losses: NDArray[np.float32]
@@ -55,7 +59,9 @@ class Outcome:
     @classmethod
     def joined(cls, parts: Iterable[Outcome]) -> Outcome:
         every = list(parts)
-        return cls(np.concatenate([p.correct for p in every]), np.concatenate([p.losses for p in every]))
+        return cls(
+            np.concatenate([p.correct for p in every]), np.concatenate([p.losses for p in every])
+        )
 
 
 class Scorer:
@@ -64,7 +70,8 @@ class Scorer:
     Parameters
     ----------
     model : holds the weights of the soup at hand; dropout is never active.
-    calibration : steps on which a soup's batch norms are measured anew; used only where it has some.
+    calibration : steps on which a soup's batch norms are measured anew; used only where it has
+        some.
 
     Attributes
     ----------
@@ -72,7 +79,11 @@ class Scorer:
     """
 
     def __init__(
-        self, model: Network, stack: Stack, batches: Batches, calibration: Callable[[], Iterable[Step]] | None = None
+        self,
+        model: Network,
+        stack: Stack,
+        batches: Batches,
+        calibration: Callable[[], Iterable[Step]] | None = None,
     ) -> None:
         self.model, self.stack, self.batches = model.eval(), stack, batches
         self.calibration = calibration if batch_norms(model) else None
@@ -80,9 +91,11 @@ class Scorer:
         self._found: dict[tuple[bytes, tuple[int, ...]], Outcome] = {}
 
     def put(self, alpha: NDArray[np.float64], *, calibrated: bool = True) -> None:
-        """Give the model the soup of `alpha`: buffers of its leading ingredient, statistics of its own.
+        """Give the model the soup of `alpha`: buffers of its leading ingredient, statistics of its
+        own.
 
-        An ingredient alone keeps the statistics it came with. `calibrated`: False leaves statistics as they are.
+        An ingredient alone keeps the statistics it came with. `calibrated`: False leaves statistics
+        as they are.
         """
         self.stack.mix(alpha, self.stack.parameters)
         if not calibrated:
@@ -109,7 +122,9 @@ class Scorer:
             self._found[key] = Outcome.joined(Outcome.of(*self.logits(i)) for i in records)
         return self._found[key]
 
-    def remember(self, alpha: NDArray[np.float64], records: Sequence[int], outcome: Outcome) -> None:
+    def remember(
+        self, alpha: NDArray[np.float64], records: Sequence[int], outcome: Outcome
+    ) -> None:
         """An outcome that was computed elsewhere."""
         self._found[alpha.tobytes(), tuple(records)] = outcome
 
@@ -122,10 +137,12 @@ class Scorer:
         scale: float = 1.0,
         calibrated: bool = False,
     ) -> tuple[float, NDArray[np.float64], float]:
-        """Mean cross-entropy of the soup over the labelled outputs of `records`, and its gradient by `alpha`.
+        """Mean cross-entropy of the soup over the labelled outputs of `records`, and its gradient
+        by `alpha`.
 
-        By projection (arXiv 2407.03641): one ordinary backward pass of the soup, then inner products with the
-        ingredients, those of `members` where given. `scale` multiplies the logits; `calibrated`: see `put`.
+        By projection (arXiv 2407.03641): one ordinary backward pass of the soup, then inner
+        products with the ingredients, those of `members` where given. `scale` multiplies the
+        logits; `calibrated`: see `put`.
 
         Returns
         -------

@@ -1,4 +1,6 @@
-"""What a reader asks of a soup: is it better than one model, by more than chance, who is in it, and why or why not."""
+"""What a reader asks of a soup: is it better than one model, by more than chance, who is in it, and
+why or why not.
+"""
 
 from __future__ import annotations
 
@@ -45,7 +47,10 @@ class Souped:
 def varied(params: Sequence[Mapping[str, Any]]) -> list[str]:
     """What ingredients were trained with, in words, where they differ in it."""
     differing = [name for name in VARIED if len({p.get(name) for p in params}) > 1]
-    return [", ".join(f"{name.replace('_', ' ')} {p[name]:.3g}" for name in differing if name in p) for p in params]
+    return [
+        ", ".join(f"{name.replace('_', ' ')} {p[name]:.3g}" for name in differing if name in p)
+        for p in params
+    ]
 
 
 def souped_of(built: Sequence[Built]) -> Souped | None:
@@ -75,7 +80,8 @@ def soup_sections(souped: Souped) -> list[str]:
         parts.append(
             _figure(
                 landscape(paths),
-                "Measured on a few validation records. A hill between two models is a barrier: averages of both are "
+                "Measured on a few validation records. A hill between two models is a barrier: "
+                "averages of both are "
                 "worse than either.",
             )
         )
@@ -83,7 +89,8 @@ def soup_sections(souped: Souped) -> list[str]:
         parts.append(
             _figure(
                 heat_map(tables),
-                "Columns are ingredients, rows groups of tensors; a row sums to one. A soup's largest weight is the "
+                "Columns are ingredients, rows groups of tensors; a row sums to one. A soup's "
+                "largest weight is the "
                 "darkest, negative ones have a broken outline.",
             )
         )
@@ -147,9 +154,16 @@ def _about_errors(souped: Souped) -> str:
     said = f"Valid: {count(n)} outputs, which soups were fitted to"
     said += f"; test: {count(souped.test_labelled)} outputs. " if souped.test_labelled else ". "
     singles = len(facts.get("ingredients") or [])
-    many = f" The bar of {singles} single models is their standard deviation." if singles > SINGLES else ""
+    many = (
+        f" The bar of {singles} single models is their standard deviation."
+        if singles > SINGLES
+        else ""
+    )
     ceiling = " All models together is the mean of their predictions: a ceiling, not one model."
-    return f"{said}Bars are one standard error of an accuracy.{many}{ceiling if facts.get('ensemble') else ''}"
+    return (
+        f"{said}Bars are one standard error of an "
+        f"accuracy.{many}{ceiling if facts.get('ensemble') else ''}"
+    )
 
 
 def _paths(facts: Mapping[str, Any]) -> list[Path]:
@@ -167,14 +181,20 @@ def _paths(facts: Mapping[str, Any]) -> list[Path]:
 
 def _weights(facts: Mapping[str, Any]) -> list[Weights]:
     # The best single model is one cell: nothing to see.
-    found = [(name, m["alpha"]) for name, m in facts["methods"].items() if name != "best" and m.get("alpha")]
+    found = [
+        (name, m["alpha"])
+        for name, m in facts["methods"].items()
+        if name != "best" and m.get("alpha")
+    ]
     return [Weights(name, alpha["groups"], alpha["weights"]) for name, alpha in found]
 
 
 def _methods(souped: Souped) -> str:
     facts, rows, marked = souped.facts, [], []
     for name, method in facts["methods"].items():
-        gain, error, p, fall = (method.get(key) for key in ("gain", "gain_error", "p_value", "loss_gain"))
+        gain, error, p, fall = (
+            method.get(key) for key in ("gain", "gain_error", "p_value", "loss_gain")
+        )
         corrected = method.get("corrected_p_value")
         same = gain is None or name == "best"
         rows.append(
@@ -212,13 +232,23 @@ def _methods(souped: Souped) -> str:
     )
     kept = [i for i in range(len(head)) if i == 0 or any(row[i] for row in rows)]
     about = (
-        "What each soup is worth. Valid and test: of the soup itself, which is fitted to all validation outputs. "
-        "Fit and cross-fitted: of a method's two soups of halves, on the half each was fitted to and on that left out. "
-        "Gain and fall of the loss: over the best single model, cross-fitted, with paired standard errors; p of the "
-        "one-sided sign test. A soup ships where the p-value of gain or fall, corrected for all that was looked at, "
-        "is at most one in twenty, and neither is worse; of several the simplest, unless one is better by that test."
+        "What each soup is worth. Valid and test: of the soup itself, which is fitted to all "
+        "validation outputs. "
+        "Fit and cross-fitted: of a method's two soups of halves, on the half each was fitted to "
+        "and on that left out. "
+        "Gain and fall of the loss: over the best single model, cross-fitted, with paired standard "
+        "errors; p of the "
+        "one-sided sign test. A soup ships where the p-value of gain or fall, corrected for all "
+        "that was looked at, "
+        "is at most one in twenty, and neither is worse; of several the simplest, unless one is "
+        "better by that test."
     )
-    return table([head[i] for i in kept], [[row[i] for i in kept] for row in rows], about=about, marked=marked)
+    return table(
+        [head[i] for i in kept],
+        [[row[i] for i in kept] for row in rows],
+        about=about,
+        marked=marked,
+    )
 
 
 def _ingredients(souped: Souped) -> str:
@@ -233,7 +263,9 @@ def _ingredients(souped: Souped) -> str:
                 f"single model {i}",
                 percent(single["valid_accuracy"]),
                 number(single.get("valid_loss"), 3),
-                "" if height is None or not math.isfinite(height) else f"{height:+.3f}{NO_BREAK}nats",
+                ""
+                if height is None or not math.isfinite(height)
+                else f"{height:+.3f}{NO_BREAK}nats",
                 "" if soupable is None else "yes" if soupable else "no",
                 text(about),
             )
@@ -243,8 +275,11 @@ def _ingredients(souped: Souped) -> str:
     if not rows or len(kept) < 4:
         return ""
     about = (
-        "Ingredients on all of validation. Barrier: loss half way to the best ingredient above the mean of both; one "
+        "Ingredients on all of validation. Barrier: loss half way to the best ingredient above the "
+        "mean of both; one "
         "that is not soupable is left out of what is learned."
     )
     words = int(kept[-1] == len(head) - 1)
-    return table([head[i] for i in kept], [[row[i] for i in kept] for row in rows], about=about, words=words)
+    return table(
+        [head[i] for i in kept], [[row[i] for i in kept] for row in rows], about=about, words=words
+    )

@@ -1,4 +1,6 @@
-"""Soups of whole models, one weight an ingredient: greedy, and the pairwise line searches of Graph Ladling."""
+"""Soups of whole models, one weight an ingredient: greedy, and the pairwise line searches of Graph
+Ladling.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +36,8 @@ def greedy(
 
     Returns
     -------
-    (weights f8[n], members in the order they were taken). One evaluation an ingredient; never below the first.
+    (weights f8[n], members in the order they were taken). One evaluation an ingredient; never below
+    the first.
     """
     members = [order[0]]
     weights = _one(order[0], n)
@@ -50,12 +53,16 @@ def greedy(
 
 
 def gis_grid(
-    order: Sequence[int], n: int, rank: Callable[[NDArray[np.float64]], tuple[float, float]], grid: int = 20
+    order: Sequence[int],
+    n: int,
+    rank: Callable[[NDArray[np.float64]], tuple[float, float]],
+    grid: int = 20,
 ) -> tuple[NDArray[np.float64], list[float]]:
-    """Greedy interpolation soup as published (arXiv 2306.10466): `soup = r soup + (1 - r) W_i`, r the best of a grid.
+    """Greedy interpolation soup as published (arXiv 2306.10466): `soup = r soup + (1 - r) W_i`, r
+    the best of a grid.
 
-    The grid has both ends, so accuracy never falls; of equal r the largest is taken, which keeps the soup (the released
-    code takes the smallest).
+    The grid has both ends, so accuracy never falls; of equal r the largest is taken, which keeps
+    the soup (the released code takes the smallest).
 
     Returns
     -------
@@ -72,7 +79,9 @@ def gis_grid(
 
 
 def golden(f: Callable[[float], float], evaluations: int) -> float:
-    """The best point of a golden-section search of f's minimum over [0, 1] (Kiefer 1953), the ends not evaluated."""
+    """The best point of a golden-section search of f's minimum over [0, 1] (Kiefer 1953), the ends
+    not evaluated.
+    """
     low, high = 0.0, 1.0
     a, b = high - _GOLDEN * (high - low), low + _GOLDEN * (high - low)
     fa, fb = f(a), f(b)
@@ -100,13 +109,14 @@ def gis_search(
 ) -> tuple[NDArray[np.float64], list[float]]:
     """Greedy interpolation soup by golden section and racing.
 
-    `loss`, cross-entropy on a few records, drives the search; only a candidate that beats the soup there is scored by
-    `rank` on all of them, and taken where that is strictly better. Both ends count, ties keep the soup.
+    `loss`, cross-entropy on a few records, drives the search; only a candidate that beats the soup
+    there is scored by `rank` on all of them, and taken where that is strictly better. Both ends
+    count, ties keep the soup.
 
     Returns
     -------
-    (weights f8[n], accuracy after each ingredient). About `evaluations` short passes and one full an ingredient,
-    against the `grid` full ones of `gis_grid`.
+    (weights f8[n], accuracy after each ingredient). About `evaluations` short passes and one full
+    an ingredient, against the `grid` full ones of `gis_grid`.
     """
     weights = _one(order[0], n)
     best = rank(weights)
@@ -114,7 +124,9 @@ def gis_search(
     for i in order[1:]:
         other = _one(i, n)
 
-        def along(r: float, soup: NDArray[np.float64] = weights, other: NDArray[np.float64] = other) -> float:
+        def along(
+            r: float, soup: NDArray[np.float64] = weights, other: NDArray[np.float64] = other
+        ) -> float:
             return loss(r * soup + (1 - r) * other)
 
         r = golden(along, evaluations)

@@ -1,6 +1,8 @@
-"""Pictures of soups: accuracies with their errors, who is in which soup, and what lies between ingredients.
+"""Pictures of soups: accuracies with their errors, who is in which soup, and what lies between
+ingredients.
 
-They read without colour: valid and test differ by shape, negative weights have a stroke, and every mark has a title.
+They read without colour: valid and test differ by shape, negative weights have a stroke, and every
+mark has a title.
 """
 
 from __future__ import annotations
@@ -55,7 +57,9 @@ class Path:
 
 
 def error_bars(rows: Sequence[Scored]) -> str:
-    """One row a model: a disc for valid, a diamond for test, each on a bar of one standard error both ways."""
+    """One row a model: a disc for valid, a diamond for test, each on a bar of one standard error
+    both ways.
+    """
     ends = []
     for row in rows:
         for value, error in ((row.valid, row.valid_error), (row.test, row.test_error)):
@@ -88,18 +92,29 @@ def error_bars(rows: Sequence[Scored]) -> str:
         ):
             if value is None:
                 continue
-            said = f"{row.name}, {what}: {100 * value:.2f}" + (f" ± {100 * error:.2f} %" if error else " %")
+            said = f"{row.name}, {what}: {100 * value:.2f}" + (
+                f" ± {100 * error:.2f} %" if error else " %"
+            )
             x, at = place(value), y + by
             if error:
-                body.append(f'<path class="{kind[0]}" d="M{place(value - error)} {at} L{place(value + error)} {at}"/>')
+                body.append(
+                    f'<path class="{kind[0]}" d="M{place(value - error)} {at} '
+                    f'L{place(value + error)} {at}"/>'
+                )
             named = f"<title>{text(said)}</title>"
             if what == "valid":
-                body.append(f'<circle class="{kind[1]}" cx="{x}" cy="{at}" r="3.5">{named}</circle>')
+                body.append(
+                    f'<circle class="{kind[1]}" cx="{x}" cy="{at}" r="3.5">{named}</circle>'
+                )
             else:
-                diamond = f"M{x} {at - 4.5} L{round(x + 4.5, 1)} {at} L{x} {at + 4.5} L{round(x - 4.5, 1)} {at} Z"
+                diamond = (
+                    f"M{x} {at - 4.5} L{round(x + 4.5, 1)} {at} L{x} {at + 4.5} "
+                    f"L{round(x - 4.5, 1)} {at} Z"
+                )
                 body.append(f'<path class="{kind[1]}" d="{diamond}">{named}</path>')
     about = "; ".join(
-        f"{row.name}: valid {_share(row.valid, row.valid_error)}, test {_share(row.test, row.test_error)}"
+        f"{row.name}: valid {_share(row.valid, row.valid_error)}, test "
+        f"{_share(row.test, row.test_error)}"
         for row in rows
     )
     return svg(WIDTH, height, "accuracy with standard errors", about, body)
@@ -112,7 +127,9 @@ def _share(value: float | None, error: float | None) -> str:
 
 
 def heat_map(tables: Sequence[Weights]) -> str:
-    """One block a method, one row a group of tensors, one column an ingredient; darker is more of that soup."""
+    """One block a method, one row a group of tensors, one column an ingredient; darker is more of
+    that soup.
+    """
     count = len(tables[0].weights[0])
     cell = max(12, min(46, (WIDTH - LEFT) // count))
     width = LEFT + cell * count + RIGHT
@@ -127,15 +144,30 @@ def heat_map(tables: Sequence[Weights]) -> str:
         single = len(block.groups) == 1
         most = max(abs(w) for row in block.weights for w in row) or 1.0
         if not single:
-            body.append(f'<text x="0" y="{y + 14}"><tspan class="name">{text(block.method)}</tspan></text>')
+            body.append(
+                f'<text x="0" y="{y + 14}"><tspan class="name">{text(block.method)}</tspan></text>'
+            )
             y += ROW
         for group, row in zip(block.groups, block.weights, strict=True):
-            label = f'<tspan class="name">{text(block.method)}</tspan>' if single else text(_short(group))
+            label = (
+                f'<tspan class="name">{text(block.method)}</tspan>'
+                if single
+                else text(_short(group))
+            )
             x = 0 if single else LEFT - 10
             anchor = "" if single else ' text-anchor="end"'
             body.append(f'<text x="{x}" y="{y + 14}"{anchor}>{label}</text>')
             for i, weight in enumerate(row):
-                body.append(_cell(LEFT + cell * i, y, cell, weight, most, f"{block.method}, {group}, ingredient {i}"))
+                body.append(
+                    _cell(
+                        LEFT + cell * i,
+                        y,
+                        cell,
+                        weight,
+                        most,
+                        f"{block.method}, {group}, ingredient {i}",
+                    )
+                )
                 if count <= NUMBERS and abs(weight) >= 0.005:
                     at = f'x="{LEFT + cell * i + cell / 2}" y="{y + 14}" text-anchor="middle"'
                     body.append(f'<text class="ink" {at}>{_number(weight)}</text>')
@@ -153,7 +185,9 @@ def _cell(x: float, y: float, width: float, weight: float, most: float, name: st
     kind = "over minus" if weight < 0 else "dot"
     shade = f'fill-opacity="{MOST * abs(weight) / most:.3f}"'
     at = f'x="{x + 1}" y="{y}" width="{width - 2}" height="{ROW - 2}"'
-    return f'<rect class="{kind}" {shade} {at}><title>{text(f"{name}: {weight:.4f}")}</title></rect>'
+    return (
+        f'<rect class="{kind}" {shade} {at}><title>{text(f"{name}: {weight:.4f}")}</title></rect>'
+    )
 
 
 def _number(weight: float) -> str:
@@ -166,7 +200,9 @@ def _short(group: str) -> str:
 
 
 def landscape(paths: Sequence[Path]) -> str:
-    """Loss along straight lines, each from its start on the left to its end on the right, where it is named."""
+    """Loss along straight lines, each from its start on the left to its end on the right, where it
+    is named.
+    """
     values = [v for p in paths for v in p.loss]
     low, high = min(values), max(values)
     if high - low < 1e-6:
@@ -175,7 +211,9 @@ def landscape(paths: Sequence[Path]) -> str:
 
     def place(at: float, loss: float) -> tuple[float, float]:
         across = 56 + at * (WIDTH - 56 - right)
-        return round(across, 1), round(TOP + (high - loss) / (high - low) * (HEIGHT - TOP - BOTTOM), 1)
+        return round(across, 1), round(
+            TOP + (high - loss) / (high - low) * (HEIGHT - TOP - BOTTOM), 1
+        )
 
     floor = HEIGHT - BOTTOM
     body = ['<text x="0" y="14">loss (nats) along straight lines between weights</text>']
@@ -189,9 +227,13 @@ def landscape(paths: Sequence[Path]) -> str:
         body.append(f'<text x="{x}" y="{floor + 18}" text-anchor="middle">{at:g}</text>')
     starts = list(dict.fromkeys(p.start for p in paths))
     label = (
-        f"from {starts[0]} (0) to the model named (1)" if len(starts) == 1 else "from one model (0) to the other (1)"
+        f"from {starts[0]} (0) to the model named (1)"
+        if len(starts) == 1
+        else "from one model (0) to the other (1)"
     )
-    body.append(f'<text x="{place(0.5, low)[0]}" y="{HEIGHT - 6}" text-anchor="middle">{text(label)}</text>')
+    body.append(
+        f'<text x="{place(0.5, low)[0]}" y="{HEIGHT - 6}" text-anchor="middle">{text(label)}</text>'
+    )
     ends = _spread([place(p.at[-1], p.loss[-1])[1] for p in paths], 14, TOP + 4, floor + 8)
     order = sorted(range(len(paths)), key=lambda i: paths[i].strong)
     for i in order:
@@ -202,18 +244,25 @@ def landscape(paths: Sequence[Path]) -> str:
         drawn = "M" + " L".join(f"{x} {y}" for x, y in points)
         body.append(f'<path class="{kind[0]}" d="{drawn}">{named}</path>')
         for (x, y), value in zip(points, path.loss, strict=True):
-            body.append(f'<circle class="{kind[1]}" cx="{x}" cy="{y}" r="2.5"><title>{value:.4f}</title></circle>')
+            body.append(
+                f'<circle class="{kind[1]}" cx="{x}" cy="{y}" '
+                f'r="2.5"><title>{value:.4f}</title></circle>'
+            )
         name = path.end if len(starts) == 1 else f"{path.start} to {path.end}"
         name = f'<tspan class="name">{text(name)}</tspan>' if path.strong else text(name)
         x, y = points[-1]
         body.append(f'<path class="axis" d="M{x + 4} {y} L{x + 14} {ends[i]}"/>')
         body.append(f'<text x="{x + 18}" y="{ends[i] + 4}">{name}</text>')
-    about = "; ".join(f"{p.start} to {p.end}: {' '.join(f'{v:.4g}' for v in p.loss)}" for p in paths)
+    about = "; ".join(
+        f"{p.start} to {p.end}: {' '.join(f'{v:.4g}' for v in p.loss)}" for p in paths
+    )
     return svg(WIDTH, HEIGHT, "loss between ingredients and soup", about, body)
 
 
 def _spread(wanted: Sequence[float], gap: float, low: float, high: float) -> list[float]:
-    """Places near those wanted, `gap` apart and from `low` to `high`, in the same order; closer where too many."""
+    """Places near those wanted, `gap` apart and from `low` to `high`, in the same order; closer
+    where too many.
+    """
     gap = min(gap, (high - low) / max(1, len(wanted) - 1))
     order = sorted(range(len(wanted)), key=lambda i: wanted[i])
     placed = [0.0] * len(wanted)

@@ -1,7 +1,8 @@
-"""Ingredients stay on disk: their files are memory maps, read tensor by tensor, whatever their number.
+"""Ingredients stay on disk: their files are memory maps, read tensor by tensor, whatever their
+number.
 
-A soup is a table alpha f8[T, N]: tensor t of the soup is `sum_i alpha[t, i] W_i[t]`. A method that weighs whole models
-or layers has equal rows inside a model or a layer.
+A soup is a table alpha f8[T, N]: tensor t of the soup is `sum_i alpha[t, i] W_i[t]`. A method that
+weighs whole models or layers has equal rows inside a model or a layer.
 """
 
 from __future__ import annotations
@@ -28,7 +29,8 @@ GRANULARITIES = ("global", "layer", "tensor")
 def groups(names: Sequence[str], granularity: str) -> tuple[list[str], NDArray[np.int64]]:
     """Names of the groups, and the group of each tensor i8[T].
 
-    A layer is what stands before a tensor's own name: up to the first number in it, or all but the last part.
+    A layer is what stands before a tensor's own name: up to the first number in it, or all but the
+    last part.
 
     >>> groups(["convs.0.lin.weight", "convs.0.bias", "head.weight"], "layer")
     (['convs.0', 'head'], array([0, 0, 1]))
@@ -51,8 +53,10 @@ class Stack:
 
     Parameters
     ----------
-    states : tensors of each ingredient by name, best as `stages.train.state.read_state` maps them: no copies are made.
-    model : its parameters are what is mixed (a tied one once, under its first name); its buffers never are.
+    states : tensors of each ingredient by name, best as `stages.train.state.read_state` maps them:
+        no copies are made.
+    model : its parameters are what is mixed (a tied one once, under its first name); its buffers
+        never are.
     labels : how errors call the ingredients.
 
     Raises
@@ -64,10 +68,15 @@ class Stack:
     """
 
     def __init__(
-        self, states: Sequence[Mapping[str, Tensor]], model: nn.Module, labels: Sequence[str] | None = None
+        self,
+        states: Sequence[Mapping[str, Tensor]],
+        model: nn.Module,
+        labels: Sequence[str] | None = None,
     ) -> None:
         self.states = list(states)
-        self.labels = [f"ingredient {i}" for i in range(len(states))] if labels is None else list(labels)
+        self.labels = (
+            [f"ingredient {i}" for i in range(len(states))] if labels is None else list(labels)
+        )
         self.parameters = dict(model.named_parameters())
         self.names = list(self.parameters)
         self.expected = model.state_dict()
@@ -79,14 +88,20 @@ class Stack:
         if missing := sorted(expected.keys() ^ state.keys()):
             where = "misses" if missing[0] in expected else "has, unlike the model, a"
             raise Conflict(
-                f"soup: {label} {where} tensor {missing[0]}; expected the same names in all ingredients",
+                f"soup: {label} {where} tensor {missing[0]}; expected the same names in all "
+                f"ingredients",
                 fix="soup ingredients of one architecture",
             )
         for name, values in state.items():
             want = self.states[0][name]
-            if values.shape != expected[name].shape or values.shape != want.shape or values.dtype != want.dtype:
+            if (
+                values.shape != expected[name].shape
+                or values.shape != want.shape
+                or values.dtype != want.dtype
+            ):
                 raise Conflict(
-                    f"soup: {label} and {first} differ in {name}: expected {want.dtype} {tuple(expected[name].shape)}, "
+                    f"soup: {label} and {first} differ in {name}: expected {want.dtype} "
+                    f"{tuple(expected[name].shape)}, "
                     f"found {values.dtype} {tuple(values.shape)}",
                     fix="soup ingredients of one architecture",
                 )
@@ -118,7 +133,9 @@ class Stack:
         return alpha
 
     def lead(self, alpha: NDArray[np.float64]) -> int:
-        """The ingredient of largest weight, counted by parameters: buffers that no one may average come from it."""
+        """The ingredient of largest weight, counted by parameters: buffers that no one may average
+        come from it.
+        """
         sizes = np.array([self.parameters[name].numel() for name in self.names], np.float64)
         return int(np.argmax(sizes @ alpha))
 
@@ -126,8 +143,8 @@ class Stack:
     def mix(self, alpha: NDArray[np.float64], out: Mapping[str, Tensor]) -> None:
         """Write the soup of table `alpha` into the tensors `out` by name.
 
-        Sums are float64, so that a mean of equal ingredients is that ingredient, bit by bit, and one ingredient alone
-        is itself. O(N P) time and reads; one tensor in float64 in memory.
+        Sums are float64, so that a mean of equal ingredients is that ingredient, bit by bit, and
+        one ingredient alone is itself. O(N P) time and reads; one tensor in float64 in memory.
         """
         for t, name in enumerate(self.names):
             row = alpha[t]
@@ -136,8 +153,11 @@ class Stack:
                 total.add_(self.states[i][name], alpha=float(row[i]))
             out[name].copy_(total)
 
-    def inner(self, grads: Mapping[str, Tensor | None], members: Iterable[int] | None = None) -> NDArray[np.float64]:
-        """`d[t, i] = <grad_t, W_i[t]>`, f8[T, N]: the gradient by alpha, where `grads` is that by the soup's tensors.
+    def inner(
+        self, grads: Mapping[str, Tensor | None], members: Iterable[int] | None = None
+    ) -> NDArray[np.float64]:
+        """`d[t, i] = <grad_t, W_i[t]>`, f8[T, N]: the gradient by alpha, where `grads` is that by
+        the soup's tensors.
 
         Of `members`, the others' are 0. O(N P) time and reads, no copy of an ingredient.
         """
@@ -152,8 +172,12 @@ class Stack:
         return out
 
     def distances(self, alpha: NDArray[np.float64], of: NDArray[np.int64]) -> NDArray[np.float64]:
-        """f8[G, N]: how far each ingredient is from the soup of `alpha`, by group `of` each tensor: |W_i - W|."""
-        mixed = {name: torch.empty(self.expected[name].shape, dtype=torch.float64) for name in self.names}
+        """f8[G, N]: how far each ingredient is from the soup of `alpha`, by group `of` each tensor:
+        |W_i - W|.
+        """
+        mixed = {
+            name: torch.empty(self.expected[name].shape, dtype=torch.float64) for name in self.names
+        }
         self.mix(alpha, mixed)
         squares = np.zeros((int(of.max()) + 1, len(self)))
         for t, name in enumerate(self.names):
@@ -162,12 +186,16 @@ class Stack:
         return np.sqrt(squares)
 
     def state(self, alpha: NDArray[np.float64], model: nn.Module) -> dict[str, Any]:
-        """The soup as a state dict with all names, tied ones too, and `model`'s current buffers; tensors of its own."""
+        """The soup as a state dict with all names, tied ones too, and `model`'s current buffers;
+        tensors of its own.
+        """
         aliases = {id(p): name for name, p in self.parameters.items()}
         every = dict(model.named_parameters(remove_duplicate=False))
         mixed = {name: torch.empty_like(self.states[0][name]) for name in self.names}
         self.mix(alpha, mixed)
         return {
-            name: mixed[aliases[id(every[name])]].clone() if name in every else values.detach().cpu().clone()
+            name: mixed[aliases[id(every[name])]].clone()
+            if name in every
+            else values.detach().cpu().clone()
             for name, values in model.state_dict().items()
         }

@@ -1,4 +1,6 @@
-"""Describes `soup`: the methods, what is refused, and which soup is chosen on the validation records."""
+"""Describes `soup`: the methods, what is refused, and which soup is chosen on the validation
+records.
+"""
 
 from __future__ import annotations
 
@@ -22,12 +24,24 @@ if TYPE_CHECKING:
 
 __all__ = ["METHODS", "STAGE", "Params", "ingredients"]
 
-METHODS = ("best", "uniform", "greedy", "gis", "learned", "signed", "grid", "published", "partition")
+METHODS = (
+    "best",
+    "uniform",
+    "greedy",
+    "gis",
+    "learned",
+    "signed",
+    "grid",
+    "published",
+    "partition",
+)
 """As `stockpot.stages.soup.methods.METHODS`, which imports torch."""
 _AUTO = {"published": {"epochs": 25, "rate": 10.0}, "partition": {"epochs": 50, "rate": 1.0}}
-"""Their authors' settings for GraphSAGE on ogbn-products; they tuned them for each model and data set."""
+"""Their authors' settings for GraphSAGE on ogbn-products; they tuned them for each model and data
+set."""
 KEEP_BYTES = 1 << 28
-"""Most bytes of prepared validation records kept for the next pass, fewer in less memory; the rest is read again."""
+"""Most bytes of prepared validation records kept for the next pass, fewer in less memory; the rest
+is read again."""
 _CALIBRATION = 16  # training records on which a soup's batch norms are measured
 _HIDDEN, _LAYERS = 1024, 3  # reckoned with until an ingredient says its own
 _SAMPLED = 1024  # as `stockpot.stages.soup.ranking.SAMPLE`
@@ -43,7 +57,8 @@ class Params:
     device : where candidates are evaluated; averages are made on the CPU.
     holdout : share of the validation outputs that training did not look at; above 0, soups are made
         and compared on these alone.
-    epochs, rate, period : of `published` and `partition`, see `stages.soup.published.SgdParams`; 0 for other methods.
+    epochs, rate, period : of `published` and `partition`, see `stages.soup.published.SgdParams`; 0
+        for other methods.
     parts, drawn : of `partition`; 0 for other methods.
     """
 
@@ -59,21 +74,29 @@ class Params:
 
 def ingredients(roles: Mapping[str, Any]) -> list[str]:
     """Roles "ingredient:0", "ingredient:1", ... in the order of their numbers."""
-    return sorted((role for role in roles if role.startswith("ingredient:")), key=lambda role: int(role.split(":")[1]))
+    return sorted(
+        (role for role in roles if role.startswith("ingredient:")),
+        key=lambda role: int(role.split(":")[1]),
+    )
 
 
 def _resolve(recipe: Mapping[str, Any], facts: Mapping[str, Facts]) -> Params:
     method, holdout = str(recipe["soup.method"]), float(recipe["soup.holdout"])
     if method not in ("auto", *METHODS):
         raise BadInput(
-            f"soup.method: expected auto, {', '.join(METHODS)}, found {method!r}", fix="--set soup.method=auto"
+            f"soup.method: expected auto, {', '.join(METHODS)}, found {method!r}",
+            fix="--set soup.method=auto",
         )
     schedule = _schedule(method, recipe)
-    return Params(method, resolved_device(str(recipe["train.device"])), checked_holdout(holdout), **schedule)
+    return Params(
+        method, resolved_device(str(recipe["train.device"])), checked_holdout(holdout), **schedule
+    )
 
 
 def _schedule(method: str, recipe: Mapping[str, Any]) -> dict[str, Any]:
-    """What `published` and `partition` are run with; nothing for other methods, whose keys it is no part of."""
+    """What `published` and `partition` are run with; nothing for other methods, whose keys it is no
+    part of.
+    """
     get = {name: recipe[f"soup.{name}"] for name in ("epochs", "rate", "period", "parts", "drawn")}
     auto = _AUTO.get(method, _AUTO["published"])
     get |= {name: auto[name] for name in auto if get[name] == "auto"}
@@ -101,7 +124,10 @@ def _compatible(paths: Sequence[Any]) -> tuple[dict[str, Any], str, list[str]]:
     from stockpot.stages.train.state import read_metadata
 
     found = [read_metadata(path) for path in paths]
-    labels = [f"ingredient {i} ({m.get('file', path)})" for i, (m, path) in enumerate(zip(found, paths, strict=True))]
+    labels = [
+        f"ingredient {i} ({m.get('file', path)})"
+        for i, (m, path) in enumerate(zip(found, paths, strict=True))
+    ]
     check_alike(found, labels)
     return found[0]["config"], str(found[0]["init_digest"]), labels
 
@@ -124,20 +150,27 @@ def _run(params: Params, inputs: Inputs, shard: Shard, writer: Writer) -> dict[s
     model = build_model(config).to(params.device)
     stack = Stack([read_state(path)[0] for path in paths], model, labels)
     steps: Steps | Outputs = open_steps(
-        inputs["valid"], model, Schedule(shuffle=False), Delivery(device=params.device), training=True
+        inputs["valid"],
+        model,
+        Schedule(shuffle=False),
+        Delivery(device=params.device),
+        training=True,
     )
     if params.holdout:
         steps = Outputs(steps, params.holdout, held=True)
 
     if batch_norms(model) and "train" not in inputs:
         raise BadInput(
-            "soup: the model has batch norms, whose statistics are measured anew on training records: expected a "
+            "soup: the model has batch norms, whose statistics are measured anew on training "
+            "records: expected a "
             "packed train split beside valid, found none",
             fix="--batches runs/NAME, of a run that packed train",
         )
 
     def calibration() -> Iterator[Step]:
-        some = open_steps(inputs["train"], model, Schedule(shuffle=False), Delivery(device=params.device))
+        some = open_steps(
+            inputs["train"], model, Schedule(shuffle=False), Delivery(device=params.device)
+        )
         return (some[i] for i in range(min(len(some), _CALIBRATION)))
 
     needed = _cost(params, {role: inputs[role].facts for role in inputs}).needed
@@ -152,7 +185,9 @@ def _run(params: Params, inputs: Inputs, shard: Shard, writer: Writer) -> dict[s
     with settings(writer.threads):
         scorer = Scorer(model, stack, batches, calibration)
         set_by = {
-            name: value for name in ("epochs", "rate", "period", "parts", "drawn") if (value := getattr(params, name))
+            name: value
+            for name in ("epochs", "rate", "period", "parts", "drawn")
+            if (value := getattr(params, name))
         }
         cooked = cook(scorer, method=params.method, schedule=SgdParams(**set_by), report=report)
         for name, made in cooked.soups.items():
@@ -171,7 +206,9 @@ def _run(params: Params, inputs: Inputs, shard: Shard, writer: Writer) -> dict[s
     return {**cooked.facts, "init_digest": init_digest, "num_parameters": parameters}
 
 
-def _finish(params: Params, inputs: Inputs, shards: Mapping[str, Reader], writer: Writer) -> dict[str, Any]:
+def _finish(
+    params: Params, inputs: Inputs, shards: Mapping[str, Reader], writer: Writer
+) -> dict[str, Any]:
     return dict(shards["soup"].facts)
 
 
@@ -185,7 +222,8 @@ def _cost(params: Params, facts: Mapping[str, Facts]) -> Cost:
     step = step_bytes(hidden, valid, layers=layers, edge_floats=floats)
     kept = min(KEEP_BYTES, int(valid["records"]) * step_bytes(1, valid))
     logits = 2 * len(roles) * int(valid["num_classes"]) * (2 * _SAMPLED + 2 * int(valid["records"]))
-    # Each pass reads what is not kept; every method weighs all ingredients some hundred times, fitted thrice.
+    # Each pass reads what is not kept; every method weighs all ingredients some hundred times,
+    # fitted thrice.
     reads = (4 * len(roles) + 1) * int(valid["bytes"]) + 300 * len(roles) * weights
     least = TORCH_BYTES + step + 3 * logits + 8 * weights
     return Cost(reads, (len(METHODS) + 1) * weights, least + kept, least)

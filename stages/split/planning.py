@@ -27,7 +27,10 @@ def _guess(known: Known) -> Guess | None:
     counts = graph.get("splits")
     if counts is None:
         labelled = graph["num_nodes"] - graph["unlabelled"]
-        train, valid = float(known.values["dataset.split.train"]), float(known.values["dataset.split.valid"])
+        train, valid = (
+            float(known.values["dataset.split.train"]),
+            float(known.values["dataset.split.valid"]),
+        )
         shares = {"train": train, "valid": valid, "test": max(0.0, 1.0 - train - valid)}
         counts = {name: max(1, math.ceil(share * labelled)) for name, share in shares.items()}
     return Guess({**counts, "origin": "seeded", "num_nodes": graph["num_nodes"]})

@@ -17,7 +17,9 @@ __all__ = ["REPORTING"]
 
 
 def _summary(view: View) -> Mapping[str, Any]:
-    return {"dataset": {"splits": pick(view.facts("split"), *SPLITS) if "split" in view.built else None}}
+    return {
+        "dataset": {"splits": pick(view.facts("split"), *SPLITS) if "split" in view.built else None}
+    }
 
 
 REPORTING = Reporting(_summary)

@@ -25,7 +25,9 @@ SPLITS = ("train", "valid", "test")
 
 @dataclass(frozen=True)
 class Params:
-    """`origin` "published": split number `index`; "seeded": shares `train` and `valid` of the labelled nodes."""
+    """`origin` "published": split number `index`; "seeded": shares `train` and `valid` of the
+    labelled nodes.
+    """
 
     origin: str
     index: int
@@ -34,8 +36,11 @@ class Params:
     seed: int
 
 
-def seeded_split(labels: NDArray[np.int32], train: float, valid: float, seed: int) -> list[NDArray[np.int32]]:
-    """Sorted ids of train, valid and test: a seeded permutation of the labelled nodes, cut at shares rounded down.
+def seeded_split(
+    labels: NDArray[np.int32], train: float, valid: float, seed: int
+) -> list[NDArray[np.int32]]:
+    """Sorted ids of train, valid and test: a seeded permutation of the labelled nodes, cut at
+    shares rounded down.
 
     Parameters
     ----------
@@ -44,11 +49,14 @@ def seeded_split(labels: NDArray[np.int32], train: float, valid: float, seed: in
 
     Returns
     -------
-    Three i4 arrays, sorted, disjoint, together all labelled nodes; a part may be empty where nodes are few. O(N log N).
+    Three i4 arrays, sorted, disjoint, together all labelled nodes; a part may be empty where nodes
+    are few. O(N log N).
     """
     labelled = np.random.default_rng(seed).permutation(np.flatnonzero(labels >= 0))
     # 0.6 + 0.2 is a little less than 0.8: without rounding, a node would change sides.
-    first, second = (math.floor(round(share * len(labelled), 6)) for share in (train, train + valid))
+    first, second = (
+        math.floor(round(share * len(labelled), 6)) for share in (train, train + valid)
+    )
     return [np.sort(ids).astype(np.int32) for ids in np.split(labelled, [first, second])]
 
 
@@ -57,20 +65,23 @@ def _resolve(recipe: Mapping[str, Any], facts: Mapping[str, Facts]) -> Params:
     if published:
         if index >= published:
             raise BadInput(
-                f"dataset.split_index: expected 0 to {published - 1}, the published splits, found {index}",
+                f"dataset.split_index: expected 0 to {published - 1}, the published splits, found "
+                f"{index}",
                 fix=f"--set dataset.split_index={published - 1}",
             )
         return Params("published", index, 0.0, 0.0, 0)
     if index != 0:
         raise BadInput(
-            f"dataset.split_index: expected 0, since the data set publishes no splits, found {index}",
+            f"dataset.split_index: expected 0, since the data set publishes no splits, found "
+            f"{index}",
             fix="--set dataset.split_index=0, and --set dataset.split.seed=N for another split",
         )
     split = recipe["dataset.split"]
     train, valid, seed = split["train"], split["valid"], split["seed"]
     if train + valid >= 1:
         raise BadInput(
-            f"dataset.split: expected train + valid below 1, so that test has nodes, found {train + valid:g}",
+            f"dataset.split: expected train + valid below 1, so that test has nodes, found "
+            f"{train + valid:g}",
             fix="--set dataset.split.train=0.5 --set dataset.split.valid=0.25",
         )
     return Params("seeded", 0, float(train), float(valid), int(seed))
@@ -88,11 +99,16 @@ def _run(params: Params, inputs: Inputs, shard: Shard, writer: Writer) -> dict[s
     if params.origin == "published":
         for name in SPLITS:
             ptr = graph.array(f"split_{name}_ptr")
-            published.append(np.asarray(graph.array(f"split_{name}")[ptr[params.index] : ptr[params.index + 1]]))
+            published.append(
+                np.asarray(graph.array(f"split_{name}")[ptr[params.index] : ptr[params.index + 1]])
+            )
     ids = checked_split(params, graph.array("y"), published)
     for name, values in zip(SPLITS, ids, strict=True):
         writer.array(name, values)
-    return {**{name: len(values) for name, values in zip(SPLITS, ids, strict=True)}, "origin": params.origin}
+    return {
+        **{name: len(values) for name, values in zip(SPLITS, ids, strict=True)},
+        "origin": params.origin,
+    }
 
 
 def checked_split(
@@ -121,14 +137,18 @@ def checked_split(
             )
         if not (labels[values] >= 0).any():
             raise BadInput(
-                f"split {params.index}: {name}: expected at least one labelled node, found {len(values)} nodes without "
+                f"split {params.index}: {name}: expected at least one labelled node, found "
+                f"{len(values)} nodes without "
                 f"label, the first of them node {values[0]}",
-                fix="give some of these nodes a class in y; among several splits dataset.split_index chooses",
+                fix="give some of these nodes a class in y; among several splits "
+                "dataset.split_index chooses",
             )
     return ids
 
 
-def _finish(params: Params, inputs: Inputs, shards: Mapping[str, Reader], writer: Writer) -> dict[str, Any]:
+def _finish(
+    params: Params, inputs: Inputs, shards: Mapping[str, Reader], writer: Writer
+) -> dict[str, Any]:
     del params, inputs, writer
     return dict(shards["split"].facts)
 

@@ -1,10 +1,13 @@
-"""Graph attention by segment softmax over CSR rows: no temporary is larger than one value an edge and head.
+"""Graph attention by segment softmax over CSR rows: no temporary is larger than one value an edge
+and head.
 
 Equations (arXiv 1710.10903, as torch_geometric's `GATConv`), for edge i <- j and head h:
 
-    e_ijh = leaky_relu(source_jh + target_ih),  a_ijh = softmax over j of e_ijh,  out_ih = sum over j of a_ijh z_jh
+    e_ijh = leaky_relu(source_jh + target_ih),  a_ijh = softmax over j of e_ijh,  out_ih = sum over
+    j of a_ijh z_jh
 
-The numba kernels work row by row, so any number of threads gives the same bits; on a GPU torch's operators do the same.
+The numba kernels work row by row, so any number of threads gives the same bits; on a GPU torch's
+operators do the same.
 """
 
 from __future__ import annotations
@@ -33,7 +36,9 @@ if TYPE_CHECKING:
 __all__ = ["SLOPE", "attend"]
 
 SLOPE = 0.2  # of the leaky ReLU
-_EDGE_FLOATS = 1 << 22  # of a GPU's temporary while the gradient of the attention is computed: 16 MiB
+_EDGE_FLOATS = (
+    1 << 22
+)  # of a GPU's temporary while the gradient of the attention is computed: 16 MiB
 
 
 @njit(cache=True, nogil=True, fastmath={"contract"})
@@ -90,7 +95,9 @@ def _backward_rows(
     edge_grad: NDArray[Any],
     target_grad: NDArray[Any],
 ) -> None:
-    """Gradient of source + target for every edge, before the leaky ReLU, and its sum over each row."""
+    """Gradient of source + target for every edge, before the leaky ReLU, and its sum over each
+    row.
+    """
     heads = source.shape[1]
     width = z.shape[1] // heads
     mean = np.empty(heads, z.dtype)
@@ -142,7 +149,9 @@ def _backward_cols(
 
 
 def _by_rows(kernel: Callable[..., None], pointers: NDArray[np.integer[Any]], *arrays: Any) -> None:
-    """Call a kernel on all rows, in spans of about equal edges, on as many threads as torch uses."""
+    """Call a kernel on all rows, in spans of about equal edges, on as many threads as torch
+    uses.
+    """
     rows, threads = pointers.size - 1, torch.get_num_threads()
     if threads == 1 or pointers[-1] < 1 << 14:
         kernel(0, rows, pointers, *arrays)
@@ -154,7 +163,9 @@ def _by_rows(kernel: Callable[..., None], pointers: NDArray[np.integer[Any]], *a
 
 
 def _arrays(*tensors: Tensor) -> list[NDArray[Any]]:
-    """Tensors as read-only arrays: one compiled kernel for arrays of a record, of a graph and of torch."""
+    """Tensors as read-only arrays: one compiled kernel for arrays of a record, of a graph and of
+    torch.
+    """
     return [frozen(tensor.detach().contiguous().numpy()) for tensor in tensors]
 
 
@@ -167,7 +178,15 @@ def forward_cpu(csr: Tensor, z: Tensor, source: Tensor, target: Tensor) -> tuple
     indptr, indices = _arrays(*_edges(csr))
     attention = torch.empty((indices.size, source.shape[1]), dtype=z.dtype)
     out = torch.empty((indptr.size - 1, z.shape[1]), dtype=z.dtype)
-    _by_rows(_forward, indptr, indices, *_arrays(z, source, target), SLOPE, attention.numpy(), out.numpy())
+    _by_rows(
+        _forward,
+        indptr,
+        indices,
+        *_arrays(z, source, target),
+        SLOPE,
+        attention.numpy(),
+        out.numpy(),
+    )
     return out, attention
 
 
@@ -182,9 +201,29 @@ def backward_cpu(
     z_grad, source_grad = torch.empty_like(z), torch.empty_like(source)
     values = _arrays(z, source, target)
     weights, out_grad = _arrays(attention, grad)
-    _by_rows(_backward_rows, indptr, indices, *values, SLOPE, weights, out_grad, edge_grad.numpy(), target_grad.numpy())
+    _by_rows(
+        _backward_rows,
+        indptr,
+        indices,
+        *values,
+        SLOPE,
+        weights,
+        out_grad,
+        edge_grad.numpy(),
+        target_grad.numpy(),
+    )
     t_indptr, t_indices, places, edges = _arrays(*_edges(adj.t_csr), adj.places, edge_grad)
-    _by_rows(_backward_cols, t_indptr, t_indices, places, weights, out_grad, edges, z_grad.numpy(), source_grad.numpy())
+    _by_rows(
+        _backward_cols,
+        t_indptr,
+        t_indices,
+        places,
+        weights,
+        out_grad,
+        edges,
+        z_grad.numpy(),
+        source_grad.numpy(),
+    )
     return z_grad, source_grad, target_grad
 
 
@@ -195,11 +234,15 @@ def _rows_of(csr: Tensor) -> Tensor:
 
 
 def _per_head(csr: Tensor, values: Tensor, x: Tensor) -> Tensor:
-    """One sparse product a head: values f[nnz, heads] of `csr`'s pattern times x f[cols, heads * width]."""
+    """One sparse product a head: values f[nnz, heads] of `csr`'s pattern times x f[cols, heads *
+    width].
+    """
     heads = values.shape[1]
     parts = []
     for h, part in enumerate(x.view(x.shape[0], heads, -1).unbind(1)):
-        matrix = torch.sparse_csr_tensor(*_edges(csr), values[:, h].contiguous(), csr.shape, check_invariants=False)
+        matrix = torch.sparse_csr_tensor(
+            *_edges(csr), values[:, h].contiguous(), csr.shape, check_invariants=False
+        )
         parts.append(torch.sparse.mm(matrix, part.contiguous()))
     return torch.cat(parts, 1)
 
@@ -218,7 +261,9 @@ def forward_torch(csr: Tensor, z: Tensor, source: Tensor, target: Tensor) -> tup
 def backward_torch(
     adj: Adj, z: Tensor, source: Tensor, target: Tensor, attention: Tensor, grad: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """As `backward_cpu`, of torch's operators, for any device; edges in spans, so that temporaries stay small."""
+    """As `backward_cpu`, of torch's operators, for any device; edges in spans, so that temporaries
+    stay small.
+    """
     assert adj.t_csr is not None
     assert adj.places is not None
     rows, cols = _rows_of(adj.csr), adj.csr.col_indices().long()
@@ -226,7 +271,9 @@ def backward_torch(
     width = z.shape[1] // heads
     dots = [
         (grad[i] * z[j]).view(i.numel(), heads, width).sum(2)
-        for i, j in zip(*(t.split(max(1, _EDGE_FLOATS // z.shape[1])) for t in (rows, cols)), strict=True)
+        for i, j in zip(
+            *(t.split(max(1, _EDGE_FLOATS // z.shape[1])) for t in (rows, cols)), strict=True
+        )
     ]
     dot = torch.cat(dots) if dots else attention
     mean = torch.zeros_like(target).index_add_(0, rows, attention * dot)
@@ -260,15 +307,19 @@ def attend(adj: Adj, z: Tensor, source: Tensor, target: Tensor) -> Tensor:
 
     Parameters
     ----------
-    adj : pattern of (rows, cols), its values are not read; with `t_csr` and `places` where a gradient is taken.
+    adj : pattern of (rows, cols), its values are not read; with `t_csr` and `places` where a
+        gradient is taken.
     z : f[cols, heads * width], head after head.
     source, target : f[cols, heads], f[rows, heads], both halves of the attention's logits.
 
     Returns
     -------
-    f[rows, heads * width]; zero in rows without neighbours, as torch_geometric. O(nnz heads width) time, forward and
-    backward, and nnz heads values of memory each.
+    f[rows, heads * width]; zero in rows without neighbours, as torch_geometric. O(nnz heads width)
+    time, forward and backward, and nnz heads values of memory each.
     """
     if torch.is_grad_enabled() and z.requires_grad and (adj.t_csr is None or adj.places is None):
-        raise ValueError("attention: a gradient needs the transposed pattern and its places; these steps bring none")
+        raise ValueError(
+            "attention: a gradient needs the transposed pattern and its places; these steps bring "
+            "none"
+        )
     return _Attend.apply(adj, z, source, target)

@@ -1,4 +1,5 @@
-"""A checkpoint is one atomic file with everything a training needs to go on bit by bit, or it is not used.
+"""A checkpoint is one atomic file with everything a training needs to go on bit by bit, or it is
+not used.
 
 Two are kept: the newest and the one before. A damaged one is set aside, never half read.
 """
@@ -91,13 +92,18 @@ def _tensors(model: Network, adam: torch.optim.Adam) -> dict[str, Tensor]:
     return tensors
 
 
-def save_start(path: Path, metadata: Mapping[str, Any], model: Network, adam: torch.optim.Adam) -> None:
-    """Write the state that several trainings go on from: weights and the optimiser's moments, no random numbers."""
+def save_start(
+    path: Path, metadata: Mapping[str, Any], model: Network, adam: torch.optim.Adam
+) -> None:
+    """Write the state that several trainings go on from: weights and the optimiser's moments, no
+    random numbers.
+    """
     write_state(path, _tensors(model, adam), metadata)
 
 
 def load_start(path: Path, model: Network, adam: torch.optim.Adam) -> dict[str, Any]:
-    """Put model and optimiser in the state of a file of `save_start`; its metadata. Rates and decays stay as they are.
+    """Put model and optimiser in the state of a file of `save_start`; its metadata. Rates and
+    decays stay as they are.
 
     Raises
     ------
@@ -108,12 +114,19 @@ def load_start(path: Path, model: Network, adam: torch.optim.Adam) -> dict[str, 
     try:
         _restore(tensors, model, adam)
     except (KeyError, RuntimeError) as error:
-        raise Corrupt(f"{path}: expected the start of a model like this one, found {error}") from error
+        raise Corrupt(
+            f"{path}: expected the start of a model like this one, found {error}"
+        ) from error
     return metadata
 
 
 def load(
-    folder: Path, identity: Mapping[str, Any], model: Network, adam: torch.optim.Adam, *, mend: bool = True
+    folder: Path,
+    identity: Mapping[str, Any],
+    model: Network,
+    adam: torch.optim.Adam,
+    *,
+    mend: bool = True,
 ) -> tuple[Progress | None, Kept, list[str]]:
     """Restore model, optimiser and dropout generator from the newest whole checkpoint.
 
@@ -121,7 +134,8 @@ def load(
 
     Returns
     -------
-    (progress, weights kept, what was set aside and why); progress is None where there is nothing to resume.
+    (progress, weights kept, what was set aside and why); progress is None where there is nothing to
+    resume.
     """
     words: list[str] = []
     for path in (folder / NEWEST, folder / PREVIOUS):

@@ -1,7 +1,8 @@
-"""Convolutions with torch_geometric's semantics and parameter names, on matrices whose transpose is given.
+"""Convolutions with torch_geometric's semantics and parameter names, on matrices whose transpose is
+given.
 
-Each is called with `project(x)` of the columns, its matrix, and, where the rows are not the first columns, `project`
-of the rows.
+Each is called with `project(x)` of the columns, its matrix, and, where the rows are not the first
+columns, `project` of the rows.
 """
 
 from __future__ import annotations
@@ -22,11 +23,14 @@ if TYPE_CHECKING:
 
 __all__ = ["Conv", "GATConv", "GCNConv", "GINConv", "LSTMConv", "SAGEConv", "first_may_project"]
 
-_SPMM_COST = 6  # one element of a sparse product costs about as much as 6 multiply-adds of a dense one (measured)
+# one element of a sparse product costs about as much as 6 multiply-adds of a dense one (measured)
+_SPMM_COST = 6
 
 
 def _aggregate_first(adj: Adj, x: Tensor | Coded, out_dim: int) -> bool:
-    """Whether (A x) W is cheaper than A (x W), forward and backward counted; the results are the same."""
+    """Whether (A x) W is cheaper than A (x W), forward and backward counted; the results are the
+    same.
+    """
     rows, cols = adj.csr.shape
     in_dim = x.shape[1]
     nnz = reads(adj.csr)
@@ -35,32 +39,43 @@ def _aggregate_first(adj: Adj, x: Tensor | Coded, out_dim: int) -> bool:
         if backward and adj.t_csr is None:
             return True
         first = x.decode_cost + _SPMM_COST * nnz * in_dim + (1 + backward) * rows * in_dim * out_dim
-        last = x.linear_cost(out_dim, backward=backward) + (1 + backward) * _SPMM_COST * nnz * out_dim
+        last = (
+            x.linear_cost(out_dim, backward=backward) + (1 + backward) * _SPMM_COST * nnz * out_dim
+        )
         return first <= last
     passes = 3 if x.requires_grad else 2
-    first = passes * rows * in_dim * out_dim + (2 if x.requires_grad else 1) * _SPMM_COST * nnz * in_dim
+    first = (
+        passes * rows * in_dim * out_dim + (2 if x.requires_grad else 1) * _SPMM_COST * nnz * in_dim
+    )
     last = passes * cols * in_dim * out_dim + 2 * _SPMM_COST * nnz * out_dim
     return first <= last
 
 
 def first_may_project(in_dim: int, out_dim: int) -> bool:
-    """Whether the first layer may choose A (x W), whose gradient needs the transpose, for some matrix.
+    """Whether the first layer may choose A (x W), whose gradient needs the transpose, for some
+    matrix.
 
     Of feature rows; of codes it always may.
     """
-    return in_dim > 2 * out_dim  # by `_aggregate_first` with rows <= cols and features without gradient
+    return (
+        in_dim > 2 * out_dim
+    )  # by `_aggregate_first` with rows <= cols and features without gradient
 
 
 class Conv(nn.Module):
     """What all convolutions share."""
 
     def project(self, x: Tensor | Coded) -> Tensor | Coded:
-        """What a layer computes for every column alone, before any edge: nothing, unless a subclass says so."""
+        """What a layer computes for every column alone, before any edge: nothing, unless a subclass
+        says so.
+        """
         return x
 
 
 class GCNConv(Conv):
-    """`A (x W^T) + b`: torch_geometric's `GCNConv(normalize=False)` given the normalised matrix A."""
+    """`A (x W^T) + b`: torch_geometric's `GCNConv(normalize=False)` given the normalised matrix
+    A.
+    """
 
     def __init__(self, in_dim: int, out_dim: int) -> None:
         super().__init__()
@@ -79,7 +94,9 @@ class GCNConv(Conv):
 
 
 class SAGEConv(Conv):
-    """`lin_l(A x) + lin_r(x_self)`: torch_geometric's `SAGEConv` (mean) given the row-mean matrix A without loops."""
+    """`lin_l(A x) + lin_r(x_self)`: torch_geometric's `SAGEConv` (mean) given the row-mean matrix A
+    without loops.
+    """
 
     def __init__(self, in_dim: int, out_dim: int) -> None:
         super().__init__()
@@ -87,7 +104,8 @@ class SAGEConv(Conv):
         self.lin_r = nn.Linear(in_dim, out_dim, bias=False)
 
     def reset_parameters(self) -> None:
-        # torch_geometric's Linear: kaiming-uniform with a = sqrt(5), so bound = 1 / sqrt(fan_in) for both.
+        # torch_geometric's Linear: kaiming-uniform with a = sqrt(5), so bound = 1 / sqrt(fan_in)
+        # for both.
         bound = 1 / math.sqrt(self.lin_l.in_features)
         for parameter in (self.lin_l.weight, self.lin_l.bias, self.lin_r.weight):
             nn.init.uniform_(parameter, -bound, bound)
@@ -95,7 +113,9 @@ class SAGEConv(Conv):
     def forward(self, x: Tensor | Coded, adj: Adj, own: Tensor | None = None) -> Tensor:
         mine = first_rows(x, adj.csr.shape[0]) if own is None else own
         if _aggregate_first(adj, x, self.lin_l.out_features):
-            out = functional.linear(spmm(adj.csr, adj.t_csr, dense(x)), self.lin_l.weight, self.lin_l.bias)
+            out = functional.linear(
+                spmm(adj.csr, adj.t_csr, dense(x)), self.lin_l.weight, self.lin_l.bias
+            )
         else:
             out = spmm(adj.csr, adj.t_csr, linear(x, self.lin_l.weight)) + self.lin_l.bias
         if isinstance(mine, Coded):
@@ -104,10 +124,11 @@ class SAGEConv(Conv):
 
 
 class LSTMConv(Conv):
-    """`lin_l(LSTM(neighbours)) + lin_r(x_self)`: torch_geometric's `SAGEConv(aggr="lstm")` given the rows as sequences.
+    """`lin_l(LSTM(neighbours)) + lin_r(x_self)`: torch_geometric's `SAGEConv(aggr="lstm")` given
+    the rows as sequences.
 
-    The state after a row's last neighbour is taken; torch_geometric's reads on through the zeros that pad a row to the
-    longest. Prefixes that rows share are stepped through once.
+    The state after a row's last neighbour is taken; torch_geometric's reads on through the zeros
+    that pad a row to the longest. Prefixes that rows share are stepped through once.
     """
 
     def __init__(self, in_dim: int, out_dim: int) -> None:
@@ -132,15 +153,19 @@ class LSTMConv(Conv):
         lstm = cast("nn.LSTM", self.aggr_module["lstm"])
         weight_ih, weight_hh, bias_ih, bias_hh = lstm.all_weights[0]
         read = adj.csr.lstm(functional.linear(x, weight_ih, bias_ih + bias_hh), weight_hh)
-        return functional.linear(read, self.lin_l.weight, self.lin_l.bias) + functional.linear(own, self.lin_r.weight)
+        return functional.linear(read, self.lin_l.weight, self.lin_l.bias) + functional.linear(
+            own, self.lin_r.weight
+        )
 
 
 class GINConv(Conv):
-    """`nn(A x + (1 + eps) x_self)`: torch_geometric's `GINConv(train_eps=True)` given the 0/1 matrix A without loops.
+    """`nn(A x + (1 + eps) x_self)`: torch_geometric's `GINConv(train_eps=True)` given the 0/1
+    matrix A without loops.
 
-    `nn` is Linear, BatchNorm, ReLU, Linear (arXiv 1810.00826, section 7). Aggregation and the first Linear commute, so
-    the cheaper order is taken. Sums over many neighbours are almost the same for all nodes; LayerNorm keeps what nodes
-    share and BatchNorm takes it out, without which nothing is learnt on a dense graph.
+    `nn` is Linear, BatchNorm, ReLU, Linear (arXiv 1810.00826, section 7). Aggregation and the first
+    Linear commute, so the cheaper order is taken. Sums over many neighbours are almost the same for
+    all nodes; LayerNorm keeps what nodes share and BatchNorm takes it out, without which nothing is
+    learnt on a dense graph.
     """
 
     def __init__(self, in_dim: int, out_dim: int) -> None:
@@ -155,7 +180,9 @@ class GINConv(Conv):
         nn.init.zeros_(self.eps)
 
     def _parts(self) -> tuple[nn.Linear, nn.BatchNorm1d, nn.Linear]:
-        return cast("tuple[nn.Linear, nn.BatchNorm1d, nn.Linear]", (self.nn[0], self.nn[1], self.nn[3]))
+        return cast(
+            "tuple[nn.Linear, nn.BatchNorm1d, nn.Linear]", (self.nn[0], self.nn[1], self.nn[3])
+        )
 
     def forward(self, x: Tensor | Coded, adj: Adj, own: Tensor | None = None) -> Tensor:
         first, norm, last = self._parts()
@@ -164,7 +191,9 @@ class GINConv(Conv):
         if _aggregate_first(adj, x, weight.shape[0]):
             x = dense(x)
             own = x[:rows] if own is None else own
-            out = functional.linear(spmm(adj.csr, adj.t_csr, x) + (1 + self.eps) * own, weight, bias)
+            out = functional.linear(
+                spmm(adj.csr, adj.t_csr, x) + (1 + self.eps) * own, weight, bias
+            )
         else:
             z = linear(x, weight)
             own = z[:rows] if own is None else functional.linear(own, weight)
@@ -178,9 +207,11 @@ class GINConv(Conv):
 
 
 class GATConv(Conv):
-    """torch_geometric's `GATConv(add_self_loops=False)`: softmax over the pattern's entries of each row.
+    """torch_geometric's `GATConv(add_self_loops=False)`: softmax over the pattern's entries of each
+    row.
 
-    A node attends to itself where the pattern has a diagonal. `concat`: heads side by side, else their mean.
+    A node attends to itself where the pattern has a diagonal. `concat`: heads side by side, else
+    their mean.
     """
 
     def __init__(self, in_dim: int, out_dim: int, heads: int, *, concat: bool) -> None:

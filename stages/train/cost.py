@@ -13,7 +13,15 @@ from stockpot.stages.train.train_params import NAMES, Params, model_config
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["PREFETCH", "TORCH_BYTES", "cost", "edge_floats", "parameter_bytes", "shared_how", "step_bytes"]
+__all__ = [
+    "PREFETCH",
+    "TORCH_BYTES",
+    "cost",
+    "edge_floats",
+    "parameter_bytes",
+    "shared_how",
+    "step_bytes",
+]
 
 TORCH_BYTES = 320 << 20  # torch, numba and their libraries in one process
 PREFETCH = 2
@@ -21,29 +29,40 @@ PREFETCH = 2
 
 
 def edge_floats(params: Params, facts: Facts) -> int:
-    """4-byte values a layer holds for every edge: attention by head; messages and ids for a factory's model."""
-    if params.model == "sage-lstm":  # gates, their sum with the state's, their values, cells and states
+    """4-byte values a layer holds for every edge: attention by head; messages and ids for a
+    factory's model.
+    """
+    if (
+        params.model == "sage-lstm"
+    ):  # gates, their sum with the state's, their values, cells and states
         return 16 * max(int(facts["num_features"]), params.hidden)
     if params.model in NAMES:
         return params.heads
     return 3 * max(int(facts["num_features"]), params.hidden) // 2 + 8
 
 
-def step_bytes(hidden: int, facts: Facts, *, per_step: int = 1, layers: int = 0, edge_floats: int = 0) -> int:
+def step_bytes(
+    hidden: int, facts: Facts, *, per_step: int = 1, layers: int = 0, edge_floats: int = 0
+) -> int:
     """Bytes of steps being loaded and of the activations on one, from the facts of a packed split.
 
     `layers` is 0 where nothing is kept for a backward pass.
     """
     rows, edges = per_step * int(facts["max_rows"]), per_step * int(facts["max_edges"])
     features, classes = int(facts["num_features"]), int(facts["num_classes"])
-    # Features and ids; two CSR of i4 ids and f4 values, and the places of the entries where attention is transposed.
+    # Features and ids; two CSR of i4 ids and f4 values, and the places of the entries where
+    # attention is transposed.
     loaded = rows * (4 * features + 40) + (16 + 4 * bool(edge_floats)) * (edges + rows)
-    # A layer keeps its aggregated input and what LayerNorm, ReLU and dropout remember; backward holds two more.
+    # A layer keeps its aggregated input and what LayerNorm, ReLU and dropout remember; backward
+    # holds two more.
     widths = max(features, hidden) * (6 * layers or 4) + classes * 4
     activations = 4 * rows * widths
     if edge_floats:
-        # What a layer holds by edge, and a gradient of the same size; the heads of the last layer stand side by side.
-        activations += 4 * (edges + rows) * edge_floats * (layers + 2) + 12 * rows * classes * edge_floats
+        # What a layer holds by edge, and a gradient of the same size; the heads of the last layer
+        # stand side by side.
+        activations += (
+            4 * (edges + rows) * edge_floats * (layers + 2) + 12 * rows * classes * edge_floats
+        )
     # In flight: one in use, those ready and one at work.
     return (2 + PREFETCH) * loaded + activations
 
@@ -62,14 +81,18 @@ def cost(params: Params, facts: Mapping[str, Facts]) -> Cost:
     train, valid = facts["train"], facts["valid"]
     floats = edge_floats(params, train)
     step = max(
-        step_bytes(params.hidden, train, per_step=params.per_step, layers=params.layers, edge_floats=floats),
+        step_bytes(
+            params.hidden, train, per_step=params.per_step, layers=params.layers, edge_floats=floats
+        ),
         step_bytes(params.hidden, valid, edge_floats=floats),
     )
     weights = parameter_bytes(params, train)
-    # Weights, gradients, two moments, the best weights, and one copy of all in a checkpoint being written; the average.
+    # Weights, gradients, two moments, the best weights, and one copy of all in a checkpoint being
+    # written; the average.
     peak = TORCH_BYTES + step + (12 + 4 * bool(params.ema)) * weights
     if params.ranks > 1:
-        # A process for every rank; what they receive comes on top of what they own, at worst every row for every rank.
+        # A process for every rank; what they receive comes on top of what they own, at worst every
+        # row for every rank.
         peak = params.ranks * (TORCH_BYTES + step + (12 + 4 * bool(params.ema)) * weights)
     peak += params.ranks * sum(kept_bytes(split, params.layers) for split in (train, valid))
     peak += int(facts["loads"]["cache_bytes"]) if "loads" in facts else 0
@@ -81,7 +104,9 @@ def cost(params: Params, facts: Mapping[str, Facts]) -> Cost:
 
 
 def shared_how(params: Params, exchange: Facts, packed: Facts) -> dict[str, Any]:
-    """How ranks train together, why, and what was predicted; see `stockpot.stages.exchange.cost_model.choice`."""
+    """How ranks train together, why, and what was predicted; see
+    `stockpot.stages.exchange.cost_model.choice`.
+    """
     config, bf16 = model_config(params, packed), params.precision == "bf16"
     found = predicted(exchange, packed, config, params.per_step, params.device, bf16=bf16)
     rates = Rates.of(params.storage_gbs, params.interconnect_gbs, params.device)

@@ -16,21 +16,29 @@ __all__ = ["Ema"]
 
 
 class Ema:
-    """Exponential moving average of a model's parameters, from those it has now; buffers are the model's own.
+    """Exponential moving average of a model's parameters, from those it has now; buffers are the
+    model's own.
 
     Averages within one run with early stopping: arXiv 2306.09121. O(P) a step, P more memory.
 
     Parameters
     ----------
-    decay : share of the average that a step keeps, in (0, 1): it looks back over about 1 / (1 - decay) steps.
+    decay : share of the average that a step keeps, in (0, 1): it looks back over about 1 / (1 -
+        decay) steps.
     state : an average to go on with.
     """
 
-    def __init__(self, model: nn.Module, decay: float, state: Mapping[str, Tensor] | None = None) -> None:
+    def __init__(
+        self, model: nn.Module, decay: float, state: Mapping[str, Tensor] | None = None
+    ) -> None:
         self.decay = decay
         found = model.state_dict() if state is None else state
         self.state = {name: values.detach().clone() for name, values in found.items()}
-        self._names = [name for name, p in model.named_parameters(remove_duplicate=False) if p.is_floating_point()]
+        self._names = [
+            name
+            for name, p in model.named_parameters(remove_duplicate=False)
+            if p.is_floating_point()
+        ]
 
     @torch.no_grad()
     def update(self, model: nn.Module) -> None:

@@ -50,17 +50,25 @@ class Score:
         return self.accuracy, -self.loss if self.loss == self.loss else -float("inf")
 
     def __add__(self, other: Score) -> Score:
-        return Score(self.correct + other.correct, self.labelled + other.labelled, self.loss_sum + other.loss_sum)
+        return Score(
+            self.correct + other.correct,
+            self.labelled + other.labelled,
+            self.loss_sum + other.loss_sum,
+        )
 
 
 def count(logits: Tensor, y: Tensor, loss_sum: float) -> Score:
-    """Score of logits f4[n, classes] against labels i8[n], -1 where unlabelled: never predicted, so never correct."""
+    """Score of logits f4[n, classes] against labels i8[n], -1 where unlabelled: never predicted, so
+    never correct.
+    """
     return Score(int((logits.argmax(1) == y).sum()), int((y >= 0).sum()), loss_sum)
 
 
 def score(logits: Tensor, y: Tensor) -> Score:
     """As `count`, with the summed cross-entropy of the labelled rows."""
-    return count(logits, y, float(functional.cross_entropy(logits, y, ignore_index=-1, reduction="sum")))
+    return count(
+        logits, y, float(functional.cross_entropy(logits, y, ignore_index=-1, reduction="sum"))
+    )
 
 
 @torch.no_grad()
@@ -109,7 +117,9 @@ def open_steps(
 
 @contextmanager
 def settings(threads: int) -> Iterator[None]:
-    """Use `threads` threads and no denormal numbers inside the block; the process is left as it was found."""
+    """Use `threads` threads and no denormal numbers inside the block; the process is left as it was
+    found.
+    """
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     torch.set_flush_denormal(True)  # tiny moments of Adam would cost a hundred cycles each

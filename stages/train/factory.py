@@ -1,4 +1,6 @@
-"""`train.model = "package.module:factory"` names exactly one source file, and that file is what a key holds of it."""
+"""`train.model = "package.module:factory"` names exactly one source file, and that file is what a
+key holds of it.
+"""
 
 from __future__ import annotations
 
@@ -58,7 +60,10 @@ def factory_source(name: str) -> Path:
         inside = list(spec.submodule_search_locations or []) if spec is not None else []
         spec = PathFinder.find_spec(".".join(parts[: i + 1]), inside) if inside else None
     if spec is None or spec.origin is None or not spec.origin.endswith(".py"):
-        raise BadInput(f"train.model: {name!r}: expected a module {module} with a source file, found none", fix=_WHERE)
+        raise BadInput(
+            f"train.model: {name!r}: expected a module {module} with a source file, found none",
+            fix=_WHERE,
+        )
     return Path(spec.origin)
 
 
@@ -83,7 +88,8 @@ def factory_of(name: str, digest: str) -> Callable[[dict[str, Any]], Any]:
     found = source_digest(name)
     if found != digest:
         raise Conflict(
-            f"train.model: {name!r}: {factory_source(name)} has digest {found}, but {digest} made this model",
+            f"train.model: {name!r}: {factory_source(name)} has digest {found}, but {digest} made "
+            f"this model",
             fix="run the recipe again, or bring back the source it was trained with",
         )
     factory = getattr(_module(name, module_name, digest), factory_name, None)
@@ -118,4 +124,6 @@ def _raised(what: str, error: Exception) -> BadInput:
     frames = [f for f in traceback.extract_tb(error.__traceback__) if "importlib" not in f.filename]
     where = f" ({frames[-1].filename}, line {frames[-1].lineno})" if frames else ""
     words = " ".join(str(error).split())
-    return BadInput(f"{what}: {type(error).__name__}: {words}{where}", fix="mend it there and run again")
+    return BadInput(
+        f"{what}: {type(error).__name__}: {words}{where}", fix="mend it there and run again"
+    )

@@ -1,11 +1,13 @@
 """A model of the user's own is trained, souped and asked as ours are, or refused in one line.
 
-It is an `nn.Module` called as torch_geometric's models: `model(x, edge_index)`, the nodes of a step in hop order with
-the outputs first, edges source -> destination; the outputs' rows of what it returns are taken. Optional attributes:
+It is an `nn.Module` called as torch_geometric's models: `model(x, edge_index)`, the nodes of a step
+in hop order with the outputs first, edges source -> destination; the outputs' rows of what it
+returns are taken. Optional attributes:
 
-adj : "plain" (default), "plain+loops", "norm" or "mean", see `stages.pack.layers.Weights`; the last two are handed
-    over as `edge_weight=`.
-trim : True to be called with `num_sampled_nodes_per_hop=` and `num_sampled_edges_per_hop=` too, for `trim_to_layer`.
+adj : "plain" (default), "plain+loops", "norm" or "mean", see `stages.pack.layers.Weights`; the last
+    two are handed over as `edge_weight=`.
+trim : True to be called with `num_sampled_nodes_per_hop=` and `num_sampled_edges_per_hop=` too, for
+    `trim_to_layer`.
 """
 
 from __future__ import annotations
@@ -36,8 +38,8 @@ def edges_of(csr: Tensor) -> Tensor:
 class Foreign(nn.Module):
     """The user's module behind the interface of `stockpot.stages.train.model.Model`.
 
-    Random numbers it draws while training come from torch's default generator, seeded anew from `generator` for every
-    step: a resumed training draws the same.
+    Random numbers it draws while training come from torch's default generator, seeded anew from
+    `generator` for every step: a resumed training draws the same.
     """
 
     shares = False  # it is called with edges
@@ -49,7 +51,8 @@ class Foreign(nn.Module):
         self.name = str(config["model"])
         if not isinstance(module, nn.Module):
             raise BadInput(
-                f"train.model: {self.name!r}: expected a torch.nn.Module, found {type(module).__name__}",
+                f"train.model: {self.name!r}: expected a torch.nn.Module, found "
+                f"{type(module).__name__}",
                 fix="return the model from the factory",
             )
         parameters = list(module.parameters())
@@ -57,7 +60,8 @@ class Foreign(nn.Module):
             isinstance(p, nn.parameter.UninitializedParameter) for p in parameters
         ):
             raise BadInput(
-                f"train.model: {self.name!r}: expected a model with weights of known shape, found none or lazy ones",
+                f"train.model: {self.name!r}: expected a model with weights of known shape, found "
+                f"none or lazy ones",
                 fix="give every layer its sizes: config has num_features, hidden, num_classes",
             )
         self.adj = str(getattr(module, "adj", "plain"))
@@ -86,14 +90,22 @@ class Foreign(nn.Module):
         if self.trim and not isinstance(adjs, Adj):
             ends = [adj.csr.shape[0] for adj in reversed(layers)]
             edges = first.crow_indices()[torch.tensor(ends, device=first.device)].tolist()
-            options["num_sampled_nodes_per_hop"] = [b - a for a, b in pairwise([0, *ends, first.shape[1]])]
+            options["num_sampled_nodes_per_hop"] = [
+                b - a for a, b in pairwise([0, *ends, first.shape[1]])
+            ]
             options["num_sampled_edges_per_hop"] = [b - a for a, b in pairwise([0, *edges])]
         out = self._called(x, edges_of(first), options)
         classes = int(self.config["num_classes"])
-        if not isinstance(out, Tensor) or out.dim() != 2 or out.shape[0] < rows or out.shape[1] != classes:
+        if (
+            not isinstance(out, Tensor)
+            or out.dim() != 2
+            or out.shape[0] < rows
+            or out.shape[1] != classes
+        ):
             found = f"shape {tuple(out.shape)}" if isinstance(out, Tensor) else type(out).__name__
             raise BadInput(
-                f"train.model: {self.name!r}: expected logits of shape (at least {rows} nodes, {classes} classes), "
+                f"train.model: {self.name!r}: expected logits of shape (at least {rows} nodes, "
+                f"{classes} classes), "
                 f"found {found}",
                 fix="return one row a node and num_classes columns",
             )
@@ -102,7 +114,9 @@ class Foreign(nn.Module):
     def _called(self, x: Tensor, edge_index: Tensor, options: Mapping[str, Any]) -> Any:
         if not self.training or self.generator is None:
             return self.module(x, edge_index, **options)
-        seed = torch.randint(1 << 62, (1,), generator=self.generator, device=self.generator.device).item()
+        seed = torch.randint(
+            1 << 62, (1,), generator=self.generator, device=self.generator.device
+        ).item()
         with torch.random.fork_rng(devices=[x.device] if x.is_cuda else []):
             torch.manual_seed(int(seed))
             return self.module(x, edge_index, **options)

@@ -1,4 +1,6 @@
-"""A share of the validation outputs is kept from training's early stop, and seen by souping alone."""
+"""A share of the validation outputs is kept from training's early stop, and seen by souping
+alone.
+"""
 
 from __future__ import annotations
 
@@ -21,12 +23,15 @@ _SEED = 0x501D  # of the draw; the share alone stands in keys
 
 
 def held_out(input_id: np.ndarray[Any, Any], share: float) -> np.ndarray[Any, Any]:
-    """Which outputs, i8[n] positions in the sorted split, are held out: bool[n], a function of position and share.
+    """Which outputs, i8[n] positions in the sorted split, are held out: bool[n], a function of
+    position and share.
 
     >>> bool((held_out(np.arange(1000), 0.2) & ~held_out(np.arange(1000), 0.3)).any())
     False
     """
-    return np.asarray((scramble(input_id, _SEED) >> np.uint64(11)).astype(np.float64) * 2.0**-53 < share)
+    return np.asarray(
+        (scramble(input_id, _SEED) >> np.uint64(11)).astype(np.float64) * 2.0**-53 < share
+    )
 
 
 class Outputs:
@@ -45,5 +50,7 @@ class Outputs:
         return map(self._masked, self.steps)
 
     def _masked(self, step: Step) -> Step:
-        mine = torch.from_numpy(held_out(step.input_id.cpu().numpy(), self.share) == self.held).to(step.y.device)
+        mine = torch.from_numpy(held_out(step.input_id.cpu().numpy(), self.share) == self.held).to(
+            step.y.device
+        )
         return replace(step, y=torch.where(mine, step.y, -1))

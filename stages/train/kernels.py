@@ -1,4 +1,6 @@
-"""What a training step does beside dense matrix products, fused and with exact gradients; nothing is transposed."""
+"""What a training step does beside dense matrix products, fused and with exact gradients; nothing
+is transposed.
+"""
 
 from __future__ import annotations
 
@@ -38,7 +40,8 @@ class _Spmm(torch.autograd.Function):
 def _product(csr: Sparse, x: Tensor) -> Tensor:
     if isinstance(csr, HagMatrix):
         return csr.product(x)
-    # The native kernel behind the reduction is a third faster than MKL's behind a plain `mm`; CPU only.
+    # The native kernel behind the reduction is a third faster than MKL's behind a plain `mm`; CPU
+    # only.
     return torch.sparse.mm(csr, x) if x.is_cuda else torch.sparse.mm(csr, x, "sum")
 
 
@@ -63,28 +66,42 @@ def spmm(csr: Sparse, t_csr: Sparse | None, x: Tensor) -> Tensor:
     return _Spmm.apply(csr, t_csr, x)
 
 
-def dropout_mask(shape: tuple[int, ...], threshold: int, generator: torch.Generator | None, device: Any) -> Tensor:
+def dropout_mask(
+    shape: tuple[int, ...], threshold: int, generator: torch.Generator | None, device: Any
+) -> Tensor:
     """u1[shape] of 0 (dropped, with probability threshold / 256) and 1, one random byte an element.
 
-    torch's own dropout draws one float an element: 15 times slower on a CPU and more than the matrix product beside it.
+    torch's own dropout draws one float an element: 15 times slower on a CPU and more than the
+    matrix product beside it.
     """
     count = 1
     for n in shape:
         count *= n
     words = torch.empty((count + 7) // 8, dtype=torch.int64, device=device)
-    words.random_(-(2**63), None, generator=generator)  # without a lower end only 63 of the 64 bits are random
+    words.random_(
+        -(2**63), None, generator=generator
+    )  # without a lower end only 63 of the 64 bits are random
     return words.view(torch.uint8)[:count].view(shape).ge_(threshold)
 
 
 class _NormReluDropout(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, eps: float, p: float, generator: torch.Generator | None
+        ctx: Any,
+        x: Tensor,
+        weight: Tensor,
+        bias: Tensor,
+        eps: float,
+        p: float,
+        generator: torch.Generator | None,
     ) -> Tensor:
         threshold = round(p * 256)
         scale = 256 / (256 - threshold)  # the share really kept, so that the expectation is exact
-        # ReLU and dropout commute with a positive factor: scaling the affine weights saves a pass over the matrix.
-        out, mean, rstd = torch.native_layer_norm(x, [x.shape[1]], weight * scale, bias * scale, eps)
+        # ReLU and dropout commute with a positive factor: scaling the affine weights saves a pass
+        # over the matrix.
+        out, mean, rstd = torch.native_layer_norm(
+            x, [x.shape[1]], weight * scale, bias * scale, eps
+        )
         out.relu_().mul_(dropout_mask(tuple(x.shape), threshold, generator, x.device))
         ctx.save_for_backward(x, mean, rstd, weight, bias, out)
         ctx.scale = scale
@@ -94,10 +111,18 @@ class _NormReluDropout(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, mean, rstd, weight, bias, out = ctx.saved_tensors
-        # out > 0 exactly where the ReLU was open and the mask kept the element: no mask needs to be stored.
+        # out > 0 exactly where the ReLU was open and the mask kept the element: no mask needs to be
+        # stored.
         grad = torch.ops.aten.threshold_backward(grad, out, 0)
         dx, dw, db = torch.ops.aten.native_layer_norm_backward(
-            grad, x, [x.shape[1]], mean, rstd, weight * ctx.scale, bias, [ctx.needs_input_grad[0], True, True]
+            grad,
+            x,
+            [x.shape[1]],
+            mean,
+            rstd,
+            weight * ctx.scale,
+            bias,
+            [ctx.needs_input_grad[0], True, True],
         )
         return dx, dw.mul_(ctx.scale), db.mul_(ctx.scale), None, None, None
 

@@ -1,4 +1,6 @@
-"""Learning curves show the spread of the single models and which of them is best, for one ingredient as for fifty."""
+"""Learning curves show the spread of the single models and which of them is best, for one
+ingredient as for fifty.
+"""
 
 from __future__ import annotations
 
@@ -58,7 +60,9 @@ def curve(history: Path, facts: Mapping[str, Any], node: str) -> Curve:
 
 
 def learning_curves(learning: Sequence[Curve]) -> str:
-    """Loss and validation accuracy: the best single model stands out, the others show the spread."""
+    """Loss and validation accuracy: the best single model stands out, the others show the
+    spread.
+    """
     if not learning:
         return ""
     best = max(learning, key=lambda c: -1.0 if c.valid_accuracy is None else c.valid_accuracy)
@@ -71,7 +75,8 @@ def learning_curves(learning: Sequence[Curve]) -> str:
         lines = [line for line in lines if line.points]
         if lines:
             ends = "; ".join(
-                f"{line.name}: {line.points[0][1] * scale:.4g} to {line.points[-1][1] * scale:.4g}" for line in lines
+                f"{line.name}: {line.points[0][1] * scale:.4g} to {line.points[-1][1] * scale:.4g}"
+                for line in lines
             )
             figures.append(f"<figure>{line_chart(lines, title, ends, 'epoch', scale)}</figure>")
     others = (
@@ -79,5 +84,7 @@ def learning_curves(learning: Sequence[Curve]) -> str:
         if len(learning) > 1
         else ""
     )
-    legend = f'<p><span class="key best"></span> {text(best.name)}, the best on validation{others}</p>'
+    legend = (
+        f'<p><span class="key best"></span> {text(best.name)}, the best on validation{others}</p>'
+    )
     return f'<div class="charts">{"".join(figures)}</div>{legend if figures else ""}'

@@ -1,7 +1,8 @@
-"""GCN, GraphSAGE, GIN and GAT with torch_geometric's semantics and parameter names, and models of one's own.
+"""GCN, GraphSAGE, GIN and GAT with torch_geometric's semantics and parameter names, and models of
+one's own.
 
-A forward pass takes one `Adj` a layer (trimmed to the rows that layer needs), or the same one for all layers
-(the whole graph); no pass ever transposes, sorts or normalises anything.
+A forward pass takes one `Adj` a layer (trimmed to the rows that layer needs), or the same one for
+all layers (the whole graph); no pass ever transposes, sorts or normalises anything.
 """
 
 from __future__ import annotations
@@ -13,7 +14,14 @@ from torch import Tensor, nn
 
 from stockpot.stages.errors import BadInput, sensible
 from stockpot.stages.step import Adj
-from stockpot.stages.train.convs import GATConv, GCNConv, GINConv, LSTMConv, SAGEConv, first_may_project
+from stockpot.stages.train.convs import (
+    GATConv,
+    GCNConv,
+    GINConv,
+    LSTMConv,
+    SAGEConv,
+    first_may_project,
+)
 from stockpot.stages.train.factory import factory_of
 from stockpot.stages.train.foreign import Foreign
 from stockpot.stages.train.kernels import norm_relu_dropout
@@ -26,11 +34,24 @@ if TYPE_CHECKING:
     from stockpot.stages.codec.coded_rows import Coded
     from stockpot.stages.train.convs import Conv
 
-__all__ = ["GAT", "GCN", "GIN", "LSTM", "MODELS", "SAGE", "Model", "Network", "build_model", "load_model", "save_model"]
+__all__ = [
+    "GAT",
+    "GCN",
+    "GIN",
+    "LSTM",
+    "MODELS",
+    "SAGE",
+    "Model",
+    "Network",
+    "build_model",
+    "load_model",
+    "save_model",
+]
 
 
 class Model(nn.Module):
-    """Convolutions, each but the last followed by LayerNorm, ReLU and dropout; the last gives logits.
+    """Convolutions, each but the last followed by LayerNorm, ReLU and dropout; the last gives
+    logits.
 
     Attributes
     ----------
@@ -38,7 +59,8 @@ class Model(nn.Module):
     generator : source of the dropout masks; torch's default generator where None.
     adj : the matrix it reads, see `stockpot.stages.pack.layers.Weights`.
     shares : whether its matrices may be HAGs, products that add shared partial sums once.
-    transposes : what of it a training step's backward pass reads, see `stockpot.stages.loader.steps.Steps`.
+    transposes : what of it a training step's backward pass reads, see
+        `stockpot.stages.loader.steps.Steps`.
     """
 
     adj = "plain"
@@ -50,7 +72,9 @@ class Model(nn.Module):
         layers, hidden = int(config["layers"]), int(config["hidden"])
         dims = [int(config["num_features"]), *[hidden] * (layers - 1), int(config["num_classes"])]
         self.dropout = float(config["dropout"])
-        self.convs = nn.ModuleList(self.conv(dims[i], dims[i + 1], last=i == layers - 1) for i in range(layers))
+        self.convs = nn.ModuleList(
+            self.conv(dims[i], dims[i + 1], last=i == layers - 1) for i in range(layers)
+        )
         self.transposes = "all" if first_may_project(dims[0], dims[1]) else "inner"
         self.norms = nn.ModuleList(nn.LayerNorm(hidden) for _ in range(layers - 1))
         self.generator: torch.Generator | None = None
@@ -80,7 +104,9 @@ class Model(nn.Module):
         depth = len(self.convs)
         per_layer = [adjs] * depth if isinstance(adjs, Adj) else list(adjs)
         if len(per_layer) != depth:
-            raise ValueError(f"the model has {depth} layers, the step brings {len(per_layer)} matrices")
+            raise ValueError(
+                f"the model has {depth} layers, the step brings {len(per_layer)} matrices"
+            )
         for i in range(depth):
             x = self.layer(i, self.project(i, x), per_layer[i])
         assert isinstance(x, Tensor)  # there is a layer at least
@@ -91,13 +117,20 @@ class Model(nn.Module):
         return cast("Conv", self.convs[i]).project(x)
 
     def layer(self, i: int, x: Tensor | Coded, adj: Adj, own: Tensor | None = None) -> Tensor:
-        """Layer `i` after `project`: f4[rows, out]. `own`: the rows, where they are not the first of `x`."""
+        """Layer `i` after `project`: f4[rows, out]. `own`: the rows, where they are not the first
+        of `x`.
+        """
         out: Tensor = self.convs[i](x, adj, own)
         if i == len(self.norms):
             return out
         norm = cast("nn.LayerNorm", self.norms[i])
         return norm_relu_dropout(
-            out, norm.weight, norm.bias, norm.eps, self.dropout if self.training else 0.0, self.generator
+            out,
+            norm.weight,
+            norm.bias,
+            norm.eps,
+            self.dropout if self.training else 0.0,
+            self.generator,
         )
 
 
@@ -120,7 +153,9 @@ class SAGE(Model):
 
 
 class LSTM(Model):
-    """GraphSAGE with an LSTM over neighbours by falling degree (arXiv 1706.02216); reads `adj="sequence"`."""
+    """GraphSAGE with an LSTM over neighbours by falling degree (arXiv 1706.02216); reads
+    `adj="sequence"`.
+    """
 
     adj = "sequence"
     shares = False  # not sums: its rows share prefixes instead
@@ -141,9 +176,11 @@ class GIN(Model):
 
 
 class GAT(Model):
-    """Graph attention network (arXiv 1710.10903): heads side by side in hidden layers, their mean in the last.
+    """Graph attention network (arXiv 1710.10903): heads side by side in hidden layers, their mean
+    in the last.
 
-    Reads `adj="plain+loops"`, or "plain" where `self_loops` is off: attention is softmax over the row's entries.
+    Reads `adj="plain+loops"`, or "plain" where `self_loops` is off: attention is softmax over the
+    row's entries.
     """
 
     shares = False  # its weights differ by edge
@@ -159,7 +196,13 @@ class GAT(Model):
 
 
 Network = Model | Foreign
-MODELS: dict[str, type[Model]] = {"gcn": GCN, "sage": SAGE, "gat": GAT, "gin": GIN, "sage-lstm": LSTM}
+MODELS: dict[str, type[Model]] = {
+    "gcn": GCN,
+    "sage": SAGE,
+    "gat": GAT,
+    "gin": GIN,
+    "sage-lstm": LSTM,
+}
 
 
 def build_model(config: Mapping[str, Any], seed: int | None = None) -> Network:
@@ -167,8 +210,9 @@ def build_model(config: Mapping[str, Any], seed: int | None = None) -> Network:
 
     Parameters
     ----------
-    config : "model" (of `MODELS`, or "package.module:factory"), "num_features", "hidden", "num_classes", "layers",
-        "dropout", "heads" for gat; "source_digest" for a factory; further keys are kept and stored.
+    config : "model" (of `MODELS`, or "package.module:factory"), "num_features", "hidden",
+        "num_classes", "layers", "dropout", "heads" for gat; "source_digest" for a factory; further
+        keys are kept and stored.
     seed : seed of the initial weights; torch's global generator where None.
 
     Raises
@@ -180,7 +224,9 @@ def build_model(config: Mapping[str, Any], seed: int | None = None) -> Network:
     """
     name = str(config["model"])
     if name not in MODELS and ":" not in name:
-        raise BadInput(f"train.model: expected {', '.join(MODELS)} or package.module:factory, found {name!r}")
+        raise BadInput(
+            f"train.model: expected {', '.join(MODELS)} or package.module:factory, found {name!r}"
+        )
     with torch.random.fork_rng(devices=[], enabled=seed is not None):
         if seed is not None:
             torch.manual_seed(seed)

@@ -1,4 +1,6 @@
-"""What train takes from a recipe: section `train`, a node for each ingredient, and the size of a model."""
+"""What train takes from a recipe: section `train`, a node for each ingredient, and the size of a
+model.
+"""
 
 # ruff: noqa: RUF009 - `key` makes a frozen field; nothing mutable is shared
 
@@ -27,44 +29,79 @@ __all__ = ["PLANNING"]
 
 @dataclass(frozen=True)
 class Train:
-    model: str = key("gcn", "gcn | sage | gat | gin | sage-lstm | package.module:factory, a model of your own")
+    model: str = key(
+        "gcn", "gcn | sage | gat | gin | sage-lstm | package.module:factory, a model of your own"
+    )
     per_step: int = key(1, "records joined per training step: fewer, larger steps", MANY)
-    layers: int = key(3, "message passing layers; records hold every hop they reach, whatever this is", Range(1, 1000))
-    hidden: int = key(256, "width of the hidden layers; of gat, all its heads together", Range(1, 2**16))
-    heads: int = key(4, "attention heads of gat, side by side in hidden layers, their mean in the last", Range(1, 1024))
+    layers: int = key(
+        3,
+        "message passing layers; records hold every hop they reach, whatever this is",
+        Range(1, 1000),
+    )
+    hidden: int = key(
+        256, "width of the hidden layers; of gat, all its heads together", Range(1, 2**16)
+    )
+    heads: int = key(
+        4,
+        "attention heads of gat, side by side in hidden layers, their mean in the last",
+        Range(1, 1024),
+    )
     dropout: float = key(0.5, "share of hidden values dropped while training", BELOW_ONE)
     lr: float = key(1e-3, "Adam's learning rate", Range(1e-12, 1000))
     weight_decay: float = key(0.0, "L2 penalty of Adam", Range(0, 1000))
-    schedule: Literal["plateau", "cosine", "constant"] = key("plateau", "plateau | cosine | constant learning rate")
-    epochs: int | Auto = key("auto", "most epochs; auto: 200, more where these are fewer than 1,500 steps", MANY)
+    schedule: Literal["plateau", "cosine", "constant"] = key(
+        "plateau", "plateau | cosine | constant learning rate"
+    )
+    epochs: int | Auto = key(
+        "auto", "most epochs; auto: 200, more where these are fewer than 1,500 steps", MANY
+    )
     keep: Literal["best", "last"] = key(
-        "best", "best: weights of the best epoch on validation | last: of the last one; validation is for soups alone"
+        "best",
+        "best: weights of the best epoch on validation | last: of the last one; validation is for "
+        "soups alone",
     )
     patience: int | Auto = key(
         "auto",
-        "epochs without a better validation accuracy before training stops; auto: 30, and at least 150 steps",
+        "epochs without a better validation accuracy before training stops; auto: 30, and at least "
+        "150 steps",
         Range(1, 10**9),
     )
     ingredients: int = key(8, "models trained from one shared start, to be souped", Range(1, 1000))
     warmup: int = key(
         0,
-        "epochs: the first of `epochs`, trained once for all ingredients, which then go their own ways",
+        "epochs: the first of `epochs`, trained once for all ingredients, which then go their own "
+        "ways",
         Range(0, 10**6),
     )
     vary: float = key(
-        1.0, "largest factor on lr, weight_decay and the odds of dropout of all ingredients but the first", Range(1, 10)
+        1.0,
+        "largest factor on lr, weight_decay and the odds of dropout of all ingredients but the "
+        "first",
+        Range(1, 10),
     )
     ema: float = key(
-        0.0, "share of the averaged weights a step keeps, e.g. 0.99; > 0: ingredients are such averages", BELOW_ONE
+        0.0,
+        "share of the averaged weights a step keeps, e.g. 0.99; > 0: ingredients are such averages",
+        BELOW_ONE,
     )
-    precision: Literal["fp32", "bf16"] = key("fp32", "fp32 | bf16: dense products of a training step in bfloat16")
-    seed: int = key(0, "seed of the shared start; ingredient i draws its batches and dropout from seed + i", SEED)
+    precision: Literal["fp32", "bf16"] = key(
+        "fp32", "fp32 | bf16: dense products of a training step in bfloat16"
+    )
+    seed: int = key(
+        0,
+        "seed of the shared start; ingredient i draws its batches and dropout from seed + i",
+        SEED,
+    )
     device: str = key("auto", "auto | cpu | cuda | cuda:N; auto is cuda where there is one")
     ranks: int = key(1, "processes that train one model together", Range(1, BLOCKS))
     exchange: Literal["auto", "cooperative", "independent"] = key(
-        "auto", "cooperative: ranks send each other rows | independent: read all they need | auto: what takes less time"
+        "auto",
+        "cooperative: ranks send each other rows | independent: read all they need | auto: what "
+        "takes less time",
     )
-    storage_gbs: float = key(1.0, "GB/s that a rank reads from the store, for auto", Range(0, 10**6, above=True))
+    storage_gbs: float = key(
+        1.0, "GB/s that a rank reads from the store, for auto", Range(0, 10**6, above=True)
+    )
     interconnect_gbs: float = key(
         0.0, "GB/s that a rank sends to others, for auto; 0: 1 on CPUs, 50 on GPUs", Range(0, 10**6)
     )
@@ -72,7 +109,11 @@ class Train:
 
 def trained_on(made: Nodes) -> dict[str, str]:
     """Inputs of every training: packed records, their order, and what a load plan or ranks need."""
-    more = {role: name for role, name in (("loads", "loadplan"), ("exchange", "exchange")) if name in made}
+    more = {
+        role: name
+        for role, name in (("loads", "loadplan"), ("exchange", "exchange"))
+        if name in made
+    }
     return {"train": "pack:train", "valid": "pack:valid", "order": "order", **more}
 
 
@@ -100,7 +141,9 @@ def guess(known: Known) -> Guess | None:
             "hidden": hidden,
             "num_parameters": weights,
             "init_digest": "",
-            "edge_floats": edge_floats(known.params, packed) if isinstance(known.params, Params) else 0,
+            "edge_floats": edge_floats(known.params, packed)
+            if isinstance(known.params, Params)
+            else 0,
             "sequential": isinstance(known.params, Params) and known.params.model == "sage-lstm",
         }
     )

@@ -1,6 +1,8 @@
-"""Dense products of a step in bfloat16 where asked for; sums over nodes, norms, losses and weights stay float32.
+"""Dense products of a step in bfloat16 where asked for; sums over nodes, norms, losses and weights
+stay float32.
 
-torch's autocast chooses what is a dense product. Evaluation is always float32, so accuracies of all runs compare.
+torch's autocast chooses what is a dense product. Evaluation is always float32, so accuracies of all
+runs compare.
 """
 
 from __future__ import annotations
@@ -23,14 +25,18 @@ P = ParamSpec("P")
 
 
 def in_float32(function: Callable[P, Tensor]) -> Callable[P, Tensor]:
-    """Decorate a kernel that autocast knows nothing of: inside it, it is off and bfloat16 arguments are float32."""
+    """Decorate a kernel that autocast knows nothing of: inside it, it is off and bfloat16 arguments
+    are float32.
+    """
 
     @wraps(function)
     def called(*args: P.args, **kwargs: P.kwargs) -> Tensor:
         kinds = {a.device.type for a in args if isinstance(a, Tensor)}
         if not any(torch.is_autocast_enabled(kind) for kind in kinds):
             return function(*args, **kwargs)
-        wide = [a.float() if isinstance(a, Tensor) and a.dtype == torch.bfloat16 else a for a in args]
+        wide = [
+            a.float() if isinstance(a, Tensor) and a.dtype == torch.bfloat16 else a for a in args
+        ]
         with torch.autocast(next(iter(kinds)), enabled=False):
             return function(*wide, **kwargs)  # type: ignore[arg-type]
 

@@ -1,4 +1,6 @@
-"""Ingredients differ a little in what they are trained with, each by its own draw: adding one changes no other."""
+"""Ingredients differ a little in what they are trained with, each by its own draw: adding one
+changes no other.
+"""
 
 from __future__ import annotations
 
@@ -8,11 +10,13 @@ __all__ = ["factor", "varied_odds"]
 
 
 def factor(vary: float, seed: int, index: int, name: str) -> float:
-    """Log-uniform in [1 / vary, vary], a function of its arguments; 1 for the first ingredient, the recipe as it is.
+    """Log-uniform in [1 / vary, vary], a function of its arguments; 1 for the first ingredient, the
+    recipe as it is.
 
-    Mild ranges around one good setting are what soups of one start gain from (DiWA, arXiv 2205.09739, section 4).
+    Mild ranges around one good setting are what soups of one start gain from (DiWA, arXiv
+    2205.09739, section 4).
 
-    >>> factor(2.0, 0, 0, "lr"), round(factor(2.0, 0, 1, "lr"), 3) == round(factor(2.0, 0, 1, "lr"), 3)
+    >>> factor(2.0, 0, 0, "lr"), factor(2.0, 0, 1, "lr") == factor(2.0, 0, 1, "lr")
     (1.0, True)
     """
     if index == 0 or vary == 1:

@@ -18,7 +18,9 @@ __all__ = ["REPORTING"]
 
 
 def test_results(view: View) -> Mapping[str, Any]:
-    """Test accuracy of every candidate; none where inference was asked for other nodes than the test split."""
+    """Test accuracy of every candidate; none where inference was asked for other nodes than the
+    test split.
+    """
     if view.values["infer.split"] != "test":
         return {}
     results: Mapping[str, Any] = view.facts("infer").get("results") or {}
@@ -30,7 +32,9 @@ def _summary(view: View) -> Mapping[str, Any]:
     if not trained:
         return {}
     tested, souped = test_results(view), view.facts("soup").get("ingredients")
-    valid = [one["valid_accuracy"] for one in souped or ()] or [b.facts.get("valid_accuracy") for b in trained]
+    valid = [one["valid_accuracy"] for one in souped or ()] or [
+        b.facts.get("valid_accuracy") for b in trained
+    ]
     ingredients = [
         {
             "seed": b.facts.get("seed"),
@@ -48,7 +52,11 @@ def _summary(view: View) -> Mapping[str, Any]:
 
 def read_curve(reader: Reader, node: str) -> Curve | None:
     """The learning curve in an artifact of train or warmup; None where it has none."""
-    return curve(reader.path("history.json"), reader.facts, node) if reader.has("history.json") else None
+    return (
+        curve(reader.path("history.json"), reader.facts, node)
+        if reader.has("history.json")
+        else None
+    )
 
 
 def _report(summary: Mapping[str, Any], view: View) -> Iterator[Block]:
@@ -76,12 +84,14 @@ def _device_fell_back(view: View) -> Iterator[str]:
         return
     if not found["usable"]:
         yield (
-            f"train.device auto: trained on the CPU, though this machine has {found['present']} GPU(s): its torch is "
+            f"train.device auto: trained on the CPU, though this machine has {found['present']} "
+            f"GPU(s): its torch is "
             "built without CUDA; fix: install a CUDA build of torch, or --set train.device=cpu"
         )
     elif view.values["train.ranks"] > found["present"]:
         yield (
-            f"train.device auto: trained on the CPU: {view.values['train.ranks']} ranks take a GPU each, "
+            f"train.device auto: trained on the CPU: {view.values['train.ranks']} ranks take a GPU "
+            f"each, "
             f"and this machine has {found['present']}; fix: "
             f"--set train.ranks={found['present']}, or --set train.device=cpu"
         )

@@ -1,4 +1,6 @@
-"""Describes `train`: one ingredient, a pure function of the recipe's `[train]`, its index and the packed records."""
+"""Describes `train`: one ingredient, a pure function of the recipe's `[train]`, its index and the
+packed records.
+"""
 
 from __future__ import annotations
 
@@ -33,14 +35,27 @@ def _run(params: Params, inputs: Inputs, shard: Shard, writer: Writer) -> dict[s
 
 
 def trained(
-    params: Params, inputs: Inputs, writer: Writer, *, start: Path | None = None, warmup: Path | None = None
+    params: Params,
+    inputs: Inputs,
+    writer: Writer,
+    *,
+    start: Path | None = None,
+    warmup: Path | None = None,
 ) -> dict[str, Any]:
-    """Train on packed records, write `model.safetensors` and `history.json`, return the facts; see `trainer.train`."""
+    """Train on packed records, write `model.safetensors` and `history.json`, return the facts; see
+    `trainer.train`.
+    """
     from stockpot.stages.train.model import save_model
 
     packed = inputs["train"].facts
     folder, threads = writer.scratch(), max(1, writer.threads // params.ranks)
-    options: dict[str, Any] = {"params": params, "folder": folder, "threads": threads, "start": start, "warmup": warmup}
+    options: dict[str, Any] = {
+        "params": params,
+        "folder": folder,
+        "threads": threads,
+        "start": start,
+        "warmup": warmup,
+    }
     if params.ranks == 1:
         result = fitted(None, inputs, writer.progress, **options)
     else:
@@ -66,10 +81,15 @@ def trained(
     if params.model == "sage-lstm":
         facts["sequential"] = True
     if params.ranks > 1:
-        facts["shared"] = {"ranks": params.ranks, **shared_how(params, inputs["exchange"].facts, packed)}
+        facts["shared"] = {
+            "ranks": params.ranks,
+            **shared_how(params, inputs["exchange"].facts, packed),
+        }
         writer.note("exchange", facts["shared"]["why"])
     save_model(writer.path("model.safetensors"), result.model, {**facts, "inputs": identity})
-    writer.path("history.json").write_text(json.dumps(result.history, indent=1, sort_keys=True) + "\n")
+    writer.path("history.json").write_text(
+        json.dumps(result.history, indent=1, sort_keys=True) + "\n"
+    )
     writer.note("seconds", result.seconds)
     writer.note("seconds_per_epoch", result.seconds / max(1, len(result.history)))
     writer.note("remarks", result.words)
@@ -111,8 +131,14 @@ def fitted(
         training=True,
         member=member,
     )
-    mine = Schedule(shuffle=False) if team is None else Schedule(shuffle=False, rank=team.rank, world_size=team.size)
-    valid_steps: Steps | Outputs = open_steps(inputs["valid"], model, mine, Delivery(PREFETCH, device))
+    mine = (
+        Schedule(shuffle=False)
+        if team is None
+        else Schedule(shuffle=False, rank=team.rank, world_size=team.size)
+    )
+    valid_steps: Steps | Outputs = open_steps(
+        inputs["valid"], model, mine, Delivery(PREFETCH, device)
+    )
     if params.holdout:
         valid_steps = Outputs(valid_steps, params.holdout, held=False)
     return train(
@@ -135,7 +161,9 @@ def _unheard(done: int, total: int, text: str) -> None:
     """Progress of a rank that nobody listens to."""
 
 
-def _finish(params: Params, inputs: Inputs, shards: Mapping[str, Reader], writer: Writer) -> dict[str, Any]:
+def _finish(
+    params: Params, inputs: Inputs, shards: Mapping[str, Reader], writer: Writer
+) -> dict[str, Any]:
     return dict(shards["ingredient"].facts)
 
 

@@ -1,4 +1,6 @@
-"""A file of tensors is whole and unaltered or it is refused: written atomically, with a digest of all it holds."""
+"""A file of tensors is whole and unaltered or it is refused: written atomically, with a digest of
+all it holds.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,9 @@ _METADATA, _DIGEST = "stockpot", "digest"
 
 
 def state_digest(state: Mapping[str, Tensor], text: str = "") -> str:
-    """Digest (blake3, 32 hex characters) of `text` and of names, shapes, types and values of tensors, in name order."""
+    """Digest (blake3, 32 hex characters) of `text` and of names, shapes, types and values of
+    tensors, in name order.
+    """
     import torch
     from blake3 import blake3
 
@@ -42,7 +46,10 @@ def write_state(path: Path, state: Mapping[str, Tensor], metadata: Mapping[str, 
 
     tensors = {name: state[name].detach().cpu().contiguous() for name in sorted(state)}
     held: set[int] = set()
-    for name, values in tensors.items():  # tied tensors are written under every name: the format knows no sharing
+    for (
+        name,
+        values,
+    ) in tensors.items():  # tied tensors are written under every name: the format knows no sharing
         place = values.untyped_storage().data_ptr()
         if place in held:
             tensors[name] = values.clone()
@@ -66,7 +73,9 @@ def _text(path: Path, file: Any) -> tuple[str, str]:
         document = json.loads(file.metadata()[_METADATA])
         return str(document[_METADATA]), str(document[_DIGEST])
     except (KeyError, TypeError, ValueError, RecursionError) as error:
-        raise Corrupt(f"{path}: expected a file with stockpot's metadata, found none ({error!r})") from error
+        raise Corrupt(
+            f"{path}: expected a file with stockpot's metadata, found none ({error!r})"
+        ) from error
 
 
 def read_state(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:

@@ -1,4 +1,6 @@
-"""Kernels that release the interpreter run on as many threads as torch uses; each span is of one thread alone."""
+"""Kernels that release the interpreter run on as many threads as torch uses; each span is of one
+thread alone.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +26,9 @@ def _pool(process: int, threads: int) -> ThreadPoolExecutor:
 
 
 def spans(count: int, work: int, align: int = 1) -> list[tuple[int, int]]:
-    """`count` items cut into about equal spans, one a thread of torch; one span where `work` is not worth a thread."""
+    """`count` items cut into about equal spans, one a thread of torch; one span where `work` is not
+    worth a thread.
+    """
     threads = torch.get_num_threads()
     if threads == 1 or work < 1 << 18:
         return [(0, count)]

@@ -1,4 +1,6 @@
-"""Resolved parameters of `train`: every "auto" of `[train]` decided, one ingredient's own values drawn."""
+"""Resolved parameters of `train`: every "auto" of `[train]` decided, one ingredient's own values
+drawn.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +31,8 @@ __all__ = [
 ]
 
 NAMES = ("gcn", "sage", "gat", "gin", "sage-lstm")
-"""Models of stockpot, `stockpot.stages.train.model.MODELS`; any other name is package.module:factory."""
+"""Models of stockpot, `stockpot.stages.train.model.MODELS`; any other name is
+package.module:factory."""
 
 SHARED = ("gcn", "sage", "gat")
 """Models that several ranks train together."""
@@ -53,7 +56,8 @@ _NOT_MODEL = (
     "interconnect_gbs",
     "tour",
 )
-"""Of `Params`, what no factory is told: it is the same for the models of one soup, or of the training alone."""
+"""Of `Params`, what no factory is told: it is the same for the models of one soup, or of the
+training alone."""
 
 
 @dataclass(frozen=True)
@@ -62,24 +66,29 @@ class Params:
 
     Attributes
     ----------
-    index : number of the ingredient: its batch order and dropout are drawn from seed + index, its start from seed.
+    index : number of the ingredient: its batch order and dropout are drawn from seed + index, its
+        start from seed.
     device : "cpu", "cuda" or "cuda:N".
-    normalization, mass, self_loops : `[graph]` for gcn and a factory's model; "none", "none", False for models that
-        read no values, but `self_loops` for gat.
+    normalization, mass, self_loops : `[graph]` for gcn and a factory's model; "none", "none", False
+        for models that read no values, but `self_loops` for gat.
     heads : attention heads of gat, handed to a factory; 0 for models without.
     source_digest : of the source file of a factory's module.
     warmup : the first epochs, trained once for all ingredients by stage `warmup`.
     ema : share of the averaged weights that a step keeps; 0: the weights are not averaged.
     norm : inside gin's convolutions: "batch"; nothing for other models.
     precision : of a training step's dense products: "fp32" or "bf16".
-    keep : whose weights the model has: of the "best" epoch on validation or, no early stop, of the "last".
-    holdout : share of the validation outputs that early stop does not look at: they are for souping.
+    keep : whose weights the model has: of the "best" epoch on validation or, no early stop, of the
+        "last".
+    holdout : share of the validation outputs that early stop does not look at: they are for
+        souping.
     ranks : processes that train the model together.
-    exchange : how: "cooperative", each reads and computes the rows it owns of every step; "independent", all rows of
-        its own outputs; "auto", what `stockpot.stages.exchange.cost_model` predicts to be faster.
-    storage_gbs, interconnect_gbs : GB/s of a rank, for that prediction; an interconnect of 0 is that of the device.
-    tour : how epochs walk the tour of an order that has one: "drawn", each from a record of its own and in a direction
-        of its own; "fixed", all alike: as a load plan has it.
+    exchange : how: "cooperative", each reads and computes the rows it owns of every step;
+        "independent", all rows of its own outputs; "auto", what
+        `stockpot.stages.exchange.cost_model` predicts to be faster.
+    storage_gbs, interconnect_gbs : GB/s of a rank, for that prediction; an interconnect of 0 is
+        that of the device.
+    tour : how epochs walk the tour of an order that has one: "drawn", each from a record of its own
+        and in a direction of its own; "fixed", all alike: as a load plan has it.
     """
 
     model: str
@@ -114,7 +123,9 @@ class Params:
 
 
 def resolve(recipe: Mapping[str, Any], facts: Mapping[str, Facts]) -> Params:
-    """Parameters of ingredient `index`, its own learning rate, weight decay and dropout among them."""
+    """Parameters of ingredient `index`, its own learning rate, weight decay and dropout among
+    them.
+    """
     get = {name.removeprefix("train."): value for name, value in recipe.items()}
     model, ranks = str(get["model"]), int(get["ranks"])
     own = ":" in model
@@ -124,7 +135,11 @@ def resolve(recipe: Mapping[str, Any], facts: Mapping[str, Facts]) -> Params:
             fix="--set train.model=gcn",
         )
     if ranks > 1 and model not in SHARED:
-        why = "its batch norm needs all rows of a step" if model == "gin" else "what it computes of a row is not known"
+        why = (
+            "its batch norm needs all rows of a step"
+            if model == "gin"
+            else "what it computes of a row is not known"
+        )
         raise BadInput(
             f"train.ranks: {ranks} ranks train {', '.join(SHARED)} together, found {model}: {why}",
             fix="--set train.ranks=1",
@@ -137,21 +152,35 @@ def resolve(recipe: Mapping[str, Any], facts: Mapping[str, Facts]) -> Params:
     sampling = facts.get("train", {}).get("sampling")
     if sampling is not None and len(fanouts := sampling["fanouts"]) < int(get["layers"]):
         raise BadInput(
-            f"batches.fanouts: expected {get['layers']}, one for each layer of the model, found {list(fanouts)}",
+            f"batches.fanouts: expected {get['layers']}, one for each layer of the model, found "
+            f"{list(fanouts)}",
             fix=f"--set train.layers={len(fanouts)}",
         )
     hidden, heads = int(get["hidden"]), int(get["heads"])
     if model == "gat" and hidden % heads:
         raise BadInput(
-            f"train.hidden: expected a multiple of train.heads ({heads}), its heads side by side, found {hidden}",
+            f"train.hidden: expected a multiple of train.heads ({heads}), its heads side by side, "
+            f"found {hidden}",
             fix=f"--set train.hidden={-(-hidden // heads) * heads}",
         )
     index, seed = int(recipe["index"]), int(get["seed"])
-    by = {name: factor(float(get["vary"]), seed, index, name) for name in ("lr", "weight_decay", "dropout")}
-    holdout, device = checked_holdout(float(recipe["soup.holdout"])), resolved_device(str(get["device"]), ranks)
+    by = {
+        name: factor(float(get["vary"]), seed, index, name)
+        for name in ("lr", "weight_decay", "dropout")
+    }
+    holdout, device = (
+        checked_holdout(float(recipe["soup.holdout"])),
+        resolved_device(str(get["device"]), ranks),
+    )
     digest = source_digest(model) if own else ""
-    steps = steps_of(facts["train"], int(get["per_step"])) if "auto" in (get["epochs"], get["patience"]) else 1
-    normalised = own or model == "gcn"  # a mean divides by the neighbours it has: nothing of [graph] changes it
+    steps = (
+        steps_of(facts["train"], int(get["per_step"]))
+        if "auto" in (get["epochs"], get["patience"])
+        else 1
+    )
+    normalised = (
+        own or model == "gcn"
+    )  # a mean divides by the neighbours it has: nothing of [graph] changes it
     return Params(
         model=model,
         per_step=int(get["per_step"]),
@@ -159,15 +188,21 @@ def resolve(recipe: Mapping[str, Any], facts: Mapping[str, Facts]) -> Params:
         hidden=hidden,
         dropout=_rounded(float(get["dropout"]), varied_odds(float(get["dropout"]), by["dropout"])),
         lr=_rounded(float(get["lr"]), float(get["lr"]) * by["lr"]),
-        weight_decay=_rounded(float(get["weight_decay"]), float(get["weight_decay"]) * by["weight_decay"]),
+        weight_decay=_rounded(
+            float(get["weight_decay"]), float(get["weight_decay"]) * by["weight_decay"]
+        ),
         schedule=str(get["schedule"]),
         epochs=max(EPOCHS, -(-STEPS // steps)) if get["epochs"] == "auto" else int(get["epochs"]),
-        patience=max(PATIENCE, -(-WAIT // steps)) if get["patience"] == "auto" else int(get["patience"]),
+        patience=max(PATIENCE, -(-WAIT // steps))
+        if get["patience"] == "auto"
+        else int(get["patience"]),
         seed=seed,
         index=index,
         device=device,
         normalization=str(recipe["graph.normalization"]) if normalised else "none",
-        mass=resolved_mass(str(recipe["graph.mass"]), facts.get("sizing")) if normalised else "none",
+        mass=resolved_mass(str(recipe["graph.mass"]), facts.get("sizing"))
+        if normalised
+        else "none",
         self_loops=bool(recipe["graph.self_loops"]) if normalised or model == "gat" else False,
         heads=heads if own or model == "gat" else 0,
         source_digest=digest,
@@ -189,15 +224,23 @@ def steps_of(packed: Facts, per_step: int) -> int:
 
 
 def resolved_mass(asked: str, sizing: Facts | None) -> str:
-    """`graph.mass`: "auto" is what stage `sizing` found, "none" where records are of a kind that it does not size."""
+    """`graph.mass`: "auto" is what stage `sizing` found, "none" where records are of a kind that it
+    does not size.
+    """
     if asked != "auto":
         return asked
     return "none" if sizing is None else str(sizing["mass"])
 
 
 def _tour(facts: Mapping[str, Facts]) -> str:
-    """Whether an epoch's way along the tour is its own; "fixed" also where the order has no tour."""
-    return "drawn" if "order" in facts and walks_tour(facts["order"]) and "loads" not in facts else "fixed"
+    """Whether an epoch's way along the tour is its own; "fixed" also where the order has no
+    tour.
+    """
+    return (
+        "drawn"
+        if "order" in facts and walks_tour(facts["order"]) and "loads" not in facts
+        else "fixed"
+    )
 
 
 def _shared(get: Mapping[str, Any], ranks: int) -> dict[str, Any]:
@@ -212,7 +255,9 @@ def _shared(get: Mapping[str, Any], ranks: int) -> dict[str, Any]:
 
 
 def _rounded(asked: float, varied: float) -> float:
-    """`asked` untouched where it is not varied, else to four digits, so that what was trained can be read and typed."""
+    """`asked` untouched where it is not varied, else to four digits, so that what was trained can
+    be read and typed.
+    """
     return asked if abs(varied - asked) <= 1e-12 * abs(asked) else float(f"{varied:.4g}")
 
 
@@ -226,14 +271,16 @@ def checked_holdout(share: float) -> float:
     """
     if not 0 <= share < 1:
         raise BadInput(
-            f"soup.holdout: expected a share of the validation split, 0 or more and below 1, found {share:g}",
+            f"soup.holdout: expected a share of the validation split, 0 or more and below 1, found "
+            f"{share:g}",
             fix="--set soup.holdout=0.5",
         )
     return share
 
 
 def resolved_device(asked: str, ranks: int = 1) -> str:
-    """`train.device` as "cpu", "cuda" or "cuda:N". Several ranks take a GPU each, of those of their machine.
+    """`train.device` as "cpu", "cuda" or "cuda:N". Several ranks take a GPU each, of those of their
+    machine.
 
     Raises
     ------
@@ -247,7 +294,8 @@ def resolved_device(asked: str, ranks: int = 1) -> str:
     kind, _, number = asked.partition(":")
     if kind not in ("cpu", "cuda") or (number and (kind == "cpu" or not number.isdigit())):
         raise BadInput(
-            f"train.device: expected auto, cpu, cuda or cuda:N, found {asked!r}", fix="--set train.device=auto"
+            f"train.device: expected auto, cpu, cuda or cuda:N, found {asked!r}",
+            fix="--set train.device=auto",
         )
     if number and ranks > 1:
         raise BadInput(
@@ -255,17 +303,23 @@ def resolved_device(asked: str, ranks: int = 1) -> str:
             fix="--set train.device=cuda",
         )
     if kind == "cuda" and not _gpus():
-        raise BadInput(f"train.device: {asked!r}: this machine or its torch has no CUDA", fix="--set train.device=cpu")
+        raise BadInput(
+            f"train.device: {asked!r}: this machine or its torch has no CUDA",
+            fix="--set train.device=cpu",
+        )
     if kind == "cuda" and _gpus() < local:
         raise BadInput(
-            f"train.device: expected a GPU for each of {local} ranks on this machine, found {_gpus()}",
+            f"train.device: expected a GPU for each of {local} ranks on this machine, found "
+            f"{_gpus()}",
             fix=f"--set train.ranks={_gpus()}, or --set train.device=cpu",
         )
     return asked
 
 
 def gpus_here() -> dict[str, Any]:
-    """GPUs of this machine, `present`, and whether its torch is built for them, `usable`; torch is not imported."""
+    """GPUs of this machine, `present`, and whether its torch is built for them, `usable`; torch is
+    not imported.
+    """
     import importlib.util
 
     found = importlib.util.find_spec("torch")
@@ -282,7 +336,9 @@ def _gpus() -> int:
 
 
 def model_config(params: Params, packed: Facts) -> dict[str, Any]:
-    """For `build_model`: what the model is made of, and for a factory all of `[train]` but the ingredient's number."""
+    """For `build_model`: what the model is made of, and for a factory all of `[train]` but the
+    ingredient's number.
+    """
     config: dict[str, Any] = {
         "model": params.model,
         "num_features": int(packed["num_features"]),
@@ -297,5 +353,9 @@ def model_config(params: Params, packed: Facts) -> dict[str, Any]:
     if params.heads:
         config["heads"] = params.heads
     if params.model not in NAMES:
-        config |= {name: value for name, value in asdict(params).items() if name not in {*config, *_NOT_MODEL}}
+        config |= {
+            name: value
+            for name, value in asdict(params).items()
+            if name not in {*config, *_NOT_MODEL}
+        }
     return config

@@ -1,4 +1,5 @@
-"""A training killed at any moment and started again ends with the same weights, bit by bit, as one left alone.
+"""A training killed at any moment and started again ends with the same weights, bit by bit, as one
+left alone.
 
 Read top to bottom: set up, resume, epochs of steps, validation, schedule, early stop, result.
 """
@@ -40,13 +41,19 @@ __all__ = ["Result", "train"]
 CHECKPOINT_EVERY_S = 20.0  # inside long epochs
 CHECKPOINT_AFTER_S = 1.0  # at the end of an epoch, where the last one is older than this
 REPORT_EVERY_S = 1.0
-PLATEAU = {"mode": "min", "factor": 0.33, "patience": 10, "threshold": 1e-4}  # IBMB's, scaled to shorter trainings
+PLATEAU = {
+    "mode": "min",
+    "factor": 0.33,
+    "patience": 10,
+    "threshold": 1e-4,
+}  # IBMB's, scaled to shorter trainings
 PLATEAU_FLOOR = 0.1  # lowest learning rate of the plateau schedule, as a share of the first
 
 
 @dataclass(frozen=True)
 class Result:
-    """Weights of the epoch that `Params.keep` names (of a warm-up: the last ones) and how they came about.
+    """Weights of the epoch that `Params.keep` names (of a warm-up: the last ones) and how they came
+    about.
 
     `init_digest` is that of the weights it began with: those after the warm-up where there was one.
     """
@@ -80,15 +87,18 @@ def train(
     ----------
     params : the `[train]` section, resolved.
     model_config : for `build_model`.
-    train_steps, valid_steps : iterables of `stages.step.Step`; the first with `len`, `set_epoch`, `state_dict` and
-        `load_state_dict`.
+    train_steps, valid_steps : iterables of `stages.step.Step`; the first with `len`, `set_epoch`,
+        `state_dict` and `load_state_dict`.
     folder : where checkpoints live; survives kills.
     threads : threads to use; a checkpoint's own count wins.
     report : (steps done, steps of all epochs, text).
-    identity : what the training is made from (digests of its inputs), so that no other checkpoint is taken up.
+    identity : what the training is made from (digests of its inputs), so that no other checkpoint
+        is taken up.
     start : file of a warm-up: the training goes on after its epochs, with its weights and moments.
-    warmup : train only the first `params.warmup` epochs, and write to this file what ingredients start from.
-    team : ranks that train the model together, of which this is one; the steps are its part of theirs.
+    warmup : train only the first `params.warmup` epochs, and write to this file what ingredients
+        start from.
+    team : ranks that train the model together, of which this is one; the steps are its part of
+        theirs.
     device : of this rank; None: `params.device`.
 
     Raises
@@ -106,18 +116,23 @@ def train(
     init_digest = state_digest(model.state_dict())
     if team is not None and team.rank > 0:
         team.gathered(None)  # rank 0 has looked, and set aside what is damaged
-    progress, kept, words = checkpoint.load(folder, identity, model, adam, mend=team is None or team.rank == 0)
+    progress, kept, words = checkpoint.load(
+        folder, identity, model, adam, mend=team is None or team.rank == 0
+    )
     if team is not None and team.rank == 0:
         team.gathered(None)
     if progress is None:
         if words:
             words.append("training starts from the beginning")
-            model, adam, fresh = _begin(params, model_config, start, device)  # a refused file may have been half taken
+            model, adam, fresh = _begin(
+                params, model_config, start, device
+            )  # a refused file may have been half taken
         progress = fresh
         progress.threads = threads
     elif progress.threads != threads:
         words.append(
-            f"resumed with the checkpoint's {progress.threads} threads, not {threads}: sums would round differently"
+            f"resumed with the checkpoint's {progress.threads} threads, not {threads}: sums would "
+            f"round differently"
         )
     if team is not None:
         _agree(team, progress, model)
@@ -125,7 +140,18 @@ def train(
     with settings(progress.threads):
         until = params.epochs if warmup is None else params.warmup
         best = _epochs(
-            params, until, model, adam, progress, kept, train_steps, valid_steps, folder, report, identity, team
+            params,
+            until,
+            model,
+            adam,
+            progress,
+            kept,
+            train_steps,
+            valid_steps,
+            folder,
+            report,
+            identity,
+            team,
         )
     assert progress.best is not None
     last = {"epoch": progress.epoch, "rate": progress.rate / params.lr}
@@ -133,7 +159,9 @@ def train(
         model.load_state_dict(best)
     elif team is None or team.rank == 0:
         checkpoint.save_start(warmup, last, model, adam)
-    return Result(model.eval(), init_digest, progress.best, progress.history, progress.seconds, words)
+    return Result(
+        model.eval(), init_digest, progress.best, progress.history, progress.seconds, words
+    )
 
 
 def _begin(
@@ -151,13 +179,16 @@ def _begin(
 
 
 def _agree(team: Team, progress: Progress, model: Network) -> None:
-    """Refuse ranks that go on from different places: a checkpoint may stand where not all of them see it."""
+    """Refuse ranks that go on from different places: a checkpoint may stand where not all of them
+    see it.
+    """
     step = progress.loader["step"] if progress.loader is not None else 0
     places = team.gathered((progress.epoch, step, state_digest(model.state_dict())))
     for rank, place in enumerate(places):
         if place != places[0]:
             raise Conflict(
-                f"train: rank {rank} goes on from epoch {place[0]}, step {place[1]}, but rank 0 from epoch "
+                f"train: rank {rank} goes on from epoch {place[0]}, step {place[1]}, but rank 0 "
+                f"from epoch "
                 f"{places[0][0]}, step {places[0][1]}, or from other weights",
                 fix="give all ranks the same --store, on storage that all of them see",
             )
@@ -177,7 +208,9 @@ def _epochs(
     identity: Mapping[str, Any],
     team: Team | None,
 ) -> dict[str, Tensor]:
-    plateau = torch.optim.lr_scheduler.ReduceLROnPlateau(adam, min_lr=PLATEAU_FLOOR * params.lr, **PLATEAU)  # type: ignore[arg-type]
+    plateau = torch.optim.lr_scheduler.ReduceLROnPlateau(
+        adam, min_lr=PLATEAU_FLOOR * params.lr, **PLATEAU
+    )  # type: ignore[arg-type]
     if progress.plateau is not None:
         plateau.load_state_dict(progress.plateau)
     _set_rate(adam, progress.rate)
@@ -232,7 +265,9 @@ def _epochs(
         if team is not None:
             valid, _ = team.total(valid)
         _check_labels(progress, valid)
-        row = _row(epoch, _rate(adam), Score(progress.correct, progress.labelled, progress.loss_sum), valid)
+        row = _row(
+            epoch, _rate(adam), Score(progress.correct, progress.labelled, progress.loss_sum), valid
+        )
         progress.history.append(row)
         if (
             params.keep == "last"
@@ -250,14 +285,19 @@ def _epochs(
         if time.perf_counter() - last_saved > CHECKPOINT_AFTER_S:
             save()
             last_saved = time.perf_counter()
-        text = f"epoch {epoch + 1}/{params.epochs} loss {row['loss']:.3f} valid {100 * valid.accuracy:.2f} %"
+        text = (
+            f"epoch {epoch + 1}/{params.epochs} loss {row['loss']:.3f} valid "
+            f"{100 * valid.accuracy:.2f} %"
+        )
         report((epoch + 1) * per_epoch, params.epochs * per_epoch, text)
     progress.seconds = before + time.perf_counter() - started
     progress.rate = _rate(adam)
     return best
 
 
-def _step(model: Network, adam: torch.optim.Adam, step: Step, epoch: int, index: int, precision: str) -> Score:
+def _step(
+    model: Network, adam: torch.optim.Adam, step: Step, epoch: int, index: int, precision: str
+) -> Score:
     with products(precision, step.y.device):
         logits = model(step.x, step.adjs).float()
     loss = functional.cross_entropy(logits, step.y, ignore_index=-1, reduction="sum")
@@ -282,11 +322,15 @@ def _team_step(
 ) -> tuple[Score, bool]:
     """One step of all ranks: (score of all of it, whether rank 0 wants a checkpoint after it).
 
-    The loss of a rank is the sum over its outputs over the number of all; gradients are added (arXiv 2310.12403).
+    The loss of a rank is the sum over its outputs over the number of all; gradients are added
+    (arXiv 2310.12403).
     """
     assert model.generator is not None
-    # Of its own on every rank, and of the step alone: a resumed training draws what it would have drawn.
-    model.generator.manual_seed(hash((params.seed + params.index, epoch, index, team.rank)) & (2**63 - 1))
+    # Of its own on every rank, and of the step alone: a resumed training draws what it would have
+    # drawn.
+    model.generator.manual_seed(
+        hash((params.seed + params.index, epoch, index, team.rank)) & (2**63 - 1)
+    )
     with products(params.precision, step.y.device):
         logits = team.forward(model, step).float()
     loss = functional.cross_entropy(logits, step.y, ignore_index=-1, reduction="sum")
@@ -304,12 +348,15 @@ def _check_loss(found: Score, adam: torch.optim.Adam, epoch: int, index: int) ->
         rate = _rate(adam)
         if epoch == index == 0:
             raise StockpotError(
-                f"train: expected a finite loss before any step, found {found.loss_sum}: features or weights of edges "
+                f"train: expected a finite loss before any step, found {found.loss_sum}: features "
+                f"or weights of edges "
                 "are too large for 32 bits",
-                fix="divide each column of the features by its standard deviation, and weights by their mean",
+                fix="divide each column of the features by its standard deviation, and weights by "
+                "their mean",
             )
         raise StockpotError(
-            f"train: epoch {epoch}, step {index}: expected a finite loss, found {found.loss_sum} at lr {rate:g}",
+            f"train: epoch {epoch}, step {index}: expected a finite loss, found {found.loss_sum} "
+            f"at lr {rate:g}",
             fix=f"--set train.lr={rate / 10:g}",
         )
 
@@ -318,7 +365,10 @@ def _adam(model: Network, params: Params) -> torch.optim.Adam:
     """Adam; matrices decay, biases and LayerNorm weights do not."""
     decayed = [p for p in model.parameters() if p.dim() > 1]
     plain = [p for p in model.parameters() if p.dim() <= 1]
-    groups = [{"params": decayed, "weight_decay": params.weight_decay}, {"params": plain, "weight_decay": 0.0}]
+    groups = [
+        {"params": decayed, "weight_decay": params.weight_decay},
+        {"params": plain, "weight_decay": 0.0},
+    ]
     return torch.optim.Adam(groups, lr=params.lr, fused=True)
 
 
@@ -332,14 +382,17 @@ def _set_rate(adam: torch.optim.Adam, rate: float) -> None:
 
 
 def _out_of_patience(params: Params, progress: Progress) -> bool:
-    return progress.best is not None and progress.epoch - 1 - progress.best["epoch"] >= params.patience
+    return (
+        progress.best is not None and progress.epoch - 1 - progress.best["epoch"] >= params.patience
+    )
 
 
 def _check_labels(progress: Progress, valid: Score) -> None:
     for name, labelled in (("train", progress.labelled), ("valid", valid.labelled)):
         if labelled == 0:
             raise BadInput(
-                f"{name} split: expected labelled nodes, found none", fix="label some of its nodes, or change the split"
+                f"{name} split: expected labelled nodes, found none",
+                fix="label some of its nodes, or change the split",
             )
 
 

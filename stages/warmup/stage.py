@@ -1,7 +1,8 @@
-"""Describes `warmup`: the first epochs of ingredient 0, kept with the optimiser's moments for all ingredients.
+"""Describes `warmup`: the first epochs of ingredient 0, kept with the optimiser's moments for all
+ingredients.
 
-Trainings that branch after some shared epochs end in one linearly connected region, those that branch at random weights
-mostly do not (arXiv 1912.05671): such ingredients can be averaged.
+Trainings that branch after some shared epochs end in one linearly connected region, those that
+branch at random weights mostly do not (arXiv 1912.05671): such ingredients can be averaged.
 """
 
 from __future__ import annotations
@@ -38,7 +39,9 @@ def _run(params: Params, inputs: Inputs, shard: Shard, writer: Writer) -> dict[s
     return trained(params, inputs, writer, warmup=writer.path("start.safetensors"))
 
 
-def _finish(params: Params, inputs: Inputs, shards: Mapping[str, Reader], writer: Writer) -> dict[str, Any]:
+def _finish(
+    params: Params, inputs: Inputs, shards: Mapping[str, Reader], writer: Writer
+) -> dict[str, Any]:
     return dict(shards["warmup"].facts)
 
 

@@ -1,11 +1,13 @@
-"""The accuracy table of stages/README.md: stockpot's single models against full-batch training of the same model.
+"""The accuracy table of stages/README.md: stockpot's single models against full-batch training of
+the same model.
 
-    python -m tests.bench.accuracy                 # WordNet 1 seed, Physics and Computers 3 seeds, GCN and SAGE
+    python -m tests.bench.accuracy  # WordNet 1 seed, Physics and Computers 3 seeds, GCN and SAGE
     python -m tests.bench.accuracy --data computers --models gcn --seeds 3
-    python -m tests.bench.accuracy --defaults      # recipes that name nothing but their data: see tests.bench.defaults
+    python -m tests.bench.accuracy --defaults  # recipes that name only data: tests.bench.defaults
 
-Both sides train to their own early stop on the same split, features and model; the result is that of the best
-validation epoch. Rows go to runs/bench/accuracy.json as they are measured, so a stopped run loses nothing.
+Both sides train to their own early stop on the same split, features and model; the result is that
+of the best validation epoch. Rows go to runs/bench/accuracy.json as they are measured, so a stopped
+run loses nothing.
 """
 
 from __future__ import annotations
@@ -21,12 +23,29 @@ from tests.bench import defaults
 
 SEEDS = {"wordnet": 1, "physics": 3, "computers": 3}
 EARLY_STOP = ["train.schedule=plateau", "train.epochs=1000", "train.patience=40"]
-"""Both sides train until validation accuracy has not risen for long: 40 epochs of many steps, or 100 of one."""
+"""Both sides train until validation accuracy has not risen for long: 40 epochs of many steps, or
+100 of one."""
 
 
 def stockpot(data: str, model: str, seed: int, extra: list[str], store: str, runs: str) -> dict:
-    sets = [f"train.model={model}", f"train.seed={seed}", "train.ingredients=1", *EARLY_STOP, *extra]
-    command = [sys.executable, "-m", "stockpot.cli", "run", f"data/{data}.toml", "--store", store, "--runs", runs]
+    sets = [
+        f"train.model={model}",
+        f"train.seed={seed}",
+        "train.ingredients=1",
+        *EARLY_STOP,
+        *extra,
+    ]
+    command = [
+        sys.executable,
+        "-m",
+        "stockpot.cli",
+        "run",
+        f"data/{data}.toml",
+        "--store",
+        store,
+        "--runs",
+        runs,
+    ]
     for pair in sets:
         command += ["--set", pair]
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
@@ -43,7 +62,16 @@ def stockpot(data: str, model: str, seed: int, extra: list[str], store: str, run
 
 def full_batch(data: str, model: str, seed: int, runs: str, extra: list[str]) -> dict:
     run = f"{runs}/{data}"
-    command = [sys.executable, "-m", "tests.bench.full_batch", run, "--model", model, "--seeds", str(seed)]
+    command = [
+        sys.executable,
+        "-m",
+        "tests.bench.full_batch",
+        run,
+        "--model",
+        model,
+        "--seeds",
+        str(seed),
+    ]
     command += extra
     out = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     line = json.loads(out.strip().splitlines()[-1])
@@ -63,12 +91,22 @@ def main() -> None:
     if sys.argv[1:2] == ["--defaults"]:
         defaults.main(sys.argv[2:])
         return
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--data", nargs="+", default=list(SEEDS))
     parser.add_argument("--models", nargs="+", default=["gcn", "sage"])
     parser.add_argument("--seeds", type=int, default=None)
-    parser.add_argument("--set", action="append", default=[], dest="extra", help="recipe override for stockpot's side")
-    parser.add_argument("--patience", type=int, default=100, help="epochs without a better validation, full batch")
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        dest="extra",
+        help="recipe override for stockpot's side",
+    )
+    parser.add_argument(
+        "--patience", type=int, default=100, help="epochs without a better validation, full batch"
+    )
     parser.add_argument("--store", default="runs/store")
     parser.add_argument("--runs", default="runs/accuracy")
     parser.add_argument("--no-full-batch", action="store_true", help="only stockpot's side")
@@ -78,14 +116,21 @@ def main() -> None:
     out = Path("runs/bench/accuracy.json")
     out.parent.mkdir(parents=True, exist_ok=True)
     rows: list[dict] = []
-    print("| data | model | seeds | full batch | stockpot | less, pt | full-graph inference | batched less that, pt |")
+    print(
+        "| data | model | seeds | full batch | stockpot | less, pt | full-graph inference | "
+        "batched less that, pt |"
+    )
     print("|---|---|---|---|---|---|---|---|", flush=True)
     for data in args.data:
         for model in args.models:
             seeds = range(args.seeds or SEEDS[data])
             started = time.time()
             ours = [stockpot(data, model, s, args.extra, args.store, args.runs) for s in seeds]
-            peer = [] if args.no_full_batch else [full_batch(data, model, s, args.runs, full) for s in seeds]
+            peer = (
+                []
+                if args.no_full_batch
+                else [full_batch(data, model, s, args.runs, full) for s in seeds]
+            )
             row = {
                 "data": data,
                 "model": model,
@@ -98,7 +143,8 @@ def main() -> None:
             test, graph = mean(ours, "test"), mean(ours, "test_full_graph")
             reference = mean(peer, "test") if peer else float("nan")
             print(
-                f"| {data} | {model} | {len(ours)} | {reference:.4f} | {test:.4f} | {100 * (test - reference):+.2f} "
+                f"| {data} | {model} | {len(ours)} | {reference:.4f} | {test:.4f} | "
+                f"{100 * (test - reference):+.2f} "
                 f"| {graph:.4f} | {100 * (test - graph):+.2f} |",
                 flush=True,
             )

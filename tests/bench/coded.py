@@ -1,11 +1,12 @@
-"""First layer on codes, training epochs on packed codes, and the bytes an epoch reads; alternating runs.
+"""First layer on codes, training epochs on packed codes, and the bytes an epoch reads; alternating
+runs.
 
-    python -m tests.bench.coded              # the layer: tables against decode + GEMM, forward and with its gradient
-    python -m tests.bench.coded --costs      # and the constants of stages/codec/coded_rows.py, in multiply-adds
-    python -m tests.bench.coded --epochs     # and epochs on packed codes against gathered fp32 rows (some minutes)
+    python -m tests.bench.coded  # tables against decode + GEMM, forward and gradient
+    python -m tests.bench.coded --costs  # constants of stages/codec/coded_rows.py
+    python -m tests.bench.coded --epochs  # epochs on packed codes against gathered fp32
 
-The peer of the layer decodes with this repository's own kernel and multiplies with torch; both sides on one thread, CPU
-seconds. Rows go to runs/bench/coded.json.
+The peer of the layer decodes with this repository's own kernel and multiplies with torch; both
+sides on one thread, CPU seconds. Rows go to runs/bench/coded.json.
 """
 
 from __future__ import annotations
@@ -58,7 +59,9 @@ def alternating(sides: dict, runs: int) -> dict[str, list[float]]:
 def layer(kind: str, count: int, runs: int) -> list[dict]:
     """Rows of the table for one code."""
     tables = tables_of(kind, count, DIM)
-    codes = torch.from_numpy(np.random.default_rng(1).integers(0, 256, (ROWS, count), dtype=np.uint8))
+    codes = torch.from_numpy(
+        np.random.default_rng(1).integers(0, 256, (ROWS, count), dtype=np.uint8)
+    )
     x = Coded((Part(codes, tables),))
     weight, grad = torch.randn(OUT, DIM, requires_grad=True), torch.randn(ROWS, OUT)
 
@@ -79,15 +82,30 @@ def layer(kind: str, count: int, runs: int) -> list[dict]:
     assert torch.allclose(ours(), peer(), atol=1e-2)
     rows = []
     for what, run in (("forward", forward), ("forward and gradient", backward)):
-        times = alternating({"ours": lambda run=run: run(ours), "peer": lambda run=run: run(peer)}, runs)
+        times = alternating(
+            {"ours": lambda run=run: run(ours), "peer": lambda run=run: run(peer)}, runs
+        )
         ratio = statistics.median(p / o for o, p in zip(times["ours"], times["peer"], strict=True))
         mine, theirs = (1e3 * statistics.median(times[name]) for name in ("ours", "peer"))
-        print(f"| {kind}{count} | {what} | {mine:.2f} | {theirs:.2f} | {ratio:.1f} | {TARGET:.0f} |", flush=True)
-        rows.append({
-            "what": f"first layer on codes, {what}", "dataset": f"{kind}{count}, {ROWS} rows, {DIM} -> {OUT}",
-            "ours": mine, "peer": "decode + GEMM", "peer_value": theirs, "unit": "ms", "threads": 1, "n": runs,
-            "ratio": ratio, "target": TARGET if count <= 8 else None, "met": ratio >= TARGET if count <= 8 else None,
-        })  # fmt: skip
+        print(
+            f"| {kind}{count} | {what} | {mine:.2f} | {theirs:.2f} | {ratio:.1f} | {TARGET:.0f} |",
+            flush=True,
+        )
+        rows.append(
+            {
+                "what": f"first layer on codes, {what}",
+                "dataset": f"{kind}{count}, {ROWS} rows, {DIM} -> {OUT}",
+                "ours": mine,
+                "peer": "decode + GEMM",
+                "peer_value": theirs,
+                "unit": "ms",
+                "threads": 1,
+                "n": runs,
+                "ratio": ratio,
+                "target": TARGET if count <= 8 else None,
+                "met": ratio >= TARGET if count <= 8 else None,
+            }
+        )
     return rows
 
 
@@ -114,32 +132,53 @@ def costs(runs: int) -> None:
     elements = ROWS * 8 * OUT
     print(f"multiply-add {1e12 * unit:.1f} ps; READ {found['read'] / elements / unit:.1f}, "
           f"ADD {(found['read and add'] - found['read']) / elements / unit:.1f}, "
-          f"a decoded element {found['decode'] / (ROWS * DIM) / unit:.1f} multiply-adds")  # fmt: skip
+          f"a decoded element {found['decode'] / (ROWS * DIM) / unit:.1f} "
+          f"multiply-adds")  # fmt: skip
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--costs", action="store_true")
     parser.add_argument("--epochs", action="store_true")
-    parser.add_argument("--nodes", type=int, default=280_000, help="of the graph whose epochs are timed")
+    parser.add_argument(
+        "--nodes", type=int, default=280_000, help="of the graph whose epochs are timed"
+    )
     parser.add_argument("--runs", type=int, default=15)
     args = parser.parse_args()
     torch.set_num_threads(1)
     if args.costs:
         costs(args.runs)
-    print(f"| code | {ROWS} rows, {DIM} -> {OUT} | tables, ms | decode + GEMM, ms | ratio | target |")
+    print(
+        f"| code | {ROWS} rows, {DIM} -> {OUT} | tables, ms | decode + GEMM, ms | ratio | target |"
+    )
     print("|---|---|---|---|---|---|")
     rows = []
     for kind, count in (("pq", 4), ("pq", 8), ("pq", 16), ("rq", 2), ("rq", 4), ("rq", 8)):
         rows += layer(kind, count, args.runs)
     if args.epochs:
-        print("\n| graph | model | codes | page cache | packed codes, s | fp32 gather, s | ratio | MB read | MB read |")
+        print(
+            "\n| graph | model | codes | page cache | packed codes, s | fp32 gather, s | ratio | "
+            "MB read | MB read |"
+        )
         print("|---|---|---|---|---|---|---|---|---|")
-        for model, hidden, layers, dim, codec in (("sage", 256, 2, 128, "pq4"), ("gat", 256, 2, 768, "pq24")):
+        for model, hidden, layers, dim, codec in (
+            ("sage", 256, 2, 128, "pq4"),
+            ("gat", 256, 2, 768, "pq24"),
+        ):
             with tempfile.TemporaryDirectory(dir="runs") as folder:
-                options = {"nodes": args.nodes, "dim": dim, "codec": codec, "model": model, "hidden": hidden}
+                options = {
+                    "nodes": args.nodes,
+                    "dim": dim,
+                    "codec": codec,
+                    "model": model,
+                    "hidden": hidden,
+                }
                 rows += measure(Path(folder), layers=layers, runs=5, **options)
-    commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False).stdout.strip()
+    commit = subprocess.run(
+        ["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False
+    ).stdout.strip()
     machine = {"cpu": platform.processor() or platform.machine(), "cores": os.cpu_count()}
     out = Path("runs/bench/coded.json")
     out.parent.mkdir(parents=True, exist_ok=True)

@@ -1,11 +1,13 @@
-"""Training epochs on packed codes against gathering fp32 rows, and the bytes each reads; see `tests.bench.coded`.
+"""Training epochs on packed codes against gathering fp32 rows, and the bytes each reads; see
+`tests.bench.coded`.
 
-A graph of communities with random ids, as influence batches meet it: a record's nodes lie anywhere in the feature
-file, of which the records read a tenth. The peer is this repository's own gather mode over fp32 rows, memory-mapped;
-records, graph, model, loader thread and order are the same on both sides. "memory": everything is in the page cache.
-"disk": both sides' files are dropped from it before every epoch, and the fp32 rows before every step too, as where
-they are many times the memory and the rows of the next record are seldom there; the kernel is told that they are read
-at random, or it would read 128 KiB for every row.
+A graph of communities with random ids, as influence batches meet it: a record's nodes lie anywhere
+in the feature file, of which the records read a tenth. The peer is this repository's own gather
+mode over fp32 rows, memory-mapped; records, graph, model, loader thread and order are the same on
+both sides. "memory": everything is in the page cache. "disk": both sides' files are dropped from it
+before every epoch, and the fp32 rows before every step too, as where they are many times the memory
+and the rows of the next record are seldom there; the kernel is told that they are read at random,
+or it would read 128 KiB for every row.
 """
 
 from __future__ import annotations
@@ -53,7 +55,8 @@ class Mapped(MemoryReader):
 
 
 def graph_of(nodes: int) -> tuple[MemoryReader, MemoryReader]:
-    """(graph, records): communities of `ROWS` nodes under random ids; a record each of the first tenth of them."""
+    """(graph, records): communities of `ROWS` nodes under random ids; a record each of the first
+    tenth of them."""
     rng = np.random.default_rng(0)
     ids = rng.permutation(nodes).astype(np.int32)
     source = rng.integers(0, nodes, nodes * DEGREE // 2)
@@ -65,7 +68,13 @@ def graph_of(nodes: int) -> tuple[MemoryReader, MemoryReader]:
     a.sort_indices()
     y = rng.integers(0, CLASSES, nodes).astype(np.int32)
     graph = {"indptr": a.indptr.astype(np.int64), "indices": a.indices.astype(np.int32), "y": y}
-    facts = {"num_nodes": nodes, "nnz": int(a.nnz), "num_classes": CLASSES, "directed": False, "weighted": False}
+    facts = {
+        "num_nodes": nodes,
+        "nnz": int(a.nnz),
+        "num_classes": CLASSES,
+        "directed": False,
+        "weighted": False,
+    }
     members = [np.sort(ids[s : s + ROWS]) for s in range(0, nodes // 10, ROWS)]
     outputs = [rng.choice(m, min(OUTPUTS, len(m)), replace=False) for m in members]
     every = np.concatenate(outputs)
@@ -96,9 +105,13 @@ def codes_of(name: str, nodes: int, dim: int, folder: Path) -> Mapped:
             part[:] = rng.integers(0, 256, part.shape, dtype=np.uint8)
     out.flush()
     facts = {
-        "codec": name, "description": codec.to_json(), "row_bytes": codec.row_bytes, "num_nodes": nodes,
-        "code_bytes": nodes * codec.row_bytes, "num_features": dim,
-    }  # fmt: skip
+        "codec": name,
+        "description": codec.to_json(),
+        "row_bytes": codec.row_bytes,
+        "num_nodes": nodes,
+        "code_bytes": nodes * codec.row_bytes,
+        "num_features": dim,
+    }
     return Mapped({TABLE + k: v for k, v in tables.items()}, facts, folder, digest="6" * 32)
 
 
@@ -125,9 +138,17 @@ def epoch(
     `beyond`: what is gathered does not stay in memory from one step to the next.
     """
     config = {
-        "model": name, "num_features": dim, "hidden": hidden, "num_classes": CLASSES, "layers": layers,
-        "dropout": 0.5, "normalization": "sym", "mass": "none", "self_loops": True, "heads": 4,
-    }  # fmt: skip
+        "model": name,
+        "num_features": dim,
+        "hidden": hidden,
+        "num_classes": CLASSES,
+        "layers": layers,
+        "dropout": 0.5,
+        "normalization": "sym",
+        "mass": "none",
+        "self_loops": True,
+        "heads": 4,
+    }
     model = build_model(config, seed=0)
     adam = torch.optim.Adam(model.parameters(), lr=1e-3, fused=True)
 
@@ -136,22 +157,46 @@ def epoch(
         return step
 
     before, started = read_bytes(), time.perf_counter()
-    steps = read_steps(reader, layers=layers, adj=model.adj, transposes=model.transposes, seed=0, coded=True,
-                              transform=dropped if beyond else None)  # fmt: skip
+    steps = read_steps(
+        reader,
+        layers=layers,
+        adj=model.adj,
+        transposes=model.transposes,
+        seed=0,
+        coded=True,
+        transform=dropped if beyond else None,
+    )
     steps.set_epoch(number)
     for i, step in enumerate(steps):
         trainer._step(model, adam, step, number, i, "fp32")
     return time.perf_counter() - started, read_bytes() - before
 
 
-def measure(folder: Path, *, nodes: int, dim: int, codec: str, model: str, hidden: int, layers: int, runs: int) -> list:
+def measure(
+    folder: Path,
+    *,
+    nodes: int,
+    dim: int,
+    codec: str,
+    model: str,
+    hidden: int,
+    layers: int,
+    runs: int,
+) -> list:
     """Rows for one setting, cold and warm."""
     graph, records = graph_of(nodes)
     sides = {}
     for side, name in (("ours", codec), ("peer", "fp32")):
         codes = codes_of(name, nodes, dim, folder / f"{side}-codes")
-        inputs = {"graph": graph, "records": records, "partition": partition_reader(nodes), "codes": codes}
-        packed = run_stage(PACK, Params("train", gather=side == "peer"), inputs, folder / f"{side}-pack")
+        inputs = {
+            "graph": graph,
+            "records": records,
+            "partition": partition_reader(nodes),
+            "codes": codes,
+        }
+        packed = run_stage(
+            PACK, Params("train", gather=side == "peer"), inputs, folder / f"{side}-pack"
+        )
         packed.parents = inputs
         sides[side] = packed
     what = f"epoch of {model}, {layers} layers of {hidden}, {codec} packed"
@@ -174,23 +219,42 @@ def measure(folder: Path, *, nodes: int, dim: int, codec: str, model: str, hidde
         mine, theirs = (statistics.median(times[side]) for side in sides)
         goal = 2.0 if state == "disk" else None
         shared = {"dataset": where, "peer": "fp32 gather", "threads": 1, "n": runs}
-        rows.append({
-            "what": f"{what}, {state}", "ours": mine, "peer_value": theirs, "unit": "s", "ratio": ratio,
-            "target": goal, "met": None if goal is None else ratio >= goal, **shared,
-        })  # fmt: skip
-        print(f"| {where} | {model} {layers} x {hidden} | {codec} | {state} | {mine:.2f} | {theirs:.2f} | {ratio:.1f} "
-              f"| {statistics.median(read['ours']) / 1e6:.1f} | {statistics.median(read['peer']) / 1e6:.1f} |",
+        rows.append(
+            {
+                "what": f"{what}, {state}",
+                "ours": mine,
+                "peer_value": theirs,
+                "unit": "s",
+                "ratio": ratio,
+                "target": goal,
+                "met": None if goal is None else ratio >= goal,
+                **shared,
+            }
+        )
+        print(f"| {where} | {model} {layers} x {hidden} | {codec} | {state} | {mine:.2f} | "
+        f"{theirs:.2f} | {ratio:.1f} "
+              f"| {statistics.median(read['ours']) / 1e6:.1f} | "
+              f"{statistics.median(read['peer']) / 1e6:.1f} |",
               flush=True)  # fmt: skip
         if state == "disk":
             mine, theirs = (statistics.median(read[side]) for side in sides)
-            rows.append({
-                "what": f"{what}: bytes from disk an epoch, graph included", "ours": mine, "peer_value": theirs,
-                "unit": "bytes", "ratio": theirs / max(1, mine), "target": None, "met": None, **shared,
-            })  # fmt: skip
+            rows.append(
+                {
+                    "what": f"{what}: bytes from disk an epoch, graph included",
+                    "ours": mine,
+                    "peer_value": theirs,
+                    "unit": "bytes",
+                    "ratio": theirs / max(1, mine),
+                    "target": None,
+                    "met": None,
+                    **shared,
+                }
+            )
             read_rows = sides["ours"].facts["rows"]
             features = [read_rows * describe(name, dim).row_bytes for name in (codec, "fp32")]
             rows.append({
-                "what": f"{what}: bytes of features an epoch", "ours": features[0], "peer_value": features[1],
+                "what": f"{what}: bytes of features an "
+                f"epoch", "ours": features[0], "peer_value": features[1],
                 "unit": "bytes", "ratio": features[1] / features[0], "target": 30.0,
                 "met": features[1] >= 30 * features[0], **shared,
             })  # fmt: skip

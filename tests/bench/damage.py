@@ -1,10 +1,12 @@
-"""What becomes of single flipped bits and cuts in every file that a command or a reader reads back; a row a kind.
+"""What becomes of single flipped bits and cuts in every file that a command or a reader reads back;
+a row a kind.
 
     python -m tests.bench.damage [--count 6000] [--folder DIR] [--seed 0]
 
-Builds small runs of every kind of artifact (see `tests.damage`), damages one file at a time, reads it in this process
-as commands, stages and readers do, and puts it back. "refused": an error of one line, or a word said aloud. "same":
-every reader gave what it gave before. "silent" must be 0: a reader gave something else and nobody said a word.
+Builds small runs of every kind of artifact (see `tests.damage`), damages one file at a time, reads
+it in this process as commands, stages and readers do, and puts it back. "refused": an error of one
+line, or a word said aloud. "same": every reader gave what it gave before. "silent" must be 0: a
+reader gave something else and nobody said a word.
 """
 
 from __future__ import annotations
@@ -26,7 +28,8 @@ OUT = Path("runs/bench/damage.json")
 
 
 def struck(found: list[Target], count: int, seed: int) -> tuple[dict[str, Counter[str]], list[str]]:
-    """(outcomes by kind of file, words for all that is silent or untyped) of about `count` damages, as many a kind."""
+    """(outcomes by kind of file, words for all that is silent or untyped) of about `count` damages,
+    as many a kind."""
     kinds: dict[str, list[Target]] = defaultdict(list)
     for target in found:
         kinds[target.kind].append(target)
@@ -40,7 +43,10 @@ def struck(found: list[Target], count: int, seed: int) -> tuple[dict[str, Counte
             target = files[int(rng.integers(len(files)))]
             if target.path not in sound:
                 sound[target.path] = reads(target)
-                assert not [one for one in sound[target.path] if one.startswith(("!", "?"))], (target.path, sound)
+                assert not [one for one in sound[target.path] if one.startswith(("!", "?"))], (
+                    target.path,
+                    sound,
+                )
             one = strike(target, sound[target.path], rng)
             counts[kind][one.outcome] += 1
             if one.outcome in ("silent", "untyped"):

@@ -1,11 +1,12 @@
-"""Full-batch training of stockpot's own models: the whole graph is one record. The accuracy every table compares with.
+"""Full-batch training of stockpot's own models: the whole graph is one record. The accuracy every
+table compares with.
 
     python -m tests.bench.full_batch runs/wordnet --model gcn --seeds 0
     python -m tests.bench.full_batch runs/computers --model sage --seeds 0 1 2 --patience 60
 
-Graph, features and split come from the store of a run, model and optimiser from its recipe. An epoch is one step, so
-patience is counted in more of them: the epoch of the best validation accuracy counts, ties by lower validation loss.
-One JSON line a seed.
+Graph, features and split come from the store of a run, model and optimiser from its recipe. An
+epoch is one step, so patience is counted in more of them: the epoch of the best validation accuracy
+counts, ties by lower validation loss. One JSON line a seed.
 """
 
 from __future__ import annotations
@@ -27,7 +28,8 @@ from stockpot.store.store import Store
 
 
 def load(run: Path):
-    """Graph, features f4[N, D], labels and the three node lists a run trained from, out of its store; its recipe."""
+    """Graph, features f4[N, D], labels and the three node lists a run trained from, out of its
+    store; its recipe."""
     described = json.loads((run / "run.json").read_text())
     store = Store(described["store"])
 
@@ -41,13 +43,22 @@ def load(run: Path):
     else:
         indptr, indices = graph.array("x_indptr"), graph.array("x_indices")
         data = graph.array("x_data") if graph.has("x_data") else np.ones(len(indices), np.float32)
-        x = sp.csr_matrix((data, indices, indptr), shape=(len(indptr) - 1, graph.facts["num_features"])).toarray()
+        x = sp.csr_matrix(
+            (data, indices, indptr), shape=(len(indptr) - 1, graph.facts["num_features"])
+        ).toarray()
     lists = [np.array(split.array(name), np.int64) for name in ("train", "valid", "test")]
-    return graph, x.astype(np.float32), np.array(graph.array("y"), np.int64), lists, described["recipe"]
+    return (
+        graph,
+        x.astype(np.float32),
+        np.array(graph.array("y"), np.int64),
+        lists,
+        described["recipe"],
+    )
 
 
 def matrix(graph, kind: str) -> Adj:
-    """The matrix `kind` of the whole graph, its transpose and where the transpose's entries come from."""
+    """The matrix `kind` of the whole graph, its transpose and where the transpose's entries come
+    from."""
     whole = adjacency(graph.array("indptr"), graph.array("indices"), adj=kind)
     turned, places = whole.turned()
 
@@ -66,16 +77,23 @@ def configured(args, x: torch.Tensor, y: torch.Tensor) -> dict:
     return config | ({"heads": args.heads} if args.model == "gat" else {})
 
 
-def train(adj: Adj, x: torch.Tensor, y: torch.Tensor, split: list[torch.Tensor], args, seed: int) -> dict:
+def train(
+    adj: Adj, x: torch.Tensor, y: torch.Tensor, split: list[torch.Tensor], args, seed: int
+) -> dict:
     started = time.perf_counter()
     config = configured(args, x, y)
     model = build_model(config, seed=seed)
     model.generator = torch.Generator().manual_seed(seed)
     decayed = [p for p in model.parameters() if p.dim() > 1]
     plain = [p for p in model.parameters() if p.dim() == 1]
-    groups = [{"params": decayed, "weight_decay": args.weight_decay}, {"params": plain, "weight_decay": 0.0}]
+    groups = [
+        {"params": decayed, "weight_decay": args.weight_decay},
+        {"params": plain, "weight_decay": 0.0},
+    ]
     optimizer = torch.optim.Adam(groups, lr=args.lr, fused=True)
-    plateau = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, patience=30, factor=0.33, min_lr=1e-4)
+    plateau = torch.optim.lr_scheduler.ReduceLROnPlateau(
+        optimizer, patience=30, factor=0.33, min_lr=1e-4
+    )
     cosine = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, args.epochs)
     train_ids, valid_ids, test_ids = split
     best, best_epoch = (-1.0, 0.0), -1
@@ -94,19 +112,31 @@ def train(adj: Adj, x: torch.Tensor, y: torch.Tensor, split: list[torch.Tensor],
         accuracy = right[valid_ids].double().mean().item()
         if (accuracy, -valid_loss) > best:
             best, best_epoch = (accuracy, -valid_loss), epoch
-            result = {"valid_accuracy": accuracy, "test_accuracy": right[test_ids].double().mean().item()}
+            result = {
+                "valid_accuracy": accuracy,
+                "test_accuracy": right[test_ids].double().mean().item(),
+            }
         if args.schedule == "plateau":
             plateau.step(valid_loss)
         elif args.schedule == "cosine":
             cosine.step()
         if epoch - best_epoch >= args.patience:
             break
-    return {**result, "epochs": epoch + 1, "best_epoch": best_epoch, "seconds": round(time.perf_counter() - started, 1)}
+    return {
+        **result,
+        "epochs": epoch + 1,
+        "best_epoch": best_epoch,
+        "seconds": round(time.perf_counter() - started, 1),
+    }
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("run", type=Path, help="folder of a run; its graph, split and [train] are used")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "run", type=Path, help="folder of a run; its graph, split and [train] are used"
+    )
     parser.add_argument("--model", choices=list(MODELS), default=None)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--lr", type=float, default=None)
@@ -124,7 +154,12 @@ def main() -> None:
     for seed in args.seeds:
         row = train(adj, *tensors, args, seed)
         settings = {"lr": args.lr, "schedule": args.schedule, "patience": args.patience}
-        print(json.dumps({"run": str(args.run), "model": args.model, "seed": seed, **row, **settings}), flush=True)
+        print(
+            json.dumps(
+                {"run": str(args.run), "model": args.model, "seed": seed, **row, **settings}
+            ),
+            flush=True,
+        )
 
 
 if __name__ == "__main__":

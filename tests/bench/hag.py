@@ -1,18 +1,21 @@
 """What the search for shared partial sums finds, what it costs, and how cheaply it says no.
 
-    python -m tests.bench.hag                        # whole graphs, and packed records of WordNet and arXiv
+    python -m tests.bench.hag  # whole graphs, and packed records of WordNet and arXiv
     python -m tests.bench.hag --graphs collab        # some of them
     python -m tests.bench.hag --only batches --full  # packed records of Physics and Computers too
 
-Graphs are undirected, without self-loops (COLLAB's 2,837 are removed) and without features; "+ I" adds the diagonal, as
-models do that aggregate a node itself. Additions and reads are those of the plain CSR for each one left, at aggregation
-nodes for 1/4, 1/2 and 1 of the nodes, counted as they are found (`tests.hag_tools.curve`), and after nodes of one
-consumer are dissolved and the rest filtered. Each search runs in a process of its own, two threads; compilation is excluded, the
-load of the machine is not: CPU seconds stand beside the wall clock. Peak memory is that of the whole process.
+Graphs are undirected, without self-loops (COLLAB's 2,837 are removed) and without features; "+ I"
+adds the diagonal, as models do that aggregate a node itself. Additions and reads are those of the
+plain CSR for each one left, at aggregation nodes for 1/4, 1/2 and 1 of the nodes, counted as they
+are found (`tests.hag_tools.curve`), and after nodes of one consumer are dissolved and the rest
+filtered. Each search runs in a process of its own, two threads; compilation is excluded, the load
+of the machine is not: CPU seconds stand beside the wall clock. Peak memory is that of the whole
+process.
 
-For packed records the peers are push PPR of the record's outputs, in turns, and all that `influence` does for the
-outputs of the split: that, grouping and writing; CPU seconds of one thread. "stage hag": all that stage does, six
-records at most and the rates of this machine. Rows go to runs/bench/hag.json.
+For packed records the peers are push PPR of the record's outputs, in turns, and all that
+`influence` does for the outputs of the split: that, grouping and writing; CPU seconds of one
+thread. "stage hag": all that stage does, six records at most and the rates of this machine. Rows go
+to runs/bench/hag.json.
 """
 
 from __future__ import annotations
@@ -43,7 +46,8 @@ GRAPHS = {
     "physics": "coauthor_physics",
 }
 RECORDS = {"wordnet": 0, "arxiv": 0, "physics": 32, "computers": 32}
-"""Graphs whose packed records are searched, and `features.reduce` of each; those without features get random ones."""
+"""Graphs whose packed records are searched, and `features.reduce` of each; those without features
+get random ones."""
 
 SPARSE = ("wordnet", "arxiv")
 SHARES = (0.25, 0.5, 1.0)
@@ -52,7 +56,8 @@ KEEPS = (0, 4, 16)
 SECONDS, BYTES, FEWER, QUARTER, SHARE_OF_INFLUENCE = 60.0, 6e9, 10.0, 3.0, 0.2
 ROW_BYTES = (4 * 64,)
 RATES = (3e-10, 5e-12, 3.6e-9, 2e-11, 0.0)
-"""Seconds, of `stages.hag.cost.Rates`, about those of one core here: they decide what the floor lets be searched."""
+"""Seconds, of `stages.hag.cost.Rates`, about those of one core here: they decide what the floor
+lets be searched."""
 
 
 def csr(name: str, *, loops: bool) -> tuple[np.ndarray, np.ndarray]:
@@ -97,25 +102,53 @@ def one(name: str, loops: bool, threads: int, runs: int) -> dict:
 
 
 def child(name: str, loops: bool, threads: int, runs: int) -> dict:
-    words = [name, "--loops" if loops else "--no-loops", "--threads", str(threads), "--runs", str(runs)]
-    done = subprocess.run([sys.executable, "-m", "tests.bench.hag", "--one", *words], capture_output=True, text=True)
+    words = [
+        name,
+        "--loops" if loops else "--no-loops",
+        "--threads",
+        str(threads),
+        "--runs",
+        str(runs),
+    ]
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.bench.hag", "--one", *words], capture_output=True, text=True
+    )
     if done.returncode:
         raise SystemExit(done.stderr[-2000:])
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def row(what: str, dataset: str, ours: float, peer: str, value: float, unit: str, threads: int, n: int, ratio: float,
-        target: float | None) -> dict:  # fmt: skip
+def row(
+    what: str,
+    dataset: str,
+    ours: float,
+    peer: str,
+    value: float,
+    unit: str,
+    threads: int,
+    n: int,
+    ratio: float,
+    target: float | None,
+) -> dict:
     return {
-        "what": what, "dataset": dataset, "ours": ours, "peer": peer, "peer_value": value, "unit": unit,
-        "threads": threads, "n": n, "ratio": ratio, "target": target,
+        "what": what,
+        "dataset": dataset,
+        "ours": ours,
+        "peer": peer,
+        "peer_value": value,
+        "unit": unit,
+        "threads": threads,
+        "n": n,
+        "ratio": ratio,
+        "target": target,
         "met": None if target is None else ratio >= target,
-    }  # fmt: skip
+    }
 
 
 def graphs(names: list[str], threads: int, runs: int, full: bool) -> list[dict]:
     rows = []
-    print("| graph | twins | adds (reads) at 1/4 | 1/2 | 1 of the nodes | all: adds, nodes found and left | "
+    print("| graph | twins | adds (reads) at 1/4 | 1/2 | 1 of the nodes | all: adds, nodes found "
+    "and left | "
           "reads, nodes, levels filtered by 0 | by 4 | by 16 | s | CPU s | MB |")  # fmt: skip
     print("|---|---|---|---|---|---|---|---|---|---|---|---|")
     for name in names:
@@ -126,25 +159,78 @@ def graphs(names: list[str], threads: int, runs: int, full: bool) -> list[dict]:
             n = runs if full or name not in FULL_GRAPHS else 1
             r = child(name, loops, threads, n)
             title = f"{name} + I" if loops else name
-            curve = " | ".join(f"{a:.2f} ({b:.2f})" for a, b in zip(r["adds"], r["reads"], strict=True))
+            curve = " | ".join(
+                f"{a:.2f} ({b:.2f})" for a, b in zip(r["adds"], r["reads"], strict=True)
+            )
             shapes = " | ".join(f"{a:.2f}, {b:.2f}, {k}" for a, b, k in r["shapes"])
             wall, cpu = statistics.median(r["wall"]), statistics.median(r["cpu"])
             found, adds, left = r["all"]
             total = f"{adds:.2f}, {found / r['nodes']:.2f}, {left / r['nodes']:.2f}"
-            print(f"| {title} | {r['twins']:.2f} | {curve} | {total} | {shapes} | {wall:.2f} | {cpu:.2f} "
+            print(f"| {title} | {r['twins']:.2f} | {curve} | {total} | {shapes} | {wall:.2f} | "
+            f"{cpu:.2f} "
                   f"| {r['peak_bytes'] / 1e6:.0f} |", flush=True)  # fmt: skip
             paper = name == "collab" and not loops
             for share, ratio in zip(SHARES, r["adds"], strict=True):
                 target = {0.25: QUARTER, 1.0: FEWER}.get(share) if paper else None
                 what = f"additions with {share:g} aggregation nodes a node"
-                rows.append(row(what, title, 1 / ratio, "plain CSR", 1.0, "of plain", threads, n, ratio, target))
+                rows.append(
+                    row(
+                        what,
+                        title,
+                        1 / ratio,
+                        "plain CSR",
+                        1.0,
+                        "of plain",
+                        threads,
+                        n,
+                        ratio,
+                        target,
+                    )
+                )
             for share, ratio in zip(SHARES, r["reads"], strict=True):
                 what = f"reads with {share:g} aggregation nodes a node"
-                rows.append(row(what, title, 1 / ratio, "plain CSR", 1.0, "of plain", threads, n, ratio, None))
+                rows.append(
+                    row(
+                        what,
+                        title,
+                        1 / ratio,
+                        "plain CSR",
+                        1.0,
+                        "of plain",
+                        threads,
+                        n,
+                        ratio,
+                        None,
+                    )
+                )
             rows.append(
-                row("search", title, wall, "limit", SECONDS, "s", threads, n, SECONDS / wall, 1.0 if paper else None)
+                row(
+                    "search",
+                    title,
+                    wall,
+                    "limit",
+                    SECONDS,
+                    "s",
+                    threads,
+                    n,
+                    SECONDS / wall,
+                    1.0 if paper else None,
+                )
             )
-            rows.append(row("search, CPU", title, cpu, "limit", SECONDS, "s", threads, n, SECONDS / cpu, None))
+            rows.append(
+                row(
+                    "search, CPU",
+                    title,
+                    cpu,
+                    "limit",
+                    SECONDS,
+                    "s",
+                    threads,
+                    n,
+                    SECONDS / cpu,
+                    None,
+                )
+            )
             peak = r["peak_bytes"]
             rows.append(
                 row(
@@ -187,7 +273,8 @@ def batches(names: list[str], runs: int) -> list[dict]:
 
 
 def stages_us(run: Path, runs: int) -> tuple[float, float]:
-    """CPU microseconds an output of split train of the whole stages `influence` and `hag`, in this process."""
+    """CPU microseconds an output of split train of the whole stages `influence` and `hag`, in this
+    process."""
     from stockpot.locate import artifact_of
     from stockpot.stages.hag import stage as hag
     from stockpot.stages.influence import batch_params as params
@@ -197,14 +284,21 @@ def stages_us(run: Path, runs: int) -> tuple[float, float]:
     made = artifact_of(run, "influence:train")
     graph, spent = artifact_of(run, "ingest"), []
     for node, described, kind, inputs in (
-        ("influence:train", stage.STAGE, params.Params, {"graph": graph, "split": artifact_of(run, "split")}),
+        (
+            "influence:train",
+            stage.STAGE,
+            params.Params,
+            {"graph": graph, "split": artifact_of(run, "split")},
+        ),
         ("hag", hag.STAGE, hag.Params, {"graph": graph, "records": made}),
     ):
         taken = []
         for _ in range(runs + 1):
             with tempfile.TemporaryDirectory() as folder:
                 started = time.process_time()
-                run_stage(described, kind(**artifact_of(run, node).manifest["params"]), inputs, folder)
+                run_stage(
+                    described, kind(**artifact_of(run, node).manifest["params"]), inputs, folder
+                )
                 taken.append(time.process_time() - started)
         spent.append(statistics.median(taken[1:]) / made.facts["outputs"] * 1e6)
     return spent[0], spent[1]
@@ -232,7 +326,10 @@ def records(name: str, run: Path, runs: int) -> list[dict]:
             for record in picked:
                 outputs = len(record.y)
                 seeds = np.array(record.n_id[:outputs], np.int32)
-                ptr, columns = (np.array(v, t) for v, t in ((record.indptr, np.int64), (record.indices, np.int32)))
+                ptr, columns = (
+                    np.array(v, t)
+                    for v, t in ((record.indptr, np.int64), (record.indices, np.int32))
+                )
                 if loops:
                     ptr, columns = with_loops(ptr, columns)
                 top, pair = (np.empty((outputs, TOP_K), np.int32) for _ in range(2))
@@ -250,9 +347,14 @@ def records(name: str, run: Path, runs: int) -> list[dict]:
                     found.append((choice.possible, choice.predicted, len(ptr) - 1, len(columns)))
         possible, predicted, size, entries = np.mean(found, 0)
         searched = np.mean([p > 1 for _, p, _, _ in found])
-        mine, theirs, ratio = statistics.median(ours), statistics.median(peer), statistics.median(ratios)
+        mine, theirs, ratio = (
+            statistics.median(ours),
+            statistics.median(peer),
+            statistics.median(ratios),
+        )
         title = f"{name}{' + I' if loops else ''}, packed records"
-        print(f"| {title} | {size:.0f}, {entries:.0f} | {possible:.2f} | {predicted:.2f} | {searched:.0%} | {mine:.2f} "
+        print(f"| {title} | {size:.0f}, {entries:.0f} | {possible:.2f} | {predicted:.2f} | "
+        f"{searched:.0%} | {mine:.2f} "
               f"| {theirs:.2f} | {1 / ratio:.0%} | {influence:.2f} | {mine / influence:.0%} "
               f"| {whole:.2f} |", flush=True)  # fmt: skip
         target = 1 / SHARE_OF_INFLUENCE if name in SPARSE else None
@@ -261,10 +363,34 @@ def records(name: str, run: Path, runs: int) -> list[dict]:
             ("influence of its outputs", influence, influence / mine),
         ):
             out.append(
-                row("HAG or none for a record", title, mine, other, value, "us/output", 1, len(ours), times, target)
+                row(
+                    "HAG or none for a record",
+                    title,
+                    mine,
+                    other,
+                    value,
+                    "us/output",
+                    1,
+                    len(ours),
+                    times,
+                    target,
+                )
             )
         what = "stage hag: rates of this machine, some records"
-        out.append(row(what, title, whole, "influence", influence, "us/output", 1, runs, influence / whole, target))
+        out.append(
+            row(
+                what,
+                title,
+                whole,
+                "influence",
+                influence,
+                "us/output",
+                1,
+                runs,
+                influence / whole,
+                target,
+            )
+        )
     return out
 
 
@@ -275,22 +401,35 @@ def with_loops(ptr: np.ndarray, columns: np.ndarray) -> tuple[np.ndarray, np.nda
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--only", choices=["graphs", "batches"])
     parser.add_argument("--graphs", nargs="+", choices=GRAPHS, default=list(GRAPHS))
     parser.add_argument("--one", choices=GRAPHS, help=argparse.SUPPRESS)
-    parser.add_argument("--loops", action=argparse.BooleanOptionalAction, default=False, help=argparse.SUPPRESS)
+    parser.add_argument(
+        "--loops", action=argparse.BooleanOptionalAction, default=False, help=argparse.SUPPRESS
+    )
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--runs", type=int, default=5)
-    parser.add_argument("--full", action="store_true", help="five searches of COLLAB, records of Physics and Computers")
+    parser.add_argument(
+        "--full",
+        action="store_true",
+        help="five searches of COLLAB, records of Physics and Computers",
+    )
     args = parser.parse_args()
     if args.one:
         print(json.dumps(one(args.one, args.loops, args.threads, args.runs)))
         return
     rows = [] if args.only == "batches" else graphs(args.graphs, args.threads, args.runs, args.full)
     if args.only != "graphs":
-        rows += batches([name for name in RECORDS if name in args.graphs and (args.full or name in SPARSE)], args.runs)
-    commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False).stdout.strip()
+        rows += batches(
+            [name for name in RECORDS if name in args.graphs and (args.full or name in SPARSE)],
+            args.runs,
+        )
+    commit = subprocess.run(
+        ["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False
+    ).stdout.strip()
     machine = {"cpu": platform.processor() or platform.machine(), "cores": os.cpu_count()}
     out = Path("runs/bench/hag.json")
     out.parent.mkdir(parents=True, exist_ok=True)

@@ -1,18 +1,21 @@
-"""What a HAG saves in time: products forward and backward, and training, against the plain CSR and twin rows alone.
+"""What a HAG saves in time: products forward and backward, and training, against the plain CSR and
+twin rows alone.
 
-    python -m tests.bench.hag_products                      # products, and training on the whole of COLLAB
+    python -m tests.bench.hag_products  # products, and training on the whole of COLLAB
     python -m tests.bench.hag_products --only packed        # training on packed records
     python -m tests.bench.hag_products --only products --graphs imdb-binary proteins
 
-A product is `y = A x` and `A^T dy` at a width. Plain is the trainer's own product of the CSR, torch's
-kernel; "kernel" is the same CSR by the kernel that multiplies HAGs, nothing shared; "twins" is the HAG in
-which equal rows are computed once and nothing else is shared; the HAG is the one the cost model picks with the rates of
-this machine, kept whatever it predicts. "+ I" is the matrix of a GCN. All sides run in turns on one thread; medians.
+A product is `y = A x` and `A^T dy` at a width. Plain is the trainer's own product of the CSR,
+torch's kernel; "kernel" is the same CSR by the kernel that multiplies HAGs, nothing shared; "twins"
+is the HAG in which equal rows are computed once and nothing else is shared; the HAG is the one the
+cost model picks with the rates of this machine, kept whatever it predicts. "+ I" is the matrix of a
+GCN. All sides run in turns on one thread; medians.
 
-Training is the trainer's own step of a GCN on the whole graph, 2 layers, hidden 16 (the published setting) and 128,
-random features of as many columns; labels are those of the graphs. Packed records are made by the pipeline with
-`hag.enabled` always, auto and never, and read by its loader, the loader's own work included. An epoch that is s shorter
-repays a search of t after t / s of them. Rows go to runs/bench/hag_products.json.
+Training is the trainer's own step of a GCN on the whole graph, 2 layers, hidden 16 (the published
+setting) and 128, random features of as many columns; labels are those of the graphs. Packed records
+are made by the pipeline with `hag.enabled` always, auto and never, and read by its loader, the
+loader's own work included. An epoch that is s shorter repays a search of t after t / s of them.
+Rows go to runs/bench/hag_products.json.
 """
 
 from __future__ import annotations
@@ -52,9 +55,15 @@ GAIN = 1.2
 def plain_matrix(indptr, indices, left=None, right=None):
     values = np.ones(len(indices), np.float32)
     if left is not None:
-        values = (left[np.repeat(np.arange(len(indptr) - 1), np.diff(indptr))] * right[indices]).astype(np.float32)
+        values = (
+            left[np.repeat(np.arange(len(indptr) - 1), np.diff(indptr))] * right[indices]
+        ).astype(np.float32)
     n = len(indptr) - 1
-    parts = (torch.from_numpy(indptr), torch.from_numpy(indices.astype(np.int64)), torch.from_numpy(values))
+    parts = (
+        torch.from_numpy(indptr),
+        torch.from_numpy(indices.astype(np.int64)),
+        torch.from_numpy(values),
+    )
     return torch.sparse_csr_tensor(*parts, (n, n), check_invariants=False)
 
 
@@ -65,7 +74,14 @@ def sides(indptr, indices, capacity=None):
     merges = search(indptr, indices, settings=Settings(capacity=0.0))
     twins = build(merges, outline(merges, Shape(keep=-1)))
     started = time.process_time()
-    choice = find(indptr, indices, rates=rates, row_bytes=(64, 512), least=0.0, settings=Settings(capacity=capacity))
+    choice = find(
+        indptr,
+        indices,
+        rates=rates,
+        row_bytes=(64, 512),
+        least=0.0,
+        settings=Settings(capacity=capacity),
+    )
     return (
         {"kernel": flat(indptr, indices), "twins": twins, "hag": choice.hag},
         time.process_time() - started,
@@ -87,7 +103,10 @@ def turns(calls, runs):
 
 def products(names, runs):
     rows = []
-    print("| graph | predicted | search CPU s | reads, nodes, levels | width | plain ms | kernel | twins | HAG |")
+    print(
+        "| graph | predicted | search CPU s | reads, nodes, levels | width | plain ms | kernel | "
+        "twins | HAG |"
+    )
     print("|---|---|---|---|---|---|---|---|---|")
     for name in names:
         for loops in (False, True):
@@ -107,15 +126,30 @@ def products(names, runs):
                 calls |= {key: lambda pair=pair: both(*pair) for key, pair in pairs.items()}
                 found = turns(calls, runs)
                 gains = {key: found["plain"] / found[key] for key in pairs}
-                size = f"{hag.reads_ratio:.2f}, {hag.num_aggregations / (len(indptr) - 1):.2f}, {hag.depth}"
-                print(f"| {title} | {predicted:.2f} | {seconds:.1f} | {size} | {width} | {1e3 * found['plain']:.2f} "
-                      f"| {gains['kernel']:.2f} | {gains['twins']:.2f} | {gains['hag']:.2f} |", flush=True)  # fmt: skip
+                size = (
+                    f"{hag.reads_ratio:.2f}, {hag.num_aggregations / (len(indptr) - 1):.2f}, "
+                    f"{hag.depth}"
+                )
+                print(f"| {title} | {predicted:.2f} | {seconds:.1f} | {size} | {width} | "
+                f"{1e3 * found['plain']:.2f} "
+                      f"| {gains['kernel']:.2f} | {gains['twins']:.2f} | {gains['hag']:.2f} "
+                      f"|", flush=True)  # fmt: skip
                 target = FORWARD_BACKWARD.get(width) if name == "collab" else None
                 rows += [
-                    row(f"{key}: product forward and backward, width {width}", title, 1e3 * found[key], "plain CSR",
-                        1e3 * found["plain"], "ms", 1, runs, gains[key], target if key == "hag" else None)
+                    row(
+                        f"{key}: product forward and backward, width {width}",
+                        title,
+                        1e3 * found[key],
+                        "plain CSR",
+                        1e3 * found["plain"],
+                        "ms",
+                        1,
+                        runs,
+                        gains[key],
+                        target if key == "hag" else None,
+                    )
                     for key in pairs
-                ]  # fmt: skip
+                ]
     return rows
 
 
@@ -123,7 +157,11 @@ def whole(name, runs):
     """Training epochs of a GCN on the whole graph."""
     indptr, indices = csr(name, loops=True)
     with np.load(SHARED / f"{GRAPHS[name]}.npz") as z:
-        y = torch.from_numpy(z["graph_label"][z["graph_id"]].astype(np.int64)) if "graph_id" in z else None
+        y = (
+            torch.from_numpy(z["graph_label"][z["graph_id"]].astype(np.int64))
+            if "graph_id" in z
+            else None
+        )
         y = torch.from_numpy(z["y"].astype(np.int64)) if y is None else y
     n = len(indptr) - 1
     scale = (1 / np.sqrt(np.diff(indptr))).astype(np.float32)
@@ -134,12 +172,21 @@ def whole(name, runs):
     for key, hag in hags.items():
         adjs[key] = Adj(HagMatrix(hag, side, side), HagMatrix(transposed(hag), side, side))
     rows, ids = [], torch.arange(n)
-    print("\n| whole graph | hidden | plain s an epoch | kernel | twins | HAG | search CPU s | repaid after |")
+    print(
+        "\n| whole graph | hidden | plain s an epoch | kernel | twins | HAG | search CPU s | "
+        "repaid after |"
+    )
     print("|---|---|---|---|---|---|---|---|")
     for hidden in (16, 128):
         x = torch.randn(n, hidden)
-        config = {"model": "gcn", "num_features": hidden, "hidden": hidden, "num_classes": int(y.max()) + 1,
-                  "layers": 2, "dropout": 0.5}  # fmt: skip
+        config = {
+            "model": "gcn",
+            "num_features": hidden,
+            "hidden": hidden,
+            "num_classes": int(y.max()) + 1,
+            "layers": 2,
+            "dropout": 0.5,
+        }
         calls = {}
         for key, adj in adjs.items():
             model = build_model(config, seed=0)
@@ -150,18 +197,23 @@ def whole(name, runs):
         found = turns(calls, runs)
         gains = {key: found["plain"] / found[key] for key in hags}
         repaid = seconds / max(1e-9, found["plain"] - found["hag"])
-        print(f"| {name} | {hidden} | {found['plain']:.3f} | {gains['kernel']:.2f} | {gains['twins']:.2f} "
-              f"| {gains['hag']:.2f} | {seconds:.1f} | {repaid:.0f} epochs |", flush=True)  # fmt: skip
+        print(f"| {name} | {hidden} | {found['plain']:.3f} | {gains['kernel']:.2f} | "
+        f"{gains['twins']:.2f} "
+              f"| {gains['hag']:.2f} | {seconds:.1f} | {repaid:.0f} epochs "
+              f"|", flush=True)  # fmt: skip
         target = TRAINING if name == "collab" and hidden == 16 else None
-        rows.append(row(f"hag: GCN epoch, hidden {hidden}, whole graph", name, found["hag"], "plain CSR",
+        rows.append(row(f"hag: GCN epoch, hidden {hidden}, whole "
+        f"graph", name, found["hag"], "plain CSR",
                         found["plain"], "s", 1, runs, gains["hag"], target))  # fmt: skip
-        rows.append(row(f"epochs until the search is repaid, hidden {hidden}", name, repaid, "none", 0.0, "epochs", 1,
+        rows.append(row(f"epochs until the search is repaid, hidden "
+        f"{hidden}", name, repaid, "none", 0.0, "epochs", 1,
                         runs, 0.0, None))  # fmt: skip
     return rows
 
 
 def sources(folder, name):
-    """Recipe source of a graph; COLLAB and IMDB by their first graphs, with features and labels made up."""
+    """Recipe source of a graph; COLLAB and IMDB by their first graphs, with features and labels
+    made up."""
     if name == "wordnet":
         return "wordnet"
     path = (SHARED / f"{GRAPHS[name]}.npz").resolve()
@@ -184,7 +236,10 @@ def packed(names, runs):
     from tests.loaders import record_steps
 
     rows = []
-    print("\n| packed records | auto | reads saved | hidden | never s an epoch | always | auto | search s | repaid |")
+    print(
+        "\n| packed records | auto | reads saved | hidden | never s an epoch | always | auto | "
+        "search s | repaid |"
+    )
     print("|---|---|---|---|---|---|---|---|---|")
     for name in names:
         with tempfile.TemporaryDirectory() as kept:
@@ -205,9 +260,13 @@ def packed(names, runs):
                 ]
                 stockpot("run", str(folder / "bench.toml"), "pack:train", *words, *where)
                 summary = json.loads((folder / mode / "bench/summary.json").read_text())
-                key = json.loads((folder / mode / "bench/run.json").read_text())["artifacts"]["pack:train"]["key"]
+                key = json.loads((folder / mode / "bench/run.json").read_text())["artifacts"][
+                    "pack:train"
+                ]["key"]
                 shards[mode] = sorted(
-                    p for p in (folder / "store/objects/pack" / key).glob("*.arrow") if ".index." not in p.name
+                    p
+                    for p in (folder / "store/objects/pack" / key).glob("*.arrow")
+                    if ".index." not in p.name
                 )
                 made = summary["artifacts"]
                 facts[mode], spent[mode] = summary["stages"]["hag"], made["pack:train"]["seconds"]
@@ -217,8 +276,14 @@ def packed(names, runs):
             for hidden in (16, 128):
                 calls = {}
                 for mode, files in shards.items():
-                    config = {"model": "gcn", "num_features": 16, "hidden": hidden, "layers": 3, "dropout": 0.5,
-                              "num_classes": meta["num_classes"]}  # fmt: skip
+                    config = {
+                        "model": "gcn",
+                        "num_features": 16,
+                        "hidden": hidden,
+                        "layers": 3,
+                        "dropout": 0.5,
+                        "num_classes": meta["num_classes"],
+                    }
                     model = build_model(config, seed=0)
                     model.train()
                     adam = torch.optim.Adam(model.parameters(), lr=1e-3, fused=True)
@@ -235,17 +300,22 @@ def packed(names, runs):
                 saved = found["never"] - found["always"]
                 search_s = spent["always"] - spent["never"]
                 repaid = f"{search_s / saved:.0f} epochs" if saved > 0 else "never"
-                print(f"| {name} | {'yes' if facts['auto']['use'] else 'no'} | {facts['always']['reads_ratio']:.2f} "
-                      f"| {hidden} | {found['never']:.3f} | {gains['always']:.2f} | {gains['auto']:.2f} "
+                print(f"| {name} | {'yes' if facts['auto']['use'] else 'no'} | "
+                f"{facts['always']['reads_ratio']:.2f} "
+                      f"| {hidden} | {found['never']:.3f} | {gains['always']:.2f} | "
+                      f"{gains['auto']:.2f} "
                       f"| {search_s:.1f} | {repaid} |", flush=True)  # fmt: skip
                 for mode, gain in gains.items():
-                    rows.append(row(f"{mode}: GCN epoch, hidden {hidden}", f"{name}, packed records", found[mode],
+                    rows.append(row(f"{mode}: GCN epoch, hidden {hidden}", f"{name}, packed "
+                    f"records", found[mode],
                                     "never", found["never"], "s", 1, runs, gain, None))  # fmt: skip
     return rows
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--only", nargs="+", choices=["products", "training", "packed"])
     parser.add_argument("--graphs", nargs="+", choices=GRAPHS)
     parser.add_argument("--runs", type=int, default=5)
@@ -260,7 +330,9 @@ def main() -> None:
             rows += whole(name, args.runs)
     if "packed" in parts:
         rows += packed(args.graphs or ["wordnet", "computers", "imdb-binary", "collab"], args.runs)
-    commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False).stdout.strip()
+    commit = subprocess.run(
+        ["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False
+    ).stdout.strip()
     machine = {"cpu": platform.processor() or platform.machine(), "cores": os.cpu_count()}
     out = Path("runs/bench/hag_products.json")
     out.parent.mkdir(parents=True, exist_ok=True)

@@ -1,17 +1,20 @@
-"""PPR + top-k for every output, and for every part: stockpot's push against torch_geometric's, alternating runs.
+"""PPR + top-k for every output, and for every part: stockpot's push against torch_geometric's,
+alternating runs.
 
     python -m tests.bench.influence                       # the embedded WordNet graph
     python -m tests.bench.influence --npz ../shared/data/ogbn_arxiv_nofeat.npz --outputs 5000
 
-Both sides work on the same undirected graph with self-loops, alpha 0.25, eps 2e-4, the 16 largest entries; ours also
-keeps the entries at other outputs, theirs the whole sparse rows. The peer is `topk_ppr_matrix` of torch_geometric's
-IBMB loader, which is `get_ppr` and its top-k (with a stand-in for torch_sparse, which has no wheel); `get_ppr` alone
-stands beside it.
+Both sides work on the same undirected graph with self-loops, alpha 0.25, eps 2e-4, the 16 largest
+entries; ours also keeps the entries at other outputs, theirs the whole sparse rows. The peer is
+`topk_ppr_matrix` of torch_geometric's IBMB loader, which is `get_ppr` and its top-k (with a
+stand-in for torch_sparse, which has no wheel); `get_ppr` alone stands beside it.
 
-For whole parts (METIS, about 230 nodes, of which the train outputs count) the peer is what its IBMBBatchLoader does,
-written again with scipy since it needs torch_sparse's METIS: 50 dense iterations for 50 sets at once, then an argsort.
+For whole parts (METIS, about 230 nodes, of which the train outputs count) the peer is what its
+IBMBBatchLoader does, written again with scipy since it needs torch_sparse's METIS: 50 dense
+iterations for 50 sets at once, then an argsort.
 
-Compilation is excluded on both sides; one thread each, CPU seconds. Rows go to runs/bench/influence.json.
+Compilation is excluded on both sides; one thread each, CPU seconds. Rows go to
+runs/bench/influence.json.
 """
 
 from __future__ import annotations
@@ -68,8 +71,14 @@ def measure(path: Path, outputs: int, runs: int) -> dict[str, list[float]]:
     ibmb_loader.SparseTensor = SparseStandIn
     a, train = load(path)
     n = a.shape[0]
-    seeds = np.sort(np.random.default_rng(0).choice(train, min(outputs, len(train)), replace=False)).astype(np.int32)
-    indptr, indices, none = a.indptr.astype(np.int64), a.indices.astype(np.int32), np.empty(0, np.float32)
+    seeds = np.sort(
+        np.random.default_rng(0).choice(train, min(outputs, len(train)), replace=False)
+    ).astype(np.int32)
+    indptr, indices, none = (
+        a.indptr.astype(np.int64),
+        a.indices.astype(np.int32),
+        np.empty(0, np.float32),
+    )
     for values in (indptr, indices, none):
         values.flags.writeable = False
     constants = walk(indptr, None, self_loops=True, alpha=ALPHA, eps=EPS)
@@ -82,14 +91,31 @@ def measure(path: Path, outputs: int, runs: int) -> dict[str, list[float]]:
     target = seeds.astype(np.int64)
 
     def ours(part: int) -> None:
-        push_top(indptr, indices, none, constants.spread, constants.settle, seeds[:part], ALPHA, position, *space,
-                 top[:part], top_value[:part], pair[:part], pair_value[:part])  # fmt: skip
+        push_top(
+            indptr,
+            indices,
+            none,
+            constants.spread,
+            constants.settle,
+            seeds[:part],
+            ALPHA,
+            position,
+            *space,
+            top[:part],
+            top_value[:part],
+            pair[:part],
+            pair_value[:part],
+        )
 
     def peer(part: int) -> None:
-        ibmb_loader.topk_ppr_matrix(edge_index, n, ALPHA, EPS, torch.from_numpy(target[:part]), TOP_K)
+        ibmb_loader.topk_ppr_matrix(
+            edge_index, n, ALPHA, EPS, torch.from_numpy(target[:part]), TOP_K
+        )
 
     def alone(part: int) -> None:
-        get_ppr(edge_index, alpha=ALPHA, eps=EPS, target=torch.from_numpy(target[:part]), num_nodes=n)
+        get_ppr(
+            edge_index, alpha=ALPHA, eps=EPS, target=torch.from_numpy(target[:part]), num_nodes=n
+        )
 
     sides = {"ours": ours, "peer": peer, "alone": alone}
     times: dict[str, list[float]] = {name: [] for name in sides}
@@ -104,7 +130,8 @@ def measure(path: Path, outputs: int, runs: int) -> dict[str, list[float]]:
 
 
 def measure_sets(path: Path, runs: int) -> tuple[dict[str, list[float]], float]:
-    """Microseconds a part of each run, by side, and the share of the peer's nodes that ours has ("reference")."""
+    """Microseconds a part of each run, by side, and the share of the peer's nodes that ours has
+    ("reference")."""
     import torch
 
     from stockpot.stages.influence.batch_params import Params
@@ -129,7 +156,9 @@ def measure_sets(path: Path, runs: int) -> tuple[dict[str, list[float]], float]:
         values.flags.writeable = False
     walks = {}
     for name in ("transpose", "reference"):
-        params = Params("batch", "train", "train", ALPHA, EPS, 0, True, 1, 0, ratio=1.0, orientation=name)
+        params = Params(
+            "batch", "train", "train", ALPHA, EPS, 0, True, 1, 0, ratio=1.0, orientation=name
+        )
         walk = set_walk(params, {"graph": reader(indptr, indices)})
         walks[name] = walk, workspace(walk.threshold)
 
@@ -148,7 +177,11 @@ def measure_sets(path: Path, runs: int) -> tuple[dict[str, list[float]], float]:
         order, nonzero = torch.from_numpy(x).argsort(0), np.minimum((x > 0).sum(0), top_k)
         return [order[-int(nonzero[i]) :, i].numpy() for i in range(len(sets))]
 
-    sides = {"transpose": lambda: ours("transpose"), "reference": lambda: ours("reference"), "peer": peer}
+    sides = {
+        "transpose": lambda: ours("transpose"),
+        "reference": lambda: ours("reference"),
+        "peer": peer,
+    }
     times: dict[str, list[float]] = {name: [] for name in sides}
     found = {}
     for turn in range(runs + 1):
@@ -157,15 +190,22 @@ def measure_sets(path: Path, runs: int) -> tuple[dict[str, list[float]], float]:
                 started = time.process_time()
                 found[name] = call()
                 times[name] += [(time.process_time() - started) / len(sets) * 1e6] if turn else []
-    held = [len(np.intersect1d(x, y)) / len(y) for x, y in zip(found["reference"], found["peer"], strict=True)]
+    held = [
+        len(np.intersect1d(x, y)) / len(y)
+        for x, y in zip(found["reference"], found["peer"], strict=True)
+    ]
     return times, statistics.mean(held)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--npz", type=Path, nargs="+", default=[Path("data/wordnet.npz")])
     parser.add_argument("--outputs", type=int, default=2000)
-    parser.add_argument("--only-parts", action="store_true", help="leave out the rows of single outputs")
+    parser.add_argument(
+        "--only-parts", action="store_true", help="leave out the rows of single outputs"
+    )
     parser.add_argument("--runs", type=int, default=5)
     args = parser.parse_args()
 
@@ -175,7 +215,10 @@ def main() -> None:
     numba.set_num_threads(1)
     torch.set_num_threads(1)
     rows = []
-    print("| graph | ours, us an output | PyG get_ppr + top-k | ratio | target | PyG get_ppr alone | ratio |")
+    print(
+        "| graph | ours, us an output | PyG get_ppr + top-k | ratio | target | PyG get_ppr alone | "
+        "ratio |"
+    )
     print("|---|---|---|---|---|---|---|")
     for path in [] if args.only_parts else args.npz:
         times = measure(path, args.outputs, args.runs)
@@ -189,13 +232,21 @@ def main() -> None:
             f"| {mid['alone']:.0f} | {alone:.1f} |",
             flush=True,
         )
-        shared = {"dataset": path.stem, "ours": mid["ours"], "unit": "us/output", "threads": 1, "n": args.runs}
+        shared = {
+            "dataset": path.stem,
+            "ours": mid["ours"],
+            "unit": "us/output",
+            "threads": 1,
+            "n": args.runs,
+        }
         rows.append({
-            "what": "PPR + top-k for every output", "peer": "torch_geometric get_ppr + its top-k", **shared,
+            "what": "PPR + top-k for every output", "peer": "torch_geometric get_ppr + its "
+            "top-k", **shared,
             "peer_value": mid["peer"], "ratio": ratio, "target": TARGET, "met": ratio >= TARGET,
         })  # fmt: skip
         rows.append({
-            "what": "PPR + top-k for every output", "peer": "torch_geometric get_ppr alone", **shared,
+            "what": "PPR + top-k for every output", "peer": "torch_geometric get_ppr "
+            "alone", **shared,
             "peer_value": mid["alone"], "ratio": alone, "target": None, "met": None,
         })  # fmt: skip
     print("\n| graph | whole parts | ours, us a part | 50 dense iterations + argsort | ratio |")
@@ -204,15 +255,21 @@ def main() -> None:
         times, held = measure_sets(path, args.runs)
         for name in ("transpose", "reference"):
             mine, theirs = statistics.median(times[name]), statistics.median(times["peer"])
-            ratio = statistics.median(p / o for o, p in zip(times[name], times["peer"], strict=True))
+            ratio = statistics.median(
+                p / o for o, p in zip(times[name], times["peer"], strict=True)
+            )
             print(f"| {path.stem} | {name} | {mine:.0f} | {theirs:.0f} | {ratio:.1f} |", flush=True)
             rows.append({
-                "what": f"auxiliary nodes of every part, {name}", "dataset": path.stem, "ours": mine,
-                "peer": "IBMBBatchLoader's dense form in scipy", "peer_value": theirs, "unit": "us/part", "threads": 1,
+                "what": f"auxiliary nodes of every part, "
+                f"{name}", "dataset": path.stem, "ours": mine,
+                "peer": "IBMBBatchLoader's dense form in "
+                "scipy", "peer_value": theirs, "unit": "us/part", "threads": 1,
                 "n": args.runs, "ratio": ratio, "target": None, "met": None,
             })  # fmt: skip
         print(f"  {path.stem}: of the peer's nodes, reference holds {held:.1%}")
-    commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False).stdout.strip()
+    commit = subprocess.run(
+        ["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False
+    ).stdout.strip()
     machine = {"cpu": platform.processor() or platform.machine(), "cores": os.cpu_count()}
     out = Path("runs/bench/influence.json")
     out.parent.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,5 @@
-"""A recipe built by this process alone, one task after the other: no worker processes that a benchmark has to start."""
+"""A recipe built by this process alone, one task after the other: no worker processes that a
+benchmark has to start."""
 
 from __future__ import annotations
 
@@ -45,7 +46,9 @@ class Here:
             value = execute(replace(task, memory_bytes=min(cost.peak, self._memory_bytes)))
         except Exception as caught:
             error, trace = caught, traceback.format_exc()
-        self._ended.append(SimpleNamespace(tag=tag, value=value, error=error, trace=trace, lost=False))
+        self._ended.append(
+            SimpleNamespace(tag=tag, value=value, error=error, trace=trace, lost=False)
+        )
         return True
 
     def wait(self, timeout_s: float) -> list[Any]:
@@ -57,7 +60,11 @@ class Here:
 
 
 def run(
-    recipe: str | Path, overrides: Sequence[str], store: str | Path, runs: str | Path, targets: Sequence[str] = ()
+    recipe: str | Path,
+    overrides: Sequence[str],
+    store: str | Path,
+    runs: str | Path,
+    targets: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Build `targets` (everything where none is named) with one thread and return the summary.
 

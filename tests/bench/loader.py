@@ -1,10 +1,12 @@
-"""The loader used as torch's are: a plain loop, DataLoader with and without workers, Lightning: same batches, CPU.
+"""The loader used as torch's are: a plain loop, DataLoader with and without workers, Lightning:
+same batches, CPU.
 
-    python -m tests.bench.loader WHERE            # a run folder, a store or a pack artifact; default runs/wordnet
+    python -m tests.bench.loader WHERE  # a run, a store or a pack artifact; default runs/wordnet
 
-Every side is a process of its own that reads the same epochs and does nothing with a batch; CPU seconds are of it and
-its workers, from after its imports on. `same` compares the outputs of every batch, in order, with those of the plain
-loop. The floor of a step that a worker makes is its copy to the process that trains. Rows go to runs/bench/loader.json.
+Every side is a process of its own that reads the same epochs and does nothing with a batch; CPU
+seconds are of it and its workers, from after its imports on. `same` compares the outputs of every
+batch, in order, with those of the plain loop. The floor of a step that a worker makes is its copy
+to the process that trains. Rows go to runs/bench/loader.json.
 """
 
 from __future__ import annotations
@@ -45,7 +47,9 @@ SIDES = {
 def readable(where: str, side: str) -> Any:
     """What this side iterates."""
     batches = open_batches(where, seed=0, adj="norm", prefetch=0 if "no thread" in side else 2)
-    list(open_batches(where, seed=0, adj="norm"))  # files in the page cache, records checked once for all sides
+    list(
+        open_batches(where, seed=0, adj="norm")
+    )  # files in the page cache, records checked once for all sides
     way = SIDES[side]
     return batches if way is None else DataLoader(batches.dataset(), batch_size=None, **way)
 
@@ -110,19 +114,38 @@ def measure(where: str, side: str) -> dict[str, Any]:
     del loader
     gc.collect()  # workers that persist end, and count
     wall, cpu = time.perf_counter() - wall, cpu_seconds() - cpu
-    return {"digest": whole.hexdigest(), "batches": count, "cpu": cpu / EPOCHS, "wall_us": 1e6 * wall / count}
+    return {
+        "digest": whole.hexdigest(),
+        "batches": count,
+        "cpu": cpu / EPOCHS,
+        "wall_us": 1e6 * wall / count,
+    }
 
 
 def results(where: str) -> Iterator[dict[str, Any]]:
     """Every side, each in a new process."""
     plain = None
     for side in SIDES:
-        command = [sys.executable, "-W", "ignore", "-m", "tests.bench.loader", where, "--side", side]
+        command = [
+            sys.executable,
+            "-W",
+            "ignore",
+            "-m",
+            "tests.bench.loader",
+            where,
+            "--side",
+            side,
+        ]
         out = subprocess.run(command, capture_output=True, text=True, check=True).stdout
         found = json.loads(out.strip().splitlines()[-1])
         plain = found if plain is None else plain
         same = found["digest"] == plain["digest"]
-        yield {"what": side, **found, "cpu_us": 1e6 * found["cpu"] * EPOCHS / found["batches"], "same": same}
+        yield {
+            "what": side,
+            **found,
+            "cpu_us": 1e6 * found["cpu"] * EPOCHS / found["batches"],
+            "same": same,
+        }
 
 
 def main() -> None:
@@ -134,21 +157,47 @@ def main() -> None:
     if args.side:
         print(json.dumps(measure(args.where, args.side)))
         return
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout.strip()
-    print("| read by | same batches | CPU us a batch | CPU s an epoch | wall us a batch |\n|---|---|---|---|---|")
+    commit = subprocess.run(
+        ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True
+    ).stdout.strip()
+    print(
+        "| read by | same batches | CPU us a batch | CPU s an epoch | wall us a batch "
+        "|\n|---|---|---|---|---|"
+    )
     rows = []
     for row in results(args.where):
-        cells = ("yes" if row["same"] else "NO", f"{row['cpu_us']:,.0f}", f"{row['cpu']:.2f}", f"{row['wall_us']:,.0f}")
+        cells = (
+            "yes" if row["same"] else "NO",
+            f"{row['cpu_us']:,.0f}",
+            f"{row['cpu']:.2f}",
+            f"{row['wall_us']:,.0f}",
+        )
         print(f"| {row['what']} | {' | '.join(cells)} |", flush=True)
-        rows.append({
-            "what": row["what"], "dataset": args.where, "ours": row["cpu"], "peer": "plain loop",
-            "peer_value": rows[0]["ours"] if rows else row["cpu"], "unit": "CPU s an epoch", "threads": 1, "n": EPOCHS,
-            "ratio": (rows[0]["ours"] if rows else row["cpu"]) / row["cpu"], "target": "same batches",
-            "met": row["same"], "cpu_us": row["cpu_us"], "wall_us": row["wall_us"], "batches": row["batches"],
-        })  # fmt: skip
+        rows.append(
+            {
+                "what": row["what"],
+                "dataset": args.where,
+                "ours": row["cpu"],
+                "peer": "plain loop",
+                "peer_value": rows[0]["ours"] if rows else row["cpu"],
+                "unit": "CPU s an epoch",
+                "threads": 1,
+                "n": EPOCHS,
+                "ratio": (rows[0]["ours"] if rows else row["cpu"]) / row["cpu"],
+                "target": "same batches",
+                "met": row["same"],
+                "cpu_us": row["cpu_us"],
+                "wall_us": row["wall_us"],
+                "batches": row["batches"],
+            }
+        )
     out = Path("runs/bench/loader.json")
     out.parent.mkdir(parents=True, exist_ok=True)
-    document = {"machine": f"{platform.machine()}, {os.cpu_count()} cores", "commit": commit, "rows": rows}
+    document = {
+        "machine": f"{platform.machine()}, {os.cpu_count()} cores",
+        "commit": commit,
+        "rows": rows,
+    }
     out.write_text(json.dumps(document, indent=1) + "\n")
 
 

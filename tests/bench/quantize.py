@@ -1,16 +1,19 @@
-"""Rate and distortion of features: stockpot's codecs against BiFeat's own at equal bytes, and the choice of auto.
+"""Rate and distortion of features: stockpot's codecs against BiFeat's own at equal bytes, and the
+choice of auto.
 
-    python -m tests.bench.quantize                               # the embedded WordNet graph and synthetic features
-    python -m tests.bench.quantize --full                        # and Debian, Physics, Computers; trained networks
+    python -m tests.bench.quantize  # the embedded WordNet graph and synthetic features
+    python -m tests.bench.quantize --full  # and Debian, Physics, Computers; trained networks
 
-Aggregated NMSE is the mean over 1, 2 and 3 mean aggregations, error energy over centred energy. Bytes are those of all
-rows with all tables, as they are stored; ours is the best of the scalar code where the peer is one, of product and of
-residual codes, that takes no more bytes, or the lossless code of binary columns. Both sides train on the same rows and
-are measured on the same nodes. WordNet, Debian and Physics are 128 SVD columns, Computers is binary as it is published.
+Aggregated NMSE is the mean over 1, 2 and 3 mean aggregations, error energy over centred energy.
+Bytes are those of all rows with all tables, as they are stored; ours is the best of the scalar code
+where the peer is one, of product and of residual codes, that takes no more bytes, or the lossless
+code of binary columns. Both sides train on the same rows and are measured on the same nodes.
+WordNet, Debian and Physics are 128 SVD columns, Computers is binary as it is published.
 
-What auto takes, with 0.2 and 1 points allowed: how much smaller than fp32, tables counted. Bits a dimension of sparse
-binary columns as they are published. Rows go to runs/bench/quantize.json; --full then trains networks on coded features
-(`tests.bench.quantize_accuracy`), and on what auto takes of them (`tests.bench.codec_table`).
+What auto takes, with 0.2 and 1 points allowed: how much smaller than fp32, tables counted. Bits a
+dimension of sparse binary columns as they are published. Rows go to runs/bench/quantize.json;
+--full then trains networks on coded features (`tests.bench.quantize_accuracy`), and on what auto
+takes of them (`tests.bench.codec_table`).
 """
 
 from __future__ import annotations
@@ -62,8 +65,11 @@ MOST_STAGES = 16
 TRAIN_ROWS = 16_384
 
 
-def synthetic(nodes: int = 40_000, columns: int = 64) -> tuple[MemoryReader, np.ndarray, np.ndarray]:
-    """Dense features of communities: correlated columns, scales over two decades, heavy tails in a quarter of them."""
+def synthetic(
+    nodes: int = 40_000, columns: int = 64
+) -> tuple[MemoryReader, np.ndarray, np.ndarray]:
+    """Dense features of communities: correlated columns, scales over two decades, heavy tails in a
+    quarter of them."""
     edges, group = communities(num_nodes=nodes, groups=40, degree=12, seed=0)
     rng = np.random.default_rng(0)
     mixed = rng.normal(size=(columns, columns)) * 0.85 ** np.arange(columns)[:, None]
@@ -112,8 +118,17 @@ def _reader(a: sp.csr_matrix, y: np.ndarray, x: np.ndarray) -> MemoryReader:
         "x": x,
         "y": y.astype(np.int32),
     }
-    facts = {"num_nodes": len(x), "nnz": a.nnz, "num_features": x.shape[1], "num_classes": int(y.max()) + 1}
-    kind = {"features": "dense", "binary": bool(np.isin(x[:1000], (0, 1)).all()), "x_nnz": int(np.count_nonzero(x))}
+    facts = {
+        "num_nodes": len(x),
+        "nnz": a.nnz,
+        "num_features": x.shape[1],
+        "num_classes": int(y.max()) + 1,
+    }
+    kind = {
+        "features": "dense",
+        "binary": bool(np.isin(x[:1000], (0, 1)).all()),
+        "x_nnz": int(np.count_nonzero(x)),
+    }
     return MemoryReader(arrays, facts | kind | {"directed": False, "weighted": False})
 
 
@@ -123,7 +138,9 @@ class Bench:
     def __init__(self, name: str, shared: Path) -> None:
         self.name = name
         self.graph, train, valid = load(name, shared)
-        self.split = MemoryReader({"train": train, "valid": valid}, {"train": len(train), "valid": len(valid)})
+        self.split = MemoryReader(
+            {"train": train, "valid": valid}, {"train": len(train), "valid": len(valid)}
+        )
         self.features = Features.from_reader(self.graph)
         self.measure = Measure(self.graph, self.features, train, valid)
         x = self.features.x
@@ -140,14 +157,17 @@ class Bench:
             fitted = fit(name, self._sample, self._units["shift"]) | self._units
             found = self._found[name] = self.measure.figures(name, fitted)
             print(
-                f"  {self.name:<10} {name:<16} {found.row_bytes:>4} B a row, {found.table_bytes:>8} B of tables, "
-                f"NMSE {found.nmse:.5f}, aggregated {found.nmse_aggregated:.5f}, {time.process_time() - started:.0f} s",
+                f"  {self.name:<10} {name:<16} {found.row_bytes:>4} B a row, "
+                f"{found.table_bytes:>8} B of tables, "
+                f"NMSE {found.nmse:.5f}, aggregated {found.nmse_aggregated:.5f}, "
+                f"{time.process_time() - started:.0f} s",
                 flush=True,
             )
         return self._found[name]
 
     def ours(self, peer: Figures) -> list[str]:
-        """Our codecs that take no more bytes than the peer, each as fine as they allow; at least one."""
+        """Our codecs that take no more bytes than the peer, each as fine as they allow; at least
+        one."""
         bits, columns, total = parse(peer.codec).bits, self.columns, peer.total_bytes
         names = [f"sq{bits // 2**k}" for k in range(2) if bits >= 2**k]
         units = (total - 2 * 256 * columns) // self.rows
@@ -160,7 +180,11 @@ class Bench:
         """Of all rows and the tables, half floats."""
         kind = parse(name)
         tables = 2 * kind.entries * self.columns * (kind.units if kind.family == "rq" else 1)
-        return kind.row_bytes(self.columns) * self.rows + tables + (4 * self.columns if kind.family == "rq" else 0)
+        return (
+            kind.row_bytes(self.columns) * self.rows
+            + tables
+            + (4 * self.columns if kind.family == "rq" else 0)
+        )
 
 
 def rates(bench: Bench) -> list[dict]:
@@ -172,7 +196,9 @@ def rates(bench: Bench) -> list[dict]:
         except BadInput as error:
             print(f"  {bench.name}: {error}")
             continue
-        mine = [c for c in map(bench.candidate, bench.ours(peer)) if c.total_bytes <= peer.total_bytes]
+        mine = [
+            c for c in map(bench.candidate, bench.ours(peer)) if c.total_bytes <= peer.total_bytes
+        ]
         found = {c.codec: (c.nmse_aggregated, c.total_bytes) for c in mine}
         lossless = bench.rows * -(-bench.columns // 8)
         if bench.graph.facts["binary"] and lossless <= peer.total_bytes:
@@ -199,15 +225,26 @@ def rates(bench: Bench) -> list[dict]:
 
 
 def sparse(name: str, shared: Path) -> list[dict]:
-    """Bits a dimension of binary columns as `lossless` stores them: as published, before any SVD."""
+    """Bits a dimension of binary columns as `lossless` stores them: as published, before any
+    SVD."""
     file, _ = FILES[name]
     path = Path(file) if file.startswith("data/") else shared / file
     with np.load(path) as z:
         n, columns = z["x_shape"].tolist()
-        indptr, indices, binary = z["x_indptr"].astype(np.int64), z["x_indices"], bool((z["x_data"] == 1).all())
+        indptr, indices, binary = (
+            z["x_indptr"].astype(np.int64),
+            z["x_indices"],
+            bool((z["x_data"] == 1).all()),
+        )
     if not binary:
         return []
-    facts = {"num_nodes": n, "num_features": columns, "x_nnz": len(indices), "features": "sparse", "binary": True}
+    facts = {
+        "num_nodes": n,
+        "num_features": columns,
+        "x_nnz": len(indices),
+        "features": "sparse",
+        "binary": True,
+    }
     reader = MemoryReader({"x_indptr": indptr, "x_indices": indices.astype(np.int32)}, facts)
     recipe = {"features.codec": "lossless", "features.tier_share": 0.0, "features.tier_bytes": 8}
     params = QUANTIZE.resolve(recipe, {"graph": facts})
@@ -236,16 +273,25 @@ def choices(bench: Bench) -> list[dict]:
     """What auto takes where a GCN judges: as in the stage, whatever the size of the features."""
     rows = []
     for max_drop, target in ((0.002, 30.0), (0.01, None)):
-        asked = {"features.codec": "auto", "features.lossless_up_to": 0, "features.max_accuracy_drop": max_drop}
+        asked = {
+            "features.codec": "auto",
+            "features.lossless_up_to": 0,
+            "features.max_accuracy_drop": max_drop,
+        }
         inputs = {"graph": bench.graph, "split": bench.split}
-        params = JUDGE.resolve(asked | {"train.model": "gcn"}, {role: one.facts for role, one in inputs.items()})
+        params = JUDGE.resolve(
+            asked | {"train.model": "gcn"}, {role: one.facts for role, one in inputs.items()}
+        )
         with tempfile.TemporaryDirectory() as folder:
             facts = run_stage(JUDGE, params, inputs, folder).facts
         plain = 4 * bench.rows * bench.columns
-        size = next((row["total_bytes"] for row in facts["rate"] if row["codec"] == facts["codec"]), plain)
+        size = next(
+            (row["total_bytes"] for row in facts["rate"] if row["codec"] == facts["codec"]), plain
+        )
         ratio, taken = plain / size, facts["codec"]
         print(
-            f"  {bench.name}: {100 * max_drop:g} points allowed: {taken}, {ratio:.1f} times smaller; {facts['reason']}"
+            f"  {bench.name}: {100 * max_drop:g} points allowed: {taken}, {ratio:.1f} times "
+            f"smaller; {facts['reason']}"
         )
         rows.append(
             {
@@ -266,12 +312,20 @@ def choices(bench: Bench) -> list[dict]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     every = [*FILES, "synthetic"]
-    parser.add_argument("--data", nargs="+", choices=every, help="default: wordnet synthetic; with --full all")
-    parser.add_argument("--shared", type=Path, default=Path("../shared/data"), help="folder of graphs not in here")
+    parser.add_argument(
+        "--data", nargs="+", choices=every, help="default: wordnet synthetic; with --full all"
+    )
+    parser.add_argument(
+        "--shared", type=Path, default=Path("../shared/data"), help="folder of graphs not in here"
+    )
     parser.add_argument("--no-choice", action="store_true", help="leave out what auto would take")
-    parser.add_argument("--full", action="store_true", help="all graphs, and the accuracy of networks: hours")
+    parser.add_argument(
+        "--full", action="store_true", help="all graphs, and the accuracy of networks: hours"
+    )
     args = parser.parse_args()
     rows = []
     for name in args.data or (every if args.full else ["wordnet", "synthetic"]):
@@ -286,18 +340,30 @@ def main() -> None:
     for r in rows:
         ratio = "" if r["ratio"] is None else f"{r['ratio']:.2f}"
         print(
-            f"| {r['dataset']} | {r['what']} | {r['ours']:.4g} | {r['peer']}: {r['peer_value']:.4g} "
+            f"| {r['dataset']} | {r['what']} | {r['ours']:.4g} | {r['peer']}: "
+            f"{r['peer_value']:.4g} "
             f"| {ratio} | {r['target'] or ''} |"
         )
-    commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False).stdout.strip()
+    commit = subprocess.run(
+        ["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False
+    ).stdout.strip()
     machine = {"cpu": platform.processor() or platform.machine(), "cores": os.cpu_count()}
     out = Path("runs/bench/quantize.json")
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(json.dumps({"machine": machine, "commit": commit, "rows": rows}, indent=1))
     if args.full:
-        accuracy = [sys.executable, "-m", "tests.bench.quantize_accuracy", "--shared", str(args.shared)]
+        accuracy = [
+            sys.executable,
+            "-m",
+            "tests.bench.quantize_accuracy",
+            "--shared",
+            str(args.shared),
+        ]
         subprocess.run([*accuracy, "--data", "physics", "debian", "wordnet"], check=True)
-        subprocess.run([sys.executable, "-m", "tests.bench.codec_table", "--shared", str(args.shared)], check=True)
+        subprocess.run(
+            [sys.executable, "-m", "tests.bench.codec_table", "--shared", str(args.shared)],
+            check=True,
+        )
 
 
 if __name__ == "__main__":

@@ -33,7 +33,8 @@ CACHED = (
     ("computers", (5, 5, 5), 64, True),
     ("arxiv", (10, 10), 256, False),
 )
-"""Graph, fanouts, seeds and layer dependency of the table by kappa; a batch is smaller than the cache of 25 %."""
+"""Graph, fanouts, seeds and layer dependency of the table by kappa; a batch is smaller than the
+cache of 25 %."""
 KAPPAS = (1, 4, 16, 64, 256, None)
 
 
@@ -57,7 +58,10 @@ def graphs(data: Path) -> dict[str, Graph]:
     paths = {"computers": data / "amazon_computers.npz", "arxiv": data / "ogbn_arxiv_nofeat.npz"}
     found = {name: load(path)[0] for name, path in paths.items() if path.exists()}
     found["dense"] = dense_graph(*DENSE)
-    return {name: Graph.of(a.indptr.astype(np.int64), a.indices.astype(np.int32)) for name, a in found.items()}
+    return {
+        name: Graph.of(a.indptr.astype(np.int64), a.indices.astype(np.int32))
+        for name, a in found.items()
+    }
 
 
 class Peer:
@@ -65,9 +69,18 @@ class Peer:
 
     def __init__(self, python: str, kind: str, path: Path) -> None:
         script = str(Path(__file__).with_name("sampling_peer.py"))
-        environment = {**os.environ, "OMP_NUM_THREADS": "1", "DGLBACKEND": "pytorch", "PYTHONPATH": ""}
+        environment = {
+            **os.environ,
+            "OMP_NUM_THREADS": "1",
+            "DGLBACKEND": "pytorch",
+            "PYTHONPATH": "",
+        }
         self.process = subprocess.Popen(
-            [python, script, kind, str(path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
+            [python, script, kind, str(path)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env=environment,
         )
         while (line := self._line()) != "ready":
             if not line:
@@ -94,17 +107,23 @@ def speed(found: dict[str, Graph], args) -> list[dict]:
     """Nanoseconds a sampled edge: relabelled blocks of two layers, no features, one thread each."""
     peers = [("dgl-neighbor", args.dgl), ("dgl-labor", args.dgl), ("pyg", args.pyg)]
     rows = []
-    print("| graph | sampler | ns an edge | peer | its ns an edge | ratio | target |\n|---|---|---|---|---|---|---|")
+    print(
+        "| graph | sampler | ns an edge | peer | its ns an edge | ratio | target "
+        "|\n|---|---|---|---|---|---|---|"
+    )
     for name, graph in found.items():
         rng = np.random.default_rng(0)
         size = min(SEEDS, graph.num_nodes // 8)
-        seeds = np.stack([rng.choice(graph.num_nodes, size, replace=False) for _ in range(BATCHES)]).astype(np.int32)
+        seeds = np.stack(
+            [rng.choice(graph.num_nodes, size, replace=False) for _ in range(BATCHES)]
+        ).astype(np.int32)
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "graph.npz"
             np.savez(path, indptr=graph.indptr, indices=graph.indices, seeds=seeds)
             sides = {kind: Peer(python, kind, path) for kind, python in peers if python}
             own = {
-                kind: Sampler(graph, Sampling(fanouts=FANOUTS, **SAMPLERS[kind])) for kind in ("LABOR-0", "neighbour")
+                kind: Sampler(graph, Sampling(fanouts=FANOUTS, **SAMPLERS[kind]))
+                for kind in ("LABOR-0", "neighbour")
             }
             times: dict[str, list[float]] = {kind: [] for kind in (*own, *sides)}
             for sampler in own.values():
@@ -112,7 +131,9 @@ def speed(found: dict[str, Graph], args) -> list[dict]:
             for turn in range(args.runs):
                 for kind, sampler in own.items():
                     started = time.process_time()
-                    batches = [sampler.batch(BATCHES * turn + i, one) for i, one in enumerate(seeds)]
+                    batches = [
+                        sampler.batch(BATCHES * turn + i, one) for i, one in enumerate(seeds)
+                    ]
                     spent = time.process_time() - started
                     edges = sum(layer.indices.size for batch in batches for layer in batch.layers)
                     times[kind].append(spent / edges * 1e9)
@@ -130,29 +151,49 @@ def speed(found: dict[str, Graph], args) -> list[dict]:
             mine = statistics.median(times[kind])
             theirs = statistics.median(times[against]) if against in sides else None
             ratio = (
-                statistics.median(p / o for o, p in zip(times[kind], times[against], strict=True)) if theirs else None
+                statistics.median(p / o for o, p in zip(times[kind], times[against], strict=True))
+                if theirs
+                else None
             )
             shown = f"{theirs:.1f} | {ratio:.2f}" if theirs else "not installed | "
-            print(f"| {name} | {kind} | {mine:.1f} | {against} | {shown} | {target or ''} |", flush=True)
-            rows.append({
-                "what": f"sampling, {kind}", "dataset": name, "ours": mine, "peer": against, "peer_value": theirs,
-                "unit": "ns/edge", "threads": 1, "n": args.runs, "ratio": ratio, "target": target,
-                "met": ratio >= target if ratio and target else None,
-            })  # fmt: skip
+            print(
+                f"| {name} | {kind} | {mine:.1f} | {against} | {shown} | {target or ''} |",
+                flush=True,
+            )
+            rows.append(
+                {
+                    "what": f"sampling, {kind}",
+                    "dataset": name,
+                    "ours": mine,
+                    "peer": against,
+                    "peer_value": theirs,
+                    "unit": "ns/edge",
+                    "threads": 1,
+                    "n": args.runs,
+                    "ratio": ratio,
+                    "target": target,
+                    "met": ratio >= target if ratio and target else None,
+                }
+            )
     return rows
 
 
 def vertices(found: dict[str, Graph], args) -> list[dict]:
-    """Distinct vertices of each hop, means with 95 % intervals; ratios are paired batch by batch."""
+    """Distinct vertices of each hop, means with 95 % intervals; ratios are paired batch by
+    batch."""
     del args
     rows = []
     print(
-        "\n| graph | sampler | vertices by layer | edges by layer | neighbour / it, last layer |\n|---|---|---|---|---|"
+        "\n| graph | sampler | vertices by layer | edges by layer | neighbour / it, last layer "
+        "|\n|---|---|---|---|---|"
     )
     for name, graph in found.items():
         rng = np.random.default_rng(1)
         size = min(256, graph.num_nodes // 50)
-        outputs = [rng.choice(graph.num_nodes, size, replace=False).astype(np.int32) for _ in range(COUNTED)]
+        outputs = [
+            rng.choice(graph.num_nodes, size, replace=False).astype(np.int32)
+            for _ in range(COUNTED)
+        ]
         counts = {}
         for kind, how in SAMPLERS.items():
             sampler = Sampler(graph, Sampling(fanouts=(10, 10, 10), **how))
@@ -162,7 +203,10 @@ def vertices(found: dict[str, Graph], args) -> list[dict]:
             ratio = counts["neighbour"][:, -1] / counts[kind][:, -1]
             half = 1.96 * ratio.std(ddof=1) / math.sqrt(COUNTED)
             spread = 1.96 * counts[kind].std(axis=0, ddof=1) / math.sqrt(COUNTED)
-            shown = ", ".join(f"{m:.0f} ± {s:.0f}" for m, s in zip(counts[kind].mean(0)[1:], spread[1:], strict=True))
+            shown = ", ".join(
+                f"{m:.0f} ± {s:.0f}"
+                for m, s in zip(counts[kind].mean(0)[1:], spread[1:], strict=True)
+            )
             print(
                 f"| {name} | {kind} | {shown} | {', '.join(f'{e:.0f}' for e in edges)} "
                 f"| {ratio.mean():.3f} ± {half:.3f} |",
@@ -170,20 +214,33 @@ def vertices(found: dict[str, Graph], args) -> list[dict]:
             )
             if kind == "neighbour":
                 continue
-            rows.append({
-                "what": f"vertices of the last layer, {kind}, 95 % ± {half:.4f}", "dataset": name,
-                "ours": counts[kind][:, -1].mean(), "peer": "neighbour sampling",
-                "peer_value": counts["neighbour"][:, -1].mean(), "unit": "vertices/batch", "threads": 1, "n": COUNTED,
-                "ratio": ratio.mean(), "target": 1.0, "met": bool(ratio.mean() - half > 1),
-            })  # fmt: skip
+            rows.append(
+                {
+                    "what": f"vertices of the last layer, {kind}, 95 % ± {half:.4f}",
+                    "dataset": name,
+                    "ours": counts[kind][:, -1].mean(),
+                    "peer": "neighbour sampling",
+                    "peer_value": counts["neighbour"][:, -1].mean(),
+                    "unit": "vertices/batch",
+                    "threads": 1,
+                    "n": COUNTED,
+                    "ratio": ratio.mean(),
+                    "target": 1.0,
+                    "met": bool(ratio.mean() - half > 1),
+                }
+            )
     return rows
 
 
 def kappas(found: dict[str, Graph], args) -> list[dict]:
-    """Overlap of consecutive batches and rows an LRU cache misses, by kappa; LABOR-0, random seeds."""
+    """Overlap of consecutive batches and rows an LRU cache misses, by kappa; LABOR-0, random
+    seeds."""
     rows = []
     count = 1024 if args.full else 320
-    print("\n| graph, fanouts, seeds | kappa | rows a batch | overlap | LRU 10 % misses | 25 % | fewer rows (25 %) |")
+    print(
+        "\n| graph, fanouts, seeds | kappa | rows a batch | overlap | LRU 10 % misses | 25 % | "
+        "fewer rows (25 %) |"
+    )
     print("|---|---|---|---|---|---|---|")
     for name, fanouts, size, dependent in CACHED:
         if name not in found:
@@ -191,23 +248,43 @@ def kappas(found: dict[str, Graph], args) -> list[dict]:
         graph, rng = found[name], np.random.default_rng(2)
         n = graph.num_nodes
         outputs = [rng.choice(n, size, replace=False).astype(np.int32) for _ in range(count)]
-        setting = f"{name}, {','.join(map(str, fanouts))}, {size}{', one sample for all layers' * dependent}"
+        setting = (
+            f"{name}, {','.join(map(str, fanouts))}, "
+            f"{size}{', one sample for all layers' * dependent}"
+        )
         read = {}
         for kappa in KAPPAS:
-            sampler = Sampler(graph, Sampling("labor", fanouts, kappa=kappa, layer_dependency=dependent))
+            sampler = Sampler(
+                graph, Sampling("labor", fanouts, kappa=kappa, layer_dependency=dependent)
+            )
             ids = [sampler.batch(i, one).n_id for i, one in enumerate(outputs)]
-            n_id, n_ptr = np.concatenate(ids), np.concatenate([[0], np.cumsum([len(one) for one in ids])])
+            n_id, n_ptr = (
+                np.concatenate(ids),
+                np.concatenate([[0], np.cumsum([len(one) for one in ids])]),
+            )
             share = overlap(n_id, n_ptr, n)
             tenth, quarter = (lru_misses(n_id, n_ptr, n, int(part * n)) for part in (0.1, 0.25))
             read[kappa] = quarter * len(n_id)
             ratio = read[1] / read[kappa]
             word = "inf" if kappa is None else str(kappa)
-            cells = f"{len(n_id) / count:.0f} | {share:.3f} | {tenth:.3f} | {quarter:.3f} | {ratio:.2f}"
+            cells = (
+                f"{len(n_id) / count:.0f} | {share:.3f} | {tenth:.3f} | {quarter:.3f} | {ratio:.2f}"
+            )
             print(f"| {setting} | {word} | {cells} |", flush=True)
             target = 4.0 if kappa == 256 and name != "arxiv" else None
-            rows.append({
-                "what": f"rows read, LRU cache of 25 %, kappa {word}", "dataset": setting, "ours": read[kappa],
-                "peer": "kappa 1", "peer_value": read[1], "unit": "rows", "threads": 1, "n": count, "ratio": ratio,
-                "target": target, "met": ratio >= target if target else None,
-            })  # fmt: skip
+            rows.append(
+                {
+                    "what": f"rows read, LRU cache of 25 %, kappa {word}",
+                    "dataset": setting,
+                    "ours": read[kappa],
+                    "peer": "kappa 1",
+                    "peer_value": read[1],
+                    "unit": "rows",
+                    "threads": 1,
+                    "n": count,
+                    "ratio": ratio,
+                    "target": target,
+                    "met": ratio >= target if target else None,
+                }
+            )
     return rows

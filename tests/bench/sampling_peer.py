@@ -1,6 +1,8 @@
-"""Samplers of DGL or torch_geometric in a process of their own: a line in, a line of CPU seconds and counts out.
+"""Samplers of DGL or torch_geometric in a process of their own: a line in, a line of CPU seconds
+and counts out.
 
-python sampling_peer.py KIND GRAPH.npz    # KIND: dgl-neighbor | dgl-labor | pyg; arrays indptr, indices, seeds
+python sampling_peer.py KIND GRAPH.npz    # KIND: dgl-neighbor | dgl-labor | pyg; arrays indptr,
+indices, seeds
 """
 
 import sys
@@ -18,12 +20,15 @@ def dgl_sampler(kind, z):
     torch.set_num_threads(1)
     n = len(z["indptr"]) - 1
     target = np.repeat(np.arange(n), np.diff(z["indptr"]))
-    graph = dgl.graph((torch.from_numpy(z["indices"].astype(np.int64)), torch.from_numpy(target)), num_nodes=n)
+    graph = dgl.graph(
+        (torch.from_numpy(z["indices"].astype(np.int64)), torch.from_numpy(target)), num_nodes=n
+    )
     graph = graph.formats("csc")
     graph.create_formats_()
-    sampler = {"dgl-neighbor": dgl.dataloading.NeighborSampler, "dgl-labor": dgl.dataloading.LaborSampler}[kind](
-        FANOUTS
-    )
+    sampler = {
+        "dgl-neighbor": dgl.dataloading.NeighborSampler,
+        "dgl-labor": dgl.dataloading.LaborSampler,
+    }[kind](FANOUTS)
 
     def sample(seeds):
         nodes, _, blocks = sampler.sample_blocks(graph, seeds)
@@ -41,7 +46,9 @@ def pyg_sampler(z):
     n = len(z["indptr"]) - 1
     target = np.repeat(np.arange(n), np.diff(z["indptr"]))
     edges = torch.from_numpy(np.stack([z["indices"].astype(np.int64), target]))
-    loader = NeighborLoader(Data(edge_index=edges, num_nodes=n), FANOUTS, batch_size=len(z["seeds"][0]))
+    loader = NeighborLoader(
+        Data(edge_index=edges, num_nodes=n), FANOUTS, batch_size=len(z["seeds"][0])
+    )
 
     def sample(seeds):
         found = loader.node_sampler.sample_from_nodes(_input(seeds))

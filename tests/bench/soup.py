@@ -1,19 +1,21 @@
-"""Souping: our methods on validation records against GIS (grid 20) by full-graph passes, seconds, memory, accuracy.
+"""Souping: our methods on validation records against GIS (grid 20) by full-graph passes, seconds,
+memory, accuracy.
 
-    python -m tests.bench.soup                             # 50 ingredients with 2 % validation, 10 with 25 %, 30
+    python -m tests.bench.soup  # 50 ingredients with 2 % validation, 10 with 25 %, 30
     python -m tests.bench.soup --cases sparse              # one of sparse, dense, thirty
-    python -m tests.bench.soup --cases --accuracy          # 5 repeats: gain over best and greedy on test records
-    python -m tests.bench.soup --cases --grid              # 10, 30, 50 ingredients of three models on three data sets
-    python -m tests.bench.soup --full                      # all of it, LS and PLS as published to their last epoch
+    python -m tests.bench.soup --cases --accuracy  # 5 repeats: gain on test records
+    python -m tests.bench.soup --cases --grid  # 10 to 50 ingredients, three models, three data sets
+    python -m tests.bench.soup --full  # all of it, LS and PLS as published to their last epoch
 
-Ingredients: `tests.bench.soup_ingredients`. Both sides have the same files, threads and machine, in alternating runs. A
-GIS run is 1 + (N - 1) 20 full-graph passes and the N that order the ingredients; passes, with the mixing before each,
-are timed beside every run of ours and multiplied: all are the same work. CPU seconds of one thread. Memory is the
-growth of anonymous memory of one child process for each, from before it opens the data, libraries loaded and used once,
-nothing freed kept. The selection accuracy of both sides is cross-fitted; that of LS and PLS as published is on the
-validation outputs they were fitted to.
-LS and PLS as published: settings of SAGE on ogbn-products (25 epochs, lr 10; 4 of 32 parts, 50 epochs, lr 1), on the
-whole graph; METIS, balanced by validation nodes, counts in PLS's seconds. Rows go to runs/bench/soup.json.
+Ingredients: `tests.bench.soup_ingredients`. Both sides have the same files, threads and machine, in
+alternating runs. A GIS run is 1 + (N - 1) 20 full-graph passes and the N that order the
+ingredients; passes, with the mixing before each, are timed beside every run of ours and multiplied:
+all are the same work. CPU seconds of one thread. Memory is the growth of anonymous memory of one
+child process for each, from before it opens the data, libraries loaded and used once, nothing freed
+kept. The selection accuracy of both sides is cross-fitted; that of LS and PLS as published is on
+the validation outputs they were fitted to. LS and PLS as published: settings of SAGE on
+ogbn-products (25 epochs, lr 10; 4 of 32 parts, 50 epochs, lr 1), on the whole graph; METIS,
+balanced by validation nodes, counts in PLS's seconds. Rows go to runs/bench/soup.json.
 """
 
 from __future__ import annotations
@@ -55,9 +57,12 @@ ACCURACY = (
 def peak(case: Case, side: str) -> int:
     """Bytes that one side's process grew by, in a process of its own."""
     code = f"from tests.bench.soup import *; child({case!r}, {side!r})"
-    # A fixed threshold: freed tensors go back to the system at once, so that growth is what is allocated.
+    # A fixed threshold: freed tensors go back to the system at once, so that growth is what is
+    # allocated.
     env = os.environ | {"MALLOC_MMAP_THRESHOLD_": "65536"}
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=env)
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, env=env
+    )
     return int(done.stdout.split()[-1])
 
 
@@ -93,8 +98,19 @@ def gis_passes(count: int) -> int:
 
 def row(case: Case, what: str, ours: float, peer: str, peer_value: float, **more: object) -> dict:
     """One of runs/bench/soup.json; the ratio is peer by ours unless given."""
-    every = {"unit": "CPU s", "threads": 1, "n": 1, "ratio": peer_value / ours, "target": None, "met": None}
-    return {"what": what, "dataset": case.name, "ours": ours, "peer": peer, "peer_value": peer_value} | every | more
+    every = {
+        "unit": "CPU s",
+        "threads": 1,
+        "n": 1,
+        "ratio": peer_value / ours,
+        "target": None,
+        "met": None,
+    }
+    return (
+        {"what": what, "dataset": case.name, "ours": ours, "peer": peer, "peer_value": peer_value}
+        | every
+        | more
+    )
 
 
 def measure(case: Case, runs: int, *, published: bool) -> list[dict]:
@@ -120,7 +136,8 @@ def measure(case: Case, runs: int, *, published: bool) -> list[dict]:
             ours.append(mine)
             passes.append(statistics.mean(times))
             ratios.append(passes[-1] * gis_passes(case.count) / mine)
-    # GIS as published, cross-fitted like ours, by records: the same search, so its accuracy needs no full-graph pass.
+    # GIS as published, cross-fitted like ours, by records: the same search, so its accuracy needs
+    # no full-graph pass.
     records = Records(run, paths)
     cooked = cook(records.scorer)
     facts, used, tensors = cooked.facts, records.scorer.passes, len(records.stack.names)
@@ -136,33 +153,81 @@ def measure(case: Case, runs: int, *, published: bool) -> list[dict]:
     rows = []
     for name, method in facts["methods"].items():
         s, b = cooked.seconds[name], peak(case, name)
-        print(f"| {name} | {100 * select[name]:.2f} | {100 * tests[name]:.2f} | {s:.1f} | {b / 1e6:.0f} "
+        print(f"| {name} | {100 * select[name]:.2f} | {100 * tests[name]:.2f} | {s:.1f} | "
+        f"{b / 1e6:.0f} "
               f"| {method['n_eff']:.1f} |")  # fmt: skip
-        rows.append(row(case, f"soup {name}", s, f"GIS, grid {GRID}, full graph", full, unit="s", peak_bytes=b,
-                        select_accuracy=select[name], test_accuracy=tests[name], n_eff=method["n_eff"]))  # fmt: skip
-    print(f"| GIS grid {GRID}, full graph | {100 * theirs:.2f} | {100 * graph.accuracy(grid, 'test'):.2f} "
+        rows.append(
+            row(
+                case,
+                f"soup {name}",
+                s,
+                f"GIS, grid {GRID}, full graph",
+                full,
+                unit="s",
+                peak_bytes=b,
+                select_accuracy=select[name],
+                test_accuracy=tests[name],
+                n_eff=method["n_eff"],
+            )
+        )
+    print(f"| GIS grid {GRID}, full graph | {100 * theirs:.2f} | "
+    f"{100 * graph.accuracy(grid, 'test'):.2f} "
           f"| {full:.1f} | | |")  # fmt: skip
-    print(f"| all predictions averaged | {100 * facts['ensemble']['valid_accuracy']:.2f} | | | | |", flush=True)
+    print(
+        f"| all predictions averaged | {100 * facts['ensemble']['valid_accuracy']:.2f} | | | | |",
+        flush=True,
+    )
     if published:
         for name, took, alpha in as_published(graph, tensors, case.count):
             scored = records.scorer.outcome(alpha, range(len(records.scorer.batches))).accuracy
             test = graph.accuracy(alpha, "test")
-            print(f"| {name}, full graph | {100 * scored:.2f} | {100 * test:.2f} | {took:.1f} | | |", flush=True)
-            rows.append(row(case, f"our LS against {name} on the whole graph", mid, name, took, test_accuracy=test,
-                            select_accuracy=select.get("learned"), peer_select_accuracy=scored))  # fmt: skip
+            print(
+                f"| {name}, full graph | {100 * scored:.2f} | {100 * test:.2f} | {took:.1f} | | |",
+                flush=True,
+            )
+            rows.append(
+                row(
+                    case,
+                    f"our LS against {name} on the whole graph",
+                    mid,
+                    name,
+                    took,
+                    test_accuracy=test,
+                    select_accuracy=select.get("learned"),
+                    peer_select_accuracy=scored,
+                )
+            )
     if "learned" not in select:
         return rows
     ratio, no_worse = statistics.median(ratios), select["learned"] >= theirs
     speed, memory = TARGETS.get(case, (None, None))
-    rows.append(row(case, "our LS on validation records against GIS by full-graph passes", mid,
-                    f"GIS, grid {GRID}, full graph: {gis_passes(case.count)} passes (two timed beside each run)", full,
-                    n=runs, ratio=ratio, target=speed, met=None if speed is None else ratio >= speed and no_worse,
-                    select_accuracy=select["learned"], peer_select_accuracy=theirs, record_passes=used))  # fmt: skip
-    mine, other = next(r["peak_bytes"] for r in rows if r["what"] == "soup learned"), peak(case, "full graph")
-    rows.append(row(case, "peak memory of our LS against GIS by full-graph passes", mine, "GIS, full graph", other,
+    rows.append(
+        row(
+            case,
+            "our LS on validation records against GIS by full-graph passes",
+            mid,
+            f"GIS, grid {GRID}, full graph: {gis_passes(case.count)} passes (two timed "
+            f"beside each run)",
+            full,
+            n=runs,
+            ratio=ratio,
+            target=speed,
+            met=None if speed is None else ratio >= speed and no_worse,
+            select_accuracy=select["learned"],
+            peer_select_accuracy=theirs,
+            record_passes=used,
+        )
+    )
+    mine, other = (
+        next(r["peak_bytes"] for r in rows if r["what"] == "soup learned"),
+        peak(case, "full graph"),
+    )
+    rows.append(row(case, "peak memory of our LS against GIS by full-graph "
+    "passes", mine, "GIS, full graph", other,
                     unit="bytes", target=None if memory is None else 1 / memory,
                     met=None if memory is None else mine <= memory * other))  # fmt: skip
-    print(f"our LS {mid:.2f} s, GIS {full:.1f} s: {ratio:.1f}x; selection {100 * select['learned']:.2f} % against "
+    print(f"our LS {mid:.2f} s, GIS {full:.1f} s: {ratio:.1f}x; selection "
+    f"{100 * select['learned']:.2f} % against "
           f"{100 * theirs:.2f} %; memory {mine / 1e6:.0f} MB against {other / 1e6:.0f} MB "
           f"({100 * mine / other:.0f} %)", flush=True)  # fmt: skip
     return rows
@@ -199,7 +264,8 @@ def cpu_seconds() -> float:
 
 
 def thirty() -> list[dict]:
-    """All our methods on 30 ingredients with two threads: CPU seconds of both, which no quiet machine exceeds."""
+    """All our methods on 30 ingredients with two threads: CPU seconds of both, which no quiet
+    machine exceeds."""
     import torch
 
     from stockpot.stages.soup.cross_fit import cook
@@ -212,14 +278,18 @@ def thirty() -> list[dict]:
     gis = cooked.seconds.get("gis", 0.0)
     own = max(0.0, gis - cooked.phases["rank"] - cooked.phases["filter"]) if gis else 0.0
     took = cpu * (1 - own / wall)
-    print(f"\n{THIRTY.name}, hidden {THIRTY.hidden}: {took:.1f} CPU s without GIS, {cpu:.1f} with it; "
-          f"{wall:.1f} s passed, {wall - own:.1f} without GIS; {cooked.phases}; chosen {cooked.chosen}")  # fmt: skip
-    return [row(THIRTY, f"all our methods but GIS on 30 ingredients, hidden {THIRTY.hidden}", took, "limit", LIMIT_S,
+    print(f"\n{THIRTY.name}, hidden {THIRTY.hidden}: {took:.1f} CPU s without GIS, {cpu:.1f} with "
+    f"it; "
+          f"{wall:.1f} s passed, {wall - own:.1f} without GIS; {cooked.phases}; chosen "
+          f"{cooked.chosen}")  # fmt: skip
+    return [row(THIRTY, f"all our methods but GIS on 30 ingredients, hidden "
+    f"{THIRTY.hidden}", took, "limit", LIMIT_S,
                 threads=2, target=1.0, met=took < LIMIT_S, wall_s=wall - own)]  # fmt: skip
 
 
 def accuracy(cases: list[Case], repeats: int) -> list[dict]:
-    """Mean gain in test accuracy (test records) of the chosen soup over the best ingredient and over greedy."""
+    """Mean gain in test accuracy (test records) of the chosen soup over the best ingredient and
+    over greedy."""
     import torch
 
     from stockpot.stages.soup.cross_fit import cook
@@ -233,9 +303,17 @@ def accuracy(cases: list[Case], repeats: int) -> list[dict]:
             graph, records = Graph(run, paths), Records(run, paths)
             cooked = cook(records.scorer)
             test = {name: records.test(made.alpha) for name, made in cooked.soups.items()}
-            soup, best = (graph.accuracy(cooked.soups[name].alpha, "test") for name in (cooked.chosen, "best"))
+            soup, best = (
+                graph.accuracy(cooked.soups[name].alpha, "test") for name in (cooked.chosen, "best")
+            )
             whole.append(soup - best)
-            gains.append((test[cooked.chosen] - test["best"], test[cooked.chosen] - test["greedy"], test["best"]))
+            gains.append(
+                (
+                    test[cooked.chosen] - test["best"],
+                    test[cooked.chosen] - test["greedy"],
+                    test["best"],
+                )
+            )
             print(f"{case.name} seed {seed}: chosen {cooked.chosen}, test %:",
                   {name: round(100 * value, 2) for name, value in test.items()},
                   f"full graph {100 * best:.2f} -> {100 * soup:.2f}", flush=True)  # fmt: skip
@@ -246,21 +324,44 @@ def accuracy(cases: list[Case], repeats: int) -> list[dict]:
         mean = float(level.mean() + best.mean())
         for what, found, target in (("best single", best, 0.003), ("greedy", greedy, 0.0)):
             gain = float(found.mean())
-            rows.append(row(case, f"test accuracy of the chosen soup over {what}", mean, what, mean - gain, n=repeats,
-                            unit="accuracy", ratio=gain, target=target, met=gain >= target,
-                            standard_error=error, gain_on_the_whole_graph=float(np.mean(whole))))  # fmt: skip
-        print(f"{case.name}: best {100 * level.mean():.2f} %, gain over best {100 * best.mean():+.2f} +- "
-              f"{100 * error:.2f}, over greedy {100 * greedy.mean():+.2f}; over best on the whole graph "
+            rows.append(
+                row(
+                    case,
+                    f"test accuracy of the chosen soup over {what}",
+                    mean,
+                    what,
+                    mean - gain,
+                    n=repeats,
+                    unit="accuracy",
+                    ratio=gain,
+                    target=target,
+                    met=gain >= target,
+                    standard_error=error,
+                    gain_on_the_whole_graph=float(np.mean(whole)),
+                )
+            )
+        print(f"{case.name}: best {100 * level.mean():.2f} %, gain over best "
+        f"{100 * best.mean():+.2f} +- "
+              f"{100 * error:.2f}, over greedy {100 * greedy.mean():+.2f}; over best on the whole "
+              f"graph "
               f"{100 * np.mean(whole):+.2f}", flush=True)  # fmt: skip
     return rows
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--cases", nargs="*", default=["sparse", "dense", "thirty"], help="of sparse, dense, thirty")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--cases", nargs="*", default=["sparse", "dense", "thirty"], help="of sparse, dense, thirty"
+    )
     parser.add_argument("--runs", type=int, default=5)
-    parser.add_argument("--accuracy", action="store_true", help="gains on --data of --models over --repeats")
-    parser.add_argument("--grid", action="store_true", help="--counts ingredients of --models on --data")
+    parser.add_argument(
+        "--accuracy", action="store_true", help="gains on --data of --models over --repeats"
+    )
+    parser.add_argument(
+        "--grid", action="store_true", help="--counts ingredients of --models on --data"
+    )
     parser.add_argument("--data", nargs="*", default=[c.data for c in ACCURACY])
     parser.add_argument("--models", nargs="*", default=list(MODELS))
     parser.add_argument("--counts", nargs="*", type=int, default=[10, 30, 50])
@@ -270,17 +371,33 @@ def main() -> None:
     args = parser.parse_args()
     rows = []
     for name in args.cases:
-        found = thirty() if name == "thirty" else measure({"sparse": SPARSE, "dense": DENSE}[name], args.runs,
-                                                          published=args.published or args.full)  # fmt: skip
+        found = (
+            thirty()
+            if name == "thirty"
+            else measure(
+                {"sparse": SPARSE, "dense": DENSE}[name],
+                args.runs,
+                published=args.published or args.full,
+            )
+        )
         rows += found
-    every = [replace(case, model=model) for case in ACCURACY if case.data in args.data for model in args.models]
+    every = [
+        replace(case, model=model)
+        for case in ACCURACY
+        if case.data in args.data
+        for model in args.models
+    ]
     if args.grid or args.full:
         for case in every:
             for count in args.counts:
-                rows += measure(replace(case, count=count), args.runs, published=args.published or args.full)
+                rows += measure(
+                    replace(case, count=count), args.runs, published=args.published or args.full
+                )
     if args.accuracy or args.full:
         rows += accuracy(every, args.repeats)
-    commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False).stdout.strip()
+    commit = subprocess.run(
+        ["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False
+    ).stdout.strip()
     machine = {"cpu": platform.processor() or platform.machine(), "cores": os.cpu_count()}
     out = Path("runs/bench/soup.json")
     out.parent.mkdir(parents=True, exist_ok=True)

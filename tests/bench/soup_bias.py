@@ -1,16 +1,16 @@
-"""What it costs that one validation set picks the ingredients' epochs and the soup, over new splits.
+"""What it costs that one validation set picks the ingredients' epochs and the soup, over new
+splits.
 
-    python -m tests.bench.soup_bias --train     # trainings of 20 seeds on three graphs, kept under runs/bench
+    python -m tests.bench.soup_bias --train  # 20 seeds on three graphs, kept in runs/bench
     python -m tests.bench.soup_bias             # soups of what is trained, and the table
 
-Every seed draws a split of its own and trains ingredients of one warm-up once. Three sets of ingredients
-come from these trainings: "best", each at its best epoch on validation; "holdout", at its best epoch on
-one half of validation, the soup made and chosen on the other half; "last", each at its last epoch,
-validation untouched until souping (arXiv 2503.11612).
-Selection accuracy is what the choice was made by, cross-fitted; bias is that less the accuracy on the test
-records, less the same difference of the last-epoch ingredients, whose weights no validation output has
-touched: so it is no matter of which outputs are validation.
-Rows go to runs/bench/soup-bias/GRAPH.json.
+Every seed draws a split of its own and trains ingredients of one warm-up once. Three sets of
+ingredients come from these trainings: "best", each at its best epoch on validation; "holdout", at
+its best epoch on one half of validation, the soup made and chosen on the other half; "last", each
+at its last epoch, validation untouched until souping (arXiv 2503.11612). Selection accuracy is what
+the choice was made by, cross-fitted; bias is that less the accuracy on the test records, less the
+same difference of the last-epoch ingredients, whose weights no validation output has touched: so it
+is no matter of which outputs are validation. Rows go to runs/bench/soup-bias/GRAPH.json.
 """
 
 from __future__ import annotations
@@ -62,9 +62,25 @@ class Graph:
 
 
 GRAPHS = (
-    Graph("citeseer", f"npz:{SHARED / 'citeseer_planetoid.npz'}", 0.1, 0.15, 128, 2, 10, 50, 1e-2, 0.5),
-    Graph("computers", f"npz:{SHARED / 'amazon_computers.npz'}", 0.1, 0.05, 128, 2, 10, 30, 1e-2, 0.2, 32),
-    Graph("wordnet-ball", f"npz:{FOLDER / 'wordnet-ball.npz'}", 0.3, 0.1, 128, 3, 10, 30, 1e-2, 0.2),
+    Graph(
+        "citeseer", f"npz:{SHARED / 'citeseer_planetoid.npz'}", 0.1, 0.15, 128, 2, 10, 50, 1e-2, 0.5
+    ),
+    Graph(
+        "computers",
+        f"npz:{SHARED / 'amazon_computers.npz'}",
+        0.1,
+        0.05,
+        128,
+        2,
+        10,
+        30,
+        1e-2,
+        0.2,
+        32,
+    ),
+    Graph(
+        "wordnet-ball", f"npz:{FOLDER / 'wordnet-ball.npz'}", 0.3, 0.1, 128, 3, 10, 30, 1e-2, 0.2
+    ),
 )
 INGREDIENTS = 6
 SIMPLE = ("best", "uniform", "greedy")
@@ -72,7 +88,8 @@ SIMPLE = ("best", "uniform", "greedy")
 
 
 def wordnet_ball(path: Path) -> None:
-    """Write the subgraph of the first `BALL` nodes of a breadth-first walk from node 0, without its split."""
+    """Write the subgraph of the first `BALL` nodes of a breadth-first walk from node 0, without its
+    split."""
     import scipy.sparse as sp
     from scipy.sparse.csgraph import breadth_first_order
 
@@ -121,10 +138,13 @@ def packed(graph: Graph, seed: int) -> Path:
     return run
 
 
-def train(graph: Graph, seed: int, changed: Mapping[str, object] | None = None, root: Path | None = None) -> Path:
+def train(
+    graph: Graph, seed: int, changed: Mapping[str, object] | None = None, root: Path | None = None
+) -> Path:
     """Folder of the three sets of ingredients of one seed; trained where it is not there.
 
-    `changed` are recipe values other than the graph's, of ingredients in a folder `root` of their own.
+    `changed` are recipe values other than the graph's, of ingredients in a folder `root` of their
+    own.
     """
     import tempfile
 
@@ -149,17 +169,26 @@ def train(graph: Graph, seed: int, changed: Mapping[str, object] | None = None, 
     inputs = {role: artifact_of(run, node) for role, node in roles}
     facts = {role: reader.facts for role, reader in inputs.items()}
     values = {key: found.default for key, found in KEYS.items()} | {
-        "train.layers": graph.layers, "train.hidden": 64, "train.dropout": graph.dropout, "train.lr": graph.lr,
-        "train.schedule": "constant", "train.epochs": graph.epochs, "train.patience": graph.epochs,
-        "train.warmup": graph.warmup, "train.vary": 2.0, "train.seed": 1000 * seed, "train.device": "cpu",
+        "train.layers": graph.layers,
+        "train.hidden": 64,
+        "train.dropout": graph.dropout,
+        "train.lr": graph.lr,
+        "train.schedule": "constant",
+        "train.epochs": graph.epochs,
+        "train.patience": graph.epochs,
+        "train.warmup": graph.warmup,
+        "train.vary": 2.0,
+        "train.seed": 1000 * seed,
+        "train.device": "cpu",
         **(changed or {}),
-    }  # fmt: skip
+    }
     seen: list[tuple[Score, Score, dict]] = []
     plain_evaluate = trainer.evaluate
 
     @torch.no_grad()
     def recording(model, steps):
-        """Score on all of validation, as the trainer asks; beside it that of the visible half, and the weights."""
+        """Score on all of validation, as the trainer asks; beside it that of the visible half, and
+        the weights."""
         model.eval()
         whole = half = Score()
         for step in steps:
@@ -168,12 +197,16 @@ def train(graph: Graph, seed: int, changed: Mapping[str, object] | None = None, 
             whole += score(logits, step.y)
             half += score(logits, torch.where(visible, step.y, -1))
         model.train()
-        seen.append((whole, half, {name: v.detach().clone() for name, v in model.state_dict().items()}))
+        seen.append(
+            (whole, half, {name: v.detach().clone() for name, v in model.state_dict().items()})
+        )
         return whole
 
     trainer.evaluate = recording
     with tempfile.TemporaryDirectory() as folder:
-        start = run_stage(WARMUP, _resolved(WARMUP, values, facts, 0), inputs, Path(folder) / "start")
+        start = run_stage(
+            WARMUP, _resolved(WARMUP, values, facts, 0), inputs, Path(folder) / "start"
+        )
         for i in range(INGREDIENTS):
             params = _resolved(STAGE, values, facts, i)
             seen.clear()
@@ -197,7 +230,11 @@ def train(graph: Graph, seed: int, changed: Mapping[str, object] | None = None, 
                 result.model.load_state_dict(seen[epoch][2])
                 path = root / name / f"{i}.safetensors"
                 path.parent.mkdir(parents=True, exist_ok=True)
-                save_model(path, result.model, {"init_digest": result.init_digest, "inputs": {}, "epoch": epoch})
+                save_model(
+                    path,
+                    result.model,
+                    {"init_digest": result.init_digest, "inputs": {}, "epoch": epoch},
+                )
     trainer.evaluate = plain_evaluate
     (root / "done").touch()
     return root
@@ -208,9 +245,14 @@ def _resolved(stage, values, facts, index):
 
 
 def souped(
-    graph: Graph, seed: int, variant: str, root: Path | None = None, methods_of: tuple[str, ...] = SIMPLE
+    graph: Graph,
+    seed: int,
+    variant: str,
+    root: Path | None = None,
+    methods_of: tuple[str, ...] = SIMPLE,
 ) -> dict:
-    """The soup chosen from one set of ingredients: what it was chosen by, and what it is worth on the test records."""
+    """The soup chosen from one set of ingredients: what it was chosen by, and what it is worth on
+    the test records."""
     import torch
 
     from stockpot.locate import artifact_of
@@ -254,8 +296,12 @@ def souped(
         "valid": methods[cooked.chosen]["valid_accuracy"],
         "test": tested[cooked.chosen],
         "tests": tested,
-        "methods": {name: {k: v for k, v in m.items() if k != "alpha"} for name, m in methods.items()},
-        "single_valid": float(np.mean([one["valid_accuracy"] for one in cooked.facts["ingredients"]])),
+        "methods": {
+            name: {k: v for k, v in m.items() if k != "alpha"} for name, m in methods.items()
+        },
+        "single_valid": float(
+            np.mean([one["valid_accuracy"] for one in cooked.facts["ingredients"]])
+        ),
         "single_test": float(np.mean(singles)),
         "reference": reference(graph, seed, variant, root),
         "labelled": cooked.facts["labelled"],
@@ -265,7 +311,8 @@ def souped(
 
 
 def reference(graph: Graph, seed: int, variant: str, root: Path | None = None) -> float:
-    """Mean accuracy of the last-epoch ingredients, picked by nothing, on the outputs a variant's soup is chosen by."""
+    """Mean accuracy of the last-epoch ingredients, picked by nothing, on the outputs a variant's
+    soup is chosen by."""
     from stockpot.locate import artifact_of
     from stockpot.stages.train.evaluate import evaluate, open_steps
     from stockpot.stages.train.holdout import Outputs
@@ -279,9 +326,13 @@ def reference(graph: Graph, seed: int, variant: str, root: Path | None = None) -
 
 
 def table(rows: list[dict]) -> str:
-    """Means over seeds with standard errors, in points; test accuracy also as the difference from "best" by seed."""
+    """Means over seeds with standard errors, in points; test accuracy also as the difference from
+    "best" by seed."""
     lines = [
-        "| graph | ingredients | seeds | selection | own | test | bias, selection | bias, own | test less best |",
+        (
+            "| graph | ingredients | seeds | selection | own | test | bias, selection | bias, own "
+            "| test less best |"
+        ),
         "|---|---|---|---|---|---|---|---|---|",
     ]
 
@@ -299,8 +350,17 @@ def table(rows: list[dict]) -> str:
                 said([row["selection"] for row in every]),
                 said([row["valid"] for row in every]),
                 said([row["test"] for row in every]),
-                said([row["selection"] - row["test"] - c for row, c in zip(every, chance, strict=True)], "+"),
-                said([row["valid"] - row["test"] - c for row, c in zip(every, chance, strict=True)], "+"),
+                said(
+                    [
+                        row["selection"] - row["test"] - c
+                        for row, c in zip(every, chance, strict=True)
+                    ],
+                    "+",
+                ),
+                said(
+                    [row["valid"] - row["test"] - c for row, c in zip(every, chance, strict=True)],
+                    "+",
+                ),
                 said(against, "+"),
             ]
             lines.append(f"| {name} | {variant} | {len(every)} | {' | '.join(columns)} |")
@@ -308,7 +368,9 @@ def table(rows: list[dict]) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--train", action="store_true", help="train what is missing, nothing else")
     parser.add_argument("--data", nargs="*", default=[g.name for g in GRAPHS])
     parser.add_argument("--seeds", nargs="*", type=int, default=list(range(20)))
@@ -329,7 +391,9 @@ def main() -> None:
             elif (FOLDER / "models" / f"{graph.name}-{seed}" / "done").exists():
                 mine += [souped(graph, seed, v) for v in VARIANTS if (seed, v) not in known]
                 out.write_text(json.dumps(mine, indent=1))
-            print(f"{graph.name} seed {seed}: {time.process_time() - started:.1f} CPU s", flush=True)
+            print(
+                f"{graph.name} seed {seed}: {time.process_time() - started:.1f} CPU s", flush=True
+            )
         rows += mine
     if rows and not args.train:
         print(table(rows))

@@ -1,12 +1,14 @@
-"""What a soup gains over the best single model, both sides tuned alike on validation, over splits that tuned nothing.
+"""What a soup gains over the best single model, both sides tuned alike on validation, over splits
+that tuned nothing.
 
-    python -m tests.bench.soup_gains                 # tunes on split seeds 100 to 102, confirms on 0 to 9
+    python -m tests.bench.soup_gains  # tunes on split seeds 100 to 102, confirms on 0 to 9
 
-A setting is a learning rate and a range of `train.vary`; each trains six ingredients from one warm-up. The single
-side takes the setting whose ingredient of best validation accuracy is best on average over the tuning splits, by that
-accuracy; the soup side the one whose soup (`auto`) is, by its cross-fitted accuracy, half of validation each. On the
-other splits both are trained with what was taken: test accuracy of the ingredient that is best on validation, and of
-the soup that `auto` ships. Rows go to runs/bench/soup-gains.json; trainings are kept beside those of
+A setting is a learning rate and a range of `train.vary`; each trains six ingredients from one
+warm-up. The single side takes the setting whose ingredient of best validation accuracy is best on
+average over the tuning splits, by that accuracy; the soup side the one whose soup (`auto`) is, by
+its cross-fitted accuracy, half of validation each. On the other splits both are trained with what
+was taken: test accuracy of the ingredient that is best on validation, and of the soup that `auto`
+ships. Rows go to runs/bench/soup-gains.json; trainings are kept beside those of
 `tests.bench.soup_bias`, whose graphs and records these are.
 """
 
@@ -50,7 +52,9 @@ def said(values: list[float], sign: str = "") -> str:
     return f"{100 * np.mean(values):{sign}.2f} ± {100 * error:.2f}"
 
 
-def tuned(graph: Graph, seeds: list[int]) -> tuple[tuple[float, float], tuple[float, float], list[dict]]:
+def tuned(
+    graph: Graph, seeds: list[int]
+) -> tuple[tuple[float, float], tuple[float, float], list[dict]]:
     """(rate, vary) of the single side and of the soup side, and the table they were chosen by."""
     table = []
     for rate in RATES:
@@ -59,20 +63,31 @@ def tuned(graph: Graph, seeds: list[int]) -> tuple[tuple[float, float], tuple[fl
             by_single = float(np.mean([single(row) for row in rows]))
             by_soup = float(np.mean([row["selection"] for row in rows]))
             table.append({"rate": rate, "vary": vary, "single": by_single, "soup": by_soup})
-            print(f"{graph.name}: rate {rate:g}, vary {vary:g}: single {by_single:.4f}, soup {by_soup:.4f}", flush=True)
+            print(
+                f"{graph.name}: rate {rate:g}, vary {vary:g}: single {by_single:.4f}, soup "
+                f"{by_soup:.4f}",
+                flush=True,
+            )
     best = [max(table, key=lambda line: line[side]) for side in ("single", "soup")]
     return (best[0]["rate"], best[0]["vary"]), (best[1]["rate"], best[1]["vary"]), table
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--data", nargs="*", default=[g.name for g in GRAPHS])
     parser.add_argument("--tune", nargs="*", type=int, default=[100, 101, 102], help="split seeds")
-    parser.add_argument("--seeds", nargs="*", type=int, default=list(range(10)), help="split seeds that confirm")
+    parser.add_argument(
+        "--seeds", nargs="*", type=int, default=list(range(10)), help="split seeds that confirm"
+    )
     args = parser.parse_args()
     results = json.loads(OUT.read_text()) if OUT.exists() else {}
     lines = [
-        "| graph | splits | single: rate, vary | test | soup: rate, vary | test | soup less single | soups shipped |",
+        (
+            "| graph | splits | single: rate, vary | test | soup: rate, vary | test | soup less "
+            "single | soups shipped |"
+        ),
         "|---|---|---|---|---|---|---|---|",
     ]
     for graph in [g for g in GRAPHS if g.name in args.data]:
@@ -86,7 +101,8 @@ def main() -> None:
         OUT.write_text(json.dumps(results, indent=1))
         lines.append(
             f"| {graph.name} | {len(gains)} | {of_single[0]:g}, {of_single[1]:g} | {said(singles)} "
-            f"| {of_soup[0]:g}, {of_soup[1]:g} | {said([row['test'] for row in soups])} | {said(gains, '+')} "
+            f"| {of_soup[0]:g}, {of_soup[1]:g} | {said([row['test'] for row in soups])} | "
+            f"{said(gains, '+')} "
             f"| {shipped} |"
         )
     print("\n".join(lines))

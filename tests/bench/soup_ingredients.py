@@ -1,4 +1,5 @@
-"""Ingredients that the benchmark of souping works on: short trainings from one warm-up, kept under runs/bench/soup/."""
+"""Ingredients that the benchmark of souping works on: short trainings from one warm-up, kept under
+runs/bench/soup/."""
 
 from __future__ import annotations
 
@@ -67,8 +68,15 @@ class Case:
     @property
     def trained(self) -> str:
         """Name of the folder of its models: what was trained with, where it is not the default."""
-        own = [f for f in fields(self) if f.name not in _NOT_TRAINING and getattr(self, f.name) != f.default]
-        return "-".join([self.packs, *(f"{f.name}{getattr(self, f.name)}" for f in own)]) + "-noisy" * self.noisy
+        own = [
+            f
+            for f in fields(self)
+            if f.name not in _NOT_TRAINING and getattr(self, f.name) != f.default
+        ]
+        return (
+            "-".join([self.packs, *(f"{f.name}{getattr(self, f.name)}" for f in own)])
+            + "-noisy" * self.noisy
+        )
 
     def settings(self) -> dict[str, object]:
         """Of the recipe's `[train]`."""
@@ -78,7 +86,8 @@ class Case:
 
 
 def prepared(case: Case) -> tuple[Path, list[Path]]:
-    """(run folder with the packed splits, model files); what is not there is built, `JOBS` ingredients at a time."""
+    """(run folder with the packed splits, model files); what is not there is built, `JOBS`
+    ingredients at a time."""
     run = _run(case)
     root = FOLDER / "models" / case.trained
     if case.warmup and not (root / "start" / "start.safetensors").exists():
@@ -126,12 +135,15 @@ def _run(case: Case) -> Path:
     FOLDER.mkdir(parents=True, exist_ok=True)
     recipe, run = FOLDER / f"{case.packs}.toml", FOLDER / case.packs
     recipe.write_text(
-        f'[dataset]\nsource = "{source}"\nsplit = {{ train = {case.train}, valid = {case.valid} }}\n'
+        f'[dataset]\nsource = "{source}"\nsplit = {{ train = {case.train}, valid = {case.valid} '
+        f"}}\n"
         f'[features]\nreduce = {reduce}\ncodec = "fp32"\n[batches]\ntop_k = {case.top_k}\n'
     )
     if not (run / "run.json").exists() or "pack:test" not in (run / "run.json").read_text():
         command = [sys.executable, "-m", "stockpot.cli", "run", str(recipe), *NODES]
-        subprocess.run([*command, "--store", str(FOLDER / "store"), "--runs", str(FOLDER)], check=True)
+        subprocess.run(
+            [*command, "--store", str(FOLDER / "store"), "--runs", str(FOLDER)], check=True
+        )
     return run
 
 

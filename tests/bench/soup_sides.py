@@ -1,4 +1,5 @@
-"""The two sides of the benchmark of souping: packed validation records, and the whole graph in every pass."""
+"""The two sides of the benchmark of souping: packed validation records, and the whole graph in
+every pass."""
 
 from __future__ import annotations
 
@@ -35,7 +36,9 @@ class Records:
         from stockpot.stages.train.evaluate import evaluate, open_steps
 
         if self._test is None:
-            self._test = list(open_steps(artifact_of(self.run, "pack:test"), self.scorer.model, shuffle=False))
+            self._test = list(
+                open_steps(artifact_of(self.run, "pack:test"), self.scorer.model, shuffle=False)
+            )
         self.scorer.put(alpha)
         return evaluate(self.scorer.model, self._test).accuracy
 
@@ -65,13 +68,19 @@ class Graph:
         self.adj = Adj(csr_tensor(matrix))
         self.x = torch.from_numpy(_features(artifact_of(run, "quantize")))
         self.y = torch.from_numpy(graph.array("y").astype(np.int64))
-        self.ids = {name: torch.from_numpy(split.array(name).astype(np.int64)) for name in ("valid", "test")}
+        self.ids = {
+            name: torch.from_numpy(split.array(name).astype(np.int64)) for name in ("valid", "test")
+        }
 
     def _matrix(self, indptr, indices):
         from stockpot.stages.pack.layers import adjacency
 
         c = self.config
-        options = {"normalization": c["normalization"], "mass": c["mass"], "self_loops": c["self_loops"]}
+        options = {
+            "normalization": c["normalization"],
+            "mass": c["mass"],
+            "self_loops": c["self_loops"],
+        }
         return adjacency(indptr, indices, adj=self.model.adj, **options)
 
     def accuracy(self, alpha, split="valid") -> float:
@@ -129,7 +138,9 @@ class Graph:
         weight = np.ones(nodes, np.int64)
         weight[valid] += 10 * nodes // max(1, len(valid))
         with tempfile.TemporaryDirectory() as folder:
-            return solve(self.indptr, self.indices, count, seed=0, folder=Path(folder), node_weight=weight)
+            return solve(
+                self.indptr, self.indices, count, seed=0, folder=Path(folder), node_weight=weight
+            )
 
     def union(self, part, drawn):
         """The subgraph of some parts: the edges between them are there, those to others are not."""
@@ -138,7 +149,9 @@ class Graph:
 
         n = len(self.indptr) - 1
         nodes = np.flatnonzero(np.isin(part, drawn))
-        a = sp.csr_matrix((np.ones(len(self.indices), np.float32), self.indices, self.indptr), (n, n))[nodes][:, nodes]
+        a = sp.csr_matrix(
+            (np.ones(len(self.indices), np.float32), self.indices, self.indptr), (n, n)
+        )[nodes][:, nodes]
         a.sort_indices()
         adj = self._adj(a.indptr.astype(np.int64), a.indices.astype(np.int32))
         ids = np.flatnonzero(np.isin(nodes, self.ids["valid"].numpy()))

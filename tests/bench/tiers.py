@@ -1,11 +1,13 @@
-"""Error that reaches the outputs: a byte more for all nodes against further stages for the most exposed ones.
+"""Error that reaches the outputs: a byte more for all nodes against further stages for the most
+exposed ones.
 
     python -m tests.bench.tiers                                    # WordNet
     python -m tests.bench.tiers --data wordnet physics debian --shared ../shared/data
 
-128 SVD columns, codes of 4 bytes and an eighth of the nodes with 4 more and their id: 5 bytes a node, as `rq5` has.
-Outputs are all nodes of the split, or one in twenty. Error: squared error of outputs' own rows and of the mean of their
-in-neighbours, over the energy of both; tables are given beside, not counted. Rows go to runs/bench/tiers.json.
+128 SVD columns, codes of 4 bytes and an eighth of the nodes with 4 more and their id: 5 bytes a
+node, as `rq5` has. Outputs are all nodes of the split, or one in twenty. Error: squared error of
+outputs' own rows and of the mean of their in-neighbours, over the energy of both; tables are given
+beside, not counted. Rows go to runs/bench/tiers.json.
 """
 
 from __future__ import annotations
@@ -44,8 +46,14 @@ class Bench:
         self.units = {"shift": self.shift, "scale": units(reach, self.rows)}
         self.indptr, self.indices = self.graph.array("indptr"), self.graph.array("indices")
         ones = np.ones(len(self.indices))
-        self.mean = sp.csr_matrix((ones / np.repeat(np.maximum(np.diff(self.indptr), 1), np.diff(self.indptr)),
-                                   self.indices, self.indptr), (self.rows, self.rows))  # fmt: skip
+        self.mean = sp.csr_matrix(
+            (
+                ones / np.repeat(np.maximum(np.diff(self.indptr), 1), np.diff(self.indptr)),
+                self.indices,
+                self.indptr,
+            ),
+            (self.rows, self.rows),
+        )
 
     def coded(self, name: str):
         """(fitted arrays, codec, codes, decoded rows)."""
@@ -67,37 +75,72 @@ def measure(name: str, shared: Path) -> list[dict]:
     fitted, codec, codes, base = bench.coded(BASE)
     _, peer_codec, _, peer = bench.coded(PEER)
     features, rng = Features(bench.x.shape[1], bench.x), np.random.default_rng(0)
-    for what, outputs in (("all nodes", np.arange(bench.rows)), ("one node in 20", rng.permutation(bench.rows)[::20])):
+    for what, outputs in (
+        ("all nodes", np.arange(bench.rows)),
+        ("one node in 20", rng.permutation(bench.rows)[::20]),
+    ):
         count = bench.rows // SHARE
         weight = exposure(bench.indptr, bench.indices, np.sort(outputs))
         errors = {BASE: bench.error(base, outputs), PEER: bench.error(peer, outputs)}
-        for side, mine in (("exposed", exposed(weight, count)), ("any", np.sort(rng.permutation(bench.rows)[:count]))):
+        for side, mine in (
+            ("exposed", exposed(weight, count)),
+            ("any", np.sort(rng.permutation(bench.rows)[:count])),
+        ):
             arrays = fit_tier(TIER, mine, features, BASE, fitted, bench.sample, TRAIN_ROWS, 0)
             found = encode_further(features, mine, codec, codes, further_coder(TIER, arrays))
             finer = base.copy()
             finer[mine] += decode(found.codec.further, found.codes)
             errors[side] = bench.error(finer, outputs)
-        tables = (codec.table_bytes + found.codec.further.table_bytes) / 1e3, peer_codec.table_bytes / 1e3
+        tables = (
+            (codec.table_bytes + found.codec.further.table_bytes) / 1e3,
+            peer_codec.table_bytes / 1e3,
+        )
         cells = [f"{errors[side]:.4f}" for side in (BASE, "exposed", PEER, "any")]
-        print(f"| {name} | {what} | {' | '.join(cells)} | {tables[0]:.0f}, {tables[1]:.0f} |", flush=True)
+        print(
+            f"| {name} | {what} | {' | '.join(cells)} | {tables[0]:.0f}, {tables[1]:.0f} |",
+            flush=True,
+        )
         ratio = errors[PEER] / errors["exposed"]
-        rows.append({
-            "what": f"error at the outputs' first layer, {BASE} + {TIER} for 1 node in {SHARE}; outputs: {what}",
-            "dataset": name, "ours": errors["exposed"], "peer": PEER, "peer_value": errors[PEER], "unit": "share",
-            "threads": 1, "n": 1, "ratio": ratio, "target": None, "met": None,
-        })  # fmt: skip
+        rows.append(
+            {
+                "what": f"error at the outputs' first layer, {BASE} + {TIER} for 1 node in "
+                f"{SHARE}; "
+                f"outputs: {what}",
+                "dataset": name,
+                "ours": errors["exposed"],
+                "peer": PEER,
+                "peer_value": errors[PEER],
+                "unit": "share",
+                "threads": 1,
+                "n": 1,
+                "ratio": ratio,
+                "target": None,
+                "met": None,
+            }
+        )
     return rows
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", nargs="+", default=["wordnet"], choices=["wordnet", "physics", "debian"])
-    parser.add_argument("--shared", type=Path, default=Path("../shared/data"), help="folder of graphs not in here")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--data", nargs="+", default=["wordnet"], choices=["wordnet", "physics", "debian"]
+    )
+    parser.add_argument(
+        "--shared", type=Path, default=Path("../shared/data"), help="folder of graphs not in here"
+    )
     args = parser.parse_args()
-    print(f"| data | outputs | {BASE} | + {TIER}, exposed | {PEER} | + {TIER}, any | kB of tables: tier, {PEER} |")
+    print(
+        f"| data | outputs | {BASE} | + {TIER}, exposed | {PEER} | + {TIER}, any | kB of tables: "
+        f"tier, {PEER} |"
+    )
     print("|---|---|---|---|---|---|---|")
     rows = [row for name in args.data for row in measure(name, args.shared)]
-    commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False).stdout.strip()
+    commit = subprocess.run(
+        ["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False
+    ).stdout.strip()
     machine = {"cpu": platform.processor() or platform.machine(), "cores": os.cpu_count()}
     out = Path("runs/bench/tiers.json")
     out.parent.mkdir(parents=True, exist_ok=True)

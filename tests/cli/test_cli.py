@@ -32,7 +32,9 @@ def place(tmp_path_factory):
 def new_recipe(folder):
     fakes.write_source(folder)
     (folder / "control").mkdir()
-    (folder / "toy.toml").write_text('[dataset]\nsource = "npz:toy.npz"\n[train]\ningredients = 2\n')
+    (folder / "toy.toml").write_text(
+        '[dataset]\nsource = "npz:toy.npz"\n[train]\ningredients = 2\n'
+    )
 
 
 def environment(folder):
@@ -46,7 +48,9 @@ def environment(folder):
 def stockpot(folder, *words, real=False):
     module = "stockpot.cli" if real else "tests.pipeline.fakes"
     command = [sys.executable, "-m", module, *words]
-    return subprocess.run(command, cwd=folder, env=environment(folder), capture_output=True, text=True, timeout=120)
+    return subprocess.run(
+        command, cwd=folder, env=environment(folder), capture_output=True, text=True, timeout=120
+    )
 
 
 def start(folder, *words):
@@ -84,7 +88,9 @@ def test_run_writes_its_three_files(place):
     assert run["store"] == str(place / "runs/store")
     assert len(run["artifacts"]) == 18
     for artifact in run["artifacts"].values():
-        assert (place / "runs/store/objects" / artifact["stage"] / artifact["key"] / "manifest.json").is_file()
+        assert (
+            place / "runs/store/objects" / artifact["stage"] / artifact["key"] / "manifest.json"
+        ).is_file()
     first = json.loads((place / "first.json").read_text())
     assert first["stages"]["ingest"]["cached"] is False
     assert first["soup"]["chosen"] == "greedy"
@@ -98,7 +104,14 @@ def test_a_second_run_is_cached_and_fast(place):
     assert done.stderr == ""
     assert "built " not in done.stdout.replace("built in", "")
     assert done.stdout.count("cached") == 18
-    for word in ("single model 0 (seed 0)", "uniform", "greedy", "chosen on validation", "74.00 %", "74.50 %"):
+    for word in (
+        "single model 0 (seed 0)",
+        "uniform",
+        "greedy",
+        "chosen on validation",
+        "74.00 %",
+        "74.50 %",
+    ):
         assert word in done.stdout
     summary = json.loads((place / "runs/toy/summary.json").read_text())
     assert summary["stages"]["ingest"]["cached"] is True
@@ -123,7 +136,9 @@ def test_plan_and_status(place):
     plan = stockpot(place, "plan", "toy.toml")
     assert plan.returncode == 0
     assert "nothing to run: all 18 artifacts are cached" in plan.stdout
-    more = json.loads(stockpot(place, "plan", "toy.toml", "--set", "train.ingredients=3", "--json").stdout)
+    more = json.loads(
+        stockpot(place, "plan", "toy.toml", "--set", "train.ingredients=3", "--json").stdout
+    )
     assert more["would_run"] == 3
     states = {node["node"]: node["state"] for node in more["nodes"]}
     assert (states["train:1"], states["train:2"], states["soup"]) == ("cached", "build", "after")
@@ -176,17 +191,38 @@ def test_inspect_an_artifact(place):
     ]
     manifest = json.loads((place / folder / "manifest.json").read_text())
     for document in found:
-        for name in ("stage", "key", "digest", "params", "parents", "facts", "files", "software", "notes", "seconds"):
+        for name in (
+            "stage",
+            "key",
+            "digest",
+            "params",
+            "parents",
+            "facts",
+            "files",
+            "software",
+            "notes",
+            "seconds",
+        ):
             assert document[name] == manifest[name], name
         assert document["arrays"]["sum"] == {
             "dtype": "int64",
             "shape": [1],
             "bytes": sum(f["size"] for n, f in manifest["files"].items() if n.startswith("sum/")),
         }
-    assert [document["artifact"] for document in found] == ["train:0", "train:0", f"train/{run['key']}"]
+    assert [document["artifact"] for document in found] == [
+        "train:0",
+        "train:0",
+        f"train/{run['key']}",
+    ]
     assert [document["projected_bytes"] for document in found] == [fakes.PEAK, None, None]
     text = stockpot(place, "inspect", "toy.toml", "train:0").stdout
-    for word in (manifest["digest"], "of 50.0 MB projected", "history.json", "int64 array, 1", "valid_accuracy  0.7"):
+    for word in (
+        manifest["digest"],
+        "of 50.0 MB projected",
+        "history.json",
+        "int64 array, 1",
+        "valid_accuracy  0.7",
+    ):
         assert word in text
 
 
@@ -199,17 +235,37 @@ def test_inspect_an_artifact(place):
         (["run"], 2, "RECIPE"),
         (["cook"], 2, "invalid choice: 'cook'"),
         (["run", "none.toml"], 2, "recipe none.toml: no such file"),
-        (["run", "toy.toml", "--set", "train.hiden=3"], 2, "unknown key train.hiden, nearest is train.hidden"),
+        (
+            ["run", "toy.toml", "--set", "train.hiden=3"],
+            2,
+            "unknown key train.hiden, nearest is train.hidden",
+        ),
         (["run", "toy.toml", "--set", "dataset.source=npz:gone.npz"], 2, "expected a file at"),
-        (["run", "toy.toml", "--set", "dataset.source=synthetic:communities?inside=2"], 2, "inside: expected 0.0 to"),
-        (["run", "toy.toml", "--set", "resources.memory=1MB", "--store", "new"], 2, "exceeds resources.memory"),
-        (["plan", "toy.toml", "--set", "resources.memory=1MB", "--store", "new"], 2, "exceeds resources.memory"),
+        (
+            ["run", "toy.toml", "--set", "dataset.source=synthetic:communities?inside=2"],
+            2,
+            "inside: expected 0.0 to",
+        ),
+        (
+            ["run", "toy.toml", "--set", "resources.memory=1MB", "--store", "new"],
+            2,
+            "exceeds resources.memory",
+        ),
+        (
+            ["plan", "toy.toml", "--set", "resources.memory=1MB", "--store", "new"],
+            2,
+            "exceeds resources.memory",
+        ),
         (
             ["plan", "toy.toml", "--set", "resources.workers=0"],
             2,
             "fix: --set resources.workers=auto, the default",
         ),
-        (["plan", "toy.toml", "--set", "train.hidden=x"], 2, "fix: --set train.hidden=256, the default"),
+        (
+            ["plan", "toy.toml", "--set", "train.hidden=x"],
+            2,
+            "fix: --set train.hidden=256, the default",
+        ),
         (["run", "toy.toml", "--scheduler", "udp://host:8786"], 2, "resources.scheduler"),
         (["run", "toy.toml", "warmup"], 2, "stage warmup: not part of this recipe"),
         (["run", "toy.toml", "--force", "warmup"], 2, "stage warmup: not part of this recipe"),
@@ -223,7 +279,11 @@ def test_inspect_an_artifact(place):
             "split tset: expected one of train, valid, test; fix: stockpot",
         ),
         (["inspect", "toy.toml", "warmup"], 2, "stage warmup: not part of this recipe"),
-        (["inspect", "toy.toml", "pack"], 2, "pack has 3 artifacts: pack:train, pack:valid, pack:test; fix: stockpot"),
+        (
+            ["inspect", "toy.toml", "pack"],
+            2,
+            "pack has 3 artifacts: pack:train, pack:valid, pack:test; fix: stockpot",
+        ),
         (
             ["inspect", "toy.toml", "train:0", "--record", "0"],
             2,
@@ -295,7 +355,11 @@ def test_verify_sets_damage_aside_and_run_mends_it(tmp_path):
     new_recipe(tmp_path)
     assert stockpot(tmp_path, "run", "toy.toml", "order").returncode == 0
     assert stockpot(tmp_path, "verify", "toy.toml").returncode == 0
-    chunk = next(p for p in (tmp_path / "runs/store/objects/split").rglob("*") if p.is_file() and "c/" in str(p))
+    chunk = next(
+        p
+        for p in (tmp_path / "runs/store/objects/split").rglob("*")
+        if p.is_file() and "c/" in str(p)
+    )
     kept = chunk.stat()
     data = bytearray(chunk.read_bytes())
     data[0] ^= 4
@@ -353,7 +417,11 @@ def test_nothing_is_left_running(tmp_path, how):
     out, err = driver.communicate(timeout=30)
     assert driver.returncode == (-9 if how == signal.SIGKILL else 130), err
     if how != signal.SIGKILL:
-        assert err == "stockpot: error: interrupted; fix: run the same command again: it continues where it stopped\n"
+        assert (
+            err
+            == "stockpot: error: interrupted; fix: run the same command again: it continues where "
+            "it stopped\n"
+        )
         assert "Traceback" not in out
     deadline = time.monotonic() + 5
     while (left := left_behind(driver.pid)) and time.monotonic() < deadline:
@@ -378,9 +446,17 @@ def test_every_verb_has_help(capsys):
 
 
 def test_stages_and_options_in_any_order():
-    for line in ("run r.toml --store s train soup --set a=b", "run --store s --set a=b r.toml train soup"):
+    for line in (
+        "run r.toml --store s train soup --set a=b",
+        "run --store s --set a=b r.toml train soup",
+    ):
         args = parser().parse_args(line.split())
-        assert (args.recipe, args.stages, args.store, args.set) == ("r.toml", ["train", "soup"], Path("s"), ["a=b"])
+        assert (args.recipe, args.stages, args.store, args.set) == (
+            "r.toml",
+            ["train", "soup"],
+            Path("s"),
+            ["a=b"],
+        )
 
 
 def test_main_in_process(place, monkeypatch, capsys):

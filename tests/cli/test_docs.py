@@ -1,4 +1,5 @@
-"""The README names every verb, every recipe key with its default, and every make target it speaks of exists."""
+"""The README names every verb, every recipe key with its default, and every make target it speaks
+of exists."""
 
 import re
 import subprocess

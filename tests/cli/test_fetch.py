@@ -1,4 +1,5 @@
-"""`stockpot fetch` from a server on loopback: whole or not at all, never asking, one line where it fails."""
+"""`stockpot fetch` from a server on loopback: whole or not at all, never asking, one line where it
+fails."""
 
 import contextlib
 import gzip
@@ -24,7 +25,8 @@ SOURCE = "ogb:ogbn-arxiv"
 
 
 class Server:
-    """Serves `content` under any path; `length` is what it claims, `cut` after how many bytes it hangs up."""
+    """Serves `content` under any path; `length` is what it claims, `cut` after how many bytes it
+    hangs up."""
 
     def __init__(self, content):
         self.content, self.length, self.cut, self.asked = content, len(content), None, 0
@@ -66,7 +68,9 @@ def server(tmp_path, monkeypatch):
     monkeypatch.setattr("builtins.input", lambda *_: pytest.fail("it asked"))
     found = Server(archive(tmp_path))
     real = ogb_package.published
-    monkeypatch.setattr("stockpot.stages.ingest.fetch.published", lambda name: {**real(name), "url": found.url})
+    monkeypatch.setattr(
+        "stockpot.stages.ingest.fetch.published", lambda name: {**real(name), "url": found.url}
+    )
     yield found
     found.http.shutdown()
     found.http.server_close()
@@ -84,7 +88,9 @@ def test_fetches_what_run_and_plan_name(server, capsys):
     assert main(["run", "arxiv.toml"]) == 2
     assert capsys.readouterr().err.endswith("; fix: stockpot fetch arxiv.toml\n")
     assert main(["plan", "arxiv.toml", "--set", "resources.memory=100GB"]) == 0
-    assert "; fix: stockpot fetch arxiv.toml --set resources.memory=100GB" in capsys.readouterr().out
+    assert (
+        "; fix: stockpot fetch arxiv.toml --set resources.memory=100GB" in capsys.readouterr().out
+    )
     assert main(["fetch", "arxiv.toml"]) == 0
     said = capsys.readouterr()
     assert f"fetching {server.url}, 0.0 MB, into {Path.cwd()}/data/downloads/ogbn_arxiv" in said.err
@@ -167,7 +173,8 @@ def test_other_sources_have_nothing_to_fetch(tmp_path, monkeypatch, capsys):
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_raw_files_of_torch_geometric(tmp_path, monkeypatch, capsys):
-    """Its own download fills a folder beside, of which the raw files are kept; processing is ingest's."""
+    """Its own download fills a folder beside, of which the raw files are kept; processing is
+    ingest's."""
     from torch_geometric.datasets import Planetoid
 
     def download(self):
@@ -198,9 +205,15 @@ def test_raw_files_of_torch_geometric(tmp_path, monkeypatch, capsys):
 def test_the_official_score_is_that_of_ogb():
     y = np.array([0, 1, 2, -1, 1])
     predicted = np.array([0, 1, 1, 1, 0])
-    assert official_score("ogbn-arxiv", y, predicted) == {"data": "ogbn-arxiv", "metric": "acc", "value": 0.5}
+    assert official_score("ogbn-arxiv", y, predicted) == {
+        "data": "ogbn-arxiv",
+        "metric": "acc",
+        "value": 0.5,
+    }
     assert official_score("ogbn-arxiv", np.array([-1]), np.array([0])) is None
-    assert official_data({"dataset.source": "ogb:ogbn-arxiv@x", "infer.split": "test"}) == "ogbn-arxiv"
+    assert (
+        official_data({"dataset.source": "ogb:ogbn-arxiv@x", "infer.split": "test"}) == "ogbn-arxiv"
+    )
     assert official_data({"dataset.source": "ogb:ogbn-arxiv", "infer.split": "all"}) == ""
     assert official_data({"dataset.source": "wordnet", "infer.split": "test"}) == ""
 
@@ -212,7 +225,8 @@ def big(root):
     texts = {
         "raw/edge": "".join(f"{i},{j}\n" for i, j in rng.integers(0, nodes, (800, 2))),
         "raw/node-feat": "".join(
-            ",".join(f"{v:.4f}" for v in row) + "\n" for row in np.eye(4)[label] + rng.normal(size=(nodes, 4))
+            ",".join(f"{v:.4f}" for v in row) + "\n"
+            for row in np.eye(4)[label] + rng.normal(size=(nodes, 4))
         ),
         "raw/node-label": "".join(f"{c}\n" for c in label),
         "raw/num-node-list": f"{nodes}\n",
@@ -258,10 +272,19 @@ def test_ogb_is_used_without_importing_it(server):
     import subprocess
     import sys
 
-    text = "import sys; from stockpot.stages.ingest.ogb_package import downloader, evaluator, published; downloader(); "
+    text = (
+        "import sys; from stockpot.stages.ingest.ogb_package import downloader, evaluator, "
+        "published; downloader(); "
+    )
     text += "evaluator('ogbn-arxiv'); published('ogbn-arxiv'); import threading; "
-    text += "print([m for m in ('ogb', 'outdated', 'torch_geometric') if m in sys.modules], threading.active_count())"
+    text += (
+        "print([m for m in ('ogb', 'outdated', 'torch_geometric') if m in sys.modules], "
+        "threading.active_count())"
+    )
     done = subprocess.run(
-        [sys.executable, "-W", "error::UserWarning", "-c", text], capture_output=True, text=True, check=True
+        [sys.executable, "-W", "error::UserWarning", "-c", text],
+        capture_output=True,
+        text=True,
+        check=True,
     )
     assert done.stdout.strip() == "[] 1"

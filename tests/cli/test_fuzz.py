@@ -22,7 +22,9 @@ SHORT, LONG, RUNS = 300, 3000, 60
 def folder(tmp_path_factory):
     found = tmp_path_factory.mktemp("fuzz")
     recipe = write_recipe(found, nodes=100, workers=1)
-    run_here(recipe, found, ("pack:valid", "train:0"))  # so that plans rest on facts, where a recipe changes nothing
+    run_here(
+        recipe, found, ("pack:valid", "train:0")
+    )  # so that plans rest on facts, where a recipe changes nothing
     return found
 
 
@@ -34,7 +36,15 @@ def planned(folder, name, text, sets, capsys):
     """Exit code and error of `stockpot plan`, which may neither hang nor leave a traceback."""
     path = folder / f"{name}.toml"
     path.write_text(text, encoding="utf-8")
-    words = ["plan", str(path), "--store", str(folder / "store"), "--runs", str(folder / "runs"), "--json"]
+    words = [
+        "plan",
+        str(path),
+        "--store",
+        str(folder / "store"),
+        "--runs",
+        str(folder / "runs"),
+        "--json",
+    ]
     words += [word for pair in sets for word in ("--set", pair)]
     signal.signal(signal.SIGALRM, signal.default_int_handler)
     signal.alarm(LONGEST_S)
@@ -60,8 +70,13 @@ def planned(folder, name, text, sets, capsys):
 
 
 def fuzz(folder, seeds, capsys):
-    codes = [planned(folder, f"r{seed}", *recipe_text(seed, source_of(folder)), capsys)[0] for seed in seeds]
-    assert 0.1 < codes.count(0) / len(codes) < 0.9  # neither all right nor all wrong: both sides are tried
+    codes = [
+        planned(folder, f"r{seed}", *recipe_text(seed, source_of(folder)), capsys)[0]
+        for seed in seeds
+    ]
+    assert (
+        0.1 < codes.count(0) / len(codes) < 0.9
+    )  # neither all right nor all wrong: both sides are tried
     return codes
 
 
@@ -77,13 +92,16 @@ def test_thousands_of_recipes_end_in_a_plan_or_one_line(folder, capsys):
 @pytest.mark.long
 @pytest.mark.parametrize("name", KEYS)
 def test_every_odd_value_of_every_key(folder, capsys, name):
-    source = f"dataset.source = {json.dumps(source_of(folder))}\n" if name != "dataset.source" else ""
+    source = (
+        f"dataset.source = {json.dumps(source_of(folder))}\n" if name != "dataset.source" else ""
+    )
     for value in ODD:
         planned(folder, "odd", source, [f"{name}={value}"], capsys)
 
 
 def ran(folder, seed, tmp_path):
-    """Run a small recipe in this process; what is refused is refused in one line before anything is trained."""
+    """Run a small recipe in this process; what is refused is refused in one line before anything is
+    trained."""
     path = tmp_path / f"small{seed}.toml"
     path.write_text(small_recipe(seed, source_of(folder)))
     signal.signal(signal.SIGALRM, signal.default_int_handler)
@@ -103,12 +121,15 @@ def test_what_a_plan_takes_a_run_takes(folder, tmp_path):
 
 
 def test_seeds_at_the_end_of_their_range_are_trained_with(folder, tmp_path):
-    """`train.seed` = 2**64 once failed after all else was built; what its range takes is trained with."""
+    """`train.seed` = 2**64 once failed after all else was built; what its range takes is trained
+    with."""
     path = tmp_path / "seeds.toml"
     most = 2**63 - 1
     path.write_text(
-        f'dataset.source = "{source_of(folder)}"\ndataset.split.seed = {most}\ntrain.seed = {most}\n'
-        "train.ingredients = 2\ntrain.vary = 2.0\ntrain.epochs = 2\ntrain.hidden = 8\ntrain.layers = 2\n"
+        f'dataset.source = "{source_of(folder)}"\ndataset.split.seed = {most}\ntrain.seed = '
+        f"{most}\n"
+        "train.ingredients = 2\ntrain.vary = 2.0\ntrain.epochs = 2\ntrain.hidden = 8\ntrain.layers "
+        "= 2\n"
         'soup.method = "best"\n'
     )
     run_here(path, tmp_path / "runs")

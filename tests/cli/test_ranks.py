@@ -1,4 +1,5 @@
-"""Several ranks from the recipe to predictions: together on sampled batches, each alone on influence-based ones."""
+"""Several ranks from the recipe to predictions: together on sampled batches, each alone on
+influence-based ones."""
 
 import json
 import os
@@ -43,7 +44,9 @@ def test_ranks_train_and_predict_what_one_process_would(tmp_path, monkeypatch, c
     with torch.no_grad():
         for batch in open_batches("runs/tiny", split="test", shuffle=False, adj="norm", layers=2):
             logits = model(batch.x, batch.adjs if hasattr(batch, "adjs") else batch.adj_t)
-            found |= dict(zip(batch.n_id[: batch.batch_size].tolist(), torch.softmax(logits, 1), strict=False))
+            found |= dict(
+                zip(batch.n_id[: batch.batch_size].tolist(), torch.softmax(logits, 1), strict=False)
+            )
     assert sorted(found) == table["n_id"].to_pylist()
     expected = np.array([found[i].numpy() for i in table["n_id"].to_pylist()])
     np.testing.assert_allclose(np.array(table["probabilities"].to_pylist()), expected, atol=1e-5)
@@ -53,7 +56,15 @@ def test_ranks_train_and_predict_what_one_process_would(tmp_path, monkeypatch, c
 def test_torchrun_brings_the_ranks_and_starts_them_again(tmp_path):
     recipe = write_recipe(tmp_path, nodes=300, epochs=400, ingredients=1)
     recipe.write_text(recipe.read_text().replace("[train]", '[train]\nexchange = "cooperative"'))
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--max-restarts", "1"]
+    command = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--nproc-per-node",
+        "2",
+        "--max-restarts",
+        "1",
+    ]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     run = subprocess.Popen(
         [*command, "-m", "stockpot.cli", "run", str(recipe), "train"],

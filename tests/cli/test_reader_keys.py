@@ -1,7 +1,8 @@
-"""What a recipe says of graph and reader is what training, souping and inference compute with: a dense oracle.
+"""What a recipe says of graph and reader is what training, souping and inference compute with: a
+dense oracle.
 
-Whole runs of one epoch on small graphs, against float64 matrices made from the source's own edges. Only which nodes a
-record holds is taken from the store. A third of the nodes have no label.
+Whole runs of one epoch on small graphs, against float64 matrices made from the source's own edges.
+Only which nodes a record holds is taken from the store. A third of the nodes have no label.
 """
 
 import gc
@@ -109,7 +110,8 @@ def runs(tmp_path_factory):
 
 
 class Oracle:
-    """Dense matrices of a case from the edges of its source, row = destination; models in float64."""
+    """Dense matrices of a case from the edges of its source, row = destination; models in
+    float64."""
 
     def __init__(self, case, source):
         self.case = case
@@ -138,7 +140,10 @@ class Oracle:
         if case.normalization == "sym":
             left = right = np.sqrt(inverse)
         else:
-            left, right = inverse if case.normalization == "rw" else np.ones(len(ids)), np.ones(len(ids))
+            left, right = (
+                inverse if case.normalization == "rw" else np.ones(len(ids)),
+                np.ones(len(ids)),
+            )
         if case.mass == "row":
             inside = a.sum(1) + case.self_loops
             left = left * np.divide(full, inside, out=np.zeros_like(full), where=inside > 0)
@@ -163,7 +168,9 @@ class Oracle:
     @staticmethod
     def attended(conv, m, x):
         z = conv.lin(x).view(len(x), conv.heads, -1)
-        score = (z * conv.att_dst).sum(-1)[:, None] + (z * conv.att_src).sum(-1)[None]  # row, column, head
+        score = (z * conv.att_dst).sum(-1)[:, None] + (z * conv.att_src).sum(-1)[
+            None
+        ]  # row, column, head
         score = functional.leaky_relu(score, 0.2).masked_fill((m == 0)[:, :, None], -torch.inf)
         share = torch.nan_to_num(torch.softmax(score, 1))
         out = torch.einsum("ijh,jhd->ihd", share, z)
@@ -191,17 +198,25 @@ class Oracle:
 def test_training_souping_and_inference_follow_the_recipe(runs, monkeypatch, case):
     npz = runs / ("weighted.npz" if case.weighted else "plain.npz")
     recipe = runs / f"{case}.toml"
-    values = {name: json.dumps(value) if isinstance(value, bool) else value for name, value in vars(case).items()}
+    values = {
+        name: json.dumps(value) if isinstance(value, bool) else value
+        for name, value in vars(case).items()
+    }
     recipe.write_text(RECIPE.format(npz=npz, **values))
     whole = []
     exact = stockpot.stages.infer.full_graph.full_graph_logits
     monkeypatch.setattr(
-        stockpot.stages.infer.full_graph, "full_graph_logits", lambda *a: whole.append(exact(*a)) or whole[-1]
+        stockpot.stages.infer.full_graph,
+        "full_graph_logits",
+        lambda *a: whole.append(exact(*a)) or whole[-1],
     )
     # One step of plain descent at rate 1: what it takes off the weights is the gradient.
-    monkeypatch.setattr(trainer, "_adam", lambda model, params: torch.optim.SGD(model.parameters(), lr=params.lr))
+    monkeypatch.setattr(
+        trainer, "_adam", lambda model, params: torch.optim.SGD(model.parameters(), lr=params.lr)
+    )
     store = run_here(recipe, runs)
-    gc.freeze()  # every task collects garbage first, and what the first one imported need not be walked again
+    # every task collects garbage first, and what the first one imported need not be walked again
+    gc.freeze()
     artifacts = json.loads((runs / str(case) / "summary.json").read_text())["artifacts"]
     packs, oracle = (
         {split: store.open("pack", artifacts[f"pack:{split}"]["key"]) for split in SPLITS},
@@ -218,7 +233,9 @@ def test_training_souping_and_inference_follow_the_recipe(runs, monkeypatch, cas
     assert row["train_accuracy"] == pytest.approx(accuracy)
     gradient = torch.autograd.grad(loss, list(start.parameters()))
     assert max(float(g.abs().max()) for g in gradient) > 1e-2
-    for before, after, expected in zip(start.parameters(), model.parameters(), gradient, strict=True):
+    for before, after, expected in zip(
+        start.parameters(), model.parameters(), gradient, strict=True
+    ):
         torch.testing.assert_close(before - after.double(), expected, rtol=1e-4, atol=1e-6)
 
     with torch.no_grad():
@@ -227,7 +244,9 @@ def test_training_souping_and_inference_follow_the_recipe(runs, monkeypatch, cas
         assert row["valid_loss"] == pytest.approx(loss.item(), rel=1e-5)
         assert row["valid_accuracy"] == pytest.approx(accuracy)
         soup = store.open("soup", artifacts["soup"]["key"])
-        assert soup.facts["methods"][soup.facts["chosen"]]["valid_accuracy"] == pytest.approx(accuracy)
+        assert soup.facts["methods"][soup.facts["chosen"]]["valid_accuracy"] == pytest.approx(
+            accuracy
+        )
 
         ids, logits = oracle.outputs(double, packs["test"])
         infer = store.open("infer", artifacts["infer"]["key"])
@@ -236,8 +255,12 @@ def test_training_souping_and_inference_follow_the_recipe(runs, monkeypatch, cas
         order = np.argsort(ids)
         assert table["n_id"].to_pylist() == ids[order].tolist()
         expected = torch.softmax(logits, 1).numpy()[order]
-        np.testing.assert_allclose(np.array(table["probabilities"].to_pylist()), expected, atol=1e-5)
+        np.testing.assert_allclose(
+            np.array(table["probabilities"].to_pylist()), expected, atol=1e-5
+        )
 
         dense = oracle.logits(double, np.arange(NODES))
         np.testing.assert_allclose(whole[-1].numpy(), dense.numpy(), rtol=1e-4, atol=1e-4)
-        assert infer.facts["full_graph_test_accuracy"] == pytest.approx(oracle.score(ids, dense[ids])[1])
+        assert infer.facts["full_graph_test_accuracy"] == pytest.approx(
+            oracle.score(ids, dense[ids])[1]
+        )

@@ -23,7 +23,10 @@ def folder(tmp_path_factory):
     """A working directory with a run in runs/wordnet."""
     folder = tmp_path_factory.mktemp("readme")
     extra = '[infer]\nfull_graph = false\n[soup]\nmethod = "best"\n'
-    run_here(write_recipe(folder, "wordnet", nodes=400, epochs=2, ingredients=1, extra=extra), folder / "runs")
+    run_here(
+        write_recipe(folder, "wordnet", nodes=400, epochs=2, ingredients=1, extra=extra),
+        folder / "runs",
+    )
     return folder
 
 
@@ -49,7 +52,9 @@ def test_the_training_script_trains(folder, monkeypatch, capsys):
     monkeypatch.chdir(folder)
     torch.manual_seed(0)
     names = executed(block("cross_entropy"))
-    accuracies = [float(found) for found in re.findall(r"accuracy ([\d.]+)%", capsys.readouterr().out)]
+    accuracies = [
+        float(found) for found in re.findall(r"accuracy ([\d.]+)%", capsys.readouterr().out)
+    ]
     assert len(accuracies) == 10
     assert accuracies[-1] > 60  # of 4 classes
     state = torch.load("checkpoint.pt")[2]

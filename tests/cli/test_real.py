@@ -19,7 +19,12 @@ def stockpot(folder, *words, flags=()):
     command = [sys.executable, *flags, "-m", "stockpot.cli", *words]
     path = f"{ROOT}:{os.environ.get('PYTHONPATH', '')}"
     return subprocess.run(
-        command, cwd=folder, env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True, timeout=300
+        command,
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+        timeout=300,
     )
 
 
@@ -27,7 +32,11 @@ def imported(folder, *words):
     """Top-level packages a command imports."""
     done = stockpot(folder, *words, flags=("-X", "importtime"))
     assert done.returncode == 0, done.stderr[-2000:]
-    return {line.rsplit("|", 1)[1].strip().split(".")[0] for line in done.stderr.splitlines() if "|" in line}
+    return {
+        line.rsplit("|", 1)[1].strip().split(".")[0]
+        for line in done.stderr.splitlines()
+        if "|" in line
+    }
 
 
 @pytest.fixture(scope="module")
@@ -41,12 +50,18 @@ def place(tmp_path_factory):
     return folder
 
 
-@pytest.mark.parametrize("words", [["--help"], ["plan", "new.toml"], ["status", "new.toml"], ["recipe", "--defaults"]])
+@pytest.mark.parametrize(
+    "words", [["--help"], ["plan", "new.toml"], ["status", "new.toml"], ["recipe", "--defaults"]]
+)
 def test_nothing_heavy_is_imported_to_answer(tmp_path, words):
     write_recipe(tmp_path, name="new")
     if words[0] == "--help":
         done = stockpot(tmp_path, "--help", flags=("-X", "importtime"))
-        names = {line.rsplit("|", 1)[1].strip().split(".")[0] for line in done.stderr.splitlines() if "|" in line}
+        names = {
+            line.rsplit("|", 1)[1].strip().split(".")[0]
+            for line in done.stderr.splitlines()
+            if "|" in line
+        }
         assert not names & set(HEAVY)
         return
     assert not imported(tmp_path, *words) & set(HEAVY)
@@ -58,7 +73,14 @@ def test_a_cached_run_starts_no_workers(place):
 
 def test_the_result(place):
     text = (place / "first.txt").read_text()
-    for word in ("single model 0 (seed 0)", "single model 1 (seed 1)", "uniform", "greedy", "a ceiling", "full-graph"):
+    for word in (
+        "single model 0 (seed 0)",
+        "single model 1 (seed 1)",
+        "uniform",
+        "greedy",
+        "a ceiling",
+        "full-graph",
+    ):
         assert word in text
     summary = json.loads((place / "runs/tiny/summary.json").read_text())
     dataset = summary["dataset"]
@@ -72,18 +94,33 @@ def test_the_result(place):
         assert single["seconds_per_epoch"] > 0
     for method in ("best", "uniform", "greedy"):
         figures = dict(summary["soup"]["methods"][method])
-        assert figures.pop("same_as") in (None, "ingredient:0", "ingredient:1", "best", "uniform", "greedy")
+        assert figures.pop("same_as") in (
+            None,
+            "ingredient:0",
+            "ingredient:1",
+            "best",
+            "uniform",
+            "greedy",
+        )
         assert all(value is not None for value in figures.values()), method
     chosen = summary["soup"]["methods"][summary["soup"]["chosen"]]
     assert summary["infer"]["test_accuracy"] == chosen["test_accuracy"]
     assert summary["infer"]["full_graph_test_accuracy"] > 0.5
     page = (place / "runs/tiny/report.html").read_text()
-    for word in ("training loss (nats)", "validation accuracy (%)", "records by number of edges", "edge cut", "numba"):
+    for word in (
+        "training loss (nats)",
+        "validation accuracy (%)",
+        "records by number of edges",
+        "edge cut",
+        "numba",
+    ):
         assert word in page
     assert set(re.findall(r'(?:src|href)="([^"]*)"', page)) <= {"dask-report.html"}
     for split, figures in summary["stages"]["pack"]["splits"].items():
         # Two charts, nodes and edges; where one is missing, all its records are alike.
-        records = re.findall(rf"<title>{split}: ([0-9]+) records of [0-9,]+ to [0-9,]+</title>", page)
+        records = re.findall(
+            rf"<title>{split}: ([0-9]+) records of [0-9,]+ to [0-9,]+</title>", page
+        )
         assert sum(int(n) for n in records) in {figures["records"] * charts for charts in range(4)}
 
 
@@ -98,7 +135,11 @@ def test_peak_memory_stays_below_its_projection(place):
     plan = json.loads(stockpot(place, "plan", "tiny.toml", "--json").stdout)
     status = json.loads(stockpot(place, "status", "tiny.toml", "--json").stdout)
     peaks = {node["node"]: node["peak_bytes"] for node in status["nodes"]}
-    over = {n["node"]: (peaks[n["node"]], n["peak_bytes"]) for n in plan["nodes"] if peaks[n["node"]] > n["peak_bytes"]}
+    over = {
+        n["node"]: (peaks[n["node"]], n["peak_bytes"])
+        for n in plan["nodes"]
+        if peaks[n["node"]] > n["peak_bytes"]
+    }
     # On a graph this small a task's memory is its libraries', which a worker loads once.
     assert {name: pair for name, pair in over.items() if pair[0] > 400_000_000} == {}
 
@@ -108,18 +149,32 @@ def test_inspect_a_record(place):
     assert done.returncode == 0, done.stderr
     d = json.loads(done.stdout)
     assert (d["artifact"], d["split"], d["record"]) == ("pack:valid", "valid", 1)
-    facts = json.loads(stockpot(place, "inspect", "tiny.toml", "pack:valid", "--json").stdout)["facts"]
+    facts = json.loads(stockpot(place, "inspect", "tiny.toml", "pack:valid", "--json").stdout)[
+        "facts"
+    ]
     assert d["records"] == facts["records"]
     assert sum(d["labels"].values()) + d["unlabelled"] == d["num_outputs"] == d["hops"][0]["nodes"]
     assert sum(hop["edges"] for hop in d["hops"]) == d["num_edges"]
     by_folder = Path(d["file"]).parent
-    assert json.loads(stockpot(place, "inspect", str(by_folder), "--record", "1", "--json").stdout)["hops"] == d["hops"]
+    assert (
+        json.loads(stockpot(place, "inspect", str(by_folder), "--record", "1", "--json").stdout)[
+            "hops"
+        ]
+        == d["hops"]
+    )
     last = facts["records"] - 1
     bad = stockpot(place, "inspect", "tiny.toml", "--split", "valid", "--record", "99")
     assert bad.returncode == 2
     fix = f"fix: stockpot inspect tiny.toml --split valid --record {last}"
-    assert bad.stderr == f"stockpot: error: inspect: pack:valid: expected --record in 0..{last}, found 99; {fix}\n"
-    gathers = {"numba", "scipy"}  # codes of varying width that the record reads by node are gathered by a kernel
+    assert (
+        bad.stderr
+        == f"stockpot: error: inspect: pack:valid: expected --record in 0..{last}, found 99; "
+        f"{fix}\n"
+    )
+    gathers = {
+        "numba",
+        "scipy",
+    }  # codes of varying width that the record reads by node are gathered by a kernel
     assert not imported(place, "inspect", "tiny.toml") & (set(HEAVY) - gathers)
 
 

@@ -1,4 +1,5 @@
-"""`stockpot soup`: models of a run and models trained elsewhere, of any module; what does not fit is one line."""
+"""`stockpot soup`: models of a run and models trained elsewhere, of any module; what does not fit
+is one line."""
 
 import json
 from pathlib import Path
@@ -27,7 +28,7 @@ class Net(nn.Module):
     def __init__(self, features, hidden, classes):
         super().__init__()
         self.first, self.norm = nn.Linear(features, hidden), nn.BatchNorm1d(hidden)
-        self.a, self.b = nn.Linear(hidden, hidden, bias=False), nn.Linear(hidden, hidden, bias=False)
+        self.a, self.b = (nn.Linear(hidden, hidden, bias=False) for _ in range(2))
         self.b.weight = self.a.weight
         self.head = nn.Linear(hidden, classes)
         self.register_buffer("places", torch.arange(3))
@@ -44,7 +45,8 @@ def build(config):
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory):
-    """A working directory with a run of two ingredients, the factory, and files of three of its models."""
+    """A working directory with a run of two ingredients, the factory, and files of three of its
+    models."""
     folder = tmp_path_factory.mktemp("home")
     run_here(write_recipe(folder, ingredients=2, epochs=4, nodes=600), folder / "runs")
     (folder / "souped_nets.py").write_text(NETS)
@@ -65,7 +67,8 @@ def run():
 
 
 def elsewhere(folder, facts, noise, metadata=None):
-    """Safetensors of models near one start, as `save_model` writes them: one name of a tied tensor."""
+    """Safetensors of models near one start, as `save_model` writes them: one name of a tied
+    tensor."""
     import souped_nets
 
     folder.mkdir()
@@ -105,7 +108,9 @@ def test_the_soup_of_a_run_is_the_run_s_soup(here, capsys, tmp_path):
         assert (mine["seed"], mine["test_accuracy"]) == (theirs["seed"], theirs["test_accuracy"])
     stored = Store("runs/store").open("soup", run()["artifacts"]["soup"]["key"])
     for path in sorted((tmp_path / "out").glob("*.safetensors")):
-        assert state_digest(read_state(path)[0]) == state_digest(read_state(stored.path(path.name))[0])
+        assert state_digest(read_state(path)[0]) == state_digest(
+            read_state(stored.path(path.name))[0]
+        )
     assert json.loads((tmp_path / "out/soup.json").read_text()) == document
     page = sound((tmp_path / "out/report.html").read_text())
     assert "stockpot soup runs/tiny --out" in " ".join(page.words)
@@ -120,7 +125,9 @@ def test_models_from_elsewhere(here, capsys, tmp_path):
     out = tmp_path / "out"
     code, document, _ = soup(capsys, folder, *FOREIGN, "--out", out, "--set", "soup.method=uniform")
     assert code == 0
-    assert [Path(one["file"]).name for one in document["ingredients"]] == [f"{i}.safetensors" for i in range(3)]
+    assert [Path(one["file"]).name for one in document["ingredients"]] == [
+        f"{i}.safetensors" for i in range(3)
+    ]
     assert "3 of 3 ingredients do not say their start: not compared" in document["remarks"]
     files = [load_file(folder / f"{i}.safetensors") for i in range(3)]
     found = load_file(out / "state.safetensors")
@@ -163,17 +170,26 @@ def test_what_files_say_of_their_start_is_compared(here, capsys):
     [
         (
             ("missing",),
-            "soup: missing: expected a run, a train artifact, a folder of .safetensors files or one of them",
+            (
+                "soup: missing: expected a run, a train artifact, a folder of .safetensors files "
+                "or one of them"
+            ),
         ),
         (("empty", "--batches", "runs/tiny"), "holds no trained models"),
         (("models",), "soup: expected --batches with validation records, found none"),
-        (("models", "--batches", "runs/tiny"), "a model trained elsewhere needs the factory that builds it"),
+        (
+            ("models", "--batches", "runs/tiny"),
+            "a model trained elsewhere needs the factory that builds it",
+        ),
         (("models", "models/0.safetensors", *FOREIGN), "are one file"),
         (("models/text.safetensors", *FOREIGN), "expected a safetensors file"),
         (("models", *FOREIGN[:-1], "train.hidden=8"), "expected shape (8"),
         (("models", *FOREIGN[:3], "souped_nets:none"), "expected a callable none"),
         (("runs/tiny", "models", *FOREIGN), "differ in config"),
-        (("runs/tiny", "--set", "train.hiden=8"), "unknown key train.hiden, nearest is train.hidden"),
+        (
+            ("runs/tiny", "--set", "train.hiden=8"),
+            "unknown key train.hiden, nearest is train.hidden",
+        ),
     ],
 )
 def test_what_does_not_fit_is_one_line(here, capsys, tmp_path, words, message):
@@ -214,7 +230,10 @@ def test_other_tensors_are_refused_by_file_and_name(here, capsys):
 def test_tied_tensors_may_stand_under_any_of_their_names():
     model = torch.nn.Module()
     model.module = torch.nn.Module()
-    model.module.a, model.module.b = torch.nn.Linear(2, 2, bias=False), torch.nn.Linear(2, 2, bias=False)
+    model.module.a, model.module.b = (
+        torch.nn.Linear(2, 2, bias=False),
+        torch.nn.Linear(2, 2, bias=False),
+    )
     model.module.b.weight = model.module.a.weight
     values = torch.ones(2, 2)
     for given in ({"a.weight": values}, {"b.weight": values}, {"module.a.weight": values}):
@@ -225,12 +244,17 @@ def test_tied_tensors_may_stand_under_any_of_their_names():
 
 def test_models_of_a_run_and_of_a_file_are_put_together(here, capsys, tmp_path):
     store = Store("runs/store")
-    paths = [store.open("train", run()["artifacts"][f"train:{i}"]["key"]).path("model.safetensors") for i in (0, 1)]
+    paths = [
+        store.open("train", run()["artifacts"][f"train:{i}"]["key"]).path("model.safetensors")
+        for i in (0, 1)
+    ]
     code, document, _ = soup(capsys, *paths, "--batches", "runs/tiny", "--out", tmp_path / "out")
     assert code == 0
     assert [one["file"] for one in document["ingredients"]] == [str(p) for p in paths]
     assert read_metadata(tmp_path / "out/chosen.safetensors")["method"] == document["chosen"]
-    code, again, _ = soup(capsys, *(p.parent for p in paths), "--batches", "runs/tiny", "--out", tmp_path / "again")
+    code, again, _ = soup(
+        capsys, *(p.parent for p in paths), "--batches", "runs/tiny", "--out", tmp_path / "again"
+    )
     assert [m["valid_accuracy"] for m in again["methods"].values()] == [
         m["valid_accuracy"] for m in document["methods"].values()
     ]

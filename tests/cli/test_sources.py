@@ -9,7 +9,9 @@ from stockpot.cli import main
 
 
 def refused(capsys, source, verb="run"):
-    code = main([verb, "data.toml", "--set", f"dataset.source={source}", "--set", "resources.memory=100GB"])
+    code = main(
+        [verb, "data.toml", "--set", f"dataset.source={source}", "--set", "resources.memory=100GB"]
+    )
     text = capsys.readouterr().err
     assert code == 2, text
     assert text.count("\n") == 1, text
@@ -40,7 +42,19 @@ def test_named_wrongly(folder, capsys, source, words):
 
 
 def test_a_plan_of_what_is_not_there(capsys):
-    assert main(["plan", "data.toml", "--set", "dataset.source=ogb:ogbn-arxiv", "--set", "resources.memory=100GB"]) == 0
+    assert (
+        main(
+            [
+                "plan",
+                "data.toml",
+                "--set",
+                "dataset.source=ogb:ogbn-arxiv",
+                "--set",
+                "resources.memory=100GB",
+            ]
+        )
+        == 0
+    )
     assert "the data is not there yet" in capsys.readouterr().out
 
 
@@ -50,7 +64,9 @@ def test_named_nodes_from_end_to_end_and_a_ragged_row(folder, capsys):
     ring = {"source": names, "target": np.roll(names, 1)}
     (folder / "graph").mkdir()
     pq.write_table(pa.table(ring), folder / "graph/edges.parquet")
-    pq.write_table(pa.table({"id": names[::-1], "label": np.arange(20) % 2}), folder / "graph/labels.parquet")
+    pq.write_table(
+        pa.table({"id": names[::-1], "label": np.arange(20) % 2}), folder / "graph/labels.parquet"
+    )
     pq.write_table(pa.table({"x": np.ones(20), "id": names}), folder / "graph/features.parquet")
     words = ["data.toml", "--set", "dataset.source=files:graph", "--set", "resources.workers=1"]
     assert main(["run", *words[:1], "ingest", *words[1:]]) == 0
@@ -68,5 +84,8 @@ def test_stages_that_need_no_features_build_without_them(folder, capsys):
     np.savez("bare.npz", edge_index=edges, num_nodes=4, y=np.array([0, 1, 0, 1]))
     words = ["data.toml", "ingest", "partition", "--set", "dataset.source=npz:bare.npz"]
     assert main(["run", *words]) == 0
-    assert "the report leaves out what was not asked for: dataset: expected node features" in capsys.readouterr().out
+    assert (
+        "the report leaves out what was not asked for: dataset: expected node features"
+        in capsys.readouterr().out
+    )
     assert "node features" in refused(capsys, "npz:bare.npz")

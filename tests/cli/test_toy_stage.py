@@ -1,4 +1,5 @@
-"""A new stage is one folder and one line: recipe key, plan row, error, summary, report, remark and inspect follow."""
+"""A new stage is one folder and one line: recipe key, plan row, error, summary, report, remark and
+inspect follow."""
 
 import json
 import os
@@ -40,23 +41,34 @@ class Params:
 
 def nodes(values, made):
     if values["toy.even"] and values["toy.bins"] % 2:
-        raise BadInput(f"toy.bins: expected an even number, found {values['toy.bins']}", fix="--set toy.bins=4")
+        found = values["toy.bins"]
+        raise BadInput(f"toy.bins: expected an even number, found {found}", fix="--set toy.bins=4")
     yield node("toy", {"graph": "ingest"})
 
 
 def run(params, inputs, shard, out):
-    found = np.bincount(np.diff(inputs["graph"].array("indptr")).clip(max=params.bins - 1), minlength=params.bins)
+    degrees = np.diff(inputs["graph"].array("indptr"))
+    found = np.bincount(degrees.clip(max=params.bins - 1), minlength=params.bins)
     out.array("histogram", found)
     return {"most": int(found.max())}
 
 
 def summary(view):
-    return {"stages": {"toy": {"most": view.facts("toy").get("most")}}} if "toy" in view.built else {}
+    most = view.facts("toy").get("most")
+    return {"stages": {"toy": {"most": most}}} if "toy" in view.built else {}
 
 
 def report(summary, view):
     if "toy" in view.read:
         yield Block("Degrees", f"<p>{view.read['toy']} nodes were counted.</p>")
+
+
+def guess(known):
+    return Guess({"most": known.facts["graph"]["num_nodes"]})
+
+
+def remarks(view):
+    return ["all degrees are alike; fix: another graph"] if view.facts("toy").get("most") else []
 
 
 STAGE = Stage(
@@ -71,12 +83,12 @@ STAGE = Stage(
     run=run,
     finish=lambda params, inputs, shards, out: dict(shards["histogram"].facts),
     cost=lambda params, facts: Cost(8 * facts["graph"]["num_nodes"], 8 * params.bins, 1 << 20),
-    planning=Planning(nodes, {"toy": Toy}, lambda known: Guess({"most": known.facts["graph"]["num_nodes"]})),
+    planning=Planning(nodes, {"toy": Toy}, guess),
     reporting=Reporting(
         summary,
         lambda reader, node: int(reader.array("histogram").sum()),
         report,
-        lambda view: ["all degrees are alike; fix: another graph"] if view.facts("toy").get("most") else [],
+        remarks,
         lambda facts, judged: [f"most nodes of one degree: {facts['most']}"],
     ),
 )
@@ -103,7 +115,12 @@ def house(tmp_path_factory):
 
 def typed(house, *words, code=0):
     done = subprocess.run(
-        [sys.executable, "-c", "import sys; from stockpot.cli import main; sys.exit(main())", *words],
+        [
+            sys.executable,
+            "-c",
+            "import sys; from stockpot.cli import main; sys.exit(main())",
+            *words,
+        ],
         cwd=house,
         env={**os.environ, "PYTHONPATH": str(house / "site")},
         capture_output=True,
@@ -114,13 +131,16 @@ def typed(house, *words, code=0):
 
 
 def test_its_recipe_key(house):
-    assert "bins = 4                         # bins of the histogram of degrees; from 1 to 100" in typed(
-        house, "recipe", "--defaults"
+    assert (
+        "bins = 4                         # bins of the histogram of degrees; from 1 to 100"
+        in typed(house, "recipe", "--defaults")
     )
     assert "toy.bins: expected an integer from 1 to 100, found 0" in typed(
         house, "plan", "mine.toml", "--set", "toy.bins=0", code=2
     )
-    assert "unknown key toy.bin, nearest is toy.bins" in typed(house, "plan", "mine.toml", "--set", "toy.bin=3", code=2)
+    assert "unknown key toy.bin, nearest is toy.bins" in typed(
+        house, "plan", "mine.toml", "--set", "toy.bin=3", code=2
+    )
 
 
 def test_its_error(house):
@@ -129,7 +149,9 @@ def test_its_error(house):
 
 
 def test_plan_run_and_all_that_is_said_of_it(house):
-    planned = {row["node"]: row for row in json.loads(typed(house, "plan", "mine.toml", "--json"))["nodes"]}
+    planned = {
+        row["node"]: row for row in json.loads(typed(house, "plan", "mine.toml", "--json"))["nodes"]
+    }
     assert (planned["toy"]["state"], planned["toy"]["written_bytes"]) == ("after", 48)
     typed(house, "run", "mine.toml", "toy", "ingest")
     said = typed(house, "report", "mine.toml")

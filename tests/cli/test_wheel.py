@@ -1,4 +1,5 @@
-"""What `pip install` of a wheel gives: the command, its version, and the embedded graph, from any folder."""
+"""What `pip install` of a wheel gives: the command, its version, and the embedded graph, from any
+folder."""
 
 import os
 import shutil
@@ -32,7 +33,9 @@ def test_a_package_index_can_show_what_it_is():
     assert len(PROJECT["description"]) < 512
     assert "graph neural networks" in PROJECT["keywords"]
     assert "Programming Language :: Python :: 3.11" in PROJECT["classifiers"]
-    assert not [name for name in PROJECT["classifiers"] if name.startswith("License ")]  # for the owner to choose
+    assert not [
+        name for name in PROJECT["classifiers"] if name.startswith("License ")
+    ]  # for the owner to choose
     assert len(set(PROJECT["classifiers"])) == len(PROJECT["classifiers"])
 
 
@@ -55,14 +58,18 @@ def test_the_embedded_graph_is_found_where_an_installation_put_it(tmp_path, monk
     target.write_bytes(b"")
     assert source._embedded(tmp_path / "target/stockpot") == target
     monkeypatch.setattr(source.metadata, "files", lambda _name: None)
-    assert source._embedded(tmp_path / "none") == tmp_path / "none/data/wordnet.npz"  # for the error that names it
+    assert (
+        source._embedded(tmp_path / "none") == tmp_path / "none/data/wordnet.npz"
+    )  # for the error that names it
 
 
 SCRIPT = """
 import os, sys, pipeline, stages, stockpot
 from stockpot import open_batches
-print(pipeline.MINE + stages.MINE, sum(batch.batch_size for batch in open_batches("runs/tiny", layers=2)))
-print([name for name in sys.modules if name.startswith(("pipeline.", "stages."))], os.path.dirname(stockpot.__file__))
+outputs = sum(batch.batch_size for batch in open_batches("runs/tiny", layers=2))
+print(pipeline.MINE + stages.MINE, outputs)
+mine = [name for name in sys.modules if name.startswith(("pipeline.", "stages."))]
+print(mine, os.path.dirname(stockpot.__file__))
 """
 
 
@@ -80,7 +87,11 @@ def test_all_folders_of_files_are_packages_that_an_install_brings():
 
 def test_no_module_is_loaded_under_two_names():
     assert not [name for name in sys.modules if name.split(".")[0] in ("pipeline", "stages")]
-    loaded = [m for name, m in list(sys.modules.items()) if name.split(".")[0] == "stockpot" and name != "stockpot"]
+    loaded = [
+        m
+        for name, m in list(sys.modules.items())
+        if name.split(".")[0] == "stockpot" and name != "stockpot"
+    ]
     files = [os.path.realpath(m.__file__) for m in loaded if getattr(m, "__file__", None)]
     assert len(files) == len(set(files)) > 3
     elsewhere = {os.path.realpath(m.__file__ or "") for name, m in list(sys.modules.items())
@@ -97,7 +108,15 @@ def test_a_wheel_serves_beside_files_of_a_user_s_own(tmp_path):
     for name in ("pyproject.toml", "README.md"):
         shutil.copy(ROOT / name, tree)
     pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--quiet"]
-    build = [*pip, "wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", str(tmp_path), str(tree)]
+    build = [
+        *pip,
+        "wheel",
+        "--no-deps",
+        "--no-build-isolation",
+        "--wheel-dir",
+        str(tmp_path),
+        str(tree),
+    ]
     subprocess.run(build, check=True)
     (wheel,) = tmp_path.glob("stockpot-*.whl")
     with zipfile.ZipFile(wheel) as packed:
@@ -107,16 +126,29 @@ def test_a_wheel_serves_beside_files_of_a_user_s_own(tmp_path):
     home = tmp_path / "home"
     venv.create(home)
     subprocess.run(
-        [*pip, "--python", str(home / "bin/python"), "install", "--no-deps", "--no-index", str(wheel)], check=True
+        [
+            *pip,
+            "--python",
+            str(home / "bin/python"),
+            "install",
+            "--no-deps",
+            "--no-index",
+            str(wheel),
+        ],
+        check=True,
     )
     (site,) = home.glob("lib/python*/site-packages")
-    (site / "shared.pth").write_text(f"{Path(np.__file__).parents[1]}\n")  # the libraries it needs, not installed twice
+    (site / "shared.pth").write_text(
+        f"{Path(np.__file__).parents[1]}\n"
+    )  # the libraries it needs, not installed twice
     empty = tmp_path / "empty"
     empty.mkdir()
     (empty / "mine.toml").write_text('[dataset]\nsource = "wordnet"\n')
     clean = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     command = [home / "bin/stockpot", "plan", "mine.toml", "ingest", "split"]
-    done = subprocess.run(command, cwd=empty, env=clean, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        command, cwd=empty, env=clean, capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stderr
     assert "ingest" in done.stdout
     version = subprocess.run(
@@ -129,7 +161,12 @@ def test_a_wheel_serves_beside_files_of_a_user_s_own(tmp_path):
     (empty / "stages").mkdir()
     (empty / "stages" / "__init__.py").write_text("MINE = 8\n")
     (empty / "script.py").write_text(SCRIPT)
-    for command in ([home / "bin/stockpot", "run", "tiny.toml"], [home / "bin/python", "script.py"]):
-        done = subprocess.run(command, cwd=empty, env=clean, capture_output=True, text=True, check=False)
+    for command in (
+        [home / "bin/stockpot", "run", "tiny.toml"],
+        [home / "bin/python", "script.py"],
+    ):
+        done = subprocess.run(
+            command, cwd=empty, env=clean, capture_output=True, text=True, check=False
+        )
         assert done.returncode == 0, done.stderr
     assert done.stdout.split() == ["15", "150", "[]", str(site / "stockpot")]

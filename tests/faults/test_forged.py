@@ -1,4 +1,5 @@
-"""A valid seal over nonsense: whoever can write to a store gets errors of a known type, one line, and no memory."""
+"""A valid seal over nonsense: whoever can write to a store gets errors of a known type, one line,
+and no memory."""
 
 import contextlib
 import json
@@ -59,7 +60,13 @@ def small(tmp_path_factory):
 def places(value, at=()):
     """Paths of everything in a JSON document."""
     found = [at]
-    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    items = (
+        value.items()
+        if isinstance(value, dict)
+        else enumerate(value)
+        if isinstance(value, list)
+        else ()
+    )
     for name, item in items:
         found += places(item, (*at, name))
     return found
@@ -91,8 +98,14 @@ def used(store, stage, key):
     verify_artifact(store, stage, key)
     opened = store.open(stage, key)
     artifact_text(artifact_document(Target(f"{stage}/{key}", opened)))
-    arrays = [name.removesuffix("/zarr.json") for name in opened.names() if name.endswith("/zarr.json")]
-    return opened.facts, [opened.array(name).shape for name in arrays], [opened.path(n) for n in opened.names()]
+    arrays = [
+        name.removesuffix("/zarr.json") for name in opened.names() if name.endswith("/zarr.json")
+    ]
+    return (
+        opened.facts,
+        [opened.array(name).shape for name in arrays],
+        [opened.path(n) for n in opened.names()],
+    )
 
 
 def test_manifests_of_nonsense_are_refused_by_type(made):
@@ -112,7 +125,8 @@ def test_manifests_of_nonsense_are_refused_by_type(made):
 
 
 @pytest.mark.parametrize(
-    "name", ["../stolen", "/etc/passwd", "a/../../b", "", ".", "a//b", "./a", "a\0b", "manifest.json"]
+    "name",
+    ["../stolen", "/etc/passwd", "a/../../b", "", ".", "a//b", "./a", "a\0b", "manifest.json"],
 )
 def test_a_manifest_that_names_files_outside_its_folder_is_refused(made, name):
     store, key = made
@@ -179,7 +193,10 @@ def test_declared_sizes_are_held_against_the_bytes_before_anything_is_allocated(
     document.pop("check")
     metadata = json.loads((folder / "total/zarr.json").read_bytes()) | {field: value}
     put(folder / "total/zarr.json", json.dumps(metadata).encode())
-    size, digest = (folder / "total/zarr.json").stat().st_size, file_digest(folder / "total/zarr.json")
+    size, digest = (
+        (folder / "total/zarr.json").stat().st_size,
+        file_digest(folder / "total/zarr.json"),
+    )
     document["files"]["total/zarr.json"] = {"size": size, "digest": digest}
     resealed(folder / "manifest.json", document)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -189,12 +206,25 @@ def test_declared_sizes_are_held_against_the_bytes_before_anything_is_allocated(
 
 
 def test_models_of_other_sizes_are_refused_before_they_are_made(tmp_path):
-    config = {"model": "gcn", "num_features": 4, "hidden": 4, "num_classes": 2, "layers": 2, "dropout": 0.5}
+    config = {
+        "model": "gcn",
+        "num_features": 4,
+        "hidden": 4,
+        "num_classes": 2,
+        "layers": 2,
+        "dropout": 0.5,
+    }
     path = tmp_path / "model.safetensors"
     save_model(path, build_model(config, seed=0), {})
     state, metadata = read_state(path)
     load_model(path)
-    for name, value in [("hidden", 2**40), ("layers", 0), ("hidden", "x"), ("model", None), ("num_classes", -1)]:
+    for name, value in [
+        ("hidden", 2**40),
+        ("layers", 0),
+        ("hidden", "x"),
+        ("model", None),
+        ("num_classes", -1),
+    ]:
         write_state(path, state, metadata | {"config": metadata["config"] | {name: value}})
         with pytest.raises(StockpotError):
             load_model(path)
@@ -214,16 +244,25 @@ def test_facts_of_nonsense_are_refused_by_every_command(small, monkeypatch, caps
         data = path.read_bytes()
         document = json.loads(data)
         document.pop("check")
-        resealed(path, document | {"facts": changed({"facts": document["facts"]}, rng).get("facts", {})})
+        resealed(
+            path, document | {"facts": changed({"facts": document["facts"]}, rng).get("facts", {})}
+        )
         try:
             capsys.readouterr()
-            for words in (["plan", "cluster.toml", "pack", *where], ["status", "cluster.toml", *where]):
+            for words in (
+                ["plan", "cluster.toml", "pack", *where],
+                ["status", "cluster.toml", *where],
+            ):
                 code = cli.main(words)
                 said = capsys.readouterr().err.splitlines()
                 assert code in (0, 1, 2)
                 errors = [line for line in said if line.startswith("stockpot: error")]
                 assert len(errors) == (code > 0)
-                assert not [line for line in errors if ": error: " in line and "Error:" in line.split(":")[2]], errors
+                assert not [
+                    line
+                    for line in errors
+                    if ": error: " in line and "Error:" in line.split(":")[2]
+                ], errors
             try:
                 for batch in open_batches("runs/cluster", prefetch=0):
                     assert np.isfinite(batch.x.numpy()).all()

@@ -1,4 +1,5 @@
-"""Named semaphores of a run whose processes were all killed at once are gone after the next; living ones stay."""
+"""Named semaphores of a run whose processes were all killed at once are gone after the next; living
+ones stay."""
 
 import os
 import signal
@@ -43,7 +44,9 @@ def test_those_of_dead_processes_go_and_those_of_living_ones_stay():
     plain = lock_of()
     assert named(os.getpid()) <= left, "others of this process keep the names of Python"
     pipe = subprocess.PIPE
-    with subprocess.Popen([sys.executable, "-c", TAKES], stdin=pipe, stdout=pipe, start_new_session=True) as child:
+    with subprocess.Popen(
+        [sys.executable, "-c", TAKES], stdin=pipe, stdout=pipe, start_new_session=True
+    ) as child:
         assert child.stdout.readline() == b"taken\n"
         assert len(named(child.pid)) >= 3
         clear_dead()
@@ -64,14 +67,18 @@ def test_a_change_of_the_clock_makes_no_process_another(monkeypatch):
     by_clock = psutil.Process().create_time()
     assert alive(here["pid"], by_clock), "as owners were noted before"
     real = psutil.Process.create_time
-    monkeypatch.setattr(psutil.Process, "create_time", lambda self: real(self) + 3600)  # psutil adds the clock's time
+    monkeypatch.setattr(
+        psutil.Process, "create_time", lambda self: real(self) + 3600
+    )  # psutil adds the clock's time
     assert owner()["born"] == here["born"]
     assert alive(here["pid"], here["born"])
 
 
 def test_a_library_that_names_semaphores_its_own_way_is_no_hindrance(monkeypatch):
     """joblib's loky does so from its import on, which comes with ogb's Evaluator."""
-    monkeypatch.setattr(SemLock, "_make_name", staticmethod(lambda: f"/loky-{os.getpid()}-{next(SemLock._rand)}"))
+    monkeypatch.setattr(
+        SemLock, "_make_name", staticmethod(lambda: f"/loky-{os.getpid()}-{next(SemLock._rand)}")
+    )
     before = named(os.getpid())
     with owned():
         mine = get_context("spawn").Lock()
@@ -86,8 +93,15 @@ def test_a_run_clears_what_a_killed_run_left(tmp_path):
     recipe = write_recipe(tmp_path, nodes=300)
     command = [sys.executable, "-m", "stockpot.cli", "run", str(recipe), "ingest"]
     root = str(Path(__file__).resolve().parents[2])
-    options = {"cwd": tmp_path, "env": {**os.environ, "PYTHONPATH": root}, "start_new_session": True}
-    with open(tmp_path / "log", "w") as log, subprocess.Popen(command, stdout=log, stderr=log, **options) as driver:
+    options = {
+        "cwd": tmp_path,
+        "env": {**os.environ, "PYTHONPATH": root},
+        "start_new_session": True,
+    }
+    with (
+        open(tmp_path / "log", "w") as log,
+        subprocess.Popen(command, stdout=log, stderr=log, **options) as driver,
+    ):
         until = time.monotonic() + 300
         while not named(driver.pid) and time.monotonic() < until:
             time.sleep(0.01)

@@ -1,4 +1,5 @@
-"""A crash, full disk or power cut at any single step: no reader sees a half, and resuming ends with the same bytes."""
+"""A crash, full disk or power cut at any single step: no reader sees a half, and resuming ends with
+the same bytes."""
 
 import errno
 import os
@@ -23,7 +24,9 @@ class Crash(BaseException):
 @pytest.fixture
 def tmp_path():
     """In memory where the system offers it: hundreds of stores are built and removed."""
-    with tempfile.TemporaryDirectory(dir="/dev/shm" if Path("/dev/shm").is_dir() else None) as folder:
+    with tempfile.TemporaryDirectory(
+        dir="/dev/shm" if Path("/dev/shm").is_dir() else None
+    ) as folder:
         yield Path(folder)
 
 
@@ -49,7 +52,8 @@ def no_links(monkeypatch):
 class Power:
     """Counts steps, fails at one of them, and knows what a power cut there would have left.
 
-    Files that were not synced lose their second half; names in folders that were not synced since vanish.
+    Files that were not synced lose their second half; names in folders that were not synced since
+    vanish.
     """
 
     def __init__(self, monkeypatch, root, at, fail):
@@ -247,7 +251,8 @@ def test_lost_reply_of_a_link(monkeypatch, tmp_path, calm):
 
 
 def test_leftovers_of_other_bytes_are_set_aside(tmp_path, monkeypatch, calm):
-    """Work was deleted by hand in the middle of a commit, and this machine's recorded stage gave other bytes."""
+    """Work was deleted by hand in the middle of a commit, and this machine's recorded stage gave
+    other bytes."""
     tasks = plan(tmp_path / "s")
     store = Store(tmp_path / "s")
     folder = store.folder("count", tasks[0].key)
@@ -279,7 +284,8 @@ def test_shards_of_four(monkeypatch, tmp_path):
 
 
 def test_claim_carried_out_by_the_loser(monkeypatch, tmp_path):
-    """Without hard links: between winning a claim and using it, a contender puts the winner's bytes in place."""
+    """Without hard links: between winning a claim and using it, a contender puts the winner's bytes
+    in place."""
     no_links(monkeypatch)
     mine, yours, target = tmp_path / "mine", tmp_path / "yours", tmp_path / "target"
     mine.write_bytes(b"mine")
@@ -287,7 +293,11 @@ def test_claim_carried_out_by_the_loser(monkeypatch, tmp_path):
     replies = []
 
     def meanwhile(name, path):
-        if name == "fsync-folder" and path == str(tmp_path / "claims") and (tmp_path / "claims/claim-target").exists():
+        if (
+            name == "fsync-folder"
+            and path == str(tmp_path / "claims")
+            and (tmp_path / "claims/claim-target").exists()
+        ):
             monkeypatch.setattr(fs, "before", lambda _name, _path: None)
             replies.append(fs.publish(yours, target, tmp_path / "claims"))
 

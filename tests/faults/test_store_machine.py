@@ -1,4 +1,5 @@
-"""Random runs, crashes, races, damage and repairs against a model that knows only which artifacts are committed."""
+"""Random runs, crashes, races, damage and repairs against a model that knows only which artifacts
+are committed."""
 
 import contextlib
 import errno
@@ -21,7 +22,16 @@ from stockpot.execution.task import execute
 from stockpot.store import fs
 from stockpot.store.store import Store
 from stockpot.store.verify import verify_artifact
-from tests.pipeline.toy import COUNT, DOUBLE, CountParams, build, damage, numbers_of, payload_bytes, plan
+from tests.pipeline.toy import (
+    COUNT,
+    DOUBLE,
+    CountParams,
+    build,
+    damage,
+    numbers_of,
+    payload_bytes,
+    plan,
+)
 
 PARAMS = [CountParams(n=4, shards=1), CountParams(n=6, shards=2), CountParams(n=6, shards=3)]
 registry = types.ModuleType("stockpot.planning.registry")
@@ -68,7 +78,9 @@ class StoreMachine(RuleBasedStateMachine):
             self.patches.append(mock.patch.object(Path, "hardlink_to", no_links))
         for patch in self.patches:
             patch.start()
-        self.folder = tempfile.TemporaryDirectory(dir="/dev/shm" if Path("/dev/shm").is_dir() else None)
+        self.folder = tempfile.TemporaryDirectory(
+            dir="/dev/shm" if Path("/dev/shm").is_dir() else None
+        )
         root = Path(self.folder.name)
         self.store = Store(root / "store")
         self.tasks = [plan(self.store.root, params=params) for params in PARAMS]
@@ -164,10 +176,17 @@ class StoreMachine(RuleBasedStateMachine):
         self.whole_artifact(which)
 
     @precondition(lambda self: self.committed - self.damaged)
-    @rule(data=st.data(), how=st.sampled_from(["flip", "flip last", "truncate", "zero", "empty", "remove"]))
+    @rule(
+        data=st.data(),
+        how=st.sampled_from(["flip", "flip last", "truncate", "zero", "empty", "remove"]),
+    )
     def harm(self, data, how):
         stage, key = data.draw(st.sampled_from(sorted(self.committed - self.damaged)))
-        files = sorted(p for p in self.store.folder(stage, key).rglob("*") if p.is_file() and p.name != "manifest.json")
+        files = sorted(
+            p
+            for p in self.store.folder(stage, key).rglob("*")
+            if p.is_file() and p.name != "manifest.json"
+        )
         victim = data.draw(st.sampled_from(files))
         # A new inode: work that a killed driver left may still hold a link to the old one.
         content = victim.read_bytes()
@@ -219,7 +238,9 @@ class StoreMachine(RuleBasedStateMachine):
         for stage, key in self.committed - self.damaged:
             assert payload_of(files, stage, key) == payload_of(self.calm, stage, key)
             reader = self.store.open(stage, key)
-            for name in {name.split("/", 1)[0] for name in reader.names() if name.endswith("/zarr.json")}:
+            for name in {
+                name.split("/", 1)[0] for name in reader.names() if name.endswith("/zarr.json")
+            }:
                 reader.array(name)
         for tasks in self.tasks:
             if ("count", tasks[0].key) not in self.committed:
@@ -239,7 +260,8 @@ class NoLinksMachine(StoreMachine):
     links = False
 
 
-# Races make runs differ, so an example cannot be replayed and shrunk; the model holds for every interleaving.
+# Races make runs differ, so an example cannot be replayed and shrunk; the model holds for every
+# interleaving.
 few = settings(max_examples=12, stateful_step_count=12, phases=[Phase.generate])
 TestStore = StoreMachine.TestCase
 TestStore.settings = few

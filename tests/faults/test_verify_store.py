@@ -1,4 +1,5 @@
-"""`verify`: what is missing is named, damage is told before it is set aside, what may not be read is no damage."""
+"""`verify`: what is missing is named, damage is told before it is set aside, what may not be read
+is no damage."""
 
 import json
 
@@ -16,14 +17,17 @@ TABLES = {"train": {"epochs": 3}}
 
 @pytest.fixture
 def made(tmp_path, monkeypatch, capsys):
-    """(store, key, verify): an artifact, a run that opens it, and `stockpot verify`'s (exit code, output, errors)."""
+    """(store, key, verify): an artifact, a run that opens it, and `stockpot verify`'s (exit code,
+    output, errors)."""
     install(monkeypatch)
     monkeypatch.chdir(tmp_path)
     key, _ = build(tmp_path / "runs/store")
     store = Store(tmp_path / "runs/store")
     (tmp_path / "runs/toy").mkdir()
     artifacts = {"count": ("count", key, "0" * 32)}
-    (tmp_path / "runs/toy/run.json").write_text(dump(run_document("toy", TABLES, store.root, artifacts)))
+    (tmp_path / "runs/toy/run.json").write_text(
+        dump(run_document("toy", TABLES, store.root, artifacts))
+    )
 
     def verify(*words):
         code = cli.main(["verify", "--all", *words])
@@ -44,7 +48,9 @@ def test_an_artifact_that_a_run_opens_and_the_store_lacks_is_named(made, tmp_pat
     assert [f["kind"] for f in json.loads(verify("--json")[1])["missing"]] == ["absent"]
     (finding,) = verify_run(store, tmp_path / "runs/toy")
     assert (finding.stage, finding.key, finding.kind) == ("count", key, "absent")
-    assert verify_run(Store(tmp_path / "other"), tmp_path / "runs/toy") == [], "a run of another store"
+    assert verify_run(Store(tmp_path / "other"), tmp_path / "runs/toy") == [], (
+        "a run of another store"
+    )
     damage(tmp_path / "runs/toy/run.json", "truncate")
     damage(tmp_path / "runs/toy/run.json", "truncate")
     (finding,) = verify_run(store, tmp_path / "runs/toy")
@@ -54,7 +60,10 @@ def test_an_artifact_that_a_run_opens_and_the_store_lacks_is_named(made, tmp_pat
 def test_damage_is_told_where_it_cannot_be_set_aside(made, monkeypatch):
     store, key, verify = made
     damage(store.folder("count", key) / "facts.json", "flip")
-    for error in (BadInput("store runs/store: cannot write: the file system is read-only"), OSError(16, "busy")):
+    for error in (
+        BadInput("store runs/store: cannot write: the file system is read-only"),
+        OSError(16, "busy"),
+    ):
 
         def refuse(*_args, error=error):
             raise error

@@ -1,4 +1,5 @@
-"""Packed records of format 1, committed once, stay readable with the same values by every later version."""
+"""Packed records of format 1, committed once, stay readable with the same values by every later
+version."""
 
 import hashlib
 from pathlib import Path
@@ -22,7 +23,8 @@ def values_digest(records):
             value = getattr(record, name)
             if value is not None:
                 digest.update(
-                    f"{name} {value.dtype.str} {value.shape} ".encode() + np.ascontiguousarray(value).tobytes()
+                    f"{name} {value.dtype.str} {value.shape} ".encode()
+                    + np.ascontiguousarray(value).tobytes()
                 )
         digest.update(decode(records.codec, record.codes, record.code_indptr).tobytes())
     return digest.hexdigest()

@@ -1,4 +1,5 @@
-"""An artifact of store format 1, committed once, stays readable with the same digests by every later version."""
+"""An artifact of store format 1, committed once, stays readable with the same digests by every
+later version."""
 
 from pathlib import Path
 
@@ -24,7 +25,9 @@ def test_reads():
     assert np.array_equal(reader.array("total"), np.arange(12, dtype=np.int32) * 2)
     assert reader.array("empty").shape == (0, 3)
     assert reader.path("lines/shard-1.txt").read_text() == "6\n7\n8\n9\n10\n11"
-    assert np.array_equal(zarr.open_array(ROOT / "objects/count" / KEY / "total", mode="r")[:], reader.array("total"))
+    assert np.array_equal(
+        zarr.open_array(ROOT / "objects/count" / KEY / "total", mode="r")[:], reader.array("total")
+    )
     assert reader.manifest["format"] == 1
     assert reader.manifest["params"] == {"n": 12, "shards": 2, "names": ["a", "b"]}
 

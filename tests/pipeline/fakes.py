@@ -1,8 +1,9 @@
-"""Stages with the names and roles of the real ones that only add numbers, and misbehave where a control file says so.
+"""Stages with the names and roles of the real ones that only add numbers, and misbehave where a
+control file says so.
 
-Control files stand in the folder FAKE_STAGES names: `die-NAME`, `fail-NAME`, `corrupt-NAME` hold how often to do it,
-`sleep-NAME` how long (less where the file is removed); NAME is STAGE, or STAGE.INSTANCE
-("train.0", "pack.valid"). `calls` gets a line per shard run.
+Control files stand in the folder FAKE_STAGES names: `die-NAME`, `fail-NAME`, `corrupt-NAME` hold
+how often to do it, `sleep-NAME` how long (less where the file is removed); NAME is STAGE, or
+STAGE.INSTANCE ("train.0", "pack.valid"). `calls` gets a line per shard run.
 """
 
 from __future__ import annotations
@@ -27,7 +28,13 @@ READS = {
     "split": ("dataset.split", "dataset.split_index"),
     "partition": ("partition.method", "partition.parts"),
     "sizing": ("batches.alpha",),
-    "influence": ("batches.method", "batches.alpha", "batches.outputs", "infer.split", "infer.top_k"),
+    "influence": (
+        "batches.method",
+        "batches.alpha",
+        "batches.outputs",
+        "infer.split",
+        "infer.top_k",
+    ),
     "order": ("order.method",),
     "judge": ("features.codec",),
     "codebook": ("features.codec",),
@@ -75,7 +82,8 @@ def control() -> Path:
 
 
 def ordered(name: str, kind: str) -> int:
-    """How often `kind` is still to be done to `name`; counts it down, once for each of several processes that ask."""
+    """How often `kind` is still to be done to `name`; counts it down, once for each of several
+    processes that ask."""
     path = control() / f"{kind}-{name}"
     if not path.exists():
         return 0
@@ -140,7 +148,9 @@ def finish(params, inputs, shards, writer):
     total = sum(int(shards[name].array(f"part-{name}")[0]) for name in sorted(shards))
     writer.array("sum", np.array([total]))
     if params.stage == "train":
-        rows = [{"epoch": e, "loss": 1.0 / (e + 1), "valid_accuracy": 0.5 + e / 20} for e in range(5)]
+        rows = [
+            {"epoch": e, "loss": 1.0 / (e + 1), "valid_accuracy": 0.5 + e / 20} for e in range(5)
+        ]
         writer.path("history.json").write_text(json.dumps(rows))
     return FACTS[params.stage](json.loads(params.values))
 
@@ -160,7 +170,13 @@ FACTS = {
         "x_nnz": 80,
     },
     "split": lambda v: {"train": 20, "valid": 10, "test": 10, "origin": "seeded"},
-    "partition": lambda v: {"parts": 4, "edge_cut": 0.25, "balance": 1.02, "method": "metis", "num_nodes": NODES},
+    "partition": lambda v: {
+        "parts": 4,
+        "edge_cut": 0.25,
+        "balance": 1.02,
+        "method": "metis",
+        "num_nodes": NODES,
+    },
     "sizing": lambda v: {
         "splits": {
             split: {
@@ -199,7 +215,12 @@ FACTS = {
         "num_nodes": NODES,
         "num_features": 8,
     },
-    "hag": lambda v: {"use": False, "why": "none of 2 records gains", "predicted_gain": 1.0, "possible_gain": 1.1},
+    "hag": lambda v: {
+        "use": False,
+        "why": "none of 2 records gains",
+        "predicted_gain": 1.0,
+        "possible_gain": 1.1,
+    },
     "pack": lambda v: {
         "split": v["split"],
         "records": 2,
@@ -225,14 +246,21 @@ FACTS = {
         "chosen": "greedy",
         "chosen_by": "validation",
         "methods": {
-            name: {"valid_accuracy": 0.75, "valid_loss": 1.0, "members": [0]} for name in ("best", "uniform", "greedy")
+            name: {"valid_accuracy": 0.75, "valid_loss": 1.0, "members": [0]}
+            for name in ("best", "uniform", "greedy")
         },
     },
     "infer": lambda v: {
         "num_outputs": 10,
         "test_accuracy": 0.74,
         "full_graph_test_accuracy": 0.745,
-        "results": {"ingredient:0": 0.71, "ingredient:1": 0.72, "best": 0.72, "uniform": 0.7, "greedy": 0.74},
+        "results": {
+            "ingredient:0": 0.71,
+            "ingredient:1": 0.72,
+            "best": 0.72,
+            "uniform": 0.7,
+            "greedy": 0.74,
+        },
     },
 }
 

@@ -20,7 +20,14 @@ class Page(HTMLParser):
     def __init__(self, source):
         super().__init__()
         self.open, self.links, self.ids, self.headings = [], [], [], []
-        self.tables, self.pictures, self.drawn, self.words, self.prose, self.titles = {}, [], [], [], [], []
+        self.tables, self.pictures, self.drawn, self.words, self.prose, self.titles = (
+            {},
+            [],
+            [],
+            [],
+            [],
+            [],
+        )
         self._row = self._rows = self._caption = None
         self.feed(source)
         self.close()
@@ -28,7 +35,11 @@ class Page(HTMLParser):
 
     def handle_starttag(self, tag, attrs):
         attrs = dict(attrs)
-        self.links += [value for name, value in attrs.items() if name in ("src", "href", "xlink:href", "action")]
+        self.links += [
+            value
+            for name, value in attrs.items()
+            if name in ("src", "href", "xlink:href", "action")
+        ]
         assert not [name for name in attrs if name.startswith("on")]
         assert tag not in ("script", "iframe", "object", "embed", "form")
         if tag in DRAWN:
@@ -78,7 +89,12 @@ class Page(HTMLParser):
             self.words.append(data)
             if "svg" not in self.open:
                 self.prose.append(data)
-        if self._row and self.open and ("td" in self.open or "th" in self.open) and "svg" not in self.open:
+        if (
+            self._row
+            and self.open
+            and ("td" in self.open or "th" in self.open)
+            and "svg" not in self.open
+        ):
             self._row[-1] += data
         elif "caption" in self.open:
             self._caption += data

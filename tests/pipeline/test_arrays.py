@@ -1,4 +1,5 @@
-"""Arrays: bit for bit, readable by plain zarr, few files, and never a fill value in place of data."""
+"""Arrays: bit for bit, readable by plain zarr, few files, and never a fill value in place of
+data."""
 
 import errno
 import os
@@ -178,7 +179,10 @@ def flip(data, bit):
 
 
 def test_swapped_chunks_are_an_error(tmp_path):
-    files = {**write_array(tmp_path, "x", np.arange(8)), **write_array(tmp_path, "y", np.arange(8) + 1)}
+    files = {
+        **write_array(tmp_path, "x", np.arange(8)),
+        **write_array(tmp_path, "y", np.arange(8) + 1),
+    }
     a, b = tmp_path / "x/c/0", tmp_path / "y/c/0"
     left, right = a.read_bytes(), b.read_bytes()
     a.write_bytes(right)

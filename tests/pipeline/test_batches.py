@@ -54,7 +54,9 @@ def test_a_batch_is_data_for_pyg(made):
             == batch.num_outputs_step
             == batch.num_sampled_nodes[0]
         )
-        np.testing.assert_array_equal(batch.y.numpy(), inputs["graph"].arrays["y"][n[: batch.batch_size]])
+        np.testing.assert_array_equal(
+            batch.y.numpy(), inputs["graph"].arrays["y"][n[: batch.batch_size]]
+        )
         adj = batch.adj_t.to_dense().numpy()
         assert set(np.unique(adj)) <= {0, 1}
         assert (adj <= (a[np.ix_(n, n)] != 0)).all()  # joined records have no edge between them
@@ -62,14 +64,20 @@ def test_a_batch_is_data_for_pyg(made):
 
 
 LAYERS = {
-    "plain": [lambda d: SAGEConv(d, 5), lambda d: GATConv(d, 5), lambda d: GINConv(torch.nn.Linear(d, 5))],
+    "plain": [
+        lambda d: SAGEConv(d, 5),
+        lambda d: GATConv(d, 5),
+        lambda d: GINConv(torch.nn.Linear(d, 5)),
+    ],
     "norm": [lambda d: GCNConv(d, 5, normalize=False)],
 }
 
 
 # PyG's attention builds a CSR tensor of its own, and torch then says that it does not check it.
 @pytest.mark.filterwarnings("ignore:Sparse invariant checks")
-@pytest.mark.parametrize(("adj", "make"), [(adj, make) for adj, makes in LAYERS.items() for make in makes])
+@pytest.mark.parametrize(
+    ("adj", "make"), [(adj, make) for adj, makes in LAYERS.items() for make in makes]
+)
 def test_pyg_layers_agree_on_csr_and_edges(pack, adj, make):
     torch.manual_seed(0)
     layer = make(7)
@@ -78,7 +86,9 @@ def test_pyg_layers_agree_on_csr_and_edges(pack, adj, make):
     for one, other in zip(csr, edges, strict=True):
         weight = (other.edge_weight,) if adj == "norm" else ()
         assert ("edge_weight" in other) == (adj == "norm")
-        torch.testing.assert_close(layer(one.x, one.adj_t), layer(other.x, other.edge_index, *weight))
+        torch.testing.assert_close(
+            layer(one.x, one.adj_t), layer(other.x, other.edge_index, *weight)
+        )
 
 
 @pytest.mark.parametrize("adj", ["norm", "mean", "plain", "plain+loops"])
@@ -89,12 +99,15 @@ def test_edges_carry_the_values_of_the_matrix_where_they_are_not_all_one(pack, a
         assert ("edge_weight" in other) == (adj in ("norm", "mean"))
         found = torch.zeros(one.adj_t.shape)
         source, target = other.edge_index
-        found[target, source] = other.edge_weight if "edge_weight" in other else torch.ones(len(source))
+        found[target, source] = (
+            other.edge_weight if "edge_weight" in other else torch.ones(len(source))
+        )
         assert torch.equal(found, one.adj_t.to_dense())
 
 
 def test_normalisation_of_a_record_uses_whole_graph_degrees(made):
-    """PyG's own normalisation where the record is the graph; here only a part of each neighbourhood is inside."""
+    """PyG's own normalisation where the record is the graph; here only a part of each neighbourhood
+    is inside."""
     pack, inputs = made
     a = dense(inputs["graph"]) != 0
     batch = next(iter(open_batches(pack, adj="norm", shuffle=False)))
@@ -123,14 +136,19 @@ def test_trimmed_layers_give_the_same_outputs(pack):
         x, index, weight = edge.x, edge.edge_index, edge.edge_weight
         assert len(edge.num_sampled_edges) == 2
         for k, layer in enumerate((first, second)):
-            x, index, weight = trim_to_layer(k, edge.num_sampled_nodes, edge.num_sampled_edges, x, index, weight)
+            x, index, weight = trim_to_layer(
+                k, edge.num_sampled_nodes, edge.num_sampled_edges, x, index, weight
+            )
             x = layer(x, index, weight)
             x = x.relu() if k == 0 else x
         torch.testing.assert_close(x[: edge.batch_size], expected)
 
 
 def test_more_ranks_than_whole_steps_are_refused_before_a_file_is_opened(pack):
-    with pytest.raises(BadInput, match=r"drop_last: .* 14 records an epoch for per_step 3 and world_size 5: no step"):
+    with pytest.raises(
+        BadInput,
+        match=r"drop_last: .* 14 records an epoch for per_step 3 and world_size 5: no step",
+    ):
         open_batches(pack, per_step=3, world_size=5, drop_last=True)
     batches = open_batches(pack, per_step=3, world_size=4, drop_last=True)
     assert batches.store._pid == -1
@@ -158,7 +176,9 @@ def test_wrong_places_and_options_are_named(pack, tmp_path):
         open_batches(tmp_path)
     if not torch.cuda.is_available():
         for device in ("cuda", "cuda:1"):
-            with pytest.raises(BadInput, match=f"device: {device}: this machine has 0 CUDA devices; fix: device="):
+            with pytest.raises(
+                BadInput, match=f"device: {device}: this machine has 0 CUDA devices; fix: device="
+            ):
                 open_batches(pack, device=device)
         with pytest.raises(BadInput, match="pin_memory: pinning needs a CUDA device"):
             open_batches(pack, pin_memory=True)
@@ -229,7 +249,10 @@ def run(pack, tmp_path, monkeypatch):
     store, folder = tmp_path / "store", tmp_path / "runs" / "tiny"
     tour = np.random.default_rng(0).permutation(14).astype(np.int32)
     order = MemoryReader({"tour": tour}, {"method": "label"})
-    keys = {"pack": committed(monkeypatch, store, "pack", pack), "order": committed(monkeypatch, store, "order", order)}
+    keys = {
+        "pack": committed(monkeypatch, store, "pack", pack),
+        "order": committed(monkeypatch, store, "order", order),
+    }
     document = {
         "format": 1,
         "store": str(store),
@@ -237,7 +260,10 @@ def run(pack, tmp_path, monkeypatch):
             "pack:train": {"stage": "pack", "key": keys["pack"]},
             "order": {"stage": "order", "key": keys["order"]},
         },
-        "recipe": {"graph": {"normalization": "rw", "mass": "row", "self_loops": False}, "train": {"per_step": 4}},
+        "recipe": {
+            "graph": {"normalization": "rw", "mass": "row", "self_loops": False},
+            "train": {"per_step": 4},
+        },
     }
     folder.mkdir(parents=True)
     (folder / "run.json").write_text(json.dumps(document))
@@ -261,13 +287,19 @@ def test_a_run_brings_its_order_and_recipe(run, pack):
     folder, store, keys = run
     batches = open_batches(folder, adj="norm")
     state = batches.state_dict()
-    assert (state["store_key"], state["order_key"], state["per_step"]) == (keys["pack"], keys["order"], 4)
+    assert (state["store_key"], state["order_key"], state["per_step"]) == (
+        keys["pack"],
+        keys["order"],
+        4,
+    )
     weights = batches.form.weights
     assert (weights.normalization, weights.mass, weights.self_loops) == ("rw", "row", False)
     assert len(ids(batches)) == 4
     assert len(open_records(folder)) == 14
     for where in (store, store / "objects" / "pack" / keys["pack"]):
-        assert open_batches(where).state_dict() | {"store_key": 0} == open_batches(pack).state_dict() | {"store_key": 0}
+        assert open_batches(where).state_dict() | {"store_key": 0} == open_batches(
+            pack
+        ).state_dict() | {"store_key": 0}
     with pytest.raises(BadInput, match="expected one packed valid split in this store, found 0"):
         open_batches(store, "valid")
     with pytest.raises(BadInput, match="expected an artifact of stage pack"):
@@ -287,7 +319,10 @@ def test_a_store_that_moved_is_found_beside_its_run_or_where_it_is_said_to_be(ru
     assert ids(open_batches(folder)) == expected
     assert len(open_records(folder)) == 14
     other = pot.rename(tmp_path / "pot")
-    with pytest.raises(BadInput, match=rf"run\.json: expected its store in {store}, found none there; fix: store=DIR"):
+    with pytest.raises(
+        BadInput,
+        match=rf"run\.json: expected its store in {store}, found none there; fix: store=DIR",
+    ):
         open_batches(folder)
     assert ids(open_batches(folder, store=other)) == expected
     assert len(open_records(folder, store=str(other))) == 14
@@ -312,19 +347,31 @@ def test_another_store_that_is_called_alike_is_not_taken_for_the_runs(run):
 def test_the_chosen_model_is_ready_for_use(pack, tmp_path, monkeypatch, model):
     from stockpot.stages.train.model import build_model, save_model
 
-    config = {"model": model, "num_features": 7, "hidden": 8, "num_classes": 4, "layers": 2, "dropout": 0.5}
+    config = {
+        "model": model,
+        "num_features": 7,
+        "hidden": 8,
+        "num_classes": 4,
+        "layers": 2,
+        "dropout": 0.5,
+    }
     model = build_model(config, seed=0)
     (tmp_path / "soup").mkdir()
     save_model(tmp_path / "soup" / "chosen.safetensors", model, {})
     key = committed(monkeypatch, tmp_path / "store", "soup", MemoryReader(root=tmp_path / "soup"))
     artifacts = {"soup": {"stage": "soup", "key": key}}
-    (tmp_path / "run.json").write_text(json.dumps({"store": str(tmp_path / "store"), "artifacts": artifacts}))
+    (tmp_path / "run.json").write_text(
+        json.dumps({"store": str(tmp_path / "store"), "artifacts": artifacts})
+    )
     found = open_model(tmp_path)
     assert not found.training
     assert all(torch.equal(v, model.state_dict()[k]) for k, v in found.state_dict().items())
-    # Whole records, trimmed ones and the trainer's own steps give the same outputs, and the same gradient.
+    # Whole records, trimmed ones and the trainer's own steps give the same outputs, and the same
+    # gradient.
     batches = open_batches(pack, adj=found.adj)
-    for batch, trim, step in zip(batches, batches.layers(2), pack_steps(pack, found.adj), strict=True):
+    for batch, trim, step in zip(
+        batches, batches.layers(2), pack_steps(pack, found.adj), strict=True
+    ):
         with torch.no_grad():
             expected = model.eval()(step.x, step.adjs)
             torch.testing.assert_close(found(batch.x, batch.adj_t)[: batch.batch_size], expected)
@@ -341,7 +388,10 @@ def test_the_chosen_model_is_ready_for_use(pack, tmp_path, monkeypatch, model):
     ("code", "absent"),
     [
         ("import stockpot", ("torch", "pyarrow", "numba", "dask", "zarr")),
-        ("import stockpot.stages.pack, stockpot.stages.quantize", ("torch", "pyarrow", "numba", "dask", "zarr")),
+        (
+            "import stockpot.stages.pack, stockpot.stages.quantize",
+            ("torch", "pyarrow", "numba", "dask", "zarr"),
+        ),
         ("import stockpot.stages.loader.steps", ("torch_geometric", "dask", "distributed")),
         ("from stockpot import open_batches", ("dask", "distributed", "torch_geometric")),
     ],

@@ -1,6 +1,8 @@
-"""A scheduler and workers that a user started: the same bytes as a local run, also when a worker is killed.
+"""A scheduler and workers that a user started: the same bytes as a local run, also when a worker is
+killed.
 
-Scheduler and workers are processes of their own in working directories of their own; the driver is this process.
+Scheduler and workers are processes of their own in working directories of their own; the driver is
+this process.
 """
 
 import contextlib
@@ -32,13 +34,19 @@ UNSHARE = ["unshare", "--mount"] if os.geteuid() == 0 else ["unshare", "--mount"
 def can_hide():
     """Whether this machine lets a test give a process a view of the file system of its own."""
     try:
-        return subprocess.run([*UNSHARE, "mount", "-t", "tmpfs", "none", "/tmp"], capture_output=True).returncode == 0
+        return (
+            subprocess.run(
+                [*UNSHARE, "mount", "-t", "tmpfs", "none", "/tmp"], capture_output=True
+            ).returncode
+            == 0
+        )
     except OSError:
         return False
 
 
 class Site:
-    """A scheduler, its workers by name, and the folder of fake stages' control files they were started with."""
+    """A scheduler, its workers by name, and the folder of fake stages' control files they were
+    started with."""
 
     def __init__(self, folder, preload="tests.pipeline.fakes"):
         self.folder = folder
@@ -57,7 +65,11 @@ class Site:
         verb = "scheduler" if name == "scheduler" else "worker"
         common = ["--dashboard-address", "127.0.0.1:0"]
         path = f"{ROOT}:{os.environ.get('PYTHONPATH', '')}"
-        elsewhere = [*UNSHARE, "sh", "-c", 'mount -t tmpfs none "$0" && exec "$@"', str(hide)] if hide else []
+        elsewhere = (
+            [*UNSHARE, "sh", "-c", 'mount -t tmpfs none "$0" && exec "$@"', str(hide)]
+            if hide
+            else []
+        )
         with open(place / "log", "ab") as log:
             self.processes[name] = subprocess.Popen(
                 [*elsewhere, sys.executable, "-m", "dask", verb, *words, *common],
@@ -112,7 +124,9 @@ class World:
     def __init__(self, site, folder):
         self.site, self.folder = site, folder
         fakes.write_source(folder)
-        (folder / "toy.toml").write_text('[dataset]\nsource = "npz:toy.npz"\n[train]\ningredients = 2\n')
+        (folder / "toy.toml").write_text(
+            '[dataset]\nsource = "npz:toy.npz"\n[train]\ningredients = 2\n'
+        )
 
     def order(self, kind, name, count=1):
         (self.site.control / f"{kind}-{name}").write_text(str(count))
@@ -163,7 +177,8 @@ def exact_digests(store):
 
 
 def same(found, expected):
-    """Whether the exact artifacts of a run up to `order` are all there with the expected digests."""
+    """Whether the exact artifacts of a run up to `order` are all there with the expected
+    digests."""
     return {stage for stage, _ in found} == {
         "ingest",
         "split",
@@ -228,12 +243,16 @@ class InProcess:
 
 
 def in_the_middle(world, act):
-    """Call `act` with the ids of the two worker processes once they are in the middle of influence:train."""
+    """Call `act` with the ids of the two worker processes once they are in the middle of
+    influence:train."""
     caught = []
 
     def watch():
         try:
-            until(lambda: len([c for c in fakes.calls() if c.startswith("influence.train/")]) == 2, "two tasks run")
+            until(
+                lambda: len([c for c in fakes.calls() if c.startswith("influence.train/")]) == 2,
+                "two tasks run",
+            )
             act(world.runners())
         except BaseException as error:
             caught.append(error)
@@ -247,7 +266,10 @@ def test_the_same_bytes_as_a_local_run(world, local, capsys):
     assert world.run() == 0
     assert world.digests() == local
     said = capsys.readouterr().out
-    assert re.search(r"cluster tcp://127.0.0.1:\d+: \d workers?, \d threads, [0-9.]+ GB; dashboard http://127", said)
+    assert re.search(
+        r"cluster tcp://127.0.0.1:\d+: \d workers?, \d threads, [0-9.]+ GB; dashboard http://127",
+        said,
+    )
     page = (world.folder / "runs_store/toy/dask-report.html").read_text()
     assert "Dask Performance Report" in page
     assert not re.search(r"<script[^>]* src=", page)
@@ -282,12 +304,19 @@ def test_a_worker_killed_in_the_middle(world, site, local, capsys, name):
 def test_a_driver_that_ends_takes_its_tasks_along_and_leaves_the_workers(world, site, local, how):
     world.order("sleep", "influence.train", 600)
     driver = world.driver("order")
-    until(lambda: len([c for c in fakes.calls() if c.startswith("influence.train/")]) >= 2, "two tasks run")
+    until(
+        lambda: len([c for c in fakes.calls() if c.startswith("influence.train/")]) >= 2,
+        "two tasks run",
+    )
     driver.send_signal(how)
     _, said = driver.communicate(timeout=WAIT_S)
     if how == signal.SIGINT:
         assert driver.returncode == 130
-        assert said == "stockpot: error: interrupted; fix: run the same command again: it continues where it stopped\n"
+        assert (
+            said
+            == "stockpot: error: interrupted; fix: run the same command again: it continues where "
+            "it stopped\n"
+        )
     until(lambda: not world.runners(), "their attempts end")
     assert all(process.poll() is None for process in site.processes.values())
     (site.control / "sleep-influence.train").unlink()
@@ -301,7 +330,9 @@ def test_a_worker_that_joins_later_is_used(world, site, capsys):
     def join(pids):
         try:
             site.worker("late")
-            seen.append(until(lambda: world.runners() & site.pids("late"), "the new worker runs a task"))
+            seen.append(
+                until(lambda: world.runners() & site.pids("late"), "the new worker runs a task")
+            )
         finally:
             (site.control / "sleep-influence.train").unlink()
 
@@ -354,7 +385,10 @@ def test_no_workers(world, capsys, monkeypatch, tmp_path):
     empty = Site(tmp_path)
     try:
         error, _ = refused(capsys, 2, world, scheduler=empty.address)
-        assert f"cluster {empty.address}: no worker came within 1 s; fix: dask worker {empty.address}" in error
+        assert (
+            f"cluster {empty.address}: no worker came within 1 s; fix: dask worker {empty.address}"
+            in error
+        )
     finally:
         empty.stop()
 
@@ -383,12 +417,20 @@ def test_a_worker_that_does_not_see_what_the_driver_sees(world, site, capsys, wh
         until(lambda: "Registered to" in (site.folder / blind / "log").read_text())
         if what == "store":
             error, _ = refused(capsys, 2, world, "split", store="hidden/store")
-            assert f"cannot see the store {hidden}/store: no such folder there; fix: put the store on" in error
+            assert (
+                f"cannot see the store {hidden}/store: no such folder there; fix: put the store on"
+                in error
+            )
             assert not (hidden / "store/objects/ingest").exists()
         else:
             (world.folder / "toy.npz").rename(hidden / "toy.npz")
-            error, _ = refused(capsys, 2, world, "split", "--set", "dataset.source=npz:hidden/toy.npz")
-            assert f"cannot see the source {hidden}/toy.npz: No such file or directory; fix: put it on" in error
+            error, _ = refused(
+                capsys, 2, world, "split", "--set", "dataset.source=npz:hidden/toy.npz"
+            )
+            assert (
+                f"cannot see the source {hidden}/toy.npz: No such file or directory; fix: put it on"
+                in error
+            )
         assert re.search(r"worker tcp://127.0.0.1:\d+ on ", error)
     finally:
         site.stop(blind)
@@ -399,9 +441,12 @@ def test_a_worker_that_does_not_see_what_the_driver_sees(world, site, capsys, wh
 
 @pytest.mark.long
 def test_real_stages_with_a_worker_killed_now_and_then(tmp_path):
-    """Each of the two workers, one under a nanny and one bare, is killed while it works; the bytes stay the same."""
+    """Each of the two workers, one under a nanny and one bare, is killed while it works; the bytes
+    stay the same."""
     (tmp_path / "site").mkdir()
-    recipe = write_recipe(tmp_path, nodes=20_000, degree=8, features=32, hidden=32, epochs=6, outputs=512)
+    recipe = write_recipe(
+        tmp_path, nodes=20_000, degree=8, features=32, hidden=32, epochs=6, outputs=512
+    )
     environment = {**os.environ, "PYTHONPATH": f"{ROOT}:{os.environ.get('PYTHONPATH', '')}"}
 
     def command(where, *words):
@@ -417,8 +462,13 @@ def test_real_stages_with_a_worker_killed_now_and_then(tmp_path):
         with open(log, "w") as out:
             words = command("store", "--scheduler", site.address)
             driver = subprocess.Popen(words, stdout=out, stderr=out, env=environment)
-        for shards, name in ((r"\d{5}", "nannied"), ("ingredient", "bare")):  # of influence, of train
-            pid = until(lambda s=shards, n=name: at_work(tmp_path / "store", s) & site.pids(n), shards, 600).pop()
+        for shards, name in (
+            (r"\d{5}", "nannied"),
+            ("ingredient", "bare"),
+        ):  # of influence, of train
+            pid = until(
+                lambda s=shards, n=name: at_work(tmp_path / "store", s) & site.pids(n), shards, 600
+            ).pop()
             os.kill(pid, signal.SIGKILL)
             if name == "bare":
                 site.processes.pop(name).wait()

@@ -1,4 +1,5 @@
-"""Steps of lossy codes bring codes to who asks for them, the rows they stand for to everybody else."""
+"""Steps of lossy codes bring codes to who asks for them, the rows they stand for to everybody
+else."""
 
 import numpy as np
 import pytest
@@ -15,9 +16,16 @@ from tests.loaders import read_steps
 from tests.packs import packed
 
 CONFIG = {
-    "num_features": 24, "hidden": 16, "num_classes": 4, "layers": 2, "dropout": 0.0, "normalization": "sym",
-    "mass": "none", "self_loops": True, "heads": 2,
-}  # fmt: skip
+    "num_features": 24,
+    "hidden": 16,
+    "num_classes": 4,
+    "layers": 2,
+    "dropout": 0.0,
+    "normalization": "sym",
+    "mass": "none",
+    "self_loops": True,
+    "heads": 2,
+}
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +36,13 @@ def pack(tmp_path_factory):
 @pytest.mark.parametrize("per_step", [1, 3])
 @pytest.mark.parametrize("layers", [1, 3])
 def test_codes_of_a_step_are_its_rows(pack, per_step, layers):
-    options = {"layers": layers, "adj": "norm", "per_step": per_step, "shuffle": False, "transposes": "inner"}
+    options = {
+        "layers": layers,
+        "adj": "norm",
+        "per_step": per_step,
+        "shuffle": False,
+        "transposes": "inner",
+    }
     plain, coded = (read_steps(pack, coded=c, **options) for c in (False, True))
     for a, b in zip(plain, coded, strict=True):
         assert isinstance(a.x, torch.Tensor)
@@ -79,7 +93,10 @@ def test_models_of_ones_own_are_given_rows(pack, tmp_path, monkeypatch):
 
     name = "own_rows:Own"
     model = build_model({"model": name, "source_digest": source_digest(name), **CONFIG}, seed=1)
-    assert all(isinstance(step.x, torch.Tensor) for step in open_steps(pack, model, Schedule(shuffle=False)))
+    assert all(
+        isinstance(step.x, torch.Tensor)
+        for step in open_steps(pack, model, Schedule(shuffle=False))
+    )
 
 
 def test_a_training_step_on_codes_is_that_on_rows(pack):
@@ -88,7 +105,9 @@ def test_a_training_step_on_codes_is_that_on_rows(pack):
     for coded in (True, False):
         model = build_model({"model": "sage", **CONFIG}, seed=1)
         adam = torch.optim.Adam(model.parameters(), lr=1e-2)
-        steps = read_steps(pack, layers=2, adj="mean", shuffle=False, transposes="inner", coded=coded)
+        steps = read_steps(
+            pack, layers=2, adj="mean", shuffle=False, transposes="inner", coded=coded
+        )
         for i, step in enumerate(steps):
             trainer._step(model, adam, step, 0, i, "fp32")
         found.append([p.detach() for p in model.parameters()])

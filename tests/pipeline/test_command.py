@@ -1,4 +1,5 @@
-"""A mend that is printed mends the run that failed: its recipe, its store and its runs stand in it."""
+"""A mend that is printed mends the run that failed: its recipe, its store and its runs stand in
+it."""
 
 import argparse
 from pathlib import Path
@@ -16,8 +17,16 @@ def given(recipe="a b.toml", store=DEFAULT_STORE, runs=DEFAULT_RUNS):
     ("fix", "args", "found"),
     [
         ("stockpot run RECIPE builds it", given(), "stockpot run 'a b.toml' builds it"),
-        ("stockpot run RECIPE builds it", given(store="p o"), "stockpot run --store 'p o' 'a b.toml' builds it"),
-        ("stockpot run a.toml", given(store="pot", runs="out"), "stockpot run --store pot --runs out a.toml"),
+        (
+            "stockpot run RECIPE builds it",
+            given(store="p o"),
+            "stockpot run --store 'p o' 'a b.toml' builds it",
+        ),
+        (
+            "stockpot run a.toml",
+            given(store="pot", runs="out"),
+            "stockpot run --store pot --runs out a.toml",
+        ),
         (
             "look, then stockpot verify --all",
             given(store="pot"),
@@ -34,7 +43,11 @@ def given(recipe="a b.toml", store=DEFAULT_STORE, runs=DEFAULT_RUNS):
             "stockpot verify --all --store q, then stockpot run --store pot x.toml",
         ),
         ("stockpot run --help", given(store="pot"), "stockpot run --help"),
-        ("stockpot recipe --defaults > mine.toml", given(store="pot"), "stockpot recipe --defaults > mine.toml"),
+        (
+            "stockpot recipe --defaults > mine.toml",
+            given(store="pot"),
+            "stockpot recipe --defaults > mine.toml",
+        ),
         ("stockpot soup runs/NAME", given(store="pot"), "stockpot soup runs/NAME"),
         ("--set train.seed=0, the default", given(store="pot"), "--set train.seed=0, the default"),
         ("stockpot run RECIPE builds it", given("runs/mine"), "stockpot run RECIPE builds it"),

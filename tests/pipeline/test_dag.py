@@ -48,7 +48,11 @@ def test_ids_and_wiring():
     assert found["influence:valid"].inputs == {"graph": "ingest", "split": "split"}
     assert found["influence:valid"].advice == found["train:1"].advice == {"sizing": "sizing"}
     assert found["influence:valid"].instance == {"split": "valid"}
-    assert found["train:1"].inputs == {"train": "pack:train", "valid": "pack:valid", "order": "order"}
+    assert found["train:1"].inputs == {
+        "train": "pack:train",
+        "valid": "pack:valid",
+        "order": "order",
+    }
     assert found["train:1"].instance == {"index": 1}
     assert found["soup"].inputs == {
         "train": "pack:train",
@@ -70,9 +74,13 @@ SIZES = {"top_k": 16, "outputs": 64, "mix": 4}
 @pytest.mark.parametrize("auto", [*SIZES, "mass"])
 def test_sizes_are_measured_where_one_of_them_is_automatic(auto):
     batches = {name: value for name, value in SIZES.items() if name != auto}
-    found = nodes(batches=batches, graph={} if auto == "mass" else {"mass": "none"}, train={"warmup": 1})
+    found = nodes(
+        batches=batches, graph={} if auto == "mass" else {"mass": "none"}, train={"warmup": 1}
+    )
     assert found["sizing"].inputs == {"graph": "ingest", "split": "split"}
-    assert {found[name].advice["sizing"] for name in ("influence:test", "warmup", "train:0")} == {"sizing"}
+    assert {found[name].advice["sizing"] for name in ("influence:test", "warmup", "train:0")} == {
+        "sizing"
+    }
     named = nodes(batches=SIZES, graph={"mass": "none"}, train={"warmup": 1})
     assert "sizing" not in named
     assert named["influence:test"].advice == named["warmup"].advice == named["train:0"].advice == {}
@@ -85,13 +93,19 @@ def test_other_methods_have_no_sizes_to_measure(method):
 
 def test_a_warm_up_is_one_artifact_that_all_ingredients_start_from():
     found = nodes(train={"ingredients": 2, "warmup": 3})
-    assert found["warmup"].inputs == {"train": "pack:train", "valid": "pack:valid", "order": "order"}
+    assert found["warmup"].inputs == {
+        "train": "pack:train",
+        "valid": "pack:valid",
+        "order": "order",
+    }
     assert found["train:0"].inputs["start"] == found["train:1"].inputs["start"] == "warmup"
 
 
 def test_parents_come_first():
     seen = set()
-    for node in build(from_tables("x", {"infer": {"split": "all"}, "batches": {"method": "cluster"}})):
+    for node in build(
+        from_tables("x", {"infer": {"split": "all"}, "batches": {"method": "cluster"}})
+    ):
         assert set(node.parents) <= seen
         seen.add(node.id)
 
@@ -106,7 +120,9 @@ def test_inference_with_records_of_its_own(infer):
     found = nodes(infer=infer)
     assert found["infer"].inputs["outputs"] == "pack:infer"
     assert found["pack:infer"].inputs["records"] == "influence:infer"
-    assert found["influence:infer"].inputs.get("nodes") == (NODES if infer.get("split") == "ids.npy" else None)
+    assert found["influence:infer"].inputs.get("nodes") == (
+        NODES if infer.get("split") == "ids.npy" else None
+    )
     assert "pack:test" in found
 
 
@@ -126,7 +142,9 @@ def test_select_and_ancestors():
         "influence:train",
         "order",
     ]
-    with pytest.raises(BadInput, match="stage warmup: not part of this recipe; expected one of ingest, split"):
+    with pytest.raises(
+        BadInput, match="stage warmup: not part of this recipe; expected one of ingest, split"
+    ):
         select(every, ["warmup"])
 
 
@@ -142,7 +160,11 @@ def test_shared_sums_advise_the_packs_and_serve_the_whole_graph_only_where_asked
     assert always["infer"].inputs["hag"] == "hag:graph"
     assert nodes(hag={"enabled": True})["infer"].inputs["hag"] == "hag:graph"
     assert "hag:graph" not in nodes(hag={"enabled": "always"}, infer={"full_graph": False})
-    refused = {"gat": "differ by edge", "my.nets:build": "called with the edges", "sage-lstm": "in order"}
+    refused = {
+        "gat": "differ by edge",
+        "my.nets:build": "called with the edges",
+        "sage-lstm": "in order",
+    }
     for model, words in refused.items():
         with pytest.raises(BadInput, match=f"hag.enabled: .*{words}"):
             nodes(hag={"enabled": "always"}, train={"model": model})
@@ -156,12 +178,19 @@ def test_ranks_that_train_together_know_who_sends_what():
     assert together["exchange"].inputs == {"records": "pack:train"}
     assert {together[name].inputs["exchange"] for name in ("warmup", "train:0")} == {"exchange"}
     assert "exchange" not in nodes()
-    assert nodes(train={"ranks": 2}, batches={"method": "labor"})["train:0"].inputs["exchange"] == "exchange"
+    assert (
+        nodes(train={"ranks": 2}, batches={"method": "labor"})["train:0"].inputs["exchange"]
+        == "exchange"
+    )
 
 
 def test_a_cache_is_planned_for_all_who_train():
     planned = nodes(order={"cache": "10%"}, train={"warmup": 1})
-    assert planned["loadplan"].inputs == {"records": "pack:train", "order": "order", "graph": "ingest"}
+    assert planned["loadplan"].inputs == {
+        "records": "pack:train",
+        "order": "order",
+        "graph": "ingest",
+    }
     assert {planned[name].inputs["loads"] for name in ("warmup", "train:0")} == {"loadplan"}
     assert "loadplan" not in nodes()
     with pytest.raises(BadInput, match=r"one process follows a load plan, found train\.ranks = 2"):
@@ -188,7 +217,11 @@ def test_stages_read_keys_that_exist_and_have_the_roles_they_are_given():
     for name, stage in STAGES.items():
         assert stage.name == name
         assert set(stage.reads) <= known, name
-    tables = {"infer": {"split": "ids.npy"}, "batches": {"method": "cluster"}, "train": {"warmup": 1}}
+    tables = {
+        "infer": {"split": "ids.npy"},
+        "batches": {"method": "cluster"},
+        "train": {"warmup": 1},
+    }
     for node in nodes(**tables).values():
         roles = STAGES[node.stage].roles
         for role in node.inputs:

@@ -1,4 +1,5 @@
-"""A plain loop, torch's DataLoader and Lightning's Trainer read the same batches, epoch by epoch."""
+"""A plain loop, torch's DataLoader and Lightning's Trainer read the same batches, epoch by
+epoch."""
 
 import gc
 import itertools
@@ -94,7 +95,10 @@ def test_epochs_are_chosen_and_states_loaded_also_for_workers_that_persist(pack,
 @pytest.mark.parametrize("workers", [0, 2])
 def test_two_iterations_at_once_are_two_epochs(pack, expected, workers):
     loader = loader_of(batches(pack).dataset(), {"num_workers": workers})
-    pairs = [[tuple(batch.input_id.tolist()) for batch in pair] for pair in zip(loader, loader, strict=True)]
+    pairs = [
+        [tuple(batch.input_id.tolist()) for batch in pair]
+        for pair in zip(loader, loader, strict=True)
+    ]
     assert [list(one) for one in zip(*pairs, strict=True)] == expected[:2]
     first = iter(loader)
     taken = [tuple(next(first).input_id.tolist())]
@@ -110,7 +114,9 @@ def test_loaders_of_one_dataset_take_its_epochs_in_turn(pack, expected):
     found = [ids(loader) for loader in itertools.islice(itertools.cycle(loaders), EPOCHS)]
     assert found == expected
     other = batches(pack).dataset()
-    assert ids(loader_of(other, WAYS["two workers"])) == expected[0]  # each dataset has a place of its own
+    assert (
+        ids(loader_of(other, WAYS["two workers"])) == expected[0]
+    )  # each dataset has a place of its own
 
 
 class Doubled(IterableDataset):
@@ -126,7 +132,10 @@ class Doubled(IterableDataset):
 
 
 def test_a_dataset_inside_another_counts_on(pack, expected):
-    for outer, times in ((Doubled(batches(pack).dataset()), 2), (ChainDataset([batches(pack).dataset()]), 1)):
+    for outer, times in (
+        (Doubled(batches(pack).dataset()), 2),
+        (ChainDataset([batches(pack).dataset()]), 1),
+    ):
         loader = loader_of(outer, {"num_workers": 1})
         for epoch in range(2):
             assert ids(loader) == [one for one in expected[epoch] for _ in range(times)]
@@ -140,9 +149,13 @@ def test_workers_of_another_kind_are_told_what_serves(pack):
         def __iter__(self):
             return iter(dataset)
 
-    with pytest.raises(BadInput, match=r"expected a torch DataLoader that is given it.*fix: DataLoader\("):
+    with pytest.raises(
+        BadInput, match=r"expected a torch DataLoader that is given it.*fix: DataLoader\("
+    ):
         ids(loader_of(Hidden(), {"num_workers": 1}))
-    with pytest.raises(BadInput, match=r"found the index 0.*DataLoader\(batches\.dataset\(\), batch_size=None\)"):
+    with pytest.raises(
+        BadInput, match=r"found the index 0.*DataLoader\(batches\.dataset\(\), batch_size=None\)"
+    ):
         ids(loader_of(batches(pack), {"num_workers": 0}))
 
 
@@ -165,7 +178,9 @@ def test_a_copy_goes_its_own_way(pack, expected):
 def test_steps_that_an_epoch_has_not_are_refused(pack):
     dataset = batches(pack).dataset()
     for step in (-1, 8, True, 1.0):
-        with pytest.raises(Conflict, match=f"expected step to be an integer from 0 to 7, found {step}"):
+        with pytest.raises(
+            Conflict, match=f"expected step to be an integer from 0 to 7, found {step}"
+        ):
             dataset.state_dict(step)
         with pytest.raises(Conflict, match="loader state: expected step"):
             dataset.load_state_dict(dataset.state_dict(0) | {"step": step})
@@ -174,7 +189,10 @@ def test_steps_that_an_epoch_has_not_are_refused(pack):
 
 
 def test_ranks_share_an_epoch_by_workers_too(pack, expected):
-    found = [ids(loader_of(batches(pack, rank=r, world_size=2).dataset(), WAYS["two workers"])) for r in range(2)]
+    found = [
+        ids(loader_of(batches(pack, rank=r, world_size=2).dataset(), WAYS["two workers"]))
+        for r in range(2)
+    ]
     assert [len(one) for one in found] == [4, 3]
     assert [found[k % 2][k // 2] for k in range(7)] == expected[0]
 
@@ -193,7 +211,10 @@ def test_every_method_has_an_order_for_every_epoch_in_all_ways(tmp_path, method,
         from stockpot.stages.loader.records import Records
         from stockpot.stages.order.artifact import Order
 
-        records, found = Records.from_reader(pack), Order.from_reader(MemoryReader(order.arrays, order.facts))
+        records, found = (
+            Records.from_reader(pack),
+            Order.from_reader(MemoryReader(order.arrays, order.facts)),
+        )
         return record_batches(records, store_key="s", split="train", order=found, seed=3)
 
     plain = opened()
@@ -233,7 +254,8 @@ def lightning():
 
 
 def trained(pack, train, folder, *, epochs, workers=None, checkpoint=None, every=None):
-    """(batches that a Trainer handed to its model by epoch, validation batches of each epoch, the Trainer)."""
+    """(batches that a Trainer handed to its model by epoch, validation batches of each epoch, the
+    Trainer)."""
     pl = lightning()
     seen, checked = [], []
 
@@ -245,7 +267,9 @@ def trained(pack, train, folder, *, epochs, workers=None, checkpoint=None, every
         def training_step(self, batch):
             seen.append((self.current_epoch, tuple(batch.input_id.tolist())))
             logits = torch.sparse.mm(batch.adj_t, self.layer(batch.x))[: batch.batch_size]
-            loss = torch.nn.functional.cross_entropy(logits, batch.y, ignore_index=-1, reduction="sum")
+            loss = torch.nn.functional.cross_entropy(
+                logits, batch.y, ignore_index=-1, reduction="sum"
+            )
             return loss / batch.num_outputs_step
 
         def validation_step(self, batch):
@@ -254,7 +278,11 @@ def trained(pack, train, folder, *, epochs, workers=None, checkpoint=None, every
         def configure_optimizers(self):
             return torch.optim.SGD(self.parameters(), lr=0.1)
 
-    calls = [pl.callbacks.ModelCheckpoint(folder, every_n_train_steps=every, save_top_k=-1)] if every else []
+    calls = (
+        [pl.callbacks.ModelCheckpoint(folder, every_n_train_steps=every, save_top_k=-1)]
+        if every
+        else []
+    )
     trainer = pl.Trainer(
         max_epochs=epochs,
         accelerator="cpu",
@@ -267,7 +295,9 @@ def trained(pack, train, folder, *, epochs, workers=None, checkpoint=None, every
     )
     valid = open_batches(pack, shuffle=False, per_step=2)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Lightning's, of torch's plans and of how many workers it would like
+        warnings.simplefilter(
+            "ignore"
+        )  # Lightning's, of torch's plans and of how many workers it would like
         trainer.fit(Net(), train, valid, ckpt_path=checkpoint)
     return [[b for e, b in seen if e == epoch] for epoch in range(epochs)], checked, trainer
 

@@ -26,9 +26,15 @@ def digests(folder, store, workers):
         f"runs_{store}",
     ]
     subprocess.run(
-        [*command, "--set", f"resources.workers={workers}"], cwd=folder, check=True, capture_output=True, timeout=300
+        [*command, "--set", f"resources.workers={workers}"],
+        cwd=folder,
+        check=True,
+        capture_output=True,
+        timeout=300,
     )
-    manifests = [json.loads(path.read_text()) for path in (folder / store).glob("objects/*/*/manifest.json")]
+    manifests = [
+        json.loads(path.read_text()) for path in (folder / store).glob("objects/*/*/manifest.json")
+    ]
     return {(m["stage"], m["key"]): m["digest"] for m in manifests if m["stage"] in EXACT}
 
 

@@ -1,4 +1,5 @@
-"""`inspect` counts from a record what brute force on the whole graph counts, and says what to type where it cannot."""
+"""`inspect` counts from a record what brute force on the whole graph counts, and says what to type
+where it cannot."""
 
 import argparse
 import json
@@ -55,7 +56,9 @@ def test_every_figure_against_brute_force(pack, i):
     counts = np.bincount(block, minlength=d["blocks"]["K"])
     found = [d["blocks"][name] for name in ("held", "least_rows", "most_rows")]
     assert found == [(counts > 0).sum(), counts.min(), counts.max()]
-    assert [h["blocks"] for h in d["hops"]] == [len(np.unique(block[hop == h])) for h in range(hop.max() + 1)]
+    assert [h["blocks"] for h in d["hops"]] == [
+        len(np.unique(block[hop == h])) for h in range(hop.max() + 1)
+    ]
     assert len(d["outputs"]) == min(FIRST, record.num_outputs)
     for row, output in enumerate(d["outputs"]):
         assert output["n_id"] == n_id[row]
@@ -63,7 +66,9 @@ def test_every_figure_against_brute_force(pack, i):
         assert output["neighbours"] == inside[row].sum()
         assert output["neighbours_in_graph"] == graph[n_id[row]].sum()
         assert (
-            inputs["records"].arrays["outputs"][list(inputs["records"].arrays["input_id"]).index(output["input_id"])]
+            inputs["records"].arrays["outputs"][
+                list(inputs["records"].arrays["input_id"]).index(output["input_id"])
+            ]
             == output["n_id"]
         )
     with open(d["file"], "rb") as file:

@@ -14,10 +14,16 @@ from stockpot.store.keys import FORMAT_VERSION, artifact_key, canonical, plain
 
 A, B = "a" * 32, "b" * 32
 leaves = (
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=5)
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(max_size=5)
 )
 values = st.recursive(
-    leaves, lambda v: st.lists(v, max_size=3) | st.dictionaries(st.text(max_size=4), v, max_size=3), max_leaves=8
+    leaves,
+    lambda v: st.lists(v, max_size=3) | st.dictionaries(st.text(max_size=4), v, max_size=3),
+    max_leaves=8,
 )
 params = st.dictionaries(st.text(min_size=1, max_size=6), values, max_size=4)
 
@@ -47,7 +53,10 @@ def typed(value):
 
 def test_frozen():
     assert FORMAT_VERSION == 1
-    assert artifact_key("pack", 3, Params(), [("graph", A), ("codes", B)]) == "048abeda1051128f6cc1171fdd0d8d4b"
+    assert (
+        artifact_key("pack", 3, Params(), [("graph", A), ("codes", B)])
+        == "048abeda1051128f6cc1171fdd0d8d4b"
+    )
     assert artifact_key("pack", 3, {}, []) != artifact_key("pack", 3, {}, [], format_version=2)
 
 
@@ -85,7 +94,9 @@ def test_same_meaning_same_key():
     as_dict = {"names": ["a", "b"], "k": 1, "inner": {"rate": 0.5}}
     assert plain(Params()) == as_dict
     assert artifact_key("s", 1, Params(), [("x", A)]) == artifact_key("s", 1, as_dict, [("x", A)])
-    assert artifact_key("s", 1, {}, [("x", A), ("y", B)]) == artifact_key("s", 1, {}, [("y", B), ("x", A)])
+    assert artifact_key("s", 1, {}, [("x", A), ("y", B)]) == artifact_key(
+        "s", 1, {}, [("y", B), ("x", A)]
+    )
 
 
 @given(params, st.data())
@@ -104,7 +115,9 @@ def test_one_change_flips_the_key(chosen, data):
     if chosen:
         name = data.draw(st.sampled_from(sorted(chosen)))
         others.append(("s", 1, {**chosen, name: [chosen[name]]}, [("x", A), ("y", B)]))
-        others.append(("s", 1, {n: v for n, v in chosen.items() if n != name}, [("x", A), ("y", B)]))
+        others.append(
+            ("s", 1, {n: v for n, v in chosen.items() if n != name}, [("x", A), ("y", B)])
+        )
     keys = [artifact_key(*other) for other in others]
     assert base not in keys
     assert len(set(keys)) == len(keys)
@@ -122,7 +135,9 @@ def test_no_fallback_for_other_types(value):
         canonical(value)
 
 
-@pytest.mark.parametrize("inputs", [[("x", "")], [("x", None)], [("x", "A" * 32)], [("x", A), ("x", B)]])
+@pytest.mark.parametrize(
+    "inputs", [[("x", "")], [("x", None)], [("x", "A" * 32)], [("x", A), ("x", B)]]
+)
 def test_inputs_need_digests_and_roles(inputs):
     with pytest.raises(ValueError, match=r"digest|twice"):
         artifact_key("s", 1, {}, inputs)

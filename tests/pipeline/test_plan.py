@@ -1,4 +1,5 @@
-"""The planner knows every key that can be known and projects the rest; each recipe key moves what it should."""
+"""The planner knows every key that can be known and projects the rest; each recipe key moves what
+it should."""
 
 import json
 import tomllib
@@ -46,7 +47,9 @@ def planner(folder, source, **tables):
         "dataset": {"source": f"npz:{source}", **tables.get("dataset", {})},
     }
     recipe = from_tables("toy", tables)
-    return Planner(recipe, Store(folder / "store"), StatCache(folder / "stat.json"), Seen(folder / "seen.json"))
+    return Planner(
+        recipe, Store(folder / "store"), StatCache(folder / "stat.json"), Seen(folder / "seen.json")
+    )
 
 
 def build_here(plans, store):
@@ -57,7 +60,17 @@ def build_here(plans, store):
     for shard in (*shards, Shard(FINISH)):
         params = plain(plans.params)
         execute(
-            Task(str(store.root), plans.node.id, stage.name, plans.key, params, plans.inputs, shard, names, stage.exact)
+            Task(
+                str(store.root),
+                plans.node.id,
+                stage.name,
+                plans.key,
+                params,
+                plans.inputs,
+                shard,
+                names,
+                stage.exact,
+            )
         )
 
 
@@ -72,7 +85,11 @@ def test_keys_become_known_as_inputs_are_committed(fake):
     states = {p.node.id: (p.state, p.reason, p.key is not None) for p in plan.plan()}
     assert states["ingest"] == ("build", "not built yet", True)
     assert states["split"] == ("after", "after ingest", False)
-    assert states["pack:train"] == ("after", "after ingest, partition, influence, quantize, hag", False)
+    assert states["pack:train"] == (
+        "after",
+        "after ingest, partition, influence, quantize, hag",
+        False,
+    )
     build_all(plan, "ingest")
     states = {p.node.id: (p.state, p.reason, p.key is not None) for p in plan.plan()}
     assert states["ingest"] == ("cached", "", True)
@@ -130,7 +147,10 @@ def test_counts_come_from_headers(tmp_path):
     assert (counts["features"], counts["num_features"], counts["num_classes"]) == ("dense", 7, 3)
     masks = np.zeros((2, 50), bool)
     masks[:, :10] = True
-    changes = {f"{s}_masks": np.roll(masks, 10 * at, axis=1) for at, s in enumerate(("train", "valid", "test"))}
+    changes = {
+        f"{s}_masks": np.roll(masks, 10 * at, axis=1)
+        for at, s in enumerate(("train", "valid", "test"))
+    }
     counts = counts_of(write_npz(tmp_path / "m.npz", nodes=50, degree=4, replace=changes))
     assert counts["splits"] == {"train": 10, "valid": 10, "test": 10}
     (tmp_path / "no.npz").write_bytes(b"not a zip file")
@@ -141,13 +161,25 @@ def test_refusal_names_the_worst_first():
     budget, large = Budget(WORKER_BYTES + 1000, 2), Cost(0, 0, 9_000_000_000)
     refuse(budget, [("a", Cost(0, 0, 1000))])
     with pytest.raises(OverBudget) as caught:
-        refuse(budget, [("small", Cost(0, 0, 2_000_000_000)), ("fine", Cost(0, 0, 10)), ("large", large)])
+        refuse(
+            budget,
+            [("small", Cost(0, 0, 2_000_000_000)), ("fine", Cost(0, 0, 10)), ("large", large)],
+        )
     text = str(caught.value)
     assert text.index("large") < text.index("small")
     assert "fine" not in text
-    assert f"resources.memory={human_bytes(9_000_000_000 + WORKER_BYTES, up=True)}".replace(" ", "") in text
-    need = next(part for part in text.split() if part.startswith("resources.memory=")).strip(",").split("=")[1]
-    refuse(measure(from_tables("x", {}, [f"resources.memory={need}"]).resources), [("large", large)])
+    assert (
+        f"resources.memory={human_bytes(9_000_000_000 + WORKER_BYTES, up=True)}".replace(" ", "")
+        in text
+    )
+    need = (
+        next(part for part in text.split() if part.startswith("resources.memory="))
+        .strip(",")
+        .split("=")[1]
+    )
+    refuse(
+        measure(from_tables("x", {}, [f"resources.memory={need}"]).resources), [("large", large)]
+    )
 
 
 def test_refusal_proposes_what_the_stage_names():
@@ -171,18 +203,28 @@ def test_budget():
 
 
 def test_a_plan_needs_counts_and_no_data(tmp_path, monkeypatch):
-    """Everything is projected from published counts; a run says what is missing before anything starts."""
+    """Everything is projected from published counts; a run says what is missing before anything
+    starts."""
     monkeypatch.chdir(tmp_path)
     recipe = load(Path(__file__).parents[2] / "data/ogbn-papers100M.toml", [])
     plan = Planner(recipe, Store(tmp_path / "store"), StatCache(tmp_path / "stat.json"), Seen(None))
     planned = plan.plan()
-    assert (planned[0].state, planned[0].reason, planned[0].key) == ("after", "its data is not there yet", None)
+    assert (planned[0].state, planned[0].reason, planned[0].key) == (
+        "after",
+        "its data is not there yet",
+        None,
+    )
     assert planned[0].facts["num_edges_stored"] == 1_615_685_872
     assert all(p.cost is not None and p.cost.peak > 0 for p in planned)
     assert "missing in" in str(plan.absent)
-    document, text = plan_document(planned, Budget(1, 1), plan.absent), plan_text(planned, Budget(1, 1), plan.absent)
+    document, text = (
+        plan_document(planned, Budget(1, 1), plan.absent),
+        plan_text(planned, Budget(1, 1), plan.absent),
+    )
     assert document["absent"] == str(plan.absent)
-    assert text.splitlines()[-1].startswith("the data is not there yet; projections rest on published counts")
+    assert text.splitlines()[-1].startswith(
+        "the data is not there yet; projections rest on published counts"
+    )
     with pytest.raises(BadInput, match="missing in"):
         Runner(plan, plan.store, Budget(10**15, 2), None).run()
     assert not (tmp_path / "store").exists()
@@ -213,22 +255,32 @@ def test_everything_is_projected_before_anything_is_built(tmp_path):
 
 def test_a_node_with_nothing_to_build_is_in_no_plan_and_its_readers_do_without(tmp_path):
     source = write_npz(tmp_path / "g.npz", nodes=200)
-    plain, coded = planner(tmp_path, source), planner(tmp_path, source, features={"lossless_up_to": 100})
+    plain, coded = (
+        planner(tmp_path, source),
+        planner(tmp_path, source, features={"lossless_up_to": 100}),
+    )
     ids, judged = ([p.node.id for p in plan.plan()] for plan in (plain, coded))
     assert [name for name in judged if name not in ids] == ["judge", "codebook", "codeloss"]
     assert {p.node.id: p.reason for p in plain.plan()}["quantize"] == "after ingest"
     reasons = {p.node.id: p.reason for p in coded.plan()}
-    assert (reasons["judge"], reasons["codebook"]) == ("after ingest, split", "after ingest, judge, if needed")
+    assert (reasons["judge"], reasons["codebook"]) == (
+        "after ingest, split",
+        "after ingest, judge, if needed",
+    )
     build_all(plain, "ingest")
     planned = {p.node.id: p for p in plain.plan()}
     assert planned["quantize"].state == "build"
     assert set(planned["quantize"].inputs) == {"graph"}
     assert planned["quantize"].cost is not None
-    assert [node.id for node in dag.needed(plain.nodes, {"ingest"})] == [node.id for node in plain.nodes]
+    assert [node.id for node in dag.needed(plain.nodes, {"ingest"})] == [
+        node.id for node in plain.nodes
+    ]
     left = {node.id: node for node in dag.needed(plain.nodes, {"ingest", "quantize"})}
     assert not {"judge", "codebook"} & set(left)
     assert "codeloss" in left
-    assert "codeloss" not in {n.id for n in dag.needed(plain.nodes, {"ingest", "quantize", "pack:valid", "soup"})}
+    assert "codeloss" not in {
+        n.id for n in dag.needed(plain.nodes, {"ingest", "quantize", "pack:valid", "soup"})
+    }
     assert left["quantize"].inputs == {"graph": "ingest"}
 
 
@@ -239,7 +291,9 @@ def test_a_node_with_nothing_to_build_is_in_no_plan_and_its_readers_do_without(t
 def test_codes_are_projected_from_documented_counts(tmp_path, monkeypatch, source, up_to):
     """Whatever the columns, before a byte is there: Cora has 1,433 of them, given dense."""
     monkeypatch.chdir(tmp_path)
-    recipe = from_tables("toy", {"dataset": {"source": source}, "features": {"lossless_up_to": up_to}})
+    recipe = from_tables(
+        "toy", {"dataset": {"source": source}, "features": {"lossless_up_to": up_to}}
+    )
     plan = Planner(recipe, Store(tmp_path / "store"), StatCache(tmp_path / "stat.json"), Seen(None))
     planned = {p.node.id: p for p in plan.plan()}
     assert ("judge" in planned and planned["judge"].params is not None) == (up_to == 0)
@@ -366,14 +420,25 @@ BASE = {
     "train": {"ingredients": 2, "epochs": 200, "patience": 30},
 }
 """What the keys are changed in; sizes are set, or `auto` would follow the sizes of the splits."""
-WITHIN = {name: {"method": "batch"} for name in ("batches.aux_ratio", "batches.aux_mass", "batches.orientation")}
+WITHIN = {
+    name: {"method": "batch"}
+    for name in ("batches.aux_ratio", "batches.aux_mass", "batches.orientation")
+}
 SAMPLED = ("fanouts", "kappa", "importance_sampling", "layer_dependency", "seeds")
 WITHIN |= {f"batches.{name}": {"method": "labor", "fanouts": [9, 9, 9]} for name in SAMPLED}
 WITHIN |= {name: {"method": "overlap"} for name in ("order.window", "order.mix")}
 WITHIN |= {"features.max_accuracy_drop": {"lossless_up_to": 0}}
-WITHIN |= {"features.tier_share": {"codec": "sq2"}, "features.tier_bytes": {"codec": "sq2", "tier_share": 0.5}}
-WITHIN |= {f"soup.{name}": {"method": "partition"} for name in ("epochs", "rate", "period", "parts", "drawn")}
-WITHIN |= {f"train.{name}": {"ranks": 2} for name in ("exchange", "storage_gbs", "interconnect_gbs")}
+WITHIN |= {
+    "features.tier_share": {"codec": "sq2"},
+    "features.tier_bytes": {"codec": "sq2", "tier_share": 0.5},
+}
+WITHIN |= {
+    f"soup.{name}": {"method": "partition"}
+    for name in ("epochs", "rate", "period", "parts", "drawn")
+}
+WITHIN |= {
+    f"train.{name}": {"ranks": 2} for name in ("exchange", "storage_gbs", "interconnect_gbs")
+}
 """What else stands in the key's section, before and after, where the key is looked at only then."""
 FIXED = {
     "dataset.source": "enters by content",
@@ -385,17 +450,23 @@ FIXED = {
 def resolved(plan):
     """Node id -> its parameters and inputs: what a recipe key can change in a key directly."""
     return {
-        p.node.id: (json.dumps(None if p.params is None else asdict(p.params), sort_keys=True), dict(p.node.inputs))
+        p.node.id: (
+            json.dumps(None if p.params is None else asdict(p.params), sort_keys=True),
+            dict(p.node.inputs),
+        )
         for p in plan.plan()
     }
 
 
 def test_every_recipe_key_moves_what_the_table_says(tmp_path):
-    """`key_table.toml`: recipe key -> nodes whose own part of the key it changes; others follow by digest."""
+    """`key_table.toml`: recipe key -> nodes whose own part of the key it changes; others follow by
+    digest."""
     rng = np.random.default_rng(0)
     masks = {f"{s}_masks": np.zeros((2, 200), bool) for s in ("train", "valid", "test")}
     for index in range(2):
-        for mask, ids in zip(masks.values(), np.split(rng.permutation(200), [100, 150]), strict=True):
+        for mask, ids in zip(
+            masks.values(), np.split(rng.permutation(200), [100, 150]), strict=True
+        ):
             mask[index, ids] = True
     source = write_npz(tmp_path / "g.npz", nodes=200)
     masked = write_npz(tmp_path / "m.npz", nodes=200, replace=masks)
@@ -416,8 +487,12 @@ def test_every_recipe_key_moves_what_the_table_says(tmp_path):
 
 
 def test_of_the_training_only_its_model_moves_the_judge(tmp_path):
-    """Codes are chosen by `train.model` at a fixed width, depth and length: no other key recodes anything."""
-    source, base = write_npz(tmp_path / "g.npz", nodes=200), {**BASE, "features": {"lossless_up_to": 0}}
+    """Codes are chosen by `train.model` at a fixed width, depth and length: no other key recodes
+    anything."""
+    source, base = (
+        write_npz(tmp_path / "g.npz", nodes=200),
+        {**BASE, "features": {"lossless_up_to": 0}},
+    )
     before, moved = resolved(planner(tmp_path, source, **base))["judge"], set()
     for key, value in CHANGES.items():
         section, *inner = key.split(".")
@@ -432,12 +507,16 @@ def test_of_the_training_only_its_model_moves_the_judge(tmp_path):
 
 def test_attention_and_models_of_ones_own_are_projected_by_the_edge(tmp_path, monkeypatch):
     source = write_npz(tmp_path / "g.npz", nodes=20_000)
-    (tmp_path / "my_plan_nets.py").write_text("raise RuntimeError('planning imports nothing of it')")
+    (tmp_path / "my_plan_nets.py").write_text(
+        "raise RuntimeError('planning imports nothing of it')"
+    )
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
     peaks = {}
     for model in ("gcn", "gat", "my_plan_nets:build"):
         planned = planner(tmp_path, source, train={"model": model}).plan()
-        peaks[model] = {p.node.stage: p.cost.peak for p in planned if p.node.stage in ("train", "infer")}
+        peaks[model] = {
+            p.node.stage: p.cost.peak for p in planned if p.node.stage in ("train", "infer")
+        }
     for stage in ("train", "infer"):
         assert peaks["gcn"][stage] < peaks["gat"][stage] < peaks["my_plan_nets:build"][stage]

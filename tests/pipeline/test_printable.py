@@ -1,4 +1,5 @@
-"""What others wrote never drives the terminal; places that are not built are refused by name wherever they stand."""
+"""What others wrote never drives the terminal; places that are not built are refused by name
+wherever they stand."""
 
 import io
 import json
@@ -42,7 +43,12 @@ def test_nothing_that_is_printed_holds_one(capsys, tmp_path, monkeypatch):
     text = stream.getvalue() + table((EVIL,), [(f"{EVIL}\n",)])
     assert text == printable(text)
     assert text.count("\n") == 5
-    for words in (["run", f"{EVIL}.toml"], ["soup", EVIL], ["plan", "x.toml", "--set", f"train.{EVIL}=1"], [EVIL]):
+    for words in (
+        ["run", f"{EVIL}.toml"],
+        ["soup", EVIL],
+        ["plan", "x.toml", "--set", f"train.{EVIL}=1"],
+        [EVIL],
+    ):
         assert cli.main(words) == 2
     Path("wide.toml").write_text(f'[dataset]\nsource = "npz:{"a" * 3}\\u001b[2J"\n')
     assert cli.main(["plan", "wide.toml"]) == 2
@@ -65,7 +71,9 @@ def test_other_schemes_are_refused_by_name(capsys, tmp_path):
         lambda: describe("files:abfs+ssl://x/y"),
     ]
     for call in words:
-        with pytest.raises(BadInput, match=r"(s3|gs|https|abfs\+ssl)://\w+.* is not built yet; expected a path"):
+        with pytest.raises(
+            BadInput, match=r"(s3|gs|https|abfs\+ssl)://\w+.* is not built yet; expected a path"
+        ):
             call()
     for words_ in (
         ["run", "s3://b/x.toml"],
@@ -84,7 +92,10 @@ def test_other_schemes_are_refused_by_name(capsys, tmp_path):
         assert "fix: name a folder or file" in line
     for path in ("runs/store", "/a/b:/c", "c:/x", "a b", tmp_path / "s3:x", ""):
         assert local(path, "x") == Path(path)
-    assert from_tables("x", {"resources": {"scheduler": "tcp://h:1"}}).resources.scheduler == "tcp://h:1"
+    assert (
+        from_tables("x", {"resources": {"scheduler": "tcp://h:1"}}).resources.scheduler
+        == "tcp://h:1"
+    )
 
 
 def test_what_is_forbidden_is_no_damage():

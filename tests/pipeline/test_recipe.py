@@ -4,7 +4,15 @@ import tomllib
 
 import pytest
 
-from stockpot.planning.recipe import KEYS, Recipe, defaults_text, from_tables, load, parse_bytes, to_toml
+from stockpot.planning.recipe import (
+    KEYS,
+    Recipe,
+    defaults_text,
+    from_tables,
+    load,
+    parse_bytes,
+    to_toml,
+)
 from stockpot.stages.errors import BadInput
 
 DESIGN = """
@@ -107,7 +115,9 @@ def test_defaults_are_the_contract():
 
 def test_defaults_text_and_toml_load_to_the_defaults():
     assert from_tables("x", tomllib.loads(defaults_text())) == Recipe("x")
-    changed = from_tables("x", {"train": {"lr": 1}, "batches": {"fanouts": [3]}, "dataset": {"split": {"seed": 4}}})
+    changed = from_tables(
+        "x", {"train": {"lr": 1}, "batches": {"fanouts": [3]}, "dataset": {"split": {"seed": 4}}}
+    )
     assert from_tables("x", tomllib.loads(to_toml(changed))) == changed
     assert changed.values()["train.lr"] == 1.0
     assert isinstance(changed.values()["train.lr"], float)
@@ -142,31 +152,62 @@ def test_set(override, section, key, value):
 
 def test_set_inside_a_nested_table_keeps_its_neighbours():
     recipe = from_tables("x", {"dataset": {"split": {"train": 0.1}}}, ["dataset.split.seed=3"])
-    assert (recipe.values()["dataset.split.train"], recipe.values()["dataset.split.seed"]) == (0.1, 3)
+    assert (recipe.values()["dataset.split.train"], recipe.values()["dataset.split.seed"]) == (
+        0.1,
+        3,
+    )
 
 
 @pytest.mark.parametrize(
     ("tables", "overrides", "words"),
     [
-        ({"batches": {"topk": 3}}, [], ["batches.topk", "nearest is batches.top_k", "stockpot recipe --defaults"]),
+        (
+            {"batches": {"topk": 3}},
+            [],
+            ["batches.topk", "nearest is batches.top_k", "stockpot recipe --defaults"],
+        ),
         ({"batchs": {}}, [], ["section batchs", "nearest is batches"]),
         ({}, ["hidden=3"], ["hidden", "nearest is train.hidden"]),
         ({}, ["train.hiden=3"], ["train.hiden", "nearest is train.hidden"]),
         ({}, ["train.hidden"], ["expected section.key=value"]),
-        ({"train": {"hidden": "x"}}, [], ["train.hidden", "expected an integer", 'found the string "x"']),
+        (
+            {"train": {"hidden": "x"}},
+            [],
+            ["train.hidden", "expected an integer", 'found the string "x"'],
+        ),
         ({"train": {"hidden": True}}, [], ["expected an integer", "found the boolean true"]),
         ({"train": {"hidden": 2.0}}, [], ["expected an integer", "found the number 2.0"]),
         ({"train": {"lr": float("nan")}}, [], ["train.lr", "expected a number"]),
-        ({"partition": {"parts": "many"}}, [], ["partition.parts", 'expected an integer or "auto"']),
+        (
+            {"partition": {"parts": "many"}},
+            [],
+            ["partition.parts", 'expected an integer or "auto"'],
+        ),
         ({"batches": {"method": "nodes"}}, [], ["batches.method", '"node"', '"nodes"']),
-        ({"batches": {"fanouts": 10}}, [], ["batches.fanouts", "expected a list of integers", "found the integer 10"]),
+        (
+            {"batches": {"fanouts": 10}},
+            [],
+            ["batches.fanouts", "expected a list of integers", "found the integer 10"],
+        ),
         ({"dataset": {"split": 3}}, [], ["dataset.split", "expected a table"]),
-        ({"dataset": {"split": {"tran": 3}}}, [], ["dataset.split.tran", "nearest is dataset.split.train"]),
+        (
+            {"dataset": {"split": {"tran": 3}}},
+            [],
+            ["dataset.split.tran", "nearest is dataset.split.train"],
+        ),
         ({"train": 3}, [], ["[train]", "expected a table", "found the integer 3"]),
         ({}, ["resources.memory=lots"], ["resources.memory", '"2GB"', '"lots"']),
         ({}, ["resources.workers=0"], ["resources.workers", "from 1 to 4096", "found 0"]),
-        ({}, ["resources.scheduler=udp://h:8786"], ["resources.scheduler", "udp://h:8786", "tcp://HOST:PORT"]),
-        ({}, ["resources.scheduler=tcp://h"], ["resources.scheduler", "tcp://h", "tcp://HOST:PORT"]),
+        (
+            {},
+            ["resources.scheduler=udp://h:8786"],
+            ["resources.scheduler", "udp://h:8786", "tcp://HOST:PORT"],
+        ),
+        (
+            {},
+            ["resources.scheduler=tcp://h"],
+            ["resources.scheduler", "tcp://h", "tcp://HOST:PORT"],
+        ),
     ],
 )
 def test_slips_are_one_line_naming_the_key(tables, overrides, words):

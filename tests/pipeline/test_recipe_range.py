@@ -1,4 +1,5 @@
-"""Every key takes what its range says and nothing else, and says so in one line with a mend that mends."""
+"""Every key takes what its range says and nothing else, and says so in one line with a mend that
+mends."""
 
 import math
 import re
@@ -29,7 +30,11 @@ def value_of(name, value):
 
 def kinds(key):
     """Types of the key's alternatives, those of a list for its items."""
-    every = typing.get_args(key.type) if typing.get_origin(key.type) is not tuple else [typing.get_args(key.type)[0]]
+    every = (
+        typing.get_args(key.type)
+        if typing.get_origin(key.type) is not tuple
+        else [typing.get_args(key.type)[0]]
+    )
     return [kind for kind in every or [key.type] if kind in (int, float)]
 
 
@@ -49,7 +54,8 @@ def just_outside(key):
 
 
 def test_every_key_of_numbers_has_a_range():
-    """A key added without one takes any number, and a graph engineer's slip ends in a traceback or never."""
+    """A key added without one takes any number, and a graph engineer's slip ends in a traceback or
+    never."""
     assert [name for name, key in KEYS.items() if kinds(key) and key.within is None] == []
 
 
@@ -96,7 +102,8 @@ def test_lists_have_a_length():
     assert value_of("batches.fanouts", [2] * MOST_LIST) == [2] * MOST_LIST
     for value in ([], [1] * (MOST_LIST + 1), [1] * 10**6):
         with pytest.raises(
-            BadInput, match=rf"batches.fanouts: expected a list of 1 to {MOST_LIST} .*found {len(value)} of"
+            BadInput,
+            match=rf"batches.fanouts: expected a list of 1 to {MOST_LIST} .*found {len(value)} of",
         ):
             value_of("batches.fanouts", value)
 
@@ -105,7 +112,9 @@ def test_ranges_are_printed():
     text = defaults_text()
     for name, key in NUMBERS.items():
         line = next(
-            line for line in text.splitlines() if line.startswith(f"{name.partition('.')[2]} = ") and key.about in line
+            line
+            for line in text.splitlines()
+            if line.startswith(f"{name.partition('.')[2]} = ") and key.about in line
         )
         assert line.endswith(f"; {key.within.words}")
     assert "from 0 to 9223372036854775807" in text
@@ -114,7 +123,10 @@ def test_ranges_are_printed():
 def test_defaults_are_in_their_ranges():
     for name, value in Recipe("x").values().items():
         if name in NUMBERS and not isinstance(value, str):
-            assert all(item in NUMBERS[name].within for item in (value if isinstance(value, list) else [value])), name
+            assert all(
+                item in NUMBERS[name].within
+                for item in (value if isinstance(value, list) else [value])
+            ), name
 
 
 @pytest.mark.parametrize(
@@ -122,7 +134,9 @@ def test_defaults_are_in_their_ranges():
 )
 def test_sizes_that_are_none(text):
     assert bytes_of(text) is None
-    with pytest.raises(BadInput, match=rf'resources.memory: expected "auto", or 1 to {MOST_BYTES} bytes'):
+    with pytest.raises(
+        BadInput, match=rf'resources.memory: expected "auto", or 1 to {MOST_BYTES} bytes'
+    ):
         from_tables("x", {"resources": {"memory": text}})
 
 
@@ -134,7 +148,15 @@ def test_a_range_in_words():
 
 
 def test_what_is_shown_is_short_whatever_it_is():
-    for value in ("x" * 10**6, list(range(10**6)), {"k" * 10**5: 1}, 10**20_000, [10**20_000], "\x1b[31m\n", "\udcff"):
+    for value in (
+        "x" * 10**6,
+        list(range(10**6)),
+        {"k" * 10**5: 1},
+        10**20_000,
+        [10**20_000],
+        "\x1b[31m\n",
+        "\udcff",
+    ):
         text = shown(value)
         assert len(text) < 200
         assert text.isprintable()

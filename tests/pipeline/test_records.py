@@ -31,7 +31,11 @@ def paths(pack, tmp_path):
 
 def same(one, other):
     fields = one.__dataclass_fields__
-    return all(np.array_equal(getattr(one, f), getattr(other, f)) for f in fields if getattr(one, f) is not None)
+    return all(
+        np.array_equal(getattr(one, f), getattr(other, f))
+        for f in fields
+        if getattr(one, f) is not None
+    )
 
 
 def test_records_are_views_found_by_index(pack):
@@ -71,7 +75,10 @@ def test_every_flipped_bit_of_a_packed_file_is_found(paths):
     path = paths[0]
     data = path.read_bytes()
     index = read_index(path.with_name("shard-00000.index.arrow"))
-    spans = [(0, int(index.offset[0])), *zip(index.offset, index.offset + index.length, strict=True)]
+    spans = [
+        (0, int(index.offset[0])),
+        *zip(index.offset, index.offset + index.length, strict=True),
+    ]
     spans.append((int(index.offset[-1] + index.length[-1]), len(data)))
     rng = np.random.default_rng(0)
     for start, stop in spans:
@@ -93,7 +100,8 @@ def test_every_flipped_bit_of_an_index_is_found_or_harmless(paths):
         damaged[at] ^= 1 << int(rng.integers(8))
         path.write_bytes(damaged)
         try:
-            # What no reader looks at (padding, the footer's own copy of the schema) may change; values may not.
+            # What no reader looks at (padding, the footer's own copy of the schema) may change;
+            # values may not.
             wrong += not all(same(a, b) for a, b in zip(Records(paths), expected, strict=True))
         except (Corrupt, BadInput):
             found += 1
@@ -109,7 +117,12 @@ def test_damaged_files_are_named(paths, how, which):
     if how == "missing":
         path.unlink()
     else:
-        ends = {"truncated": data[: len(data) // 2], "empty": b"", "zeros": bytes(len(data)), "longer": data + b"\0"}
+        ends = {
+            "truncated": data[: len(data) // 2],
+            "empty": b"",
+            "zeros": bytes(len(data)),
+            "longer": data + b"\0",
+        }
         path.write_bytes(ends[how])
     with pytest.raises(Corrupt, match=which.replace(".", r"\.")):
         list(Records(paths))
@@ -150,7 +163,9 @@ def rewritten(pack, tmp_path, **meta):
     count = len(read_index(pack.path("shard-00000.index.arrow")).offset)
     about = {k: v for k, v in records.meta.items() if k != "counts"} | {"records": count} | meta
     path = tmp_path / "shard-00000.arrow"
-    shard.write_shard(path, tmp_path / "shard-00000.index.arrow", about, [records[i] for i in range(count)])
+    shard.write_shard(
+        path, tmp_path / "shard-00000.index.arrow", about, [records[i] for i in range(count)]
+    )
     return Records([path]), [records[i] for i in range(count)]
 
 
@@ -170,7 +185,9 @@ def test_what_a_newer_version_wrote_is_refused(pack, tmp_path, meta, match):
 
 
 def test_unknown_columns_and_metadata_are_ignored(pack, tmp_path, monkeypatch):
-    field = pa.field("hag_levels", pa.list_(pa.field("item", pa.int32(), nullable=False)), nullable=False)
+    field = pa.field(
+        "hag_levels", pa.list_(pa.field("item", pa.int32(), nullable=False)), nullable=False
+    )
     schema_of, to_batch = shard.schema_of, shard.to_batch
 
     def widened(schema, record):

@@ -1,4 +1,5 @@
-"""Each remark stands where its cause does, names it and the setting that mends it, and nowhere else."""
+"""Each remark stands where its cause does, names it and the setting that mends it, and nowhere
+else."""
 
 from dataclasses import replace
 
@@ -20,7 +21,8 @@ NONE = {**BARRIER, "height": 0.0, "soupable": True}
 
 
 def said(facts=None, *, sets=(), notes=None, params=None):
-    """Remarks of a run without any, some of whose facts, notes, parameters and recipe values are others."""
+    """Remarks of a run without any, some of whose facts, notes, parameters and recipe values are
+    others."""
     recipe, nodes = built()
     recipe = with_values(recipe, dict(sets))
     facts = {"soup": GOOD, **(facts or {})}
@@ -50,8 +52,25 @@ def test_nothing_to_say():
 @pytest.mark.parametrize(
     ("batched", "whole", "words"),
     [
-        (0.658, 0.601, ["5.7 points above", "65.80 %", "60.10 %", "--set batches.top_k=32 --set batches.outputs=512"]),
-        (0.601, 0.658, ["5.7 points below", "--set infer.top_k=32 --set batches.outputs=1024", "graph.mass=row"]),
+        (
+            0.658,
+            0.601,
+            [
+                "5.7 points above",
+                "65.80 %",
+                "60.10 %",
+                "--set batches.top_k=32 --set batches.outputs=512",
+            ],
+        ),
+        (
+            0.601,
+            0.658,
+            [
+                "5.7 points below",
+                "--set infer.top_k=32 --set batches.outputs=1024",
+                "graph.mass=row",
+            ],
+        ),
         (0.65, 0.64, None),
         (0.64, 0.65, None),
         (0.64, None, None),
@@ -59,7 +78,10 @@ def test_nothing_to_say():
     ],
 )
 def test_training_and_inference_disagree(batched, whole, words):
-    records = {"influence:train": {"top_k": 16, "outputs": 256}, "influence:test": {"top_k": 16, "outputs": 512}}
+    records = {
+        "influence:train": {"top_k": 16, "outputs": 256},
+        "influence:test": {"top_k": 16, "outputs": 512},
+    }
     infer = {"test_accuracy": batched, "full_graph_test_accuracy": whole}
     lines, *_ = said({"infer": infer}, params=records)
     assert len(lines) == (words is not None)
@@ -70,7 +92,10 @@ def test_training_and_inference_disagree(batched, whole, words):
 def test_larger_records_by_method():
     infer = {"infer": {"test_accuracy": 0.5, "full_graph_test_accuracy": 0.6}}
     assert "--set batches.aux_ratio=6" in said(infer, sets=[("batches.method", "batch")])[0][0]
-    assert "--set batches.fanouts=[20, 20, 20]" in said(infer, sets=[("batches.method", "labor")])[0][0]
+    assert (
+        "--set batches.fanouts=[20, 20, 20]"
+        in said(infer, sets=[("batches.method", "labor")])[0][0]
+    )
     assert "mass" not in said(infer, sets=[("train.model", "sage")])[0][0]
 
 
@@ -83,7 +108,9 @@ def test_a_soup_that_gains_nothing():
     (line,) = said({"soup": {**GOOD, "chosen": "best", "methods": apart}})[0]
     assert "drifted apart in training, their mean is 15.0 points below" in line
     assert "--set train.warmup=10 --set train.schedule=constant --set train.vary=2" in line
-    (line,) = said({"soup": {**GOOD, "chosen": "best", "methods": apart}}, sets=[("train.warmup", 5)])[0]
+    (line,) = said(
+        {"soup": {**GOOD, "chosen": "best", "methods": apart}}, sets=[("train.warmup", 5)]
+    )[0]
     assert "a longer train.warmup" in line
     (line,) = said({"soup": {**GOOD, "methods": apart}}, sets=[("soup.method", "uniform")])[0]
     assert "uniform, is 15.00 points below the best single model" in line
@@ -136,7 +163,10 @@ def test_an_auto_that_fell_back():
 
     large = {"ingest": {"num_nodes": 10**8, "num_features": 128, "binary": False}}
     for model in ("sage-lstm", "my.nets:build"):
-        assert f"no judge runs train.model '{model}'" in said(large, sets=[("train.model", model)])[0][0]
+        assert (
+            f"no judge runs train.model '{model}'"
+            in said(large, sets=[("train.model", model)])[0][0]
+        )
         assert said(sets=[("train.model", model)])[0] == []
         assert said(large, sets=[("train.model", model), ("features.codec", "sq8")])[0] == []
 
@@ -146,7 +176,9 @@ def test_an_auto_that_fell_back():
     assert said(nothing, sets=[("hag.enabled", "always")])[0] == []
 
     small = {"soup": {**GOOD, "parts": {"divided": False}}}
-    assert "the validation split (10 labelled outputs in 2 records) is too small" in said(small)[0][0]
+    assert (
+        "the validation split (10 labelled outputs in 2 records) is too small" in said(small)[0][0]
+    )
     assert said(small, sets=[("soup.method", "uniform")])[0] == []
 
 
@@ -156,7 +188,9 @@ def test_sizes_that_hold_too_little():
         return {"sizing": {"splits": {"train": one, "test": {**one, "enough": True}}}}
 
     (line,) = said(sized(False))[0]
-    assert line.startswith("batches.top_k and batches.outputs auto: no size of records holds enough")
+    assert line.startswith(
+        "batches.top_k and batches.outputs auto: no size of records holds enough"
+    )
     assert "(train 60 and 30 % are held)" in line
     assert "--set batches.outputs=512" in line
     assert said(sized(True))[0] == []
@@ -168,7 +202,10 @@ def test_gpus_that_are_not_used():
         return said(notes={"train:0": {"gpus": {"present": present, "usable": usable}}}, **more)[0]
 
     assert "its torch is built without CUDA" in line(1, False)[0]
-    assert "2 ranks take a GPU each, and this machine has 1" in line(1, True, sets=[("train.ranks", 2)])[0]
+    assert (
+        "2 ranks take a GPU each, and this machine has 1"
+        in line(1, True, sets=[("train.ranks", 2)])[0]
+    )
     assert line(1, True) == []
     assert line(1, False, sets=[("train.device", "cpu")]) == []
     assert line(1, True, params={"train:0": {"device": "cuda"}}) == []
@@ -190,10 +227,22 @@ def test_they_end_the_output_and_begin_the_page(tmp_path):
 
 
 def test_a_code_that_costs_the_chosen_model_more_than_was_allowed():
-    loss = {"codec": "sq1", "valid_accuracy": 0.8, "fp32_valid_accuracy": 0.805, "accuracy_drop": 0.005}
+    loss = {
+        "codec": "sq1",
+        "valid_accuracy": 0.8,
+        "fp32_valid_accuracy": 0.805,
+        "accuracy_drop": 0.005,
+    }
     lines, recipe, nodes = said({"codeloss": loss})
     assert len(lines) == 1
-    for word in ("sq1", "0.50 points", "80.00 %", "80.50 %", "max_accuracy_drop is 0.20", "--set features.codec=fp32"):
+    for word in (
+        "sq1",
+        "0.50 points",
+        "80.00 %",
+        "80.50 %",
+        "max_accuracy_drop is 0.20",
+        "--set features.codec=fp32",
+    ):
         assert word in lines[0]
     assert summarise(recipe, nodes)["stages"]["quantize"]["accuracy_drop"] == 0.005
     assert said({"codeloss": {**loss, "accuracy_drop": 0.002}})[0] == []

@@ -1,4 +1,5 @@
-"""The report loads nothing, is well formed for every state of a run, and its figures are those of the summary."""
+"""The report loads nothing, is well formed for every state of a run, and its figures are those of
+the summary."""
 
 import random
 import re
@@ -33,7 +34,12 @@ def report(recipe, nodes, **more):
 
 def curve(i, epochs=3):
     points = [(float(e), 1.0 / e + i / 100) for e in range(1, epochs + 1)]
-    return Curve(f"train:{i}", f"train:{i}, seed {i}", {"loss": points, "valid_accuracy": points}, 0.7 + i / 100)
+    return Curve(
+        f"train:{i}",
+        f"train:{i}, seed {i}",
+        {"loss": points, "valid_accuracy": points},
+        0.7 + i / 100,
+    )
 
 
 def sizes(n=9):
@@ -47,8 +53,12 @@ def percent(value):
 def test_a_whole_run(tmp_path):
     recipe, nodes = built()
     path = tmp_path / "history.json"
-    path.write_text('[{"loss": 2.0, "valid_accuracy": 0.5}, {"loss": 1.0, "valid_accuracy": 0.625}]')
-    read = {b.node.id: read_curve(path, b.facts, b.node.id) for b in nodes if b.node.stage == "train"}
+    path.write_text(
+        '[{"loss": 2.0, "valid_accuracy": 0.5}, {"loss": 1.0, "valid_accuracy": 0.625}]'
+    )
+    read = {
+        b.node.id: read_curve(path, b.facts, b.node.id) for b in nodes if b.node.stage == "train"
+    }
     assert read["train:0"].series["valid_accuracy"] == [(1.0, 0.5), (2.0, 0.625)]
     read["pack:train"] = sizes()
     text = render(report(recipe, nodes, read=read, command="stockpot run toy.toml"))
@@ -65,10 +75,17 @@ def test_a_whole_run(tmp_path):
         "Machine and software",
     ]
     words = "".join(page.words)
-    assert "Chosen on validation: greedy, test accuracy 74.00 % on mini-batches, 74.50 % by exact" in words
+    assert (
+        "Chosen on validation: greedy, test accuracy 74.00 % on mini-batches, 74.50 % by exact"
+        in words
+    )
     assert "edge cut 25.00 % of the edges, balance 1.02" in words
     assert "stockpot run toy.toml" in words
-    lines = [attrs["class"] for tag, attrs in page.drawn if tag == "path" and attrs["class"] in ("main", "other")]
+    lines = [
+        attrs["class"]
+        for tag, attrs in page.drawn
+        if tag == "path" and attrs["class"] in ("main", "other")
+    ]
     assert lines.count("main") == 2  # loss and accuracy of the best single model
     assert text.count('class="chosen"') == 2
 
@@ -85,7 +102,9 @@ def test_accuracies_are_those_of_the_summary():
         ]
         assert row[4] == f"{single['epochs']} epochs, {single['seconds_per_epoch']:.2f} s each"
     valid = [single["valid_accuracy"] for single in singles]
-    assert rows[3][1] == f"{100 * statistics.mean(valid):.2f} ± {100 * statistics.stdev(valid):.2f} %"
+    assert (
+        rows[3][1] == f"{100 * statistics.mean(valid):.2f} ± {100 * statistics.stdev(valid):.2f} %"
+    )
     for row, (name, method) in zip(rows[4:], summary["soup"]["methods"].items(), strict=True):
         assert row[0] == f"soup: {name}"
         assert row[1:3] == [percent(method["valid_accuracy"]), percent(method["test_accuracy"])]
@@ -109,7 +128,13 @@ def test_stages_are_those_of_the_summary():
         share = f"{100 * a['peak_bytes'] / a['projected_bytes']:.0f} %"
         sizes_ = [human_bytes(a[name]) for name in ("peak_bytes", "projected_bytes", "bytes")]
         assert row[1:3] == ["cached", f"{a['seconds']:.1f}"]
-        assert (row[4], row[5], row[6], row[8], row[9]) == (sizes_[0], sizes_[1], share, sizes_[2], a["key"][:12])
+        assert (row[4], row[5], row[6], row[8], row[9]) == (
+            sizes_[0],
+            sizes_[1],
+            share,
+            sizes_[2],
+            a["key"][:12],
+        )
     picture = next(p for p in page.pictures if p["title"].startswith("Stages"))
     peak = max(a["peak_bytes"] for a in artifacts.values() if a["stage"] == "influence")
     assert f"influence: cached, 4.5 s, 21 B stored, peak {human_bytes(peak)}" in picture["desc"]
@@ -120,9 +145,14 @@ def test_records_are_those_of_the_summary():
     page = sound(render(report(recipe, nodes, read={"pack:train": sizes()})))
     for row in page.table("Packed splits"):
         assert row[1:] == ["2", "20", "60", "200", "3.00", "90.00 %", "3", "5.0 kB"]
-    assert page.table("Least / median / most") == [["train", "100 / 140 / 180", "500 / 528 / 556", "50 / 50 / 50"]]
+    assert page.table("Least / median / most") == [
+        ["train", "100 / 140 / 180", "500 / 528 / 556", "50 / 50 / 50"]
+    ]
     drawn = [p["title"] for p in page.pictures if p["title"].startswith("records by")]
-    assert drawn == ["records by number of nodes", "records by number of edges"]  # outputs are one number
+    assert drawn == [
+        "records by number of nodes",
+        "records by number of edges",
+    ]  # outputs are one number
 
 
 def test_several_rounds_are_told():
@@ -130,7 +160,9 @@ def test_several_rounds_are_told():
     assert not any(
         "rounds" in row
         for row in next(
-            rows for c, rows in sound(render(report(recipe, nodes))).tables.items() if c.startswith("Packed")
+            rows
+            for c, rows in sound(render(report(recipe, nodes))).tables.items()
+            if c.startswith("Packed")
         )
     )
     for b in nodes:
@@ -138,18 +170,30 @@ def test_several_rounds_are_told():
             b.manifest["facts"]["rounds"] = 3
     summary = summarise(recipe, nodes)
     assert [s["rounds"] for s in summary["stages"]["influence"]["splits"].values()] == [3, 1, 1]
-    assert [row[1] for row in sound(render(report(recipe, nodes))).table("Packed splits")] == ["3", "1", "1"]
+    assert [row[1] for row in sound(render(report(recipe, nodes))).table("Packed splits")] == [
+        "3",
+        "1",
+        "1",
+    ]
 
 
 def test_tiers_are_told():
     recipe, nodes = built()
     assert "most exposed" not in render(report(recipe, nodes))
     codes = next(b for b in nodes if b.node.id == "quantize")
-    codes.manifest["facts"]["tier"] = {"codec": "rq8", "rows": 1500, "row_bytes": 8, "error_left": 0.125}
+    codes.manifest["facts"]["tier"] = {
+        "codec": "rq8",
+        "rows": 1500,
+        "row_bytes": 8,
+        "error_left": 0.125,
+    }
     page = render(report(recipe, nodes))
     sound(page)
     told = page.replace("\u00a0", " ").replace("\u202f", ",")
-    assert "most exposed nodes have further stages (rq8, 8 bytes more), which leave 12.50 % of their squared" in told
+    assert (
+        "most exposed nodes have further stages (rq8, 8 bytes more), which leave 12.50 % of their "
+        "squared" in told
+    )
 
 
 def test_sizes_come_from_the_indexes(tmp_path):
@@ -163,7 +207,9 @@ def test_sizes_come_from_the_indexes(tmp_path):
 @pytest.mark.parametrize("ingredients", [1, 2, 20])
 def test_any_number_of_ingredients(ingredients):
     recipe, nodes = built(ingredients=ingredients)
-    page = sound(render(report(recipe, nodes, read={f"train:{i}": curve(i) for i in range(ingredients)})))
+    page = sound(
+        render(report(recipe, nodes, read={f"train:{i}": curve(i) for i in range(ingredients)}))
+    )
     lines = [attrs["class"] for tag, attrs in page.drawn if tag == "path" and "M52" in attrs["d"]]
     assert lines.count("main") == 2
     assert lines.count("other") == 2 * (ingredients - 1)
@@ -195,7 +241,9 @@ STAGES = (
 @given(st.sets(st.sampled_from(STAGES)), st.booleans())
 def test_any_stage_may_be_missing(stages, cached):
     recipe, nodes = built(only=stages, cached=cached)
-    page = sound(render(report(recipe, nodes, read={"pack:train": sizes(1)} if "pack" in stages else {})))
+    page = sound(
+        render(report(recipe, nodes, read={"pack:train": sizes(1)} if "pack" in stages else {}))
+    )
     rows = page.table("Seconds and peak memory") or []
     there = {b.node.id for b in nodes}
     for row in rows:
@@ -235,10 +283,18 @@ def test_hostile_names_are_text():
         for name in ("host", "device"):
             b.manifest[name] = HOSTILE
         b.manifest["software"] = {HOSTILE: HOSTILE}
-        b.manifest["facts"] |= {"chosen": HOSTILE, "seed": HOSTILE, "method": HOSTILE, "codec": HOSTILE}
+        b.manifest["facts"] |= {
+            "chosen": HOSTILE,
+            "seed": HOSTILE,
+            "method": HOSTILE,
+            "codec": HOSTILE,
+        }
         if b.node.stage == "soup":
             b.manifest["facts"]["methods"] = {HOSTILE: {"valid_accuracy": 0.5, "members": [0]}}
-    read = {"train:0": Curve(HOSTILE, HOSTILE, {"loss": [(1.0, 2.0)], "valid_accuracy": []}), "pack:train": sizes()}
+    read = {
+        "train:0": Curve(HOSTILE, HOSTILE, {"loss": [(1.0, 2.0)], "valid_accuracy": []}),
+        "pack:train": sizes(),
+    }
     found = report(recipe, nodes, read=read, command=HOSTILE, machine={HOSTILE: HOSTILE})
     text = render(found)
     page = sound(text)  # refuses script
@@ -247,7 +303,14 @@ def test_hostile_names_are_text():
 
 
 @pytest.mark.parametrize(
-    "points", [[], [(1.0, 2.0)], [(1.0, 0.0), (2.0, 0.0)], [(1.0, -5.0)], [(float(i), 1e-9 * i) for i in range(1, 500)]]
+    "points",
+    [
+        [],
+        [(1.0, 2.0)],
+        [(1.0, 0.0), (2.0, 0.0)],
+        [(1.0, -5.0)],
+        [(float(i), 1e-9 * i) for i in range(1, 500)],
+    ],
 )
 def test_odd_curves(points):
     recipe, nodes = built()
@@ -258,7 +321,11 @@ def test_odd_curves(points):
 
 
 def test_recipe_keys_that_differ():
-    tables = {"train": {"epochs": 7, "lr": 1e-3}, "dataset": {"split": {"train": 0.3}}, "batches": {"fanouts": [3, 2]}}
+    tables = {
+        "train": {"epochs": 7, "lr": 1e-3},
+        "dataset": {"split": {"train": 0.3}},
+        "batches": {"fanouts": [3, 2]},
+    }
     recipe = from_tables("toy", tables)
     assert changed(recipe) == [
         ("dataset.split.train", 0.3, 0.5),
@@ -271,7 +338,9 @@ def test_recipe_keys_that_differ():
         ["batches.fanouts", "[3, 2]", "[10, 10, 10]"],
         ["train.epochs", "7", "auto"],
     ]
-    assert "Every key has its default" in "".join(sound(render(report(from_tables("toy", {}), []))).words)
+    assert "Every key has its default" in "".join(
+        sound(render(report(from_tables("toy", {}), []))).words
+    )
 
 
 def test_what_auto_became():
@@ -308,15 +377,28 @@ def test_stages_sum_up_in_the_picture(data):
     for b in nodes:
         b.manifest.update({"seconds": data.draw(st.floats(0, 1e6)), "peak_bytes": data.draw(BYTES)})
         b.manifest["files"]["facts.json"]["size"] = data.draw(BYTES)
-    nodes = [replace(b, projected_bytes=data.draw(st.none() | BYTES), cached=data.draw(st.booleans())) for b in nodes]
+    nodes = [
+        replace(b, projected_bytes=data.draw(st.none() | BYTES), cached=data.draw(st.booleans()))
+        for b in nodes
+    ]
     page = sound(render(report(recipe, nodes)))
     said = next(p["desc"] for p in page.pictures if p["title"].startswith("Stages"))
     for stage in STAGES:
         mine = [b for b in nodes if b.node.stage == stage]
         fresh = sum(not b.cached for b in mine)
-        state = "cached" if not fresh else "built" if fresh == len(mine) else f"{fresh} of {len(mine)} built"
+        state = (
+            "cached"
+            if not fresh
+            else "built"
+            if fresh == len(mine)
+            else f"{fresh} of {len(mine)} built"
+        )
         stored = sum(b.manifest["files"]["facts.json"]["size"] for b in mine)
-        words = [state, f"{sum(b.manifest['seconds'] for b in mine):,.1f} s", f"{human_bytes(stored)} stored"]
+        words = [
+            state,
+            f"{sum(b.manifest['seconds'] for b in mine):,.1f} s",
+            f"{human_bytes(stored)} stored",
+        ]
         words.append(f"peak {human_bytes(max(b.manifest['peak_bytes'] for b in mine))}")
         projected = [b.projected_bytes for b in mine if b.projected_bytes is not None]
         words += [f"projected {human_bytes(max(projected))}"] if projected else []
@@ -324,7 +406,10 @@ def test_stages_sum_up_in_the_picture(data):
     for row, b in zip(page.table("Seconds and peak memory"), nodes, strict=True):
         share = b.manifest["peak_bytes"] / b.projected_bytes if b.projected_bytes else None
         assert row[6] == ("" if share is None else f"{100 * share:.0f} %")
-        assert (row[2], row[4]) == (f"{b.manifest['seconds']:,.1f}", human_bytes(b.manifest["peak_bytes"]))
+        assert (row[2], row[4]) == (
+            f"{b.manifest['seconds']:,.1f}",
+            human_bytes(b.manifest["peak_bytes"]),
+        )
 
 
 def numbers(value):
@@ -337,7 +422,14 @@ def numbers(value):
         return set(NUMBER.findall(value))
     if value is None or isinstance(value, bool):
         return set()
-    ways = {f"{value}", f"{value:,}", f"{value:,.1f}", f"{value:,.2f}", f"{value:.3g}", f"{100 * value:.2f}"}
+    ways = {
+        f"{value}",
+        f"{value:,}",
+        f"{value:,.1f}",
+        f"{value:,.2f}",
+        f"{value:.3g}",
+        f"{100 * value:.2f}",
+    }
     return ways | {human_bytes(value).split()[0]}
 
 
@@ -345,15 +437,24 @@ NUMBER = re.compile(r"\d+(?:,\d{3})*(?:\.\d+)?")
 
 
 def test_no_number_is_invented():
-    """Outside pictures, every figure is one of the summary, the recipe, a manifest or the record sizes."""
+    """Outside pictures, every figure is one of the summary, the recipe, a manifest or the record
+    sizes."""
     recipe, nodes = built()
     draw = random.Random(7)
     for b in nodes:
         b.manifest.update({"seconds": draw.uniform(1, 99), "peak_bytes": draw.randrange(10**9)})
-        facts = {name: draw.uniform(0, 1) for name in ("captured", "edge_cut", "balance", "replication", "nmse")}
-        b.manifest["facts"] |= {name: value for name, value in facts.items() if name in b.manifest["facts"]}
+        facts = {
+            name: draw.uniform(0, 1)
+            for name in ("captured", "edge_cut", "balance", "replication", "nmse")
+        }
+        b.manifest["facts"] |= {
+            name: value for name, value in facts.items() if name in b.manifest["facts"]
+        }
     found = report(
-        recipe, nodes, read={"train:0": curve(0), "train:1": curve(1), "pack:train": sizes()}, command="stockpot run"
+        recipe,
+        nodes,
+        read={"train:0": curve(0), "train:1": curve(1), "pack:train": sizes()},
+        command="stockpot run",
     )
     prose = " ".join(sound(render(found)).prose)
     known = numbers(found.summary) | numbers(recipe.tables()) | numbers([b.manifest for b in nodes])

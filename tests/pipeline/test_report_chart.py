@@ -1,4 +1,5 @@
-"""Axes have round ticks inside their range, histograms lose no record, and points lie where their values say."""
+"""Axes have round ticks inside their range, histograms lose no record, and points lie where their
+values say."""
 
 import re
 from itertools import pairwise
@@ -7,7 +8,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stockpot.stages.show.chart import HEIGHT, LEFT, RIGHT, WIDTH, Line, bins, histograms, line_chart, meter, ticks
+from stockpot.stages.show.chart import (
+    HEIGHT,
+    LEFT,
+    RIGHT,
+    WIDTH,
+    Line,
+    bins,
+    histograms,
+    line_chart,
+    meter,
+    ticks,
+)
 from tests.pipeline.pages import Page
 
 SANE = st.floats(-1e6, 1e6, allow_nan=False)
@@ -69,10 +81,16 @@ def test_points_lie_where_their_values_say(values):
 
 def test_values_are_drawn_in_the_unit_of_their_axis():
     shares = [Line("one", [(1.0, 0.5), (2.0, 0.75)]), Line("two", [(1.0, 0.625)], strong=True)]
-    percent = [Line(one.name, [(x, 100 * y) for x, y in one.points], strong=one.strong) for one in shares]
+    percent = [
+        Line(one.name, [(x, 100 * y) for x, y in one.points], strong=one.strong) for one in shares
+    ]
     assert line_chart(shares, "a", "b", "epoch", 100.0) == line_chart(percent, "a", "b", "epoch")
-    drawn = [tag for tag, _ in Page(f"<h1>{line_chart(shares[::-1], 'a', 'b', 'epoch')}</h1>").drawn]
-    assert drawn.index("path") < drawn.index("circle")  # the strong one on top, in whatever order they are given
+    drawn = [
+        tag for tag, _ in Page(f"<h1>{line_chart(shares[::-1], 'a', 'b', 'epoch')}</h1>").drawn
+    ]
+    assert drawn.index("path") < drawn.index(
+        "circle"
+    )  # the strong one on top, in whatever order they are given
 
 
 @given(st.floats(0, 1e12), st.floats(0, 1e12), st.floats(0, 1e12))

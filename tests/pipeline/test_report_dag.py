@@ -1,4 +1,5 @@
-"""Any DAG is drawn: arrows lead to the right, boxes do not overlap, and no arrow is drawn that a longer way says."""
+"""Any DAG is drawn: arrows lead to the right, boxes do not overlap, and no arrow is drawn that a
+longer way says."""
 
 import re
 
@@ -67,7 +68,9 @@ def test_nothing_overlaps_and_no_arrow_crosses_a_box(nodes):
         points = list(bezier(path))
         assert points[0][0] < points[-1][0]
         for px, py in points:
-            assert not any(x + 1 < px < x + w - 1 and y + 1 < py < y + h - 1 for x, y, w, h in found)
+            assert not any(
+                x + 1 < px < x + w - 1 and y + 1 < py < y + h - 1 for x, y, w, h in found
+            )
 
 
 def test_the_dag_of_a_recipe():

@@ -1,4 +1,5 @@
-"""The figures of soups in the report are those of the soup's facts, for one ingredient as for fifty."""
+"""The figures of soups in the report are those of the soup's facts, for one ingredient as for
+fifty."""
 
 import math
 import re
@@ -18,8 +19,17 @@ GROUPS = ["convs.0", "convs.1"]
 
 def facts(n=3, *, hostile="", divided=True):
     even = [[1 / n] * n]
-    signed = [[(1.5 if i == 0 else -0.5 / (n - 1)) if n > 1 else 1.0 for i in range(n)] for _ in GROUPS]
-    common = {"fit_accuracy": 0.8, "members": [0], "gain": 0.01, "gain_error": 0.004, "p_value": 0.01, "n_eff": 1.5}
+    signed = [
+        [(1.5 if i == 0 else -0.5 / (n - 1)) if n > 1 else 1.0 for i in range(n)] for _ in GROUPS
+    ]
+    common = {
+        "fit_accuracy": 0.8,
+        "members": [0],
+        "gain": 0.01,
+        "gain_error": 0.004,
+        "p_value": 0.01,
+        "n_eff": 1.5,
+    }
     return {
         "chosen": "signed",
         "methods": {
@@ -31,7 +41,11 @@ def facts(n=3, *, hostile="", divided=True):
             "signed": {
                 **common,
                 "valid_accuracy": 0.76,
-                "alpha": {"granularity": "layer", "groups": [g + hostile for g in GROUPS], "weights": signed},
+                "alpha": {
+                    "granularity": "layer",
+                    "groups": [g + hostile for g in GROUPS],
+                    "weights": signed,
+                },
             },
         },
         "parts": {
@@ -49,8 +63,18 @@ def facts(n=3, *, hostile="", divided=True):
         ],
         "ensemble": {"valid_accuracy": 0.78},
         "landscape": [
-            {"from": "ingredient 0", "to": "signed", "at": [0.0, 0.5, 1.0], "loss": [0.9, 0.8, 0.7]},
-            {"from": "ingredient 0", "to": f"ingredient 1{hostile}", "at": [0, 0.5, 1], "loss": [0.9, math.nan, 1.0]},
+            {
+                "from": "ingredient 0",
+                "to": "signed",
+                "at": [0.0, 0.5, 1.0],
+                "loss": [0.9, 0.8, 0.7],
+            },
+            {
+                "from": "ingredient 0",
+                "to": f"ingredient 1{hostile}",
+                "at": [0, 0.5, 1],
+                "loss": [0.9, math.nan, 1.0],
+            },
         ],
         "labelled": 500,
         "remarks": [f"something{hostile}"],
@@ -65,7 +89,9 @@ def shown(souped):
 @pytest.mark.parametrize("n", [1, 3, 12, 13, 50])
 def test_a_soup_of_any_size(n):
     test = {"best": 0.74, "signed": 0.755, **{f"ingredient:{i}": 0.7 for i in range(n)}}
-    found, text = shown(Souped(facts(n), {"signed": 3.0}, {"signed": 5_000_000}, test, 900, ["lr 0.1"] * n))
+    found, text = shown(
+        Souped(facts(n), {"signed": 3.0}, {"signed": 5_000_000}, test, 900, ["lr 0.1"] * n)
+    )
     titles = [picture["title"] for picture in found.pictures]
     assert titles == [
         "accuracy with standard errors",
@@ -78,7 +104,14 @@ def test_a_soup_of_any_size(n):
     assert f"{n} single models" in text or n <= 12
     assert found.pictures[1]["desc"].startswith("model 0 to soup: signed: 0.9 0.8 0.7")
     methods = next(t for c, t in found.tables.items() if c.startswith("What each soup"))
-    assert methods[2][:6] == ["soup: signed", "layer", "80.00 %", "76.00 %", "75.50 %", "+1.00 ± 0.40"]
+    assert methods[2][:6] == [
+        "soup: signed",
+        "layer",
+        "80.00 %",
+        "76.00 %",
+        "75.50 %",
+        "+1.00 ± 0.40",
+    ]
     cells = [tag for tag, attrs in found.drawn if tag == "rect"]
     assert len(cells) == 2 * n
     assert text.count("minus") - 1 == (2 * (n - 1) if n > 1 else 0)  # one is the style's
@@ -111,7 +144,10 @@ def test_the_soup_of_a_run_is_found_and_its_figures_are_in_the_report():
 
 
 def test_only_what_differs_is_said_of_trainings():
-    assert varied([{"lr": 0.1, "dropout": 0.5}, {"lr": 0.2, "dropout": 0.5}]) == ["lr 0.1", "lr 0.2"]
+    assert varied([{"lr": 0.1, "dropout": 0.5}, {"lr": 0.2, "dropout": 0.5}]) == [
+        "lr 0.1",
+        "lr 0.2",
+    ]
     assert varied([{"lr": 0.1}, {"lr": 0.1}]) == ["", ""]
     assert varied([{}]) == [""]
 

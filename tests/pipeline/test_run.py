@@ -94,14 +94,20 @@ class World:
         (self.control / f"{kind}-{name}").write_text(str(count))
 
     def run(self, *targets, force=(), budget=BUDGET, start=None, **tables):
-        tables = {"dataset": {"source": f"npz:{self.source}"}, "train": {"ingredients": 2}, **tables}
+        tables = {
+            "dataset": {"source": f"npz:{self.source}"},
+            "train": {"ingredients": 2},
+            **tables,
+        }
         recipe = from_tables("toy", tables)
         seen = Seen(self.folder / "seen.json")
         planner = Planner(recipe, self.store, StatCache(self.folder / "stat.json"), seen)
         planner.force |= set(dag.select(planner.nodes, force)) if force else set()
         (self.control / "calls").write_text("")
         self.said.lines.clear()
-        runner = Runner(planner, self.store, budget, self.said, lambda _: (start or self.start)(budget))
+        runner = Runner(
+            planner, self.store, budget, self.said, lambda _: (start or self.start)(budget)
+        )
         try:
             plans = runner.run(targets)
         finally:
@@ -140,10 +146,13 @@ def test_seconds_are_those_of_its_tasks_and_only_what_is_to_build_is_counted(wor
         (manifest,) = (
             reader.manifest
             for stage, key in world.store.artifacts()
-            if stage == node.partition(":")[0] and (reader := world.store.open(stage, key)).digest == digests[node]
+            if stage == node.partition(":")[0]
+            and (reader := world.store.open(stage, key)).digest == digests[node]
         )
         seconds, _ = world.said.stopped[node]
-        if len(manifest["shards"]) == 2:  # a shard and its finish, one after the other: nothing else is in it
+        if (
+            len(manifest["shards"]) == 2
+        ):  # a shard and its finish, one after the other: nothing else is in it
             assert seconds == pytest.approx(manifest["seconds"])
         assert 0 < seconds <= manifest["seconds"] * (1 + 1e-9)
 
@@ -241,7 +250,9 @@ def test_a_damaged_artifact_is_set_aside_and_built_anew(world, damage):
     digests = world.run("pack:train")
     folder = next((world.folder / "store/objects/influence").iterdir())
     chunk = next(
-        path for path in sorted(folder.rglob("*")) if path.is_file() and "value" in str(path) and "c/" in str(path)
+        path
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and "value" in str(path) and "c/" in str(path)
     )
     if damage == "flip":
         flip(chunk)
@@ -260,9 +271,17 @@ def test_a_damaged_artifact_is_set_aside_and_built_anew(world, damage):
 
 def test_damage_met_while_reading_is_mended_in_the_same_run(world):
     digests = world.run("pack:train")
-    (world.folder / "seen.json").unlink()  # as for a second user: nobody looked at these files before
+    (
+        world.folder / "seen.json"
+    ).unlink()  # as for a second user: nobody looked at these files before
     folder = next((world.folder / "store/objects/influence").iterdir())
-    flip(next(p for p in sorted(folder.rglob("*")) if p.is_file() and "sum" in str(p) and "c/" in str(p)))
+    flip(
+        next(
+            p
+            for p in sorted(folder.rglob("*"))
+            if p.is_file() and "sum" in str(p) and "c/" in str(p)
+        )
+    )
     assert world.run("pack:train", force=["pack:train"]) == digests
     assert world.built == {"influence:train", "pack:train"}
 
@@ -292,7 +311,10 @@ def test_memory_is_refused_before_anything_runs(world):
     assert "ingest" in str(caught.value)
     assert "allowed" in str(caught.value)
     assert not (world.folder / "store").exists()
-    assert set(world.run("split", budget=Budget(WORKER_BYTES + fakes.PEAK, 2))) == {"ingest", "split"}
+    assert set(world.run("split", budget=Budget(WORKER_BYTES + fakes.PEAK, 2))) == {
+        "ingest",
+        "split",
+    }
 
 
 def test_a_value_this_version_lacks_is_refused_before_anything_runs(world):

@@ -1,4 +1,5 @@
-"""`run.json`: no flipped bit and no cut changes what a run opens; nonsense under a valid check is refused by type."""
+"""`run.json`: no flipped bit and no cut changes what a run opens; nonsense under a valid check is
+refused by type."""
 
 import json
 
@@ -30,7 +31,9 @@ def path(tmp_path):
 def test_no_bit_and_no_cut_changes_what_is_read(path):
     data = path.read_bytes()
     assert read_run(path.parent) == DOCUMENT
-    damaged = [data[:at] + bytes([data[at] ^ 1 << at * 5 % 8]) + data[at + 1 :] for at in range(len(data))]
+    damaged = [
+        data[:at] + bytes([data[at] ^ 1 << at * 5 % 8]) + data[at + 1 :] for at in range(len(data))
+    ]
     refused = 0
     for changed in [*damaged, *(data[:at] for at in range(len(data)))]:
         path.write_bytes(changed)

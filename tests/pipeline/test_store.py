@@ -1,4 +1,5 @@
-"""Store: what is committed opens and is checked, what is not is invisible, what is damaged is set aside."""
+"""Store: what is committed opens and is checked, what is not is invisible, what is damaged is set
+aside."""
 
 import errno
 import json
@@ -133,14 +134,17 @@ def test_newer_format(built):
     path = store.folder("count", key) / "manifest.json"
     manifest = json.loads(path.read_bytes())
     path.write_text(json.dumps({**manifest, "format": 99}))
-    with pytest.raises(BadInput, match=r"format 99.*reads formats up to 1.*fix: upgrade stockpot") as raised:
+    with pytest.raises(
+        BadInput, match=r"format 99.*reads formats up to 1.*fix: upgrade stockpot"
+    ) as raised:
         store.open("count", key)
     assert raised.value.exit_code == 2
     assert store.committed("count", key)
 
 
 @pytest.mark.parametrize(
-    "text", ["", "{", "[]", "null", '{"check": 1}', "[" * 100_000, '{"format": NaN}', '{"format": "x"}']
+    "text",
+    ["", "{", "[]", "null", '{"check": 1}', "[" * 100_000, '{"format": NaN}', '{"format": "x"}'],
 )
 def test_mad_manifests(built, text):
     store, key = built
@@ -209,7 +213,9 @@ def test_unwritable(tmp_path, monkeypatch, code):
         raise OSError(code, os.strerror(code), path)
 
     monkeypatch.setattr(fs, "before", refuse)
-    with pytest.raises(BadInput, match=rf"store {tmp_path}/s: cannot write .*; fix: .*--store DIR") as raised:
+    with pytest.raises(
+        BadInput, match=rf"store {tmp_path}/s: cannot write .*; fix: .*--store DIR"
+    ) as raised:
         Store(tmp_path / "s").check_writable()
     assert raised.value.exit_code == 2
 
@@ -276,9 +282,16 @@ def test_stat_cache_skips_unchanged_files(tmp_path, monkeypatch):
     real = digests.file_digest
     monkeypatch.setattr(digests, "file_digest", lambda path: calls.append(path) or real(path))
     assert cache.digest(source) == cache.digest(source) == real(source)
-    assert len(calls) == 2  # a file this young may change again within the same time stamp, whatever its mtime says
+    assert (
+        len(calls) == 2
+    )  # a file this young may change again within the same time stamp, whatever its mtime says
     monkeypatch.setattr(digests, "SETTLED_NS", -(10**9))
-    assert cache.digest(source) == cache.digest(source) == StatCache(cache.path).digest(source) == real(source)
+    assert (
+        cache.digest(source)
+        == cache.digest(source)
+        == StatCache(cache.path).digest(source)
+        == real(source)
+    )
     assert len(calls) == 2
     aged(source, b"three")
     assert cache.digest(source) == real(source)
@@ -306,7 +319,15 @@ def test_stat_cache_of_an_older_version_is_not_read(tmp_path, caplog):
 
 
 @pytest.mark.parametrize(
-    "text", ["", "{", "[]", '{"format": 2, "files": {}}', '{"format": 2, "files": {}, "check": ""}', "[" * 100_000]
+    "text",
+    [
+        "",
+        "{",
+        "[]",
+        '{"format": 2, "files": {}}',
+        '{"format": 2, "files": {}, "check": ""}',
+        "[" * 100_000,
+    ],
 )
 def test_stat_cache_damaged(tmp_path, caplog, text):
     source, cache = tmp_path / "source", StatCache(tmp_path / "stat-cache.json")

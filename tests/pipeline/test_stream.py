@@ -16,7 +16,9 @@ from tests.packs import features, packed
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
-    return packed(tmp_path_factory.mktemp("pack"), records={"outputs": 84, "records": 14}, shard_bytes=20000)
+    return packed(
+        tmp_path_factory.mktemp("pack"), records={"outputs": 84, "records": 14}, shard_bytes=20000
+    )
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +31,9 @@ def order():
     rng = np.random.default_rng(0)
     distance = rng.random((14, 14))
     tour = rng.permutation(14).astype(np.int32)
-    return MemoryReader({"tour": tour, "distance": distance + distance.T}, {"method": "label"}, key="o" * 32)
+    return MemoryReader(
+        {"tour": tour, "distance": distance + distance.T}, {"method": "label"}, key="o" * 32
+    )
 
 
 def steps_of(pack, **options):
@@ -114,7 +118,9 @@ def test_first_and_rest_are_the_whole(pack, order, prefetch, stop, epoch, per_st
 
 def test_a_training_goes_on_where_its_inputs_were_rebuilt_under_other_keys(pack, order):
     def other(reader, digest=None):
-        twin = MemoryReader(reader.arrays, reader.facts, reader.root, key="2" * 32, digest=digest or reader.digest)
+        twin = MemoryReader(
+            reader.arrays, reader.facts, reader.root, key="2" * 32, digest=digest or reader.digest
+        )
         assert twin.key != reader.key
         return twin
 
@@ -122,7 +128,9 @@ def test_a_training_goes_on_where_its_inputs_were_rebuilt_under_other_keys(pack,
     steps_of(other(pack), order=other(order)).load_state_dict(state)
     for changed in ({"reader": other(pack, "e" * 32)}, {"order": other(order, "e" * 32)}):
         with pytest.raises(Conflict, match=f"_key is .*, but '{'e' * 32}' here"):
-            steps_of(changed.pop("reader", pack), **({"order": order} | changed)).load_state_dict(state)
+            steps_of(changed.pop("reader", pack), **({"order": order} | changed)).load_state_dict(
+                state
+            )
 
 
 def test_resumed_twice_in_one_epoch(pack):
@@ -175,7 +183,9 @@ def test_every_iteration_is_the_next_epoch(pack, prefetch):
 def test_of_two_iterations_at_once_each_is_an_epoch_and_the_later_one_is_the_state(pack):
     expected = epochs_of(pack, 3)
     steps = steps_of(pack)
-    pairs = [[tuple(step.input_id.tolist()) for step in pair] for pair in zip(steps, steps, strict=True)]
+    pairs = [
+        [tuple(step.input_id.tolist()) for step in pair] for pair in zip(steps, steps, strict=True)
+    ]
     assert [list(one) for one in zip(*pairs, strict=True)] == expected[:2]
     steps.set_epoch(0)
     first, second = iter(steps), iter(steps)
@@ -188,7 +198,8 @@ def test_of_two_iterations_at_once_each_is_an_epoch_and_the_later_one_is_the_sta
 
 
 def test_after_its_last_step_an_epoch_is_over(pack):
-    """Lightning asks for no more once it has the last step; a rank without steps has no last one."""
+    """Lightning asks for no more once it has the last step; a rank without steps has no last
+    one."""
     steps = steps_of(pack, per_step=7)
     iterator = iter(steps)
     assert place(steps) == (0, 0)
@@ -217,11 +228,23 @@ def test_after_its_last_step_an_epoch_is_over(pack):
 def test_a_state_of_other_options_is_refused_naming_both(pack, order, change, name):
     state = steps_of(pack, order=order).state_dict()
     other = steps_of(pack, **({"order": order} | change))
-    with pytest.raises(Conflict, match=f"its {name} is {state[name]!r}, but {other.state_dict()[name]!r} here"):
+    with pytest.raises(
+        Conflict, match=f"its {name} is {state[name]!r}, but {other.state_dict()[name]!r} here"
+    ):
         other.load_state_dict(state)
 
 
-FIELDS = ("format", "store_key", "order_key", "split", "seed", "epoch", "step", "per_step", "world_size")
+FIELDS = (
+    "format",
+    "store_key",
+    "order_key",
+    "split",
+    "seed",
+    "epoch",
+    "step",
+    "per_step",
+    "world_size",
+)
 VALUES = (None, "1", True, False, 1.0, 0.0, -1, 15, 2**31, 10**30, float("nan"), [1], {})
 
 
@@ -238,7 +261,9 @@ def test_a_state_with_a_field_that_is_missing_or_out_of_range_is_refused_by_name
         if value in good and type(value) is int:
             changed.load_state_dict(state | {name: value})
             continue
-        with pytest.raises(Conflict, match=rf"loader state: (its|expected) {name} .*; fix: ") as refused:
+        with pytest.raises(
+            Conflict, match=rf"loader state: (its|expected) {name} .*; fix: "
+        ) as refused:
             changed.load_state_dict(state | {name: value})
         assert "\n" not in str(refused.value)
         assert changed.state_dict() == before
@@ -255,7 +280,9 @@ def test_what_is_no_state_is_refused(pack, state):
 
 @pytest.mark.parametrize("epoch", [-1, True, 1.0, "1", None, 2**31])
 def test_an_epoch_out_of_range_is_refused(pack, epoch):
-    with pytest.raises(BadInput, match="epoch: expected a whole number from 0, below 2147483648, found"):
+    with pytest.raises(
+        BadInput, match="epoch: expected a whole number from 0, below 2147483648, found"
+    ):
         steps_of(pack).set_epoch(epoch)
 
 
@@ -270,7 +297,10 @@ def test_an_epoch_out_of_range_is_refused(pack, epoch):
 def test_more_ranks_than_whole_steps_are_refused(pack, options, fix):
     steps = steps_of(pack, drop_last=True, **options)
     for ask in (len, list, lambda s: s.plan(0)):
-        with pytest.raises(BadInput, match=f"14 records an epoch for per_step .*: no step would be left; fix: {fix}"):
+        with pytest.raises(
+            BadInput,
+            match=f"14 records an epoch for per_step .*: no step would be left; fix: {fix}",
+        ):
             ask(steps)
     assert len(steps_of(pack, **options)) in (0, 1)
 
@@ -287,7 +317,9 @@ def test_epochs_differ_and_repeat(pack, order):
     expected = np.random.default_rng((0, 1)).permutation(14)
     steps = steps_of(pack)
     assert [records for (records,), _ in steps.plan(1)] == expected.tolist()
-    assert [records for (records,), _ in steps_of(pack, shuffle=False, order=order).plan(5)] == list(range(14))
+    assert [
+        records for (records,), _ in steps_of(pack, shuffle=False, order=order).plan(5)
+    ] == list(range(14))
 
 
 def test_the_order_artifact_decides(pack, order):
@@ -300,14 +332,19 @@ def test_the_order_artifact_decides(pack, order):
         assert found == epoch_order(method, tour, distance, 14, 2, 4).tolist()
     short = Order("short", "label", tour[:5])
     with pytest.raises(Conflict, match=r"orders 5 records, but 1+ has 14"):
-        record_steps(steps_of(pack).store, store_key="1" * 32, split="train", order=short, layers=1).plan(0)
+        record_steps(
+            steps_of(pack).store, store_key="1" * 32, split="train", order=short, layers=1
+        ).plan(0)
 
 
 @pytest.mark.parametrize("drop_last", [False, True])
 @pytest.mark.parametrize("per_step", [1, 3])
 def test_ranks_share_the_steps(pack, drop_last, per_step):
     alone = steps_of(pack, per_step=per_step, drop_last=drop_last).plan(1)
-    world = [steps_of(pack, per_step=per_step, drop_last=drop_last, rank=r, world_size=4) for r in range(4)]
+    world = [
+        steps_of(pack, per_step=per_step, drop_last=drop_last, rank=r, world_size=4)
+        for r in range(4)
+    ]
     plans = [steps.plan(1) for steps in world]
     assert [len(p) for p in plans] == [len(steps) for steps in world]
     records = [plans[k % 4][k // 4][0] for k in range(sum(map(len, plans)))]
@@ -432,7 +469,12 @@ def turns(tmp_path_factory):
 @pytest.mark.parametrize("per_step", [1, 2])
 def test_an_epoch_reads_its_round_and_every_output_once(turns, method, per_step):
     pack, orders = turns
-    options = {"order": orders.get(method), "shuffle": method != "file", "per_step": per_step, "seed": 1}
+    options = {
+        "order": orders.get(method),
+        "shuffle": method != "file",
+        "per_step": per_step,
+        "seed": 1,
+    }
     steps = steps_of(pack, **options)
     assert len(steps) == -(-7 // per_step)
     plans = [steps.plan(epoch) for epoch in range(7)]

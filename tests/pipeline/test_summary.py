@@ -19,7 +19,15 @@ from tests.pipeline import fakes
 from tests.recipes import with_values
 
 CONTRACT = {
-    "dataset": {"name", "num_nodes", "num_edges_stored", "num_edges", "num_features", "num_classes", "splits"},
+    "dataset": {
+        "name",
+        "num_nodes",
+        "num_edges_stored",
+        "num_edges",
+        "num_features",
+        "num_classes",
+        "splits",
+    },
     "stages": {"influence", "quantize", "hag"},
     "train": {"ingredients"},
     "soup": {"chosen", "methods"},
@@ -56,9 +64,17 @@ def built(*, cached=True, only=None, ingredients=2, model="gcn"):
             "host": "node-1",
         }
         if node.stage == "infer":
-            manifest["notes"] = {"predictions": {"seconds": 0.4, "full_graph_seconds": 0.8, "all_models_seconds": 2.0}}
+            manifest["notes"] = {
+                "predictions": {
+                    "seconds": 0.4,
+                    "full_graph_seconds": 0.8,
+                    "all_models_seconds": 2.0,
+                }
+            }
         if node.stage == "soup":
-            manifest["notes"] = {"soup": {"seconds": {"greedy": 3.0}, "peak_bytes": {"greedy": 13000}}}
+            manifest["notes"] = {
+                "soup": {"seconds": {"greedy": 3.0}, "peak_bytes": {"greedy": 13000}}
+            }
         if only is None or node.stage in only:
             found.append(Built(node, manifest, cached, 2000 * (i + 1)))
     return recipe, found
@@ -81,12 +97,28 @@ def test_the_contract():
         "edges": 200,
         "replication": 3.0,
     }
-    assert (train["outputs"], train["captured"], train["dropped_nodes"], train["bytes"]) == (20, 0.9, 3, 5000)
+    assert (train["outputs"], train["captured"], train["dropped_nodes"], train["bytes"]) == (
+        20,
+        0.9,
+        3,
+        5000,
+    )
     quantize = summary["stages"]["quantize"]
-    names = {"key", "codec", "bytes_per_row", "table_bytes", "compression_ratio", "nmse", "nmse_aggregated"}
+    names = {
+        "key",
+        "codec",
+        "bytes_per_row",
+        "table_bytes",
+        "compression_ratio",
+        "nmse",
+        "nmse_aggregated",
+    }
     assert names <= set(quantize)
     assert quantize["bytes_per_row"] == 1
-    assert (summary["stages"]["hag"]["records_used"], summary["stages"]["hag"]["reads_ratio"]) == (0, 1.0)
+    assert (summary["stages"]["hag"]["records_used"], summary["stages"]["hag"]["reads_ratio"]) == (
+        0,
+        1.0,
+    )
     assert summary["stages"]["hag"]["why"] == "none of 2 records gains"
     single = summary["train"]["ingredients"][1]
     assert single == {
@@ -114,8 +146,14 @@ def test_the_contract():
     }
     infer = summary["infer"]
     assert infer["full_graph_test_accuracy"] == 0.745
-    assert (infer["seconds"], infer["full_graph_seconds"], infer["all_models_seconds"]) == (0.4, 0.8, 2.0)
-    assert infer["load_seconds"] is infer["write_seconds"] is None  # an artifact of an older version does not say
+    assert (infer["seconds"], infer["full_graph_seconds"], infer["all_models_seconds"]) == (
+        0.4,
+        0.8,
+        2.0,
+    )
+    assert (
+        infer["load_seconds"] is infer["write_seconds"] is None
+    )  # an artifact of an older version does not say
     said = "0.4 s by the chosen model alone, 0.8 s exactly on the full graph, 2.0 s by all models"
     assert inference_seconds(infer) == said
     assert f"74.50 %\n  {said}\n" in result_text(summary, nodes, Path("runs/toy"))
@@ -124,7 +162,9 @@ def test_the_contract():
 
 def test_a_model_that_shares_nothing_says_why():
     recipe, nodes = built(model="gat")
-    assert summarise(recipe, nodes)["stages"]["hag"]["why"].endswith("'gat': its weights differ by edge")
+    assert summarise(recipe, nodes)["stages"]["hag"]["why"].endswith(
+        "'gat': its weights differ by edge"
+    )
 
 
 def test_absent_stages_are_null():
@@ -196,15 +236,31 @@ def test_the_judge_stands_in_summary_report_and_inspection():
         "pairs": 2,
         "allowed": True,
     }
-    other = {**row, "codec": "pq9", "drop": None, "drop_error": None, "drop_bound": None, "pairs": 0, "allowed": None}
-    facts = {"codec": "sq8", "rate": [row, other], "reason": "sq4 <fails>", "judged_on": 29415, "trained_on": 58829}
+    other = {
+        **row,
+        "codec": "pq9",
+        "drop": None,
+        "drop_error": None,
+        "drop_bound": None,
+        "pairs": 0,
+        "allowed": None,
+    }
+    facts = {
+        "codec": "sq8",
+        "rate": [row, other],
+        "reason": "sq4 <fails>",
+        "judged_on": 29415,
+        "trained_on": 58829,
+    }
     facts |= {"accuracy": 0.7, "model": "gcn", "row_passes": 3_000_000, "rows_allowed": 3_700_000}
     recipe, nodes = built()
     book = next(b for b in nodes if b.node.id == "codebook")
     measured = {"codec": "sq8", "sensitivity": [0.9, 0.7, 0.8], "nmse_by_depth": [7e-5, 4e-5, 5e-5]}
     changed = replace(book, manifest={**book.manifest, "facts": measured})
     judge = replace(
-        book, node=replace(book.node, id="judge", stage="judge"), manifest={**book.manifest, "facts": facts}
+        book,
+        node=replace(book.node, id="judge", stage="judge"),
+        manifest={**book.manifest, "facts": facts},
     )
     summary = summarise(recipe, [judge, *(changed if b is book else b for b in nodes)])
     for stage in ("judge", "codebook"):
@@ -212,10 +268,24 @@ def test_the_judge_stands_in_summary_report_and_inspection():
     assert summary["stages"]["codebook"]["sensitivity"] == [0.9, 0.7, 0.8]
     assert summary["stages"]["quantize"]["accuracy_drop"] is None
     page = render(Report(recipe, summary, nodes))
-    cells = ["128", "65,536", "15,125,888", "4.0", "6e-05", "7e-05", "-0.03 ± 0.01", "0.01", "2", "yes"]
+    cells = [
+        "128",
+        "65,536",
+        "15,125,888",
+        "4.0",
+        "6e-05",
+        "7e-05",
+        "-0.03 ± 0.01",
+        "0.01",
+        "2",
+        "yes",
+    ]
     assert rate_cells(row) == cells
     assert rate_cells(other)[-4:] == ["", "", "", "not judged"]
     assert all(f">{cell}<" in page for cell in cells)
-    assert "Chosen: sq8; sq4 &lt;fails&gt;. Judged by gcn on 29,415 nodes in 3,000,000 row-passes" in page
+    assert (
+        "Chosen: sq8; sq4 &lt;fails&gt;. Judged by gcn on 29,415 nodes in 3,000,000 row-passes"
+        in page
+    )
     assert "0.900, 0.700, 0.800" in page
     assert CODES not in render(Report(recipe, summarise(recipe, nodes), nodes))

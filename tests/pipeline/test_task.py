@@ -1,4 +1,5 @@
-"""Tasks: idempotent, picklable, refusing what they were not planned for, and never wrong about whose result stands."""
+"""Tasks: idempotent, picklable, refusing what they were not planned for, and never wrong about
+whose result stands."""
 
 import itertools
 import multiprocessing
@@ -9,12 +10,30 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pytest
 
-from stockpot.errors import BadInput, Conflict, Corrupt, CorruptArtifact, NonDeterminism, StockpotError
+from stockpot.errors import (
+    BadInput,
+    Conflict,
+    Corrupt,
+    CorruptArtifact,
+    NonDeterminism,
+    StockpotError,
+)
 from stockpot.execution.task import FINISH, Task, build_params, execute
 from stockpot.store.digests import file_digest
 from stockpot.store.store import Store
 from tests.pipeline import toy
-from tests.pipeline.toy import COUNT, DOUBLE, build, install, make, manifest, numbers_of, payload_bytes, plan, source_of
+from tests.pipeline.toy import (
+    COUNT,
+    DOUBLE,
+    build,
+    install,
+    make,
+    manifest,
+    numbers_of,
+    payload_bytes,
+    plan,
+    source_of,
+)
 from tests.runs import quarantines
 
 
@@ -77,7 +96,9 @@ def test_all_missing_shards_are_named(tmp_path):
     params = toy.CountParams(n=12, shards=4)
     tasks = plan(tmp_path, params=params)
     execute(tasks[2])
-    with pytest.raises(StockpotError, match=r"3 of 4 shards are missing: shard-0, shard-1, shard-3"):
+    with pytest.raises(
+        StockpotError, match=r"3 of 4 shards are missing: shard-0, shard-1, shard-3"
+    ):
         execute(tasks[-1])
     assert not Store(tmp_path).committed("count", tasks[0].key)
 
@@ -94,7 +115,9 @@ def test_params_come_back_typed():
         b: float
 
     assert build_params(Plain, {"a": 1, "b": 2.0}) == Plain(1, 2.0)
-    assert build_params(toy.CountParams, {"n": 1, "shards": 1, "names": ["x"]}) == toy.CountParams(1, 1, ("x",))
+    assert build_params(toy.CountParams, {"n": 1, "shards": 1, "names": ["x"]}) == toy.CountParams(
+        1, 1, ("x",)
+    )
     with pytest.raises(Conflict, match="expected fields a, b, found a"):
         build_params(Plain, {"a": 1})
 
@@ -133,7 +156,9 @@ def test_exact_stage_that_differs_is_named(tmp_path, monkeypatch):
 
 def test_facts_count_as_bytes(tmp_path, monkeypatch):
     turn = itertools.count()
-    stage = make("count", toy.CountParams, (), toy.count_shards, lambda *_: {"n": next(turn)}, lambda *_: {})
+    stage = make(
+        "count", toy.CountParams, (), toy.count_shards, lambda *_: {"n": next(turn)}, lambda *_: {}
+    )
     install(monkeypatch, stage)
     monkeypatch.setattr("stockpot.execution.task._sound", lambda *_: None)
     task = plan(tmp_path, stage)[0]
@@ -296,7 +321,8 @@ def test_shard_rebuilt_after_finish_is_finished_again(tmp_path, monkeypatch):
 
 
 def test_a_finish_of_shards_that_changed_is_done_again(tmp_path, monkeypatch):
-    """A recorded stage whose shard was rebuilt with other values beside a finish that read the old ones."""
+    """A recorded stage whose shard was rebuilt with other values beside a finish that read the old
+    ones."""
     turn = {"add": 0}
 
     def run(params, inputs, shard, writer):
@@ -315,7 +341,9 @@ def test_a_finish_of_shards_that_changed_is_done_again(tmp_path, monkeypatch):
         with pytest.raises(KeyboardInterrupt):
             execute(tasks[2])
     finished = work.entry(FINISH)["digest"]
-    work.entry_path("shard-0").unlink()  # as by a driver that set it aside before this finish was published
+    work.entry_path(
+        "shard-0"
+    ).unlink()  # as by a driver that set it aside before this finish was published
     (work.claims / "shards/claim-shard-0.json").unlink(missing_ok=True)
     turn["add"] = 100
     execute(tasks[0])
@@ -338,7 +366,9 @@ def test_a_file_that_no_shard_wrote_is_in_no_artifact(tmp_path):
     for task in tasks:
         execute(task)
     found = Store(tmp_path).open("count", tasks[0].key)
-    present = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+    present = sorted(
+        path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()
+    )
     assert present == sorted([*found.names(), "manifest.json"])
     assert list(Store(tmp_path).quarantined.rglob("shard-7.txt"))
 
@@ -369,7 +399,18 @@ def test_an_array_made_on_disk_is_published_as_any_other(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "name", ["/abs", "../up", "a/../b", "", "manifest.json", "facts.json", ".hidden", "a//b", "x/zarr.json"]
+    "name",
+    [
+        "/abs",
+        "../up",
+        "a/../b",
+        "",
+        "manifest.json",
+        "facts.json",
+        ".hidden",
+        "a//b",
+        "x/zarr.json",
+    ],
 )
 def test_payload_names_are_checked(tmp_path, name):
     from stockpot.store.attempt import Attempt

@@ -45,7 +45,9 @@ class FakeStreams:
 
 
 @pytest.mark.parametrize("prefetch", [0, 2])
-@pytest.mark.parametrize("make", [lambda p, **o: read_steps(p, layers=2, adj="norm", **o), open_batches])
+@pytest.mark.parametrize(
+    "make", [lambda p, **o: read_steps(p, layers=2, adj="norm", **o), open_batches]
+)
 def test_every_step_is_waited_for_and_kept_whole(pack, prefetch, make):
     plain = list(make(pack, prefetch=prefetch))
     steps = make(pack, prefetch=prefetch)
@@ -64,7 +66,9 @@ def test_every_step_is_waited_for_and_kept_whole(pack, prefetch, make):
 
 
 def test_what_a_transform_makes_is_kept_too(pack):
-    steps = read_steps(pack, layers=2, adj="norm", transform=lambda s: {"x": [s.x * 2, 3], "y": (s.y, "text")})
+    steps = read_steps(
+        pack, layers=2, adj="norm", transform=lambda s: {"x": [s.x * 2, 3], "y": (s.y, "text")}
+    )
     streams = FakeStreams()
     steps.transfer = Transfer(torch.device("cpu"), streams=streams)
     step = next(iter(steps))
@@ -74,18 +78,30 @@ def test_what_a_transform_makes_is_kept_too(pack):
 @CUDA
 @pytest.mark.parametrize("name", MODELS)
 def test_training_on_a_gpu_gives_the_cpus_results(pack, name):
-    config = {"model": name, "num_features": 7, "num_classes": 4, "hidden": 16, "layers": 3, "dropout": 0.0, "heads": 4}
+    config = {
+        "model": name,
+        "num_features": 7,
+        "num_classes": 4,
+        "hidden": 16,
+        "layers": 3,
+        "dropout": 0.0,
+        "heads": 4,
+    }
     found = []
     for device in ("cpu", "cuda"):
         model = build_model(config, seed=0).to(device)
         adam = torch.optim.Adam(model.parameters(), lr=0.01)
-        steps = read_steps(pack, layers=3, adj=model.adj, transposes=model.transposes, device=device)
+        steps = read_steps(
+            pack, layers=3, adj=model.adj, transposes=model.transposes, device=device
+        )
         losses = []
         for epoch in range(3):
             steps.set_epoch(epoch)
             for step in steps:
                 assert all(t.device.type == device for t in tensors_of(step))
-                loss = torch.nn.functional.cross_entropy(model(step.x, step.adjs), step.y, ignore_index=-1)
+                loss = torch.nn.functional.cross_entropy(
+                    model(step.x, step.adjs), step.y, ignore_index=-1
+                )
                 adam.zero_grad()
                 loss.backward()
                 adam.step()

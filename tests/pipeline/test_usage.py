@@ -25,7 +25,11 @@ for _ in range(2):
 def test_the_second_task_of_a_process_is_counted_like_the_first():
     keep = {"MALLOC_MMAP_THRESHOLD_": "33554432", "MALLOC_TRIM_THRESHOLD_": "268435456"}
     done = subprocess.run(
-        [sys.executable, "-c", SCRIPT], env={**os.environ, **keep}, capture_output=True, text=True, check=True
+        [sys.executable, "-c", SCRIPT],
+        env={**os.environ, **keep},
+        capture_output=True,
+        text=True,
+        check=True,
     )
     first, second = map(int, done.stdout.split())
     assert first >= 60
@@ -36,7 +40,10 @@ def test_processes_that_a_task_starts_are_counted_with_it():
     held = "held = bytearray(b'1') * (64 << 20); print(len(held), flush=True); input()"
     with Usage() as usage:
         child = subprocess.Popen(
-            [sys.executable, "-S", "-c", held], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+            [sys.executable, "-S", "-c", held],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
         )
         assert int(child.stdout.readline()) == 64 << 20
         until = time.monotonic() + 30

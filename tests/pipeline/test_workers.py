@@ -1,4 +1,5 @@
-"""No worker ever holds more projected bytes than it may use; tasks nobody wants end; one module imports Dask."""
+"""No worker ever holds more projected bytes than it may use; tasks nobody wants end; one module
+imports Dask."""
 
 import ast
 import ctypes
@@ -140,7 +141,10 @@ def test_a_task_goes_to_the_smallest_worker_that_holds_it(lent):
     assert lent.submit("a", Cost(0, 0, 10**8), TASK)
     assert lent.submit("b", Cost(0, 0, 10**8), TASK)
     assert not lent.submit("c", Cost(0, 0, 10**8), TASK)
-    assert [(worker, task.threads) for task, worker in cluster.flying.values()] == [("small", 1), ("large", 3)]
+    assert [(worker, task.threads) for task, worker in cluster.flying.values()] == [
+        ("small", 1),
+        ("large", 3),
+    ]
     cluster.end("a")
     cluster.end("b")
     assert len(lent.wait(0)) == 2
@@ -153,7 +157,9 @@ def test_a_task_goes_to_the_smallest_worker_that_holds_it(lent):
 
 def test_what_no_worker_holds_is_refused(lent):
     lent.refuse([("pack", Cost(0, 0, 4 * 10**9 - WORKER_BYTES))])
-    with pytest.raises(OverBudget, match=r"exceeds every worker's limit: pack 4.5 GB; allowed 4.0 GB on large"):
+    with pytest.raises(
+        OverBudget, match=r"exceeds every worker's limit: pack 4.5 GB; allowed 4.0 GB on large"
+    ):
         lent.refuse([("pack", Cost(0, 0, 43 * 10**8))])
 
 
@@ -181,7 +187,8 @@ def test_a_task_no_worker_is_left_for_is_an_error_in_time(lent, monkeypatch):
     time.sleep(0.1)
     assert not lent.submit("a", Cost(0, 0, 9 * 10**9), TASK)
     with pytest.raises(
-        BadInput, match=r"no worker with 9.2 GB for the next task within 0 s; fix: dask worker tcp://h:1"
+        BadInput,
+        match=r"no worker with 9.2 GB for the next task within 0 s; fix: dask worker tcp://h:1",
     ):
         lent.wait(0)
 
@@ -196,7 +203,10 @@ def test_a_probe_passes_in_the_same_store(tmp_path):
     question = probe.question()
     assert probe.judge("w", question[2], answer(*question)) == ""
     source.write_bytes(b"abcd")
-    with pytest.raises(BadInput, match=r"worker w on \S+: source \S+x.npz: expected 3 bytes as on the driver, found 4"):
+    with pytest.raises(
+        BadInput,
+        match=r"worker w on \S+: source \S+x.npz: expected 3 bytes as on the driver, found 4",
+    ):
         probe.judge("w", question[2], answer(*question[:2], "other", question[3]))
     probe.close()
 
@@ -208,10 +218,14 @@ def test_a_store_of_the_same_name_elsewhere_does_not_pass(tmp_path, monkeypatch)
     elsewhere = folder.replace(str(tmp_path / "store"), str(tmp_path / "other"))
     assert "no such folder there" in answer(elsewhere, token, reply, sources).problem
     (tmp_path / "other").mkdir()
-    assert "it is another folder than the driver's" in answer(elsewhere, token, reply, sources).problem
+    assert (
+        "it is another folder than the driver's" in answer(elsewhere, token, reply, sources).problem
+    )
     # A worker that says all is well, but whose reply does not arrive.
     well = Answer("h", 1, software(), 10**9)
-    with pytest.raises(BadInput, match="does not arrive here: its folder is another one; fix: put the store on"):
+    with pytest.raises(
+        BadInput, match="does not arrive here: its folder is another one; fix: put the store on"
+    ):
         probe.judge("w", reply, well)
     newer = Answer("h", 1, {**software(), "torch": "99"}, 10**9)
     (probe.folder / reply).write_text(token)
@@ -302,7 +316,8 @@ def test_what_was_sent_and_has_not_arrived_is_taken_back(monkeypatch):
 
 
 def test_nobody_waits_for_workers_that_are_gone_for_good(monkeypatch):
-    """Dask holds a task without a word until a worker comes, and a nanny that fails to start one gives up."""
+    """Dask holds a task without a word until a worker comes, and a nanny that fails to start one
+    gives up."""
     cluster = Cluster(None)
     cluster._local = SimpleNamespace(workers={}, scheduler=SimpleNamespace(workers={}))
     assert cluster.wait(0) == []  # nothing is asked of anybody
@@ -316,5 +331,7 @@ def test_nobody_waits_for_workers_that_are_gone_for_good(monkeypatch):
     cluster._local.scheduler.workers.clear()
     assert cluster.wait(0) == []
     monkeypatch.setattr(time, "monotonic", lambda: now + 501 + execution_cluster._ALONE_S)
-    with pytest.raises(StockpotError, match="workers: all processes have died, and none has come back"):
+    with pytest.raises(
+        StockpotError, match="workers: all processes have died, and none has come back"
+    ):
         cluster.wait(0)

@@ -1,4 +1,5 @@
-"""Two tiny stages and a driver of one line each, so that store and tasks are tested without the real pipeline."""
+"""Two tiny stages and a driver of one line each, so that store and tasks are tested without the
+real pipeline."""
 
 import json
 import sys
@@ -45,7 +46,10 @@ def count_run(params, inputs, shard, writer):
 def count_finish(params, _inputs, outputs, writer):
     writer.array("total", np.concatenate([outputs[name].array(f"part-{name}") for name in outputs]))
     writer.array("empty", np.zeros((0, 3), np.float32))
-    return {"count": sum(reader.facts["count"] for reader in outputs.values()), "names": params.names}
+    return {
+        "count": sum(reader.facts["count"] for reader in outputs.values()),
+        "names": params.names,
+    }
 
 
 def double_run(_params, inputs, _shard, writer):
@@ -74,7 +78,9 @@ def make(name, params, roles, shards, run, finish, exact=True, version=1):
 
 
 COUNT = make("count", CountParams, (), count_shards, count_run, count_finish)
-DOUBLE = make("double", CountParams, ("numbers",), lambda _p, _i: [Shard("all")], double_run, double_finish)
+DOUBLE = make(
+    "double", CountParams, ("numbers",), lambda _p, _i: [Shard("all")], double_run, double_finish
+)
 
 
 def install(monkeypatch, *stages):
@@ -90,11 +96,27 @@ def plan(root, stage=COUNT, params=None, inputs=None, threads=1):
     params = params or stage.params()
     inputs = inputs or {}
     readers = open_inputs(store, inputs)
-    key = artifact_key(stage.name, stage.version, params, [(role, reader.digest) for role, reader in readers.items()])
+    key = artifact_key(
+        stage.name,
+        stage.version,
+        params,
+        [(role, reader.digest) for role, reader in readers.items()],
+    )
     shards = stage.shards(params, readers)
     names = tuple(shard.name for shard in shards)
     return [
-        Task(str(root), stage.name, stage.name, key, asdict(params), inputs, shard, names, stage.exact, threads)
+        Task(
+            str(root),
+            stage.name,
+            stage.name,
+            key,
+            asdict(params),
+            inputs,
+            shard,
+            names,
+            stage.exact,
+            threads,
+        )
         for shard in [*shards, Shard(FINISH)]
     ]
 

@@ -1,4 +1,5 @@
-"""The trainer's tests read graphs cut in plain scipy (`tests.stages.steps.Pack`) by a loader of their own."""
+"""The trainer's tests read graphs cut in plain scipy (`tests.stages.steps.Pack`) by a loader of
+their own."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -26,14 +27,18 @@ def _packs_bring_their_loader(monkeypatch):
     def from_reader(cls, reader, order=None, loads=None):
         if not hasattr(reader, "batches"):
             return real(cls, reader, order, loads)
-        artifacts = {name: value for name, value in (("order", order), ("loads", loads)) if value is not None}
+        artifacts = {
+            name: value for name, value in (("order", order), ("loads", loads)) if value is not None
+        }
         return Own(None, "", "", reader=reader, artifacts=artifacts)
 
     def of(source, form, schedule=None, delivery=None, member=None):
         if not isinstance(source, Own):
             return steps_of(source, form, schedule, delivery, member)
         how = flat_options(form, schedule or Schedule(), delivery or Delivery())
-        return source.reader.batches(**source.artifacts, **how, **({} if member is None else {"member": member}))
+        return source.reader.batches(
+            **source.artifacts, **how, **({} if member is None else {"member": member})
+        )
 
     monkeypatch.setattr(Source, "from_reader", classmethod(from_reader))
     monkeypatch.setattr(evaluate, "steps_of", of)

@@ -1,4 +1,5 @@
-"""HAGs of random graphs for tests: a greedy that merges pairs of neighbours, without any cleverness."""
+"""HAGs of random graphs for tests: a greedy that merges pairs of neighbours, without any
+cleverness."""
 
 from collections import Counter
 from itertools import combinations, pairwise
@@ -34,9 +35,17 @@ def pair_greedy(indptr, indices, num_nodes, most=8):
     result = [sorted(new.get(c, c) for c in row) for row in rows]
     sizes = np.bincount(level, minlength=1)[1:] if level else np.zeros(0, int)
     return Hag(
-        len(rows), num_nodes, np.r_[0, np.cumsum(sizes)].astype(np.int64), *ragged(renumbered), *ragged(result),
-        None, None, csr_crc(indptr, indices), len(indices), int(np.maximum(np.diff(indptr) - 1, 0).sum()),
-    )  # fmt: skip
+        len(rows),
+        num_nodes,
+        np.r_[0, np.cumsum(sizes)].astype(np.int64),
+        *ragged(renumbered),
+        *ragged(result),
+        None,
+        None,
+        csr_crc(indptr, indices),
+        len(indices),
+        int(np.maximum(np.diff(indptr) - 1, 0).sum()),
+    )
 
 
 def ragged(rows):
@@ -55,7 +64,13 @@ def graphs(draw, most=14, square=True):
     """0/1 scipy CSR with shared neighbours: communities of equal rows with some entries flipped."""
     cols = draw(st.integers(1, most))
     rows = cols if square else draw(st.integers(1, most))
-    seed, groups, flips = draw(st.integers(0, 2**31)), draw(st.integers(1, 4)), draw(st.floats(0, 0.3))
+    seed, groups, flips = (
+        draw(st.integers(0, 2**31)),
+        draw(st.integers(1, 4)),
+        draw(st.floats(0, 0.3)),
+    )
     rng = np.random.default_rng(seed)
-    dense = (rng.random((groups, cols)) < 0.5)[rng.integers(0, groups, rows)] ^ (rng.random((rows, cols)) < flips)
+    dense = (rng.random((groups, cols)) < 0.5)[rng.integers(0, groups, rows)] ^ (
+        rng.random((rows, cols)) < flips
+    )
     return sp.csr_matrix(dense.astype(np.int64))

@@ -1,4 +1,5 @@
-"""Small problems whose best soup is known: a linear classifier, convex in the mixing weights, and steps for it."""
+"""Small problems whose best soup is known: a linear classifier, convex in the mixing weights, and
+steps for it."""
 
 from types import SimpleNamespace
 
@@ -28,8 +29,19 @@ def step(x, y):
     return Step(x, (), y, ids, ids, (len(y),), len(y))
 
 
-def problem(parts, count=4, spread=0.5, records=6, per=30, seed=0, classes=3, features=4, dtype=torch.float64):
-    """(model, ingredients' states near one start, steps): ingredients are the truth with noise of their own."""
+def problem(
+    parts,
+    count=4,
+    spread=0.5,
+    records=6,
+    per=30,
+    seed=0,
+    classes=3,
+    features=4,
+    dtype=torch.float64,
+):
+    """(model, ingredients' states near one start, steps): ingredients are the truth with noise of
+    their own."""
     draw = torch.Generator().manual_seed(seed)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
@@ -37,8 +49,12 @@ def problem(parts, count=4, spread=0.5, records=6, per=30, seed=0, classes=3, fe
     base = {k: v.clone() for k, v in model.state_dict().items()}
     states = []
     for _ in range(count):
-        noisy = {k: v + spread * torch.randn(v.shape, generator=draw, dtype=dtype) if v.is_floating_point() else v
-                 for k, v in base.items()}  # fmt: skip
+        noisy = {
+            k: v + spread * torch.randn(v.shape, generator=draw, dtype=dtype)
+            if v.is_floating_point()
+            else v
+            for k, v in base.items()
+        }
         states.append(noisy)
     steps = []
     for _ in range(records):

@@ -1,6 +1,8 @@
-"""A community graph cut into records, and a loader of them in plain scipy: what the trainer's tests need of a pipeline.
+"""A community graph cut into records, and a loader of them in plain scipy: what the trainer's tests
+need of a pipeline.
 
-Records hold every hop a three-layer model reaches, so a record's outputs must equal those of the whole graph.
+Records hold every hop a three-layer model reaches, so a record's outputs must equal those of the
+whole graph.
 """
 
 import warnings
@@ -25,17 +27,22 @@ def community(nodes=240, classes=3, degree=5, features=8, seed=0, unlabelled=0.1
     near = [rng.choice(members[y[s]]) for s in source]
     target = np.where(rng.random(len(source)) < 0.85, near, rng.integers(0, nodes, len(source)))
     keep = source != target
-    a = sp.csr_matrix((np.ones(keep.sum(), np.float32), (source[keep], target[keep])), (nodes, nodes))
+    a = sp.csr_matrix(
+        (np.ones(keep.sum(), np.float32), (source[keep], target[keep])), (nodes, nodes)
+    )
     a = (a + a.T).tocsr()
     a.data[:] = 1
     a.sort_indices()
-    x = (rng.normal(size=(classes, features))[y] + 1.5 * rng.normal(size=(nodes, features))).astype(np.float32)
+    x = (rng.normal(size=(classes, features))[y] + 1.5 * rng.normal(size=(nodes, features))).astype(
+        np.float32
+    )
     y = np.where(rng.random(nodes) < unlabelled, -1, y)
     return a, x, y.astype(np.int64)
 
 
 def weighted(a, adj, degree, self_loops=True):
-    """`norm`: D^-1/2 (A + I) D^-1/2 with the degrees given; `mean`: rows over their own count; `plain`, `+loops`."""
+    """`norm`: D^-1/2 (A + I) D^-1/2 with the degrees given; `mean`: rows over their own count;
+    `plain`, `+loops`."""
     if adj in ("plain", "sequence"):
         return a
     if adj == "plain+loops":
@@ -51,7 +58,10 @@ def adj_of(matrix, dtype=torch.float32):
     def csr(m):
         m = m.tocsr()
         m.sort_indices()
-        parts = torch.from_numpy(m.indptr.astype(np.int32)), torch.from_numpy(m.indices.astype(np.int32))
+        parts = (
+            torch.from_numpy(m.indptr.astype(np.int32)),
+            torch.from_numpy(m.indices.astype(np.int32)),
+        )
         values = torch.from_numpy(np.asarray(m.data)).to(dtype)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # CSR is in beta
@@ -70,12 +80,19 @@ class Pack(MemoryReader):
 
     def __init__(self, graph, outputs, per_record=20, **changes):
         self.graph, self.outputs = graph, np.sort(outputs)
-        self.groups = [self.outputs[i : i + per_record] for i in range(0, len(self.outputs), per_record)]
+        self.groups = [
+            self.outputs[i : i + per_record] for i in range(0, len(self.outputs), per_record)
+        ]
         a, x, y = graph
         facts = {
-            "records": len(self.groups), "outputs": len(self.outputs), "num_features": x.shape[1],
-            "num_classes": int(y.max()) + 1, "max_rows": a.shape[0], "max_edges": a.nnz, "bytes": 1000,
-        }  # fmt: skip
+            "records": len(self.groups),
+            "outputs": len(self.outputs),
+            "num_features": x.shape[1],
+            "num_classes": int(y.max()) + 1,
+            "max_rows": a.shape[0],
+            "max_edges": a.nnz,
+            "bytes": 1000,
+        }
         super().__init__({}, facts, digest=f"{len(self.outputs):032d}", **changes)
 
     def step(self, group, layers, adj, self_loops):
@@ -89,11 +106,18 @@ class Pack(MemoryReader):
         ids = np.concatenate(hops)
         ends = np.cumsum([len(h) for h in hops])
         matrix = weighted(a[ids][:, ids], adj, degree[ids], self_loops)
-        trimmed = [matrix[: ends[layer - 1], : ends[layer]].tocsr() for layer in range(layers, 0, -1)]
+        trimmed = [
+            matrix[: ends[layer - 1], : ends[layer]].tocsr() for layer in range(layers, 0, -1)
+        ]
         if adj == "sequence":
             adjs = [
                 Adj(
-                    Sequences(m.indptr, m.indices, m.shape[1], read_order(degree[ids[: m.shape[1]]], ids[: m.shape[1]]))
+                    Sequences(
+                        m.indptr,
+                        m.indices,
+                        m.shape[1],
+                        read_order(degree[ids[: m.shape[1]]], ids[: m.shape[1]]),
+                    )
                 )
                 for m in trimmed
             ]
@@ -102,14 +126,25 @@ class Pack(MemoryReader):
         where = torch.from_numpy(np.searchsorted(self.outputs, group))
         sizes = tuple(len(h) for h in hops)
         n_id = torch.from_numpy(ids.astype(np.int64))
-        return Step(torch.from_numpy(x[ids]), adjs, torch.from_numpy(y[group]), n_id, where, sizes, len(group))
+        return Step(
+            torch.from_numpy(x[ids]),
+            adjs,
+            torch.from_numpy(y[group]),
+            n_id,
+            where,
+            sizes,
+            len(group),
+        )
 
-    def batches(self, *, layers, adj, self_loops=True, per_step=1, shuffle=True, seed=0, **_options):
+    def batches(
+        self, *, layers, adj, self_loops=True, per_step=1, shuffle=True, seed=0, **_options
+    ):
         return Loader([self.step(g, layers, adj, self_loops) for g in self.groups], shuffle, seed)
 
 
 class Loader:
-    """Steps of an epoch in an order drawn from (seed, epoch); `hook(step number)` is called before each."""
+    """Steps of an epoch in an order drawn from (seed, epoch); `hook(step number)` is called before
+    each."""
 
     def __init__(self, steps, shuffle=True, seed=0, hook=None):
         self.steps, self.shuffle, self.seed, self.hook = steps, shuffle, seed, hook
@@ -153,5 +188,6 @@ def packs(seed=0, **options):
     """{"train", "valid", "test"} -> Pack of one community graph."""
     graph = community(seed=seed, **options)
     return {
-        name: Pack(graph, ids) for name, ids in zip(("train", "valid", "test"), splits(graph[0].shape[0]), strict=True)
+        name: Pack(graph, ids)
+        for name, ids in zip(("train", "valid", "test"), splits(graph[0].shape[0]), strict=True)
     }

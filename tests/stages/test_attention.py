@@ -6,13 +6,21 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stockpot.stages.train import attention
-from stockpot.stages.train.attention import attend, backward_cpu, backward_torch, forward_cpu, forward_torch
+from stockpot.stages.train.attention import (
+    attend,
+    backward_cpu,
+    backward_torch,
+    forward_cpu,
+    forward_torch,
+)
 from tests.stages.steps import adj_of
 
 
 def made(rows, cols, edges, heads, width, seed, dtype=torch.float64):
     rng = np.random.default_rng(seed)
-    a = sp.csr_matrix((np.ones(edges), (rng.integers(0, rows, edges), rng.integers(0, cols, edges))), (rows, cols))
+    a = sp.csr_matrix(
+        (np.ones(edges), (rng.integers(0, rows, edges), rng.integers(0, cols, edges))), (rows, cols)
+    )
     a.data[:] = 1
     draw = torch.Generator().manual_seed(seed)
     values = [
@@ -27,7 +35,9 @@ def by_hand(a, z, source, target):
     mask = torch.from_numpy(a.toarray() > 0)[:, :, None]
     e = torch.nn.functional.leaky_relu(source[None] + target[:, None], 0.2)
     weights = torch.nan_to_num(torch.softmax(e.masked_fill(~mask, -torch.inf), 1))
-    return torch.einsum("ijh,jhc->ihc", weights, z.view(z.shape[0], source.shape[1], -1)).reshape(a.shape[0], -1)
+    return torch.einsum("ijh,jhc->ihc", weights, z.view(z.shape[0], source.shape[1], -1)).reshape(
+        a.shape[0], -1
+    )
 
 
 sizes = {
@@ -42,11 +52,15 @@ sizes = {
 
 @settings(max_examples=40, deadline=None)
 @given(**sizes)
-def test_kernels_equal_the_dense_formula_and_torchs_operators(rows, cols, edges, heads, width, seed):
+def test_kernels_equal_the_dense_formula_and_torchs_operators(
+    rows, cols, edges, heads, width, seed
+):
     a, adj, values = made(rows, cols, edges, heads, width, seed)
     plain = [v.clone().requires_grad_() for v in values]
     expected = by_hand(a, *plain)
-    grad = torch.randn(expected.shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    grad = torch.randn(
+        expected.shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64
+    )
     wanted = torch.autograd.grad(expected, plain, grad)
     for forward, backward in ((forward_cpu, backward_cpu), (forward_torch, backward_torch)):
         out, weights = forward(adj.csr, *values)
@@ -58,7 +72,9 @@ def test_kernels_equal_the_dense_formula_and_torchs_operators(rows, cols, edges,
 @pytest.mark.parametrize("seed", range(3))
 def test_gradients_are_those_of_the_function(seed):
     _, adj, values = made(6, 9, 25, 2, 3, seed)
-    assert torch.autograd.gradcheck(lambda *v: attend(adj, *v), [v.requires_grad_() for v in values])
+    assert torch.autograd.gradcheck(
+        lambda *v: attend(adj, *v), [v.requires_grad_() for v in values]
+    )
 
 
 def test_edges_in_spans_give_the_same_gradient(monkeypatch):

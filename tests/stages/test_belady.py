@@ -1,4 +1,5 @@
-"""Planned reads against an exhaustive search over all ways to evict, and the plan against a cache that executes it."""
+"""Planned reads against an exhaustive search over all ways to evict, and the plan against a cache
+that executes it."""
 
 from functools import cache
 from itertools import combinations
@@ -15,7 +16,9 @@ from tests.stages.test_overlap import arrays
 
 NODES = 6
 BATCHES = st.lists(
-    st.lists(st.integers(0, NODES - 1), unique=True, min_size=0, max_size=3).map(tuple), min_size=1, max_size=6
+    st.lists(st.integers(0, NODES - 1), unique=True, min_size=0, max_size=3).map(tuple),
+    min_size=1,
+    max_size=6,
 )
 
 
@@ -29,7 +32,9 @@ def fewest(batches, rows):
         batch = frozenset(batches[at])
         others = sorted(held - batch)
         room = min(rows - len(batch), len(others))
-        return len(batch - held) + min(best(at + 1, batch | set(kept)) for kept in combinations(others, room))
+        return len(batch - held) + min(
+            best(at + 1, batch | set(kept)) for kept in combinations(others, room)
+        )
 
     return best(0, frozenset())
 
@@ -48,7 +53,9 @@ def test_no_policy_reads_fewer_rows(batches, more):
 def test_a_plan_executed_holds_every_row_where_it_says(seed, count, more):
     rng = np.random.default_rng(seed)
     nodes = 80
-    batches = [rng.choice(nodes, rng.integers(0, 25), replace=False).astype(np.int32) for _ in range(count)]
+    batches = [
+        rng.choice(nodes, rng.integers(0, 25), replace=False).astype(np.int32) for _ in range(count)
+    ]
     rows = max(1, *map(len, batches), 1) + more
     last, uses = np.full(nodes, count, np.int32), [np.empty(len(b), np.int32) for b in batches]
     for k in reversed(range(count)):
@@ -68,8 +75,12 @@ def test_a_plan_executed_holds_every_row_where_it_says(seed, count, more):
         total += len(read)
     n_id, n_ptr = np.concatenate(batches), np.cumsum([0, *map(len, batches)])
     assert total == planned_reads(n_id, n_ptr, np.arange(count), nodes, rows).sum()
-    if rows >= 2 * max(map(len, batches)):  # an LRU cache need not hold a batch whole, and then has more room
-        assert total <= round(lru_misses(n_id, n_ptr, nodes, rows - max(map(len, batches))) * max(1, len(n_id)))
+    if rows >= 2 * max(
+        map(len, batches)
+    ):  # an LRU cache need not hold a batch whole, and then has more room
+        assert total <= round(
+            lru_misses(n_id, n_ptr, nodes, rows - max(map(len, batches))) * max(1, len(n_id))
+        )
 
 
 def test_a_cache_as_large_as_the_graph_reads_each_row_once():

@@ -59,7 +59,9 @@ def ids_of(codec, codes):
 def correlated(rows, columns, seed=0, rank=4):
     """Rows near a few directions with unequal scales: what vector codes are for."""
     rng = np.random.default_rng(seed)
-    x = rng.normal(size=(rows, rank)) @ rng.normal(size=(rank, columns)) + 0.1 * rng.normal(size=(rows, columns))
+    x = rng.normal(size=(rows, rank)) @ rng.normal(size=(rank, columns)) + 0.1 * rng.normal(
+        size=(rows, columns)
+    )
     return (x * np.geomspace(1, 10, columns) + rng.normal(size=columns)).astype(np.float32)
 
 
@@ -68,7 +70,9 @@ def built(tmp_path, name, g):
     facts = {"graph": g.facts}
     book = CODEBOOK.resolve({"features.codec": name}, facts)
     inputs["codebook"] = run_stage(CODEBOOK, book, inputs, tmp_path / "codebook")
-    return run_stage(STAGE, STAGE.resolve({"features.codec": name}, facts), inputs, tmp_path / "codes")
+    return run_stage(
+        STAGE, STAGE.resolve({"features.codec": name}, facts), inputs, tmp_path / "codes"
+    )
 
 
 def nmse(x, found):
@@ -85,7 +89,9 @@ def test_facts_say_what_is_stored(tmp_path, name, sparse):
     x, facts = features(g), reader.facts
     found = decode(codec, reader.array("codes"))
     # The rotation of fp32 is orthonormal to rounding.
-    assert facts["nmse"] == pytest.approx(nmse(x, found), rel=1e-5 if name.startswith("opq") else 1e-9)
+    assert facts["nmse"] == pytest.approx(
+        nmse(x, found), rel=1e-5 if name.startswith("opq") else 1e-9
+    )
     assert facts["table_bytes"] == sum(t.nbytes for t in codec.tables.values()) == codec.table_bytes
     assert facts["code_bytes"] == reader.array("codes").size
     assert facts["compression_ratio"] == x.nbytes / (facts["table_bytes"] + facts["code_bytes"])
@@ -99,9 +105,13 @@ def test_facts_say_what_is_stored(tmp_path, name, sparse):
     seed=st.integers(0, 2**16),
 )
 @settings(max_examples=60, deadline=None)
-def test_the_nearest_level_is_chosen_and_decodes_to_the_mean_of_its_values(rows, columns, name, scale, seed):
+def test_the_nearest_level_is_chosen_and_decodes_to_the_mean_of_its_values(
+    rows, columns, name, scale, seed
+):
     rng = np.random.default_rng(seed)
-    x = (scale * rng.normal(size=(rows, columns)) ** 3 + rng.normal(size=columns)).astype(np.float32)
+    x = (scale * rng.normal(size=(rows, columns)) ** 3 + rng.normal(size=columns)).astype(
+        np.float32
+    )
     codec, error, codes = coded(name, x)
     levels = coder(name, x).levels.astype(np.float64)
     fields = np.arange(columns)
@@ -116,7 +126,9 @@ def test_the_nearest_level_is_chosen_and_decodes_to_the_mean_of_its_values(rows,
     for j in range(columns):
         for k in np.unique(ids[:, j]):
             mine = x[ids[:, j] == k, j].astype(np.float64)
-            assert found[ids[:, j] == k, j][0] == pytest.approx(mine.mean(), rel=step, abs=1e-6 * scale)
+            assert found[ids[:, j] == k, j][0] == pytest.approx(
+                mine.mean(), rel=step, abs=1e-6 * scale
+            )
 
 
 @cache
@@ -145,14 +157,21 @@ def test_the_same_codes_and_tables_for_any_chunks(cuts, name):
 @pytest.fixture(scope="module", params=[False, True], ids=["dense", "sparse"])
 def chunked(request, tmp_path_factory):
     """(graph, name -> its codebook, its codes as built in one piece)."""
-    g, root, found = graph_reader(nodes=5000, features=6, sparse=request.param), tmp_path_factory.mktemp("whole"), {}
+    g, root, found = (
+        graph_reader(nodes=5000, features=6, sparse=request.param),
+        tmp_path_factory.mktemp("whole"),
+        {},
+    )
 
     def of(name):
         if name not in found:
             params = CODEBOOK.resolve({"features.codec": name}, {"graph": g.facts})
             book = run_stage(CODEBOOK, params, {"graph": g}, root / f"{name}-book")
             params = STAGE.resolve({"features.codec": name}, {"graph": g.facts})
-            found[name] = book, run_stage(STAGE, params, {"graph": g, "codebook": book}, root / f"{name}-codes")
+            found[name] = (
+                book,
+                run_stage(STAGE, params, {"graph": g, "codebook": book}, root / f"{name}-codes"),
+            )
         return found[name]
 
     return g, of
@@ -165,7 +184,9 @@ def chunked(request, tmp_path_factory):
     threads=st.integers(1, 4),
 )
 @settings(max_examples=12, deadline=None)
-def test_the_same_artifacts_for_any_shards_chunks_and_threads(tmp_path_factory, chunked, name, shard, chunk, threads):
+def test_the_same_artifacts_for_any_shards_chunks_and_threads(
+    tmp_path_factory, chunked, name, shard, chunk, threads
+):
     g, of = chunked
     book, codes = of(name)
     with pytest.MonkeyPatch.context() as patch:
@@ -173,13 +194,17 @@ def test_the_same_artifacts_for_any_shards_chunks_and_threads(tmp_path_factory, 
         patch.setattr("stockpot.stages.codec.features.CHUNK_BYTES", 4 * 6 * 1024 * chunk)
         root, inputs = tmp_path_factory.mktemp("parts"), {"graph": g}
         params = CODEBOOK.resolve({"features.codec": name}, {"graph": g.facts})
-        inputs["codebook"] = mine = run_stage(CODEBOOK, params, inputs, root / "book", threads=threads)
+        inputs["codebook"] = mine = run_stage(
+            CODEBOOK, params, inputs, root / "book", threads=threads
+        )
         params = STAGE.resolve({"features.codec": name}, {"graph": g.facts})
         assert len(STAGE.shards(params, inputs)) == -(-5000 // (1024 * shard))
         found = run_stage(STAGE, params, inputs, root / "codes", threads=threads)
     for one, other in ((mine, book), (found, codes)):
         assert one.facts == other.facts
-        assert {n: a.tobytes() for n, a in one.arrays.items()} == {n: a.tobytes() for n, a in other.arrays.items()}
+        assert {n: a.tobytes() for n, a in one.arrays.items()} == {
+            n: a.tobytes() for n, a in other.arrays.items()
+        }
 
 
 @pytest.mark.parametrize("spread", [1.0, 100.0])
@@ -258,7 +283,9 @@ def test_a_decoded_row_is_the_sum_of_the_entries_its_codes_choose(name):
     check_sums(name, correlated(400, 13))
 
 
-@pytest.mark.parametrize("name", ["pq4", "pq8", "pq32", "pq7", "rq2", "rq4", "rq5", "rq9", "sq1", "sq4"])
+@pytest.mark.parametrize(
+    "name", ["pq4", "pq8", "pq32", "pq7", "rq2", "rq4", "rq5", "rq9", "sq1", "sq4"]
+)
 def test_every_width_and_number_of_stages_has_its_sums(name):
     check_sums(name, correlated(400, 64))
 
@@ -293,15 +320,24 @@ def test_the_nearest_centroid_is_found(rows, columns, entries, seed):
     np.testing.assert_allclose(far[np.arange(rows), out], far.min(1), rtol=1e-4, atol=1e-4)
 
 
-@given(stages=st.integers(1, 3), entries=st.integers(1, 5), rows=st.integers(1, 70), seed=st.integers(0, 2**16))
+@given(
+    stages=st.integers(1, 3),
+    entries=st.integers(1, 5),
+    rows=st.integers(1, 70),
+    seed=st.integers(0, 2**16),
+)
 @settings(max_examples=40, deadline=None)
 def test_a_beam_as_wide_as_all_chains_finds_the_best(stages, entries, rows, seed):
     rng = np.random.default_rng(seed)
     tables = rng.normal(size=(stages, entries, 6)).astype(np.float32)
     x = rng.normal(size=(rows, 6)).astype(np.float32)
     flat, out = tables.reshape(-1, 6), np.empty((rows, stages), np.uint8)
-    chains(x, np.ascontiguousarray(flat.T), offsets(flat), gram(tables), stages, entries**stages, out)
-    sums = np.array([sum(t[k] for t, k in zip(tables, c, strict=True)) for c in np.ndindex(*[entries] * stages)])
+    chains(
+        x, np.ascontiguousarray(flat.T), offsets(flat), gram(tables), stages, entries**stages, out
+    )
+    sums = np.array(
+        [sum(t[k] for t, k in zip(tables, c, strict=True)) for c in np.ndindex(*[entries] * stages)]
+    )
     best = ((x[:, None].astype(np.float64) - sums) ** 2).sum(2).min(1)
     mine = sum(tables[m][out[:, m]] for m in range(stages))
     np.testing.assert_allclose(((x - mine) ** 2).sum(1), best, rtol=1e-3, atol=1e-4)
@@ -309,16 +345,24 @@ def test_a_beam_as_wide_as_all_chains_finds_the_best(stages, entries, rows, seed
 
 def test_equal_bytes_a_residual_code_beats_a_product_code_and_both_beat_bifeat():
     x = correlated(6000, 32)
-    errors = {name: coded(name, x)[1] for name in ("rq2", "pq2", "bifeat-vq16-256", "rq4", "pq4", "sq1", "bifeat-sq1")}
+    errors = {
+        name: coded(name, x)[1]
+        for name in ("rq2", "pq2", "bifeat-vq16-256", "rq4", "pq4", "sq1", "bifeat-sq1")
+    }
     assert errors["rq2"] < errors["pq2"] < errors["bifeat-vq16-256"]
     assert errors["rq4"] < errors["pq4"] < errors["sq1"] < errors["bifeat-sq1"]
 
 
 def test_refitted_tables_are_the_least_squares_solution():
     rng = np.random.default_rng(0)
-    x, codes = rng.normal(size=(400, 5)).astype(np.float32), rng.integers(0, 6, (400, 2)).astype(np.uint8)
+    x, codes = (
+        rng.normal(size=(400, 5)).astype(np.float32),
+        rng.integers(0, 6, (400, 2)).astype(np.uint8),
+    )
     found = refit(x, codes, np.zeros((2, 6, 5), np.float32))
-    design = np.concatenate([codes[:, :1] == np.arange(6), codes[:, 1:] == np.arange(6)], axis=1).astype(np.float64)
+    design = np.concatenate(
+        [codes[:, :1] == np.arange(6), codes[:, 1:] == np.arange(6)], axis=1
+    ).astype(np.float64)
     best = np.linalg.lstsq(design, x.astype(np.float64), rcond=None)[0]
     mine = design @ found.reshape(12, 5)
     assert ((x - mine) ** 2).sum() == pytest.approx(((x - design @ best) ** 2).sum(), rel=1e-4)
@@ -350,7 +394,11 @@ def test_bifeats_vector_code_assigns_by_angle_and_reserves_an_entry_for_short_ro
     assert (codec.tables["levels"][:, 15] == np.float32(1e-4)).all()
     assert codec.tables["levels"].dtype == np.float32
     part, centroids = x[:, 4:].astype(np.float64), one.fitted["levels"][4:, :15].astype(np.float64)
-    cosine = (part @ centroids) / np.linalg.norm(part, axis=1)[:, None] / np.linalg.norm(centroids, axis=0)
+    cosine = (
+        (part @ centroids)
+        / np.linalg.norm(part, axis=1)[:, None]
+        / np.linalg.norm(centroids, axis=0)
+    )
     used = codes[:, 1] < 15
     np.testing.assert_allclose(cosine[used, codes[used, 1]], cosine[used].max(1), rtol=1e-5)
     for k in range(15):
@@ -385,7 +433,8 @@ def test_a_rotated_code_is_the_product_code_of_rotated_rows():
         distance = ((turned[:, None, lo:hi] - tables["levels"][lo:hi].T) ** 2).sum(2)
         # Coded by the entries as trained, decoded to the means of what they were given.
         assert (
-            distance[np.arange(3000), codes[:, u]] <= 1.3 * distance.min(1) + 0.3 * distance.mean() / 256
+            distance[np.arange(3000), codes[:, u]]
+            <= 1.3 * distance.min(1) + 0.3 * distance.mean() / 256
         ).mean() > 0.99
     expected = found @ tables["rotation"].T + tables["shift"]
     np.testing.assert_allclose(decode(codec, codes), expected, atol=1e-4 * np.abs(x).max())
@@ -407,7 +456,10 @@ def test_fewer_rows_than_entries_are_exact(name):
 @pytest.mark.parametrize(
     ("name", "match"),
     [
-        ("pq12", "pq12: expected at most a byte for each of 11 columns; fix: --set features.codec=pq11"),
+        (
+            "pq12",
+            "pq12: expected at most a byte for each of 11 columns; fix: --set features.codec=pq11",
+        ),
         ("bifeat-vq12-16", "bifeat-vq12-16: expected at most 11 columns a code"),
         ("bifeat-vq2-300", "expected at least as many nodes as entries, found 200 nodes"),
         ("rq33", "found rq33"),

@@ -1,4 +1,5 @@
-"""Features no codec was made for, through the stages: coded as well as can be, or refused by row and column."""
+"""Features no codec was made for, through the stages: coded as well as can be, or refused by row
+and column."""
 
 import numpy as np
 import pytest
@@ -25,7 +26,11 @@ def graph_of(x, *, sparse=False):
     import scipy.sparse as sp
 
     s = sp.csr_matrix(x.astype(np.float32))
-    g.arrays |= {"x_indptr": s.indptr.astype(np.int64), "x_indices": s.indices.astype(np.int32), "x_data": s.data}
+    g.arrays |= {
+        "x_indptr": s.indptr.astype(np.int64),
+        "x_indices": s.indices.astype(np.int32),
+        "x_data": s.data,
+    }
     return g
 
 
@@ -44,7 +49,9 @@ def decoded(tmp_path, g, name, **asked):
     asked = {"features.codec": name, **asked}
     inputs, facts = {"graph": g, "split": split_reader(g.facts["num_nodes"])}, {"graph": g.facts}
     if not name.startswith(("fp", "lossless")):
-        inputs["codebook"] = run_stage(CODEBOOK, CODEBOOK.resolve(asked, facts), inputs, tmp_path / "book")
+        inputs["codebook"] = run_stage(
+            CODEBOOK, CODEBOOK.resolve(asked, facts), inputs, tmp_path / "book"
+        )
     codes = run_stage(STAGE, STAGE.resolve(asked, facts), inputs, tmp_path / "codes")
     pointer = codes.array("code_indptr") if codes.has("code_indptr") else None
     return decode(Codec.from_reader(codes), codes.array("codes"), pointer), codes.facts
@@ -90,7 +97,9 @@ def test_a_matrix_of_zeros_is_no_error(tmp_path, name):
     assert facts["nmse"] == 0
 
 
-@pytest.mark.parametrize("name", [*OURS, *BIFEAT, "fp16"])  # fp32 is the graph's own rows, which ingest has checked
+@pytest.mark.parametrize(
+    "name", [*OURS, *BIFEAT, "fp16"]
+)  # fp32 is the graph's own rows, which ingest has checked
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 def test_values_that_are_not_finite_are_named_by_row_and_column(tmp_path, name, value):
     x = np.random.default_rng(0).normal(size=(2500, 6)).astype(np.float32)
@@ -105,7 +114,9 @@ def test_columns_need_not_divide_by_the_width_of_a_part(tmp_path, name, columns)
     x = np.random.default_rng(columns).normal(size=(500, columns)).astype(np.float32)
     found, facts = decoded(tmp_path, graph_of(x), name)
     assert found.shape == x.shape
-    error = ((x - found).astype(np.float64) ** 2).sum() / ((x - x.mean(0)).astype(np.float64) ** 2).sum()
+    error = ((x - found).astype(np.float64) ** 2).sum() / (
+        (x - x.mean(0)).astype(np.float64) ** 2
+    ).sum()
     assert facts["nmse"] == pytest.approx(error, rel=1e-4)
 
 
@@ -119,7 +130,9 @@ def test_fewer_rows_than_entries(tmp_path, name, shape):
     if name in OURS and not name.startswith("sq"):  # every row has an entry of its own
         np.testing.assert_allclose(found, x, rtol=2e-3, atol=2e-3)
         rotation = 4 * shape[1] ** 2 if name.startswith("opq") else 0
-        assert facts["table_bytes"] <= 4 * 3 * x.size + 4 * shape[1] + rotation  # and there are no more of them
+        assert (
+            facts["table_bytes"] <= 4 * 3 * x.size + 4 * shape[1] + rotation
+        )  # and there are no more of them
 
 
 @pytest.mark.parametrize("rows", [1, 3, 40])
@@ -142,7 +155,13 @@ def test_half_floats_are_coded_as_the_numbers_they_are(tmp_path, name):
         root = tmp_path / kind.__name__
         root.mkdir()
         edges = np.stack([np.arange(499), np.arange(1, 500)])
-        np.savez(root / "g.npz", edge_index=edges, num_nodes=500, x=half.astype(kind), y=np.arange(500) % 3)
+        np.savez(
+            root / "g.npz",
+            edge_index=edges,
+            num_nodes=500,
+            x=half.astype(kind),
+            y=np.arange(500) % 3,
+        )
         g = ingested(root)
         np.testing.assert_array_equal(g.array("x"), half.astype(np.float32))
         found.append(decoded(root, g, name))
@@ -173,10 +192,16 @@ def test_scalar_codes_hold_any_finite_value(tmp_path, name):
     [
         (
             "lossless",
-            "lossless: expected features that are all 0 or 1, or mostly 0, .* in 100%.*features.codec=fp32",
+            (
+                "lossless: expected features that are all 0 or 1, or mostly 0, .* in "
+                "100%.*features.codec=fp32"
+            ),
         ),
         ("pq7", "expected at most a byte for each of 6 columns; fix: --set features.codec=pq6"),
-        ("bifeat-vq7-16", "expected at most 6 columns a code; fix: --set features.codec=bifeat-vq6-16"),
+        (
+            "bifeat-vq7-16",
+            "expected at most 6 columns a code; fix: --set features.codec=bifeat-vq6-16",
+        ),
     ],
 )
 def test_a_codec_that_cannot_hold_these_features_is_refused(asked, match):

@@ -1,4 +1,5 @@
-"""Codes multiplied undecoded against decode + linear in float64, forward and backward, for every kind of code."""
+"""Codes multiplied undecoded against decode + linear in float64, forward and backward, for every
+kind of code."""
 
 import numpy as np
 import pytest
@@ -19,11 +20,14 @@ def lookup_of(first, last, num_features, rng):
     widths = np.subtract(last, first)
     offset = np.concatenate([[0], np.cumsum(256 * widths)])
     values = rng.normal(size=offset[-1]).astype(np.float32)
-    return Lookup(num_features, 1, 256, *(np.asarray(v, np.int64) for v in (first, last, offset[:-1])), values)
+    return Lookup(
+        num_features, 1, 256, *(np.asarray(v, np.int64) for v in (first, last, offset[:-1])), values
+    )
 
 
 def kind_of(kind, num_features, rng, count=3):
-    """pq: side by side, the last one narrower; rq: all over all columns; mixed: both in one code."""
+    """pq: side by side, the last one narrower; rq: all over all columns; mixed: both in one
+    code."""
     width = -(-num_features // count)
     cuts = np.minimum(np.arange(-(-num_features // width) + 1) * width, num_features)
     if kind == "pq":
@@ -62,7 +66,13 @@ kinds = st.lists(st.sampled_from(["pq", "rq", "mixed"]), min_size=1, max_size=3)
 
 
 @settings(max_examples=40, deadline=None)
-@given(kinds=kinds, n=st.integers(1, 30), dim=st.integers(1, 12), out=st.integers(1, 40), seed=st.integers(0, 99))
+@given(
+    kinds=kinds,
+    n=st.integers(1, 30),
+    dim=st.integers(1, 12),
+    out=st.integers(1, 40),
+    seed=st.integers(0, 99),
+)
 def test_layer_and_gradient_equal_decode_and_linear(kinds, n, dim, out, seed):
     rng = np.random.default_rng(seed)
     x = coded_of(kinds, n, dim, rng)
@@ -78,7 +88,9 @@ def test_layer_and_gradient_equal_decode_and_linear(kinds, n, dim, out, seed):
     assert torch.equal(x.first(count).decoded(), x.decoded()[:count])
 
 
-@pytest.mark.parametrize("kind", ["pq", "rq"])  # the forms that a `Lookup` has: it decodes no others
+@pytest.mark.parametrize(
+    "kind", ["pq", "rq"]
+)  # the forms that a `Lookup` has: it decodes no others
 def test_float32_decodes_the_same_by_either_way(kind, monkeypatch):
     x = coded_of([kind, "rq"], 50, 11, np.random.default_rng(0), torch.float32)
     assert np.allclose(x.decoded().numpy(), brute(x), atol=1e-5)
@@ -87,7 +99,9 @@ def test_float32_decodes_the_same_by_either_way(kind, monkeypatch):
 
 
 @settings(max_examples=30, deadline=None)
-@given(count=st.integers(1, 19), n=st.integers(0, 20), width=st.integers(1, 33), seed=st.integers(0, 9))
+@given(
+    count=st.integers(1, 19), n=st.integers(0, 20), width=st.integers(1, 33), seed=st.integers(0, 9)
+)
 def test_sum_of_table_rows_is_embedding_bag(count, n, width, seed):
     rng = np.random.default_rng(seed)
     codes = torch.from_numpy(rng.integers(0, 256, (n, count), dtype=np.uint8))
@@ -96,7 +110,9 @@ def test_sum_of_table_rows_is_embedding_bag(count, n, width, seed):
     found = table_sum(codes, tables)
     expected = tables[torch.arange(count), codes.long()].sum(1)
     assert torch.allclose(found, expected, atol=1e-12)
-    for a, b in zip(*(torch.autograd.grad(v, tables, grad) for v in (found, expected)), strict=True):
+    for a, b in zip(
+        *(torch.autograd.grad(v, tables, grad) for v in (found, expected)), strict=True
+    ):
         assert torch.allclose(a, b, atol=1e-12)
 
 
@@ -113,7 +129,9 @@ def test_any_number_of_threads_gives_the_same_bits():
             found.append((out.detach(), *torch.autograd.grad(out, tables, grad)))
     finally:
         torch.set_num_threads(before)
-    assert all(torch.equal(a, b) for other in found[1:] for a, b in zip(found[0], other, strict=True))
+    assert all(
+        torch.equal(a, b) for other in found[1:] for a, b in zip(found[0], other, strict=True)
+    )
 
 
 def test_codes_and_tables_that_do_not_fit_are_refused():
@@ -126,7 +144,9 @@ def test_few_bytes_go_through_tables_and_many_are_decoded():
     few = coded_of(["pq"], 4000, 128, rng, torch.float32)
     assert few.as_tables(256, backward=True)
     assert few.as_tables(256, backward=False)
-    assert not few.first(100).as_tables(256, backward=True)  # the tables alone have more rows than the codes
+    assert not few.first(100).as_tables(
+        256, backward=True
+    )  # the tables alone have more rows than the codes
     each = np.arange(129)
     many = Tables.of(lookup_of(each[:-1], each[1:], 128, rng))
     codes = torch.from_numpy(rng.integers(0, 256, (4000, 128), dtype=np.uint8))
@@ -136,25 +156,34 @@ def test_few_bytes_go_through_tables_and_many_are_decoded():
 @pytest.mark.parametrize("tables", [True, False])
 @pytest.mark.parametrize("name", ["gcn", "sage", "gin", "gat"])
 def test_models_read_codes_as_the_rows_they_stand_for(name, tables, monkeypatch):
-    """Both ways of multiplying, and both orders of aggregation: the wide layer projects first, the narrow last."""
+    """Both ways of multiplying, and both orders of aggregation: the wide layer projects first, the
+    narrow last."""
     monkeypatch.setattr(Coded, "as_tables", lambda _self, _out, *, backward: tables)
     rng = np.random.default_rng(3)
     a, _, _ = community(nodes=90)
     for dim, hidden in ((6, 40), (40, 4)):
         model = build_model(
             {
-                "model": name, "num_features": dim, "hidden": hidden, "num_classes": 3, "layers": 2, "dropout": 0.0,
-                "heads": 2, "self_loops": True,
+                "model": name,
+                "num_features": dim,
+                "hidden": hidden,
+                "num_classes": 3,
+                "layers": 2,
+                "dropout": 0.0,
+                "heads": 2,
+                "self_loops": True,
             },
             seed=0,
-        ).double()  # fmt: skip
+        ).double()
         matrix = weighted(a, model.adj, np.asarray(a.sum(1)).ravel())
         adjs = [adj_of(matrix[:60], torch.float64), adj_of(matrix[:30, :60], torch.float64)]
         x = coded_of(["pq", "rq"], 90, dim, rng)
         found, expected = model(x, adjs), model(dense(x), adjs)
         assert torch.allclose(found, expected, atol=1e-10)
         grad = torch.from_numpy(rng.normal(size=found.shape))
-        gradients = [torch.autograd.grad(out, list(model.parameters()), grad) for out in (found, expected)]
+        gradients = [
+            torch.autograd.grad(out, list(model.parameters()), grad) for out in (found, expected)
+        ]
         for ours, theirs in zip(*gradients, strict=True):
             assert torch.allclose(ours, theirs, atol=1e-9)
 
@@ -162,7 +191,15 @@ def test_models_read_codes_as_the_rows_they_stand_for(name, tables, monkeypatch)
 def test_codes_aggregate_first_where_no_transpose_was_brought():
     a, _, _ = community(nodes=90)
     model = build_model(
-        {"model": "gcn", "num_features": 40, "hidden": 4, "num_classes": 3, "layers": 1, "dropout": 0.0}, seed=0
+        {
+            "model": "gcn",
+            "num_features": 40,
+            "hidden": 4,
+            "num_classes": 3,
+            "layers": 1,
+            "dropout": 0.0,
+        },
+        seed=0,
     )
     matrix = adj_of(weighted(a, "norm", np.asarray(a.sum(1)).ravel()))
     x = coded_of(["pq"], 90, 40, np.random.default_rng(0), torch.float32)

@@ -1,4 +1,5 @@
-"""What the chosen model loses on coded features is measured on the records and rows that it was chosen by."""
+"""What the chosen model loses on coded features is measured on the records and rows that it was
+chosen by."""
 
 import json
 
@@ -28,14 +29,21 @@ def test_there_is_nothing_to_ask_where_nothing_is_lost():
 
 @pytest.mark.parametrize("codec", ["pq1", "fp16"])
 def test_the_loss_is_that_of_the_chosen_model_on_its_validation_records(tmp_path, codec):
-    recipe = write_recipe(tmp_path, epochs=6, ingredients=1, extra=f'[features]\ncodec = "{codec}"\n')
+    recipe = write_recipe(
+        tmp_path, epochs=6, ingredients=1, extra=f'[features]\ncodec = "{codec}"\n'
+    )
     asked = ["codeloss", "pack:valid", "soup", "ingest"]
     found = run_here(recipe, tmp_path / "runs", asked)
     facts, soup, graph = found["codeloss"].facts, found["soup"], found["ingest"]
     model = load_model(soup.path(f"soup-{soup.facts['chosen']}.safetensors"))
     sides = [Score(), Score()]
     steps = record_steps(
-        Records.from_reader(found["pack:valid"]), store_key="", split="valid", layers=2, adj="norm", shuffle=False
+        Records.from_reader(found["pack:valid"]),
+        store_key="",
+        split="valid",
+        layers=2,
+        adj="norm",
+        shuffle=False,
     )
     for step in steps:
         rows = torch.from_numpy(np.array(graph.array("x"))[step.n_id.numpy()])
@@ -74,11 +82,18 @@ def test_auto_judges_codes_trains_on_them_and_asks_the_model_what_they_cost(tmp_
         tmp_path, epochs=3, nodes=12_000, degree=4, features=32, outputs=512, hidden=64, extra=extra
     )
     judge, codes = summary["stages"]["judge"], summary["stages"]["quantize"]
-    assert judge["codec"] == codes["codec"] == summary["stages"]["codebook"]["codec"] not in ("fp32", "fp16")
+    assert (
+        judge["codec"]
+        == codes["codec"]
+        == summary["stages"]["codebook"]["codec"]
+        not in ("fp32", "fp16")
+    )
     assert judge["row_passes"] <= judge["rows_allowed"]
     assert codes["accuracy_drop"] is not None
     assert judge["row_pass_share"] > 0.1  # three epochs are less than it is sized for
-    assert any("of the rows of this training, which is a short one" in line for line in summary["remarks"])
+    assert any(
+        "of the rows of this training, which is a short one" in line for line in summary["remarks"]
+    )
     assert f"Chosen: {judge['codec']}" in (folder / "report.html").read_text()
     store = ["--store", str(tmp_path / "runs" / "store"), "--runs", str(tmp_path / "runs")]
     assert main(["inspect", str(recipe), "codebook", *store]) == 0

@@ -1,4 +1,5 @@
-"""Csv files as programs and people write them: read as Python's csv module reads them, or refused in one line."""
+"""Csv files as programs and people write them: read as Python's csv module reads them, or refused
+in one line."""
 
 import csv
 import gzip
@@ -98,14 +99,23 @@ def test_numbers_are_read_as_they_are_meant(tmp_path, case):
 REFUSED = {
     "trailing commas": (
         "source,target,\nb,a,\n",
-        "row 1: expected a value after the last comma, found nothing; fix: remove the comma at the end of every row",
+        (
+            "row 1: expected a value after the last comma, found nothing; fix: remove the comma at "
+            "the end of every row"
+        ),
     ),
     "pandas index": (
         ",source,target\n0,b,a\n",
-        "row 1: expected a name for the first column, found none: pandas writes its index so; fix: write it with f",
+        (
+            "row 1: expected a name for the first column, found none: pandas writes its index so; "
+            "fix: write it with f"
+        ),
     ),
     "two blanks": ("source  target\nb  a\n", "expected columns source, target"),
-    "UTF-16": ("source,target\nb,a\n".encode("utf-16"), "expected UTF-8 text, found UTF-16; fix: iconv -f UTF-16"),
+    "UTF-16": (
+        "source,target\nb,a\n".encode("utf-16"),
+        "expected UTF-8 text, found UTF-16; fix: iconv -f UTF-16",
+    ),
     "latin-1": (
         "source,target\nb,é\n".encode("latin-1"),
         "row 2: expected UTF-8 text, found the byte 0xe9; fix: iconv -f LATIN1",
@@ -114,28 +124,59 @@ REFUSED = {
         ("source,target\n" + "b,a\n" * 20_000 + "b,é\n").encode("latin-1"),
         "expected readable csv, found: In CSV column #1: Row #20002: CSV conversion error to",
     ),
-    "floats": ("source,target\n0.0,1.0\n", "found floats (1.0 for 1): pandas makes them of integers beside missing v"),
-    "floats, no header": ("0.0,1.0\n1.0,2.0\n", "source: expected a column of integers or strings, found floats"),
+    "floats": (
+        "source,target\n0.0,1.0\n",
+        "found floats (1.0 for 1): pandas makes them of integers beside missing v",
+    ),
+    "floats, no header": (
+        "0.0,1.0\n1.0,2.0\n",
+        "source: expected a column of integers or strings, found floats",
+    ),
     "a float later": (
         "source,target\n0,1\n1,2.0\n",
         "expected an integer, found '2.0'; fix: write target as whole num",
     ),
-    "a float among names": ("source,target\nb,a\nc,2.0\n", "found a float among names in row 3: '2.0'"),
-    "comments between": ("source,target\nb,a\n# more, to come\n", "found what looks like a comment among names in row"),
-    "quotes after blanks": ('source, target\nb, "a"\n', "found a quote after a blank among names in row 2: '\"a\"'"),
-    "single quotes": ("source,target\n'b','a'\n", "found a name in single quotes among names in row 2: \"'b'\"; fix: "),
+    "a float among names": (
+        "source,target\nb,a\nc,2.0\n",
+        "found a float among names in row 3: '2.0'",
+    ),
+    "comments between": (
+        "source,target\nb,a\n# more, to come\n",
+        "found what looks like a comment among names in row",
+    ),
+    "quotes after blanks": (
+        'source, target\nb, "a"\n',
+        "found a quote after a blank among names in row 2: '\"a\"'",
+    ),
+    "single quotes": (
+        "source,target\n'b','a'\n",
+        "found a name in single quotes among names in row 2: \"'b'\"; fix: ",
+    ),
     "an open quote": ('source,target\n"b,a\nc,b\n', "a quote that is not closed"),
     "blanks alone": ("source,target\nb,a\n   \nc,b\n", "row 3: expected 2 fields, found 1"),
     "a name of blanks": (
         "source,target\nb,  \n",
         "target: expected ids of one type, names as in the first row, found an",
     ),
-    "names without header": ("b,a\nc,b\n", "expected columns source, target (or src, dst) and perhaps weight, found b"),
-    "decimal commas in commas": ("0,1,0,5\n", "expected 2 or 3 columns, found 4; fix: name the columns in a first row"),
-    "thousands": ("source;target;weight\n0;1;1.000,5\n", "weight: expected a number, found '1.000,5'"),
+    "names without header": (
+        "b,a\nc,b\n",
+        "expected columns source, target (or src, dst) and perhaps weight, found b",
+    ),
+    "decimal commas in commas": (
+        "0,1,0,5\n",
+        "expected 2 or 3 columns, found 4; fix: name the columns in a first row",
+    ),
+    "thousands": (
+        "source;target;weight\n0;1;1.000,5\n",
+        "weight: expected a number, found '1.000,5'",
+    ),
     "comments alone": ("# nothing\n\n", "expected readable csv with rows, found comments alone"),
     "header alone": ("source,target\n", "expected rows, found none"),
-    "no gzip": (b"source,target\nb,a\n", "expected readable csv, found: Not a gzipped file", "edges.csv.gz"),
+    "no gzip": (
+        b"source,target\nb,a\n",
+        "expected readable csv, found: Not a gzipped file",
+        "edges.csv.gz",
+    ),
     "gzip cut off": (
         gzip.compress(b"source,target\n" + b"b,a\n" * 99)[:-9],
         "expected readable csv, found",
@@ -147,8 +188,14 @@ REFUSED = {
 @pytest.mark.parametrize("case", REFUSED)
 def test_refused_in_one_line(tmp_path, case):
     content, words, *name = REFUSED[case]
-    numbered = content[:1] in "01" or "0,1\n" in content or "0;1" in content if isinstance(content, str) else False
-    source = folder(tmp_path, b"", *([None] if numbered else []), name=name[0] if name else "edges.csv")
+    numbered = (
+        content[:1] in "01" or "0,1\n" in content or "0;1" in content
+        if isinstance(content, str)
+        else False
+    )
+    source = folder(
+        tmp_path, b"", *([None] if numbered else []), name=name[0] if name else "edges.csv"
+    )
     (tmp_path / (name[0] if name else "edges.csv")).write_bytes(
         content if isinstance(content, bytes) else content.encode()
     )
@@ -166,7 +213,9 @@ def test_blanks_in_labels_and_their_header(tmp_path):
     assert describe(source).reading == "edges trimmed;labels trimmed"
 
 
-word = st.text(st.characters(exclude_categories=("Cs", "Cc", "Zs", "Zl", "Zp")), min_size=1, max_size=6)
+word = st.text(
+    st.characters(exclude_categories=("Cs", "Cc", "Zs", "Zl", "Zp")), min_size=1, max_size=6
+)
 names = st.lists(st.tuples(word, word), min_size=1, max_size=12)
 
 
@@ -194,7 +243,9 @@ def test_what_the_csv_module_writes_is_read_back_or_refused(
     listed = sorted({name for pair in pairs for name in pair})
     labels = io.StringIO(newline="")
     csv.writer(labels).writerows([("id", "label"), *((name, 0) for name in listed)])
-    source = folder(root, before + content, labels.getvalue(), "edges.csv.gz" if packed else "edges.csv")
+    source = folder(
+        root, before + content, labels.getvalue(), "edges.csv.gz" if packed else "edges.csv"
+    )
     try:
         found, _, read_names = read(source, root)
     except BadInput as error:

@@ -1,4 +1,5 @@
-"""Cooperative steps equal those of one process: losses, gradients, parameters after Adam, rows and bytes."""
+"""Cooperative steps equal those of one process: losses, gradients, parameters after Adam, rows and
+bytes."""
 
 import json
 import os
@@ -36,8 +37,14 @@ KINDS = {
     "tiers": {"codec": "pq2", "tier": (0.3, 2), "features": 8, "nodes": 600},
     "empty": {"records": {"outputs": 7, "records": 3, "aux": 5}},
     "sampled": {"changes": {"fanouts": [3, 2, 4], "importance_sampling": -1}},
-    "sampled-weighted": {"changes": {"method": "neighbor", "fanouts": [3, 3, 2]}, "directed": True, "weighted": True},
-    "sampled-once": {"changes": {"method": "neighbor", "fanouts": [2, 3, 2], "layer_dependency": True}},
+    "sampled-weighted": {
+        "changes": {"method": "neighbor", "fanouts": [3, 3, 2]},
+        "directed": True,
+        "weighted": True,
+    },
+    "sampled-once": {
+        "changes": {"method": "neighbor", "fanouts": [2, 3, 2], "layer_dependency": True}
+    },
 }
 EVERYWHERE = ("plain", "empty")
 """Kinds that are tried with every partition, the others with random blocks."""
@@ -59,8 +66,12 @@ def partitioned(root, how, **kind):
             reader.arrays["part"] = np.full(num_nodes, 5, np.int32)
         if how == "metis":
             graph = packs.graph_reader(nodes=num_nodes)
-            params = PARTITION.resolve({"partition.method": "metis", "partition.parts": parts}, {"graph": graph.facts})
-            reader.arrays["part"] = run_stage(PARTITION, params, {"graph": graph}, root / "metis").array("part")
+            params = PARTITION.resolve(
+                {"partition.method": "metis", "partition.parts": parts}, {"graph": graph.facts}
+            )
+            reader.arrays["part"] = run_stage(
+                PARTITION, params, {"graph": graph}, root / "metis"
+            ).array("part")
         return reader
 
     packs.partition_reader = chosen
@@ -82,7 +93,9 @@ def ran(tmp_path_factory):
                 continue
             reader = partitioned(folder / f"{how}-{kind}", how, **kwargs)
             for ranks in (1, 2, 3, 4):
-                linked = run_stage(STAGE, Params(ranks), {"records": reader}, folder / f"{how}-{kind}-{ranks}")
+                linked = run_stage(
+                    STAGE, Params(ranks), {"records": reader}, folder / f"{how}-{kind}-{ranks}"
+                )
                 for model in MODELS if ranks > 1 else MODELS[:1]:
                     modes = [(1, 0), (2, 1 << 20)]
                     if kind in ALONE and ranks > 1 and model != "sage":
@@ -92,7 +105,9 @@ def ran(tmp_path_factory):
                         cases[f"{how}-{kind}-{model}-{ranks}-{per_step}-{mode}"] = {
                             "packed": [str(p) for p in Records.from_reader(reader).paths],
                             "links": [str(linked.path(n)) for n in linked.names()],
-                            "first": np.concatenate([[0], np.cumsum(linked.facts["records_of_shards"])]).tolist(),
+                            "first": np.concatenate(
+                                [[0], np.cumsum(linked.facts["records_of_shards"])]
+                            ).tolist(),
                             "ranks": ranks,
                             "model": model,
                             "per_step": per_step,
@@ -106,17 +121,22 @@ def ran(tmp_path_factory):
         for r in range(WORLD)
     ]
     ends = [(rank.communicate(timeout=300)[1], rank.returncode) for rank in ranks]
-    first = [error.decode()[-3000:] for error, code in ends if code and b"closed by peer" not in error]
+    first = [
+        error.decode()[-3000:] for error, code in ends if code and b"closed by peer" not in error
+    ]
     assert not first, "\n".join(first)
     assert not any(code for _, code in ends)
     return cases, folder
 
 
 def alone(case):
-    """Loss, gradient and logits of the first step and parameters after three, by one process on whole steps."""
+    """Loss, gradient and logits of the first step and parameters after three, by one process on
+    whole steps."""
     records = Records(case["packed"])
     model = model_of(case["model"], records.codec.num_features)
-    steps = record_steps(records, store_key="0" * 32, split="train", per_step=case["per_step"], **options(model))
+    steps = record_steps(
+        records, store_key="0" * 32, split="train", per_step=case["per_step"], **options(model)
+    )
     adam = _adam(model, argparse(lr=1e-2, weight_decay=1e-3))
     found = {}
     for i, step in enumerate(steps):
@@ -127,7 +147,11 @@ def alone(case):
         adam.zero_grad(set_to_none=True)
         loss.backward()
         if i == 0:
-            found |= {"loss": loss.detach().numpy(), "grad": gradient(model).numpy(), "ids": step.input_id.numpy()}
+            found |= {
+                "loss": loss.detach().numpy(),
+                "grad": gradient(model).numpy(),
+                "ids": step.input_id.numpy(),
+            }
             found |= {"logits": logits.detach().numpy(), "n_id": step.n_id.numpy()}
         adam.step()
     found["params"] = torch.cat([p.detach().flatten() for p in model.parameters()]).numpy()
@@ -146,18 +170,26 @@ def test_losses_gradients_and_parameters_equal_those_of_one_process(ran):
         assert np.abs(one["grad"]).max() > 1e-3
         ranks = [np.load(folder / f"{name}.{rank}.npz") for rank in range(case["ranks"])]
         for found in ranks:
-            np.testing.assert_allclose(found["loss"][0], one["loss"], rtol=0, atol=1e-12, err_msg=name)
+            np.testing.assert_allclose(
+                found["loss"][0], one["loss"], rtol=0, atol=1e-12, err_msg=name
+            )
             np.testing.assert_allclose(found["grad"], one["grad"], rtol=0, atol=1e-12, err_msg=name)
-            np.testing.assert_allclose(found["params"], one["params"], rtol=0, atol=1e-10, err_msg=name)
+            np.testing.assert_allclose(
+                found["params"], one["params"], rtol=0, atol=1e-10, err_msg=name
+            )
             np.testing.assert_array_equal(found["params"], ranks[0]["params"])
         ids_read = sorted(np.concatenate([found["n_id"] for found in ranks]))
         if case["crossing"] is not None:
             assert ids_read == sorted(one["n_id"])
         elif case["per_step"] < case["ranks"]:
-            assert set(ids_read) <= set(one["n_id"])  # what no output reaches within the layers is left out
+            assert set(ids_read) <= set(
+                one["n_id"]
+            )  # what no output reaches within the layers is left out
         ids = np.concatenate([found["ids"] for found in ranks])
         order = {int(i): k for k, i in enumerate(ids)}
-        logits = np.concatenate([found["logits"] for found in ranks])[[order[int(i)] for i in one["ids"]]]
+        logits = np.concatenate([found["logits"] for found in ranks])[
+            [order[int(i)] for i in one["ids"]]
+        ]
         np.testing.assert_allclose(logits, one["logits"], rtol=0, atol=1e-12, err_msg=name)
 
 
@@ -179,12 +211,16 @@ def test_rows_that_cross_are_those_planned(ran):
         for i in range(case["per_step"]):
             joined = join([records[i]], 3)
             found = bounds(records[i].block_ptr, case["ranks"])
-            owner = np.concatenate([np.repeat(np.arange(case["ranks"]), np.diff(hop)) for hop in found])
+            owner = np.concatenate(
+                [np.repeat(np.arange(case["ranks"]), np.diff(hop)) for hop in found]
+            )
             edges = joined.layers[-1] if joined.layered else joined
             row = np.repeat(np.arange(edges.indptr.size - 1), np.diff(edges.indptr))
             pairs = np.unique(np.stack([owner[row], edges.indices]), axis=1)
             deepest += int((owner[pairs[1]] != pairs[0]).sum())
-        received = sum(np.load(folder / f"{name}.{rank}.npz")["received"][0] for rank in range(case["ranks"]))
+        received = sum(
+            np.load(folder / f"{name}.{rank}.npz")["received"][0] for rank in range(case["ranks"])
+        )
         assert received == deepest, name
 
 
@@ -207,7 +243,9 @@ def test_pieces_are_a_partition_and_links_their_two_sides(tmp_path, ranks):
             np.testing.assert_array_equal(side.deg, record.deg[piece.remote])
             for p in range(ranks):
                 sent = mine[p][sides[p].send[slice(*sides[p].send_ptr[r : r + 2])]]
-                np.testing.assert_array_equal(sent, piece.remote[slice(*piece.remote_ptr[p : p + 2])])
+                np.testing.assert_array_equal(
+                    sent, piece.remote[slice(*piece.remote_ptr[p : p + 2])]
+                )
                 np.testing.assert_array_equal(
                     sides[p].send_used[slice(*sides[p].send_ptr[r : r + 2])],
                     side.used[slice(*piece.remote_ptr[p : p + 2])],
@@ -226,7 +264,12 @@ def test_rows_read_together_and_alone_are_those_of_a_search(tmp_path, ranks, kin
         layers = record.layers or [record] * 8
         a = [
             sp.csr_matrix(
-                (np.ones(x.indices.size), x.indices, np.pad(x.indptr, (0, n + 1 - x.indptr.size), "edge")), (n, n)
+                (
+                    np.ones(x.indices.size),
+                    x.indices,
+                    np.pad(x.indptr, (0, n + 1 - x.indptr.size), "edge"),
+                ),
+                (n, n),
             )
             for x in layers
         ]
@@ -254,14 +297,17 @@ def test_rows_read_together_and_alone_are_those_of_a_search(tmp_path, ranks, kin
 
 def test_more_ranks_than_blocks_are_refused(tmp_path):
     record = Records.from_reader(partitioned(tmp_path, "random"))[0]
-    with pytest.raises(BadInput, match="expected at most 4, one a block of the packed records, found 5"):
+    with pytest.raises(
+        BadInput, match="expected at most 4, one a block of the packed records, found 5"
+    ):
         bounds(record.block_ptr, 5)
 
 
 @pytest.mark.parametrize("ranks", [0, 65])
 def test_a_number_of_ranks_that_cannot_be_is_refused_by_the_stage(ranks):
     with pytest.raises(
-        BadInput, match=f"train.ranks: expected 1 to 64, one a block of the packed records, found {ranks}"
+        BadInput,
+        match=f"train.ranks: expected 1 to 64, one a block of the packed records, found {ranks}",
     ):
         STAGE.resolve({"train.ranks": ranks}, {"records": {"K": 64}})
 
@@ -274,11 +320,15 @@ def steps_of(reader, linked, rank, **options):
 @pytest.mark.parametrize("gather", [False, True])
 @pytest.mark.parametrize("codec", ["fp32", "lossless"])
 def test_every_row_is_read_by_one_rank_and_checked(tmp_path, gather, codec):
-    reader = partitioned(tmp_path, "random", gather=gather, codec=codec, binary=codec != "fp32", features=40)
+    reader = partitioned(
+        tmp_path, "random", gather=gather, codec=codec, binary=codec != "fp32", features=40
+    )
     linked = run_stage(STAGE, Params(3), {"records": reader}, tmp_path / "links")
     x = features(reader.parents["graph"])
     whole = 0
-    for i, steps in enumerate(zip(*(steps_of(reader, linked, rank) for rank in range(3)), strict=True)):
+    for i, steps in enumerate(
+        zip(*(steps_of(reader, linked, rank) for rank in range(3)), strict=True)
+    ):
         ids = np.concatenate([step.n_id.numpy() for step in steps])
         expected = join([Records.from_reader(reader)[i]], 2).n_id
         np.testing.assert_array_equal(np.sort(ids), np.sort(expected))

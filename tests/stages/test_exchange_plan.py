@@ -30,9 +30,13 @@ def test_feature_bytes_read_are_those_predicted(tmp_path, kind, ranks, gather):
     for per_step in (1, ranks):
         found = predicted(linked.facts, reader.facts, config(reader), per_step)
         together = [
-            read_steps(reader, member=Member(r, ranks, linked), per_step=per_step, **READ) for r in range(ranks)
+            read_steps(reader, member=Member(r, ranks, linked), per_step=per_step, **READ)
+            for r in range(ranks)
         ]
-        alone = [read_steps(reader, member=Member(r, ranks), per_step=per_step, **READ) for r in range(ranks)]
+        alone = [
+            read_steps(reader, member=Member(r, ranks), per_step=per_step, **READ)
+            for r in range(ranks)
+        ]
         for mode, all_steps in (("cooperative", together), ("independent", alone)):
             for steps in all_steps:
                 for epoch in range(rounds):
@@ -53,9 +57,16 @@ def test_feature_bytes_read_are_those_predicted(tmp_path, kind, ranks, gather):
 def config(reader):
     facts = reader.facts
     return {
-        "model": "gcn", "num_features": facts["num_features"], "num_classes": 4, "hidden": 8, "layers": 2,
-        "dropout": 0.0, "normalization": "sym", "mass": "none", "self_loops": True,
-    }  # fmt: skip
+        "model": "gcn",
+        "num_features": facts["num_features"],
+        "num_classes": 4,
+        "hidden": 8,
+        "layers": 2,
+        "dropout": 0.0,
+        "normalization": "sym",
+        "mass": "none",
+        "self_loops": True,
+    }
 
 
 def facts(row_bytes=None):
@@ -64,8 +75,16 @@ def facts(row_bytes=None):
         "ranks": 2,
         "row_bytes": row_bytes,
         "received": [10, 30, 70],
-        "together": {"rows": [10, 100, 400, 900], "edges": [0, 50, 500, 2000], "features": [1, 2, 3, 3600]},
-        "alone": {"rows": [10, 150, 700, 1600], "edges": [0, 50, 700, 3500], "features": [1, 2, 3, 6400]},
+        "together": {
+            "rows": [10, 100, 400, 900],
+            "edges": [0, 50, 500, 2000],
+            "features": [1, 2, 3, 3600],
+        },
+        "alone": {
+            "rows": [10, 150, 700, 1600],
+            "edges": [0, 50, 700, 3500],
+            "features": [1, 2, 3, 6400],
+        },
     }
 
 
@@ -79,13 +98,17 @@ def facts(row_bytes=None):
     ],
 )
 def test_what_crosses_are_features_once_and_hidden_rows_both_ways(name, row_bytes, sent):
-    found = predicted(facts(row_bytes), {"weighted": False, "records": 100}, model_of(name, 6).config, 1)
+    found = predicted(
+        facts(row_bytes), {"weighted": False, "records": 100}, model_of(name, 6).config, 1
+    )
     assert found["cooperative"].interconnect == sent
     assert found["independent"].interconnect == 0
     assert found["cooperative"].storage == 900 * 8 + 400 * 4 + 2000 * 4 + 3600
     assert found["independent"].storage == 1600 * 8 + 700 * 4 + 3500 * 4 + 6400
     assert found["independent"].work > found["cooperative"].work
-    dealt = predicted(facts(row_bytes), {"weighted": False, "records": 100}, model_of(name, 6).config, 2)["independent"]
+    dealt = predicted(
+        facts(row_bytes), {"weighted": False, "records": 100}, model_of(name, 6).config, 2
+    )["independent"]
     assert dealt.storage == found["cooperative"].storage
     assert dealt.interconnect == 0
 
@@ -114,7 +137,9 @@ def test_widths_are_those_of_the_models(name):
 @pytest.mark.parametrize(("name", "times"), [("gat", 2), ("gcn", 1)])
 def test_what_attention_projects_in_bf16_crosses_in_two_bytes(name, times):
     packed, config = {"weighted": False, "records": 100}, model_of(name, 6).config
-    half, whole = (predicted(facts(), packed, config, 1, bf16=bf16)["cooperative"] for bf16 in (True, False))
+    half, whole = (
+        predicted(facts(), packed, config, 1, bf16=bf16)["cooperative"] for bf16 in (True, False)
+    )
     assert times * half.interconnect == whole.interconnect
 
 
@@ -126,7 +151,10 @@ SLOW, FAST = 1e6, 1e12
     [(SLOW, FAST, "cooperative"), (FAST, SLOW, "independent"), (FAST, FAST, "cooperative")],
 )
 def test_the_slower_link_decides(storage, interconnect, mode):
-    found = {"cooperative": Traffic(10**6, 0, 10**6, 10**9), "independent": Traffic(2 * 10**6, 0, 0, 2 * 10**9)}
+    found = {
+        "cooperative": Traffic(10**6, 0, 10**6, 10**9),
+        "independent": Traffic(2 * 10**6, 0, 0, 2 * 10**9),
+    }
     made = choice("auto", found, Rates(storage, interconnect, 1e12), 2, 1)
     assert made["mode"] == mode
     assert made["why"].startswith(f"{mode}: predicted to be faster; ")
@@ -144,7 +172,9 @@ def test_records_that_do_not_divide_over_the_ranks_are_waited_for():
 
 
 def test_an_unknown_mode_is_refused():
-    with pytest.raises(BadInput, match=r"train\.exchange: expected auto, cooperative, independent, found 'both'"):
+    with pytest.raises(
+        BadInput, match=r"train\.exchange: expected auto, cooperative, independent, found 'both'"
+    ):
         choice("both", {}, Rates(1, 1, 1), 2, 1)
 
 

@@ -1,4 +1,5 @@
-"""Models of the user's own: a module in the working directory, its digest in the key, every mistake in one line."""
+"""Models of the user's own: a module in the working directory, its digest in the key, every mistake
+in one line."""
 
 import json
 import sys
@@ -53,7 +54,8 @@ class Net(torch.nn.Module):
 
     def forward(self, x, edge_index, edge_weight):
         source, target = edge_index
-        return torch.zeros_like(self.lin(x)).index_add_(0, target, self.lin(x)[source] * edge_weight[:, None])
+        rows = self.lin(x)[source] * edge_weight[:, None]
+        return torch.zeros_like(self.lin(x)).index_add_(0, target, rows)
 
 build = Net
 """
@@ -85,9 +87,19 @@ def here(tmp_path, monkeypatch):
 
 def config_of(name, **changes):
     return {
-        "model": name, "num_features": 8, "num_classes": 3, "hidden": 16, "layers": 3, "dropout": 0.5, "heads": 4,
-        "normalization": "sym", "mass": "none", "self_loops": True, "source_digest": source_digest(name), **changes,
-    }  # fmt: skip
+        "model": name,
+        "num_features": 8,
+        "num_classes": 3,
+        "hidden": 16,
+        "layers": 3,
+        "dropout": 0.5,
+        "heads": 4,
+        "normalization": "sym",
+        "mass": "none",
+        "self_loops": True,
+        "source_digest": source_digest(name),
+        **changes,
+    }
 
 
 def params_of(name, **changes):
@@ -111,14 +123,19 @@ def test_the_key_holds_the_source_and_not_its_place(here, tmp_path, monkeypatch)
 def test_a_trimmed_model_gives_the_outputs_of_the_whole_graph(here):
     here(SAGE)
     a, x, _ = community()
-    trimmed, untrimmed = (build_model(config_of(f"mymodels.nets:{name}"), seed=3).eval() for name in ("build", "whole"))
+    trimmed, untrimmed = (
+        build_model(config_of(f"mymodels.nets:{name}"), seed=3).eval()
+        for name in ("build", "whole")
+    )
     with torch.no_grad():
         expected = trimmed(torch.from_numpy(x), adj_of(a))
         for step in packs()["test"].batches(layers=3, adj="plain", shuffle=False):
             for model in (trimmed, untrimmed):
                 found = model(step.x, step.adjs)
                 assert found.shape == (step.batch_size, 3)
-                torch.testing.assert_close(found, expected[step.n_id[: step.batch_size]], rtol=1e-4, atol=1e-5)
+                torch.testing.assert_close(
+                    found, expected[step.n_id[: step.batch_size]], rtol=1e-4, atol=1e-5
+                )
 
 
 def test_it_is_called_as_torch_geometric_calls_models(here):
@@ -130,7 +147,9 @@ def test_it_is_called_as_torch_geometric_calls_models(here):
     peer = GraphSAGE(8, 16, 3, 3, norm="batch_norm").eval()
     peer.load_state_dict(model.module.state_dict())
     a, x, _ = community()
-    source = np.stack([a.indices, np.repeat(np.arange(a.shape[0]), np.diff(a.indptr))]).astype(np.int64)
+    source = np.stack([a.indices, np.repeat(np.arange(a.shape[0]), np.diff(a.indptr))]).astype(
+        np.int64
+    )
     torch.testing.assert_close(
         model(torch.from_numpy(x), adj_of(a)), peer(torch.from_numpy(x), torch.from_numpy(source))
     )
@@ -147,7 +166,9 @@ def test_values_come_as_edge_weights(here):
 
 def test_one_seed_is_one_start(here):
     here(SAGE)
-    a, b, c = (build_model(config_of("mymodels.nets:build"), seed=s).state_dict() for s in (1, 1, 2))
+    a, b, c = (
+        build_model(config_of("mymodels.nets:build"), seed=s).state_dict() for s in (1, 1, 2)
+    )
     assert all(torch.equal(a[k], b[k]) for k in a)
     assert not all(torch.equal(a[k], c[k]) for k in a)
 
@@ -164,7 +185,9 @@ def test_a_killed_training_resumes_bit_by_bit(here, tmp_path, monkeypatch):
         steps = data["train"].batches(layers=3, adj="plain", seed=0)
         valid = data["valid"].batches(layers=3, adj="plain", shuffle=False)
         loader = Loader(steps.steps, True, 0, hook)
-        return trainer.train(params, config_of(params.model), loader, valid, folder, 1, lambda *_: None)
+        return trainer.train(
+            params, config_of(params.model), loader, valid, folder, 1, lambda *_: None
+        )
 
     torch.manual_seed(1)
     whole = run(tmp_path / "whole")
@@ -179,16 +202,25 @@ def test_it_is_souped_and_asked_like_the_others(here, tmp_path):
     data = packs()
     given = {"train": data["train"], "valid": data["valid"], "order": MemoryReader()}
     every = [params_of("mymodels.nets:build", epochs=12, index=i) for i in range(2)]
-    singles = {f"ingredient:{i}": run_stage(STAGE, p, given, tmp_path / f"{i}") for i, p in enumerate(every)}
+    singles = {
+        f"ingredient:{i}": run_stage(STAGE, p, given, tmp_path / f"{i}")
+        for i, p in enumerate(every)
+    }
     assert singles["ingredient:0"].facts["valid_accuracy"] > 0.6
     soup = run_stage(
-        SOUP, SoupParams("auto"), {"train": data["train"], "valid": data["valid"], **singles}, tmp_path / "soup"
+        SOUP,
+        SoupParams("auto"),
+        {"train": data["train"], "valid": data["valid"], **singles},
+        tmp_path / "soup",
     )
     chosen = load_model(soup.path("chosen.safetensors"))
     assert chosen.state_dict()["module.norms.0.module.num_batches_tracked"].dtype == torch.int64
     graph = graph_readers(data["test"].graph)
     found = run_stage(
-        INFER, InferParams(full_graph=True), {"outputs": data["test"], "soup": soup, **singles, **graph}, tmp_path / "i"
+        INFER,
+        InferParams(full_graph=True),
+        {"outputs": data["test"], "soup": soup, **singles, **graph},
+        tmp_path / "i",
     )
     # Records that hold all an output can see: influence-batched inference is exact for it too.
     assert found.facts["full_graph_test_accuracy"] == pytest.approx(found.facts["test_accuracy"])
@@ -218,9 +250,15 @@ def test_a_source_changed_in_one_process_is_read_again(here):
         ("def build(:", "cannot be imported: SyntaxError"),
         ("other = 1", r"expected a callable build in .*nets\.py, found none"),
         ("build = 3", r"expected a callable build in .*nets\.py, found int"),
-        ("def build(config):\n    return config['depth']", r"KeyError: 'depth' \(.*nets\.py, line 2\)"),
+        (
+            "def build(config):\n    return config['depth']",
+            r"KeyError: 'depth' \(.*nets\.py, line 2\)",
+        ),
         ("def build(config):\n    return 7", r"expected a torch\.nn\.Module, found int"),
-        ("import torch\ndef build(c):\n    return torch.nn.ReLU()", "expected a model with weights of known shape"),
+        (
+            "import torch\ndef build(c):\n    return torch.nn.ReLU()",
+            "expected a model with weights of known shape",
+        ),
         (
             "import torch\ndef build(c):\n    return torch.nn.LazyLinear(3)",
             "expected a model with weights of known shape",
@@ -238,27 +276,42 @@ def test_what_is_no_model_is_refused_in_one_line(here, text, words):
 
 @pytest.mark.parametrize(
     ("forward", "found"),
-    [("self.lin(x)[:2]", r"shape \(2, 3\)"), ("self.lin(x)[:, :1]", r"shape \(\d+, 1\)"), ("0", "int")],
+    [
+        ("self.lin(x)[:2]", r"shape \(2, 3\)"),
+        ("self.lin(x)[:, :1]", r"shape \(\d+, 1\)"),
+        ("0", "int"),
+    ],
 )
 def test_logits_of_another_shape_are_refused(here, forward, found):
     here(
         GCN.replace(
-            "torch.zeros_like(self.lin(x)).index_add_(0, target, self.lin(x)[source] * edge_weight[:, None])", forward
+            "torch.zeros_like(self.lin(x)).index_add_(0, target, self.lin(x)[source] * "
+            "edge_weight[:, None])",
+            forward,
         )
     )
     model = build_model(config_of("mymodels.nets:build"), seed=0)
     step = packs()["train"].step(np.arange(9), 3, "norm", True)
-    with pytest.raises(BadInput, match=rf"expected logits of shape \(at least 9 nodes, 3 classes\), found {found}"):
+    with pytest.raises(
+        BadInput, match=rf"expected logits of shape \(at least 9 nodes, 3 classes\), found {found}"
+    ):
         model(step.x, step.adjs)
 
 
-@pytest.mark.parametrize("name", ["mymodels.nets:", ":build", "my models:build", "mymodels.nets:a.b", "a:b:c"])
+@pytest.mark.parametrize(
+    "name", ["mymodels.nets:", ":build", "my models:build", "mymodels.nets:a.b", "a:b:c"]
+)
 def test_names_of_another_form_are_refused(here, name):
     with pytest.raises(BadInput, match=r"expected package\.module:factory"):
         factory_source(name)
 
 
-@pytest.mark.parametrize("name", ["mymodels.nets:build", "sys:exit", "json.decoder.x:y", "__main__:build"])
+@pytest.mark.parametrize(
+    "name", ["mymodels.nets:build", "sys:exit", "json.decoder.x:y", "__main__:build"]
+)
 def test_modules_that_are_not_there_are_refused(here, name):
-    with pytest.raises(BadInput, match=r"expected a module .* with a source file, found none; fix: run in the folder"):
+    with pytest.raises(
+        BadInput,
+        match=r"expected a module .* with a source file, found none; fix: run in the folder",
+    ):
         factory_source(name)

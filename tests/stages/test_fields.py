@@ -1,4 +1,5 @@
-"""Usual names are taken as the documented ones are; what is not understood is refused; sizes are not believed."""
+"""Usual names are taken as the documented ones are; what is not understood is refused; sizes are
+not believed."""
 
 import io
 import zipfile
@@ -49,7 +50,10 @@ SPLITS = {
     "DGL": (("train_nid", "val_nid", "test_nid"), IDS),
     "split_idx": (("split_train", "split_valid", "split_test"), IDS),
     "joined": (("trainmask", "valmask", "testmask"), MASK),
-    "bytes": (("train_mask", "val_mask", "test_mask"), {part: mask.astype(np.uint8) for part, mask in MASK.items()}),
+    "bytes": (
+        ("train_mask", "val_mask", "test_mask"),
+        {part: mask.astype(np.uint8) for part, mask in MASK.items()},
+    ),
     "mixed": (("train_idx", "val_idx", "test_index"), IDS),
 }
 
@@ -73,7 +77,9 @@ def test_several_splits_as_rows_as_columns_and_one_part_of_them_all(tmp_path):
     repeated = {"train_masks": np.eye(6, dtype=bool)[:2], "valid_masks": np.eye(6, dtype=bool)[2:4]}
     last = np.eye(6, dtype=bool)[5]
     found = same(
-        tmp_path, good(**shared, test_mask=last), good(**repeated, test_masks=np.stack([last, last]))
+        tmp_path,
+        good(**shared, test_mask=last),
+        good(**repeated, test_masks=np.stack([last, last])),
     )  # WikiCS
     assert found.array("split_test").tolist() == [5, 5]
 
@@ -93,8 +99,24 @@ def test_as_many_splits_as_nodes(tmp_path):
         ({"edge_weights": WEIGHT}, {"edge_weight": WEIGHT}),
         ({"weight": WEIGHT[:, None]}, {"edge_weight": WEIGHT}),
         ({"x": None, "feat": DENSE["x"]}, DENSE),
-        ({"x": None, "node_feat": DENSE["x"], "y": None, "node_label": np.array([0, 1, 0, 1, -1, 0])}, DENSE),
-        ({"x": None, "Features": DENSE["x"], "y": None, "labels": np.array([[0], [1], [0], [1], [-1], [0]])}, DENSE),
+        (
+            {
+                "x": None,
+                "node_feat": DENSE["x"],
+                "y": None,
+                "node_label": np.array([0, 1, 0, 1, -1, 0]),
+            },
+            DENSE,
+        ),
+        (
+            {
+                "x": None,
+                "Features": DENSE["x"],
+                "y": None,
+                "labels": np.array([[0], [1], [0], [1], [-1], [0]]),
+            },
+            DENSE,
+        ),
         ({"num_nodes": None, "num_nodes_list": np.array([6])}, {}),
     ],
 )
@@ -104,7 +126,9 @@ def test_arrays_under_usual_names(tmp_path, names, documented):
 
 def test_what_is_left_out_is_said(tmp_path):
     path = tmp_path / "graph.npz"
-    np.savez(path, **good(), edge_type=np.zeros(4), node_names=np.array(list("abcdef")), num_classes=2)
+    np.savez(
+        path, **good(), edge_type=np.zeros(4), node_names=np.array(list("abcdef")), num_classes=2
+    )
     found = describe(f"npz:{path}")
     assert found.left_out == ("edge_type", "node_names", "num_classes")
     assert found.reading == ""
@@ -117,7 +141,9 @@ def test_keys_move_only_where_more_is_read_than_before(tmp_path):
     np.savez(path, **good(edge_weights=WEIGHT, **{f"idx_{part}": ids for part, ids in IDS.items()}))
     reading = describe(f"npz:{path}").reading
     assert reading == "edge_weight=edge_weights;test=idx_test;train=idx_train;valid=idx_valid"
-    assert STAGE.resolve(values, {"source": {"reading": reading}}) != STAGE.resolve(values, {"source": {}})
+    assert STAGE.resolve(values, {"source": {"reading": reading}}) != STAGE.resolve(
+        values, {"source": {}}
+    )
     np.savez(path, **good(edge_weight=WEIGHT, **{f"{part}_idx": ids for part, ids in IDS.items()}))
     assert describe(f"npz:{path}").reading == ""
 
@@ -151,7 +177,9 @@ def test_every_other_name_is_refused_with_the_nearest():
         "trian_idx": "train_idx",
         "xdata": "x_data",
     }.items():
-        with pytest.raises(BadInput, match=f"{name}: expected a known name.*nearest is {near}; fix: name it {near}"):
+        with pytest.raises(
+            BadInput, match=f"{name}: expected a known name.*nearest is {near}; fix: name it {near}"
+        ):
             take(["y", name], refuse, lambda _: False, "remove {name}")
 
 
@@ -160,7 +188,9 @@ def test_every_other_name_is_refused_with_the_nearest():
 
 def member(shape, dtype="<f4", data=b""):
     content = io.BytesIO()
-    np.lib.format.write_array_header_1_0(content, {"descr": dtype, "fortran_order": False, "shape": shape})
+    np.lib.format.write_array_header_1_0(
+        content, {"descr": dtype, "fortran_order": False, "shape": shape}
+    )
     return content.getvalue() + data
 
 
@@ -188,7 +218,8 @@ def test_declared_sizes_are_checked_before_anything_is_read(tmp_path, case):
     path = tmp_path / "graph.npz"
     archive(path, LIES[case])
     with pytest.raises(
-        BadInput, match=f"{next(iter(LIES[case]))}: expected a readable array, found a damaged one .its"
+        BadInput,
+        match=f"{next(iter(LIES[case]))}: expected a readable array, found a damaged one .its",
     ):
         describe(f"npz:{path}")
 
@@ -218,7 +249,10 @@ def test_other_files_and_members_that_stand_there_twice(tmp_path):
     np.savez(path, **good())
     with zipfile.ZipFile(path, "a") as file:
         file.writestr("README.txt", "hello")
-    with pytest.raises(BadInput, match=r"README.txt: expected arrays alone, found another file; fix: zip -d graph.npz"):
+    with pytest.raises(
+        BadInput,
+        match=r"README.txt: expected arrays alone, found another file; fix: zip -d graph.npz",
+    ):
         describe(f"npz:{path}")
     np.savez(path, **good())
     with zipfile.ZipFile(path, "a") as file, pytest.warns(UserWarning, match="Duplicate name"):

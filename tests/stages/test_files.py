@@ -1,4 +1,5 @@
-"""`files:` in every format, against the arrays written; names against numbers; and what is refused."""
+"""`files:` in every format, against the arrays written; names against numbers; and what is
+refused."""
 
 import contextlib
 import gzip
@@ -48,7 +49,13 @@ def write_table(path, columns, rows_together=5):
 
 
 def write(
-    root, edges="edges.parquet", features="features.npy", *, weighted=False, splits=True, ends=("source", "target")
+    root,
+    edges="edges.parquet",
+    features="features.npy",
+    *,
+    weighted=False,
+    splits=True,
+    ends=("source", "target"),
 ):
     pairs, weight, x, y = arrays()
     root.mkdir(exist_ok=True)
@@ -79,14 +86,20 @@ def opened(source):
 def read_edges(data, most):
     blocks = list(data.edges(most))
     assert max(len(block.source) for block in blocks) <= most
-    weight = None if blocks[0].weight is None else np.concatenate([block.weight for block in blocks])
-    return np.concatenate([np.stack([block.source, block.target]) for block in blocks], axis=1), weight
+    weight = (
+        None if blocks[0].weight is None else np.concatenate([block.weight for block in blocks])
+    )
+    return np.concatenate(
+        [np.stack([block.source, block.target]) for block in blocks], axis=1
+    ), weight
 
 
 def dense(rows):
     if isinstance(rows, SparseRows):
         data = np.ones(len(rows.indices), np.float32) if rows.data is None else rows.data
-        return sp.csr_matrix((data, rows.indices, rows.indptr), shape=(len(rows.indptr) - 1, rows.columns)).toarray()
+        return sp.csr_matrix(
+            (data, rows.indices, rows.indptr), shape=(len(rows.indptr) - 1, rows.columns)
+        ).toarray()
     return rows
 
 
@@ -153,13 +166,18 @@ def test_csv_without_header_and_quoted(tmp_path):
 
 
 def named(root, edges="edges.parquet", seed=0, labels="labels.parquet", unknown=False, **replace):
-    """The graph of `arrays` under names; labels and features in an order of their own, some nodes only in them."""
+    """The graph of `arrays` under names; labels and features in an order of their own, some nodes
+    only in them."""
     pairs, weight, x, y = arrays()
     rng = np.random.default_rng(seed)
     names = np.array(sorted({f'{chr(945 + i)} {i:02d},"{i}' for i in range(N)}))
     root.mkdir(exist_ok=True)
     keep = (pairs < N - 1).all(axis=0)  # the last node stands in no edge
-    columns = {"source": names[pairs[0, keep]], "target": names[pairs[1, keep]], "weight": weight[keep]}
+    columns = {
+        "source": names[pairs[0, keep]],
+        "target": names[pairs[1, keep]],
+        "weight": weight[keep],
+    }
     write_table(root / edges, columns)
     order = rng.permutation(N)
     labelled = order[y[order] >= 0]
@@ -173,10 +191,14 @@ def named(root, edges="edges.parquet", seed=0, labels="labels.parquet", unknown=
     return names, pairs[:, keep], weight[keep], x, y
 
 
-@given(seed=st.integers(0, 1000), edges=st.sampled_from(["edges.parquet", "edges.csv", "edges.arrow"]))
+@given(
+    seed=st.integers(0, 1000), edges=st.sampled_from(["edges.parquet", "edges.csv", "edges.arrow"])
+)
 def test_names_are_numbered_in_sorted_order_whatever_the_files_order(tmp_path_factory, seed, edges):
     root = tmp_path_factory.mktemp("named")
-    names, pairs, weight, x, y = named(root, edges, seed, labels="labels.csv" if seed % 2 else "labels.parquet")
+    names, pairs, weight, x, y = named(
+        root, edges, seed, labels="labels.csv" if seed % 2 else "labels.parquet"
+    )
     with opened(f"files:{root}") as data:
         assert (data.num_nodes, data.num_edges, data.weighted) == (N, pairs.shape[1], True)
         for most in (1, 6, 100):
@@ -246,19 +268,39 @@ def read_all(source):
 @pytest.mark.parametrize(
     ("name", "content", "words"),
     [
-        ("edges.csv", "source,target\n0,1\n2,3,4\n", "edges.csv: row 3: expected 2 fields, found 3: 2,3,4"),
+        (
+            "edges.csv",
+            "source,target\n0,1\n2,3,4\n",
+            "edges.csv: row 3: expected 2 fields, found 3: 2,3,4",
+        ),
         (
             "edges.csv",
             'source,target\n0,1\n"2,3\n',
             "row 3: expected 2 fields, found 1, with a quote that is not closed",
         ),
-        ("edges.csv", "source,target\n0,1\n2,x7\n", "edges.csv: row 3, target: expected an integer, found 'x7'"),
-        ("edges.csv", "source,target\n0,1\n0,\n", "target: expected integers, found nothing in row 3"),
-        ("edges.csv", "source,target,wieght\n0,1,2\n", "perhaps weight, found source, target, wieght"),
+        (
+            "edges.csv",
+            "source,target\n0,1\n2,x7\n",
+            "edges.csv: row 3, target: expected an integer, found 'x7'",
+        ),
+        (
+            "edges.csv",
+            "source,target\n0,1\n0,\n",
+            "target: expected integers, found nothing in row 3",
+        ),
+        (
+            "edges.csv",
+            "source,target,wieght\n0,1,2\n",
+            "perhaps weight, found source, target, wieght",
+        ),
         ("edges.csv", "0,1\n0,9\n", "expected node ids from 0 to 8, found 9 at edge 1"),
         ("edges.csv", "0,1,2,3\n", "expected 2 or 3 columns, found 4"),
         ("edges.csv", "", "edges.csv: expected readable csv"),
-        ("edges.csv", "a,b\n", "expected columns source, target (or src, dst) and perhaps weight, found a, b"),
+        (
+            "edges.csv",
+            "a,b\n",
+            "expected columns source, target (or src, dst) and perhaps weight, found a, b",
+        ),
         ("edges.csv", "source,target\n0,1,\n", "row 2: expected 2 fields, found 3"),
         (
             "edges.parquet",
@@ -270,8 +312,16 @@ def read_all(source):
             {"source": [0], "target": ["a"]},
             "expected ids of one type, found source of integers, target",
         ),
-        ("edges.parquet", {"source": [0, None], "target": [1, 2]}, "source: expected integers, found nothing in row 1"),
-        ("edges.parquet", {"source": np.array([2**63], np.uint64), "target": [1]}, "source: expected integers, found"),
+        (
+            "edges.parquet",
+            {"source": [0, None], "target": [1, 2]},
+            "source: expected integers, found nothing in row 1",
+        ),
+        (
+            "edges.parquet",
+            {"source": np.array([2**63], np.uint64), "target": [1]},
+            "source: expected integers, found",
+        ),
         (
             "edges.parquet",
             {"source": [0], "target": [1], "weight": ["a"]},
@@ -287,19 +337,39 @@ def read_all(source):
         ("edges.npy", np.zeros((5, 2), int), "edges.npy: expected shape (2, E), found (5, 2)"),
         ("edges.npy", np.zeros((2, 5)), "edges.npy: expected integer node ids, found float64"),
         ("features.npy", np.zeros((3, 2)), "features.npy: expected 9 rows, one a node, found 3"),
-        ("features.parquet", {"c": [1.0] * 8}, "features.parquet: expected 9 rows, one a node, found 8"),
-        ("features.parquet", {"c": [1.0] * 10}, "features.parquet: expected 9 rows, one a node, found 10"),
-        ("features.parquet", {"c": [1.0] * 8 + [None]}, "expected finite features, found nan at node 8, column 0"),
+        (
+            "features.parquet",
+            {"c": [1.0] * 8},
+            "features.parquet: expected 9 rows, one a node, found 8",
+        ),
+        (
+            "features.parquet",
+            {"c": [1.0] * 10},
+            "features.parquet: expected 9 rows, one a node, found 10",
+        ),
+        (
+            "features.parquet",
+            {"c": [1.0] * 8 + [None]},
+            "expected finite features, found nan at node 8, column 0",
+        ),
         ("features.parquet", {"c": ["a"] * 9}, "c: expected a column of numbers, found string"),
         (
             "features.parquet",
             {"id": range(9), "c": [1.0] * 9},
             "expected a row a node in their order, found a column id",
         ),
-        ("labels.npy", np.zeros((9, 2), int), "multi-label targets are not available in this version"),
+        (
+            "labels.npy",
+            np.zeros((9, 2), int),
+            "multi-label targets are not available in this version",
+        ),
         ("labels.npy", np.full(9, 0.5), "regression targets are not available in this version"),
         ("labels.csv", "id,label\n0,1\n", "nodes are integers: expected labels.npy"),
-        ("split/valid.npy", np.array([0]), "valid.npy: expected no node of train_idx, found node 0 in both"),
+        (
+            "split/valid.npy",
+            np.array([0]),
+            "valid.npy: expected no node of train_idx, found node 0 in both",
+        ),
         ("split/valid.npy", np.array(["a"]), "valid.npy: expected integer node ids, found <U1"),
     ],
 )
@@ -311,7 +381,9 @@ def test_bad_files_are_one_line(tmp_path, name, content, words):
     assert words in str(caught.value)
     assert "fix:" in str(caught.value)
     assert "\n" not in str(caught.value)
-    with contextlib.suppress(BadInput):  # that of the table's header, which describing a source reads
+    with contextlib.suppress(
+        BadInput
+    ):  # that of the table's header, which describing a source reads
         source_counts(describe(source))  # says what it can, never fails
 
 
@@ -324,7 +396,11 @@ def test_bad_files_are_one_line(tmp_path, name, content, words):
             "source,target\na,b\n,b\n",
             "source: expected ids of one type, names as in the first row, found an",
         ),
-        ("edges.csv", "a,b\nb,c\n", "expected columns source, target (or src, dst) and perhaps weight, found a, b"),
+        (
+            "edges.csv",
+            "a,b\nb,c\n",
+            "expected columns source, target (or src, dst) and perhaps weight, found a, b",
+        ),
         (
             "edges.parquet",
             {"source": ["a", None], "target": ["b", "b"]},
@@ -340,17 +416,41 @@ def test_bad_files_are_one_line(tmp_path, name, content, words):
             np.zeros((9, 1)),
             "nodes have names in edges.parquet: expected features.parquet with a column id",
         ),
-        ("features.parquet", {"c": [1.0]}, "nodes have names in edges.parquet: expected a column id, found none"),
+        (
+            "features.parquet",
+            {"c": [1.0]},
+            "nodes have names in edges.parquet: expected a column id, found none",
+        ),
         (
             "features.parquet",
             {"id": ["new"], "c": [1.0]},
             "features.parquet: expected a row for every node, found none",
         ),
-        ("labels.parquet", {"id": ["a", "a"], "label": [0, 1]}, "id: expected each node once, found 'a' twice"),
-        ("labels.parquet", {"id": ["a"], "class": [0]}, "expected columns id, label, found id, class"),
-        ("labels.parquet", {"id": ["a"], "label": ["x"]}, "label: expected a column of numbers, found string"),
-        ("split/valid.npy", np.array(["nobody"]), "valid.npy: expected names of nodes, found 'nobody' at position 0"),
-        ("split/valid.npy", np.array([3]), "valid.npy: nodes have names: expected a list of strings, found int64"),
+        (
+            "labels.parquet",
+            {"id": ["a", "a"], "label": [0, 1]},
+            "id: expected each node once, found 'a' twice",
+        ),
+        (
+            "labels.parquet",
+            {"id": ["a"], "class": [0]},
+            "expected columns id, label, found id, class",
+        ),
+        (
+            "labels.parquet",
+            {"id": ["a"], "label": ["x"]},
+            "label: expected a column of numbers, found string",
+        ),
+        (
+            "split/valid.npy",
+            np.array(["nobody"]),
+            "valid.npy: expected names of nodes, found 'nobody' at position 0",
+        ),
+        (
+            "split/valid.npy",
+            np.array([3]),
+            "valid.npy: nodes have names: expected a list of strings, found int64",
+        ),
     ],
 )
 def test_bad_names_are_one_line(tmp_path, name, content, words):
@@ -366,22 +466,55 @@ def test_bad_names_are_one_line(tmp_path, name, content, words):
     ("name", "words"),
     [
         ("edges.csv", "expected edges once, found edges.csv and edges.parquet"),
-        ("feature.npy", "feature.npy: expected a known name, found an unknown one; nearest is features.{npy,npz,parq"),
-        ("embedding.npy", "embedding.npy: expected a known name, found an unknown one; nearest is edges."),
-        ("edge_index.pt", "nearest is edges.{parquet,csv,csv.gz,arrow,npy}; fix: write it as edges."),
+        (
+            "feature.npy",
+            (
+                "feature.npy: expected a known name, found an unknown one; nearest is "
+                "features.{npy,npz,parq"
+            ),
+        ),
+        (
+            "embedding.npy",
+            "embedding.npy: expected a known name, found an unknown one; nearest is edges.",
+        ),
+        (
+            "edge_index.pt",
+            "nearest is edges.{parquet,csv,csv.gz,arrow,npy}; fix: write it as edges.",
+        ),
         ("y.csv.gz", "y.csv.gz: expected a known name, found an unknown one; nearest is labels."),
-        ("labels.txt", "labels.txt: expected a known name, found an unknown one; nearest is labels."),
+        (
+            "labels.txt",
+            "labels.txt: expected a known name, found an unknown one; nearest is labels.",
+        ),
         ("labels", "labels: expected a known name, found an unknown one; nearest is labels."),
-        ("split/val.npy", "expected valid once, found split/val.npy and split/valid.npy; fix: move out all but one"),
+        (
+            "split/val.npy",
+            (
+                "expected valid once, found split/val.npy and split/valid.npy; fix: move out all "
+                "but one"
+            ),
+        ),
         ("train.npy", "expected train once, found split/train.npy and train.npy"),
         ("train_mask.parquet", "expected train once, found split/train.npy and train_mask.parquet"),
         (
             "split/train.pt",
-            "train.pt: expected a part of the split as npy, csv, csv.gz, txt, parquet, found .pt; fix: p",
+            (
+                "train.pt: expected a part of the split as npy, csv, csv.gz, txt, parquet, found "
+                ".pt; fix: p"
+            ),
         ),
-        ("test_idx.pkl", "test_idx.pkl: expected a part of the split as npy, csv, csv.gz, txt, parquet, found .pkl"),
+        (
+            "test_idx.pkl",
+            (
+                "test_idx.pkl: expected a part of the split as npy, csv, csv.gz, txt, parquet, "
+                "found .pkl"
+            ),
+        ),
         ("split/split_dict.pt", "split_dict.pt: expected a known name, found an unknown one"),
-        ("split/time/train.csv.gz", "time: expected the files of the split here, found a folder; fix: mv "),
+        (
+            "split/time/train.csv.gz",
+            "time: expected the files of the split here, found a folder; fix: mv ",
+        ),
         ("splits/train.npy", "splits: expected the split in"),
         ("train/ids.npy", "train: expected the split in"),
     ],
@@ -398,11 +531,15 @@ def test_names_of_files(tmp_path, name, words):
 def test_missing_files(tmp_path):
     with pytest.raises(BadInput, match="expected a folder at"):
         describe(f"files:{tmp_path}/none")
-    with pytest.raises(BadInput, match=r"expected edges\.\{parquet,csv,csv\.gz,arrow,npy\}, found none"):
+    with pytest.raises(
+        BadInput, match=r"expected edges\.\{parquet,csv,csv\.gz,arrow,npy\}, found none"
+    ):
         describe(f"files:{tmp_path}")
     write(tmp_path)
     (tmp_path / "split/valid.npy").unlink()
-    with pytest.raises(BadInput, match=r"expected split/valid\.npy beside split/train\.npy, found none"):
+    with pytest.raises(
+        BadInput, match=r"expected split/valid\.npy beside split/train\.npy, found none"
+    ):
         describe(f"files:{tmp_path}")
     (tmp_path / "split/train.npy").unlink()
     (tmp_path / "split/test.npy").unlink()
@@ -419,7 +556,9 @@ def test_a_matrix_of_columns_is_refused(tmp_path):
     matrix = sp.csr_matrix(arrays()[2])
     parts = {name: getattr(matrix, name) for name in ("data", "indices", "indptr", "shape")}
     np.savez(tmp_path / "features.npz", **parts, format=np.array(b"csr"), weight=np.ones(3))
-    with pytest.raises(BadInput, match=r"expected data, indices, indptr and shape beside it, found also weight"):
+    with pytest.raises(
+        BadInput, match=r"expected data, indices, indptr and shape beside it, found also weight"
+    ):
         read_all(source)
 
 
@@ -479,7 +618,9 @@ def test_splits_in_every_form(tmp_path, name, kind, word):
         write_split(tmp_path / name.format({"valid": word}.get(part, part)), ids, kind)
     with opened(source) as data:
         (found,) = data.splits()
-    assert {part: ids.tolist() for part, ids in found.items()} == {part: sorted(ids) for part, ids in SPLITS.items()}
+    assert {part: ids.tolist() for part, ids in found.items()} == {
+        part: sorted(ids) for part, ids in SPLITS.items()
+    }
     counts = source_counts(describe(source))
     assert counts["published_splits"] == 1
     assert counts["splits"].keys() == SPLITS.keys()
@@ -497,7 +638,9 @@ def test_splits_of_names_in_every_form(tmp_path, suffix):
             text = "\n".join('"' + name.replace('"', '""') + '"' for name in names[ids]).encode()
             path.write_bytes(gzip.compress(text) if suffix.endswith("gz") else text)
     with opened(f"files:{tmp_path}") as data:
-        assert [ids.tolist() for ids in data.splits()[0].values()] == [sorted(ids) for ids in SPLITS.values()]
+        assert [ids.tolist() for ids in data.splits()[0].values()] == [
+            sorted(ids) for ids in SPLITS.values()
+        ]
 
 
 @pytest.mark.parametrize(
@@ -506,7 +649,10 @@ def test_splits_of_names_in_every_form(tmp_path, suffix):
         ("4\n0\n8\n", [0, 4, 8]),
         ("id\n4\r\n0\n\n8", [0, 4, 8]),
         ("# of 2017\n 4\n 0 \n8\n", [0, 4, 8]),
-        ("4.0\n0\n8\n", "found the float '4.0' at position 0; fix: write whole numbers: numpy.savetxt"),
+        (
+            "4.0\n0\n8\n",
+            "found the float '4.0' at position 0; fix: write whole numbers: numpy.savetxt",
+        ),
         ("4\n0\nx\n", "expected integer node ids, found 'x' at position 2"),
         ("nodes of train\n4\n", "expected integer node ids, found 'nodes of train' at position 0"),
         ("4,0,8\n", "row 1: expected 1 fields, found 3: 4,0,8"),
@@ -532,7 +678,12 @@ def test_splits_as_text(tmp_path, text, found):
 
 
 def with_index(columns, index, names=("__index_level_0__",)):
-    about = {"index_columns": list(names), "columns": [], "column_indexes": [], "pandas_version": "2.2"}
+    about = {
+        "index_columns": list(names),
+        "columns": [],
+        "column_indexes": [],
+        "pandas_version": "2.2",
+    }
     table = pa.table({**columns, names[0]: index})
     return table.replace_schema_metadata({b"pandas": json.dumps(about).encode()})
 
@@ -545,7 +696,10 @@ def test_the_index_of_a_frame_is_no_feature(tmp_path):
     for name in ("__index_level_0__", "row"):
         pq.write_table(with_index(columns, np.arange(N), (name,)), tmp_path / "features.parquet")
         found = describe(source)
-        assert (found.reading, found.left_out) == ("features without index", (f"features.parquet: {name}",))
+        assert (found.reading, found.left_out) == (
+            "features without index",
+            (f"features.parquet: {name}",),
+        )
         assert source_counts(found)["num_features"] == D
         with opened(source) as data:
             check_features(data.features(), x)
@@ -555,7 +709,9 @@ def test_the_index_of_a_frame_is_no_feature(tmp_path):
         check_features(data.features(), x)
     for order in (slice(None, None, -1), [1, 0, *range(2, N)]):
         frame.iloc[order].to_parquet(tmp_path / "features.parquet")
-        with pytest.raises(BadInput, match=r"expected pandas' index to number the rows from 0 to 8, found"):
+        with pytest.raises(
+            BadInput, match=r"expected pandas' index to number the rows from 0 to 8, found"
+        ):
             read_all(source)
     frame.set_index(pd.Index(list("abcdefghi"))).to_parquet(tmp_path / "features.parquet")
     with pytest.raises(BadInput, match=r"pandas' index to number the rows from 0, found .*str"):
@@ -567,7 +723,9 @@ def test_an_index_beside_names_is_left_out_wherever_it_is(tmp_path):
     for name in ("edges", "labels", "features"):
         table = pq.read_table(tmp_path / f"{name}.parquet")
         columns = {column: table[column] for column in table.column_names}
-        pq.write_table(with_index(columns, np.arange(len(table))[::-1]), tmp_path / f"{name}.parquet")
+        pq.write_table(
+            with_index(columns, np.arange(len(table))[::-1]), tmp_path / f"{name}.parquet"
+        )
     with opened(f"files:{tmp_path}") as data:
         found, found_weight = read_edges(data, 100)
         assert np.array_equal(found, pairs)
@@ -584,6 +742,8 @@ def test_an_arrow_file_whose_offsets_point_elsewhere(tmp_path):
     offsets = batch.column(0).buffers()[1].to_pybytes()
     content = path.read_bytes()
     assert content.count(offsets) >= 1
-    path.write_bytes(content.replace(offsets, offsets[:4] + (1 << 30).to_bytes(4, "little") + offsets[8:]))
+    path.write_bytes(
+        content.replace(offsets, offsets[:4] + (1 << 30).to_bytes(4, "little") + offsets[8:])
+    )
     with pytest.raises(BadInput, match=r"edges\.arrow: expected a readable arrow file, found"):
         read_all(f"files:{tmp_path}")

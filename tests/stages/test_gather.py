@@ -1,4 +1,5 @@
-"""Records without codes read the same rows as records with them; which of the two is written follows from bytes."""
+"""Records without codes read the same rows as records with them; which of the two is written
+follows from bytes."""
 
 import pickle
 
@@ -33,7 +34,9 @@ def test_gathered_records_equal_packed_ones(tmp_path, kind):
         for name in theirs.__dataclass_fields__:
             a, b = getattr(mine, name), getattr(theirs, name)
             assert (a is None) == (b is None), name
-            assert a is None or (np.array_equal(a, b) and a.dtype == b.dtype and a.shape == b.shape), name
+            assert a is None or (
+                np.array_equal(a, b) and a.dtype == b.dtype and a.shape == b.shape
+            ), name
     assert gathered.facts["bytes"] < beside.facts["bytes"]
     row_bytes = inputs["codes"].facts["code_bytes"] / 200
     assert gathered.facts["gather_bytes"] == int(row_bytes * gathered.facts["rows"])
@@ -44,14 +47,20 @@ def test_gathered_records_equal_packed_ones(tmp_path, kind):
 
 def test_steps_do_not_know_the_difference(tmp_path):
     sides = [packed(tmp_path / str(g), gather=g)[0] for g in (False, True)]
-    for mine, theirs in zip(*(read_steps(r, layers=2, per_step=2, shuffle=False) for r in sides), strict=True):
+    for mine, theirs in zip(
+        *(read_steps(r, layers=2, per_step=2, shuffle=False) for r in sides), strict=True
+    ):
         assert (mine.x == theirs.x).all()
         assert (mine.n_id == theirs.n_id).all()
 
 
 def test_gathering_needs_the_codes_it_was_packed_for(tmp_path):
     reader, inputs = packed(tmp_path, gather=True)
-    names = [reader.path(n) for n in reader.names() if n.endswith(".arrow") and ".index." not in n and "/" not in n]
+    names = [
+        reader.path(n)
+        for n in reader.names()
+        if n.endswith(".arrow") and ".index." not in n and "/" not in n
+    ]
     found = sorted(path for path in names if path.parent == reader.root)
     with pytest.raises(BadInput, match="expected the store that has them") as error:
         Records(found)[0]
@@ -104,7 +113,9 @@ def test_choice_stands_in_params_and_plan():
         params = STAGE.resolve({"split": "train", "features.layout": layout}, facts)
         found[layout] = params.gather, STAGE.cost(params, facts)
     assert [gather for gather, _ in found.values()] == [True, False, True]
-    assert STAGE.resolve({"split": "valid", "features.layout": "packed"}, facts) == Params("valid")  # keys stay
+    assert STAGE.resolve({"split": "valid", "features.layout": "packed"}, facts) == Params(
+        "valid"
+    )  # keys stay
     assert found["auto"][1].note.startswith("gather: 2.05 MB")
     assert found["packed"][1].note.startswith("packed: features.layout says so")
     assert found["packed"][1].written - found["auto"][1].written == 4000 * 512

@@ -13,9 +13,19 @@ def example() -> tuple[Hag, np.ndarray, np.ndarray]:
     """Rows {0,1,2}, {0,1,2}, {0,1,3}: node 4 = 0 + 1, node 5 = 4 + 2."""
     indptr, indices = np.array([0, 3, 6, 9]), np.array([0, 1, 2, 0, 1, 2, 0, 1, 3], np.int32)
     hag = Hag(
-        3, 4, np.array([0, 1, 2]), np.array([0, 2, 4]), np.array([0, 1, 2, 4], np.int32),
-        np.array([0, 1, 2, 4]), np.array([5, 5, 3, 4], np.int32), None, None, csr_crc(indptr, indices), 9, 6,
-    )  # fmt: skip
+        3,
+        4,
+        np.array([0, 1, 2]),
+        np.array([0, 2, 4]),
+        np.array([0, 1, 2, 4], np.int32),
+        np.array([0, 1, 2, 4]),
+        np.array([5, 5, 3, 4], np.int32),
+        None,
+        None,
+        csr_crc(indptr, indices),
+        9,
+        6,
+    )
     return hag, indptr, indices
 
 

@@ -18,7 +18,9 @@ RATES = Rates(2e-9, 5e-11, 1e-8, 1e-10, 5e-6)
 
 
 @settings(max_examples=150)
-@given(rows_of(), st.integers(2, 4), st.sampled_from([3, 2048]), st.integers(-1, 3), st.integers(-1, 4))
+@given(
+    rows_of(), st.integers(2, 4), st.sampled_from([3, 2048]), st.integers(-1, 3), st.integers(-1, 4)
+)
 def test_no_hag_reads_less_than_the_floor(found, min_count, limit, keep, depth):
     rows, columns = found
     indptr, indices = csr(rows)
@@ -32,14 +34,18 @@ def test_no_hag_reads_less_than_the_floor(found, min_count, limit, keep, depth):
 def test_the_floor_under_random_graphs(n, density, seed):
     indptr, indices = graph(n, density, seed)
     how = Settings()
-    assert outline(search(indptr, indices), Shape()).reads >= prepared(indptr, indices, None, how).fewest_reads(how)
+    assert outline(search(indptr, indices), Shape()).reads >= prepared(
+        indptr, indices, None, how
+    ).fewest_reads(how)
 
 
 def test_rates_are_found_again_from_times():
     rng = np.random.default_rng(0)
     measured = []
     for _ in range(12):
-        counts = Counts(int(rng.integers(1e3, 1e6)), int(rng.integers(1e2, 1e5)), int(rng.integers(0, 10)))
+        counts = Counts(
+            int(rng.integers(1e3, 1e6)), int(rng.integers(1e2, 1e5)), int(rng.integers(0, 10))
+        )
         width = int(rng.choice([64, 256, 512, 1024]))
         measured.append((counts, width, RATES.seconds(counts, width)))
     found = fit(measured)
@@ -52,7 +58,13 @@ def test_rates_are_found_again_from_times():
 def test_no_rate_is_negative():
     noisy = [
         (Counts(r, w, k), 64, t)
-        for r, w, k, t in [(10, 5, 0, 1.0), (20, 5, 0, 0.5), (40, 9, 1, 1.0), (9, 9, 2, 3), (7, 1, 3, 1)]
+        for r, w, k, t in [
+            (10, 5, 0, 1.0),
+            (20, 5, 0, 0.5),
+            (40, 9, 1, 1.0),
+            (9, 9, 2, 3),
+            (7, 1, 3, 1),
+        ]
     ]
     found = fit(noisy)
     assert min(found.read, found.read_byte, found.write, found.write_byte, found.level) >= 0
@@ -74,7 +86,9 @@ def test_a_clique_pays_and_a_path_is_not_searched(monkeypatch):
     check(found.hag, indptr, indices)
     assert found.possible >= found.predicted > 2
     path = csr([[max(0, i - 1), min(99, i + 1)] for i in range(100)])
-    monkeypatch.setattr("stockpot.stages.hag.choice.search_prepared", lambda *_, **__: pytest.fail("searched"))
+    monkeypatch.setattr(
+        "stockpot.stages.hag.choice.search_prepared", lambda *_, **__: pytest.fail("searched")
+    )
     found = find(*path, rates=RATES, row_bytes=(64,))
     assert found.hag is None
     assert found.possible < 1.2
@@ -94,7 +108,11 @@ def test_costly_levels_give_a_flat_hag_and_costly_rows_a_small_one():
     merges = search(*graph(60, 0.4, 2))
     free, level, row = (
         choose(merges, rates, (64,))[0]
-        for rates in (Rates(1e-9, 0, 0, 0, 0), Rates(1e-9, 0, 0, 0, 1e-6), Rates(1e-9, 0, 1e-8, 0, 0))
+        for rates in (
+            Rates(1e-9, 0, 0, 0, 0),
+            Rates(1e-9, 0, 0, 0, 1e-6),
+            Rates(1e-9, 0, 1e-8, 0, 0),
+        )
     )
     assert level.levels < free.levels
     assert row.nodes < free.nodes
@@ -103,6 +121,8 @@ def test_costly_levels_give_a_flat_hag_and_costly_rows_a_small_one():
 @pytest.mark.parametrize("capacity", [0, 0.05, 0.1, 1])
 def test_capacity_counts_twin_rows_and_merges(capacity):
     indptr, indices = graph(40, 0.4, 7, loops=True)
-    found = find(indptr, indices, rates=RATES, row_bytes=(64,), least=0, settings=Settings(capacity=capacity))
+    found = find(
+        indptr, indices, rates=RATES, row_bytes=(64,), least=0, settings=Settings(capacity=capacity)
+    )
     assert found.hag.num_aggregations <= capacity * 40
     check(found.hag, indptr, indices)

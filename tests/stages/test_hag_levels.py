@@ -1,4 +1,5 @@
-"""Turned, trimmed and joined HAGs stand for the turned, trimmed and joined CSR: exact products of integers."""
+"""Turned, trimmed and joined HAGs stand for the turned, trimmed and joined CSR: exact products of
+integers."""
 
 import numpy as np
 import scipy.sparse as sp
@@ -50,7 +51,8 @@ def test_head_keeps_the_first_rows_and_what_they_need(a, data):
 
 @given(st.lists(graphs(most=7), min_size=1, max_size=4), st.randoms(use_true_random=False))
 def test_joined(parts, random):
-    """Records interleaved in any order that keeps their own; the rows of each are the first of its columns."""
+    """Records interleaved in any order that keeps their own; the rows of each are the first of its
+    columns."""
     owner = [r for r, a in enumerate(parts) for _ in range(a.shape[0])]
     random.shuffle(owner)
     places = [np.flatnonzero(np.array(owner) == r).astype(np.int32) for r in range(len(parts))]
@@ -58,7 +60,8 @@ def test_joined(parts, random):
     for place, a in zip(places, parts, strict=True):
         expected[np.ix_(place, place)] = a.toarray()
     hags = [
-        pair_greedy(*csr_arrays(a), a.shape[1]) if r % 2 == 0 else plain(*csr_arrays(a)) for r, a in enumerate(parts)
+        pair_greedy(*csr_arrays(a), a.shape[1]) if r % 2 == 0 else plain(*csr_arrays(a))
+        for r, a in enumerate(parts)
     ]
     hag = joined(hags, places, len(owner), len(owner))
     same(hag, expected)

@@ -1,4 +1,5 @@
-"""Products and extremes of tensors by a HAG: exact gradients, all float types, both code paths; weights that factor."""
+"""Products and extremes of tensors by a HAG: exact gradients, all float types, both code paths;
+weights that factor."""
 
 import numpy as np
 import pytest
@@ -21,13 +22,16 @@ paths = pytest.mark.parametrize("path", list(BY_LEVELS))
 def pair(a, path, left=None, right=None, most=20):
     hag = pair_greedy(*csr_arrays(a), a.shape[1], most=most)
     moved = BY_LEVELS[path]
-    return HagMatrix(hag, left, right, moved=moved), HagMatrix(transposed(hag), right, left, moved=moved)
+    return HagMatrix(hag, left, right, moved=moved), HagMatrix(
+        transposed(hag), right, left, moved=moved
+    )
 
 
 def example(seed=0, rows=30, cols=30):
     rng = np.random.default_rng(seed)
     return sp.csr_matrix(
-        (rng.random((3, cols)) < 0.5)[rng.integers(0, 3, rows)] ^ (rng.random((rows, cols)) < 0.05), dtype=int
+        (rng.random((3, cols)) < 0.5)[rng.integers(0, 3, rows)] ^ (rng.random((rows, cols)) < 0.05),
+        dtype=int,
     )
 
 
@@ -50,7 +54,9 @@ def test_a_diagonal_takes_a_rows_own_term_away(path):
     x = torch.randn(30, 4)
     bare = torch.from_numpy((a - sp.identity(30)).toarray()).float()
     hag = pair_greedy(*csr_arrays(a), 30, most=20)
-    torch.testing.assert_close(HagMatrix(hag, diagonal=less, moved=BY_LEVELS[path]).product(x), bare @ x)
+    torch.testing.assert_close(
+        HagMatrix(hag, diagonal=less, moved=BY_LEVELS[path]).product(x), bare @ x
+    )
     turned = HagMatrix(transposed(hag), diagonal=less, moved=BY_LEVELS[path])
     torch.testing.assert_close(turned.product(x), bare.T @ x)
 
@@ -79,7 +85,9 @@ def test_16_bit_floats(path, dtype):
     assert ((out.double() - exact @ x.double()).abs() <= limit * (exact @ x.double().abs())).all()
     out.sum().backward()
     assert x.grad.dtype == dtype
-    torch.testing.assert_close(x.grad.double(), exact.T @ torch.ones(30, 20).double(), rtol=limit, atol=0)
+    torch.testing.assert_close(
+        x.grad.double(), exact.T @ torch.ones(30, 20).double(), rtol=limit, atol=0
+    )
 
 
 @paths
@@ -115,7 +123,11 @@ def test_rows_without_entries_and_levels_without_rows(path):
 
 def test_csr_of_edges_keeps_repeats_and_refuses_others():
     indptr, indices, order = csr_of(np.array([[2, 0, 2, 1], [0, 0, 0, 2]]), 3)
-    assert (indptr.tolist(), indices.tolist(), order.tolist()) == ([0, 3, 3, 4], [0, 2, 2, 1], [1, 0, 2, 3])
+    assert (indptr.tolist(), indices.tolist(), order.tolist()) == (
+        [0, 3, 3, 4],
+        [0, 2, 2, 1],
+        [1, 0, 2, 3],
+    )
     with pytest.raises(BadInput, match=r"edge 1 is 5 -> 0: expected nodes 0..2"):
         csr_of(np.array([[2, 5], [0, 0]]), 3)
     with pytest.raises(BadInput, match=r"expected shape \(2, E\)"):
@@ -126,7 +138,10 @@ def test_csr_of_edges_keeps_repeats_and_refuses_others():
 @given(a=graphs(), seed=st.integers(0, 2**31))
 def test_weights_that_factor_are_found(a, seed):
     rng = np.random.default_rng(seed)
-    u, v = rng.uniform(0.1, 2, a.shape[0]) * rng.choice([-1, 1], a.shape[0]), rng.uniform(0.1, 2, a.shape[1])
+    u, v = (
+        rng.uniform(0.1, 2, a.shape[0]) * rng.choice([-1, 1], a.shape[0]),
+        rng.uniform(0.1, 2, a.shape[1]),
+    )
     indptr, indices = csr_arrays(a)
     row = np.repeat(np.arange(a.shape[0]), np.diff(indptr))
     values = (u[row] * v[indices]).astype(np.float32).astype(float)
@@ -136,7 +151,11 @@ def test_weights_that_factor_are_found(a, seed):
 
 def test_weights_that_do_not_factor_name_the_edge():
     indptr, indices, _ = csr_of(np.array([[0, 1, 0, 1], [0, 0, 1, 1]]), 2)
-    with pytest.raises(BadInput, match=r"edge 0 -> 1: its weight 3 is not left\[1\] \* right\[0\] = 4.5"):
+    with pytest.raises(
+        BadInput, match=r"edge 0 -> 1: its weight 3 is not left\[1\] \* right\[0\] = 4.5"
+    ):
         factors(indptr, indices, np.array([1.0, 2, 3, 9]))
-    with pytest.raises(BadInput, match="edge 0 -> 1: expected a finite weight other than 0, found nan"):
+    with pytest.raises(
+        BadInput, match="edge 0 -> 1: expected a finite weight other than 0, found nan"
+    ):
         factors(indptr, indices, np.array([1.0, 2, np.nan, 9]))

@@ -1,4 +1,5 @@
-"""HagAggregation in the place of torch_geometric's own aggregation: same results, gradients, refusals."""
+"""HagAggregation in the place of torch_geometric's own aggregation: same results, gradients,
+refusals."""
 
 import warnings
 
@@ -67,7 +68,9 @@ def test_gcn_by_scales_before_and_after():
 
 def test_gradcheck():
     aggregate = HagAggregation.from_edges(edges(nodes=12), 12, "mean")
-    assert torch.autograd.gradcheck(aggregate, torch.randn(12, 2, dtype=torch.float64, requires_grad=True))
+    assert torch.autograd.gradcheck(
+        aggregate, torch.randn(12, 2, dtype=torch.float64, requires_grad=True)
+    )
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA here")
@@ -87,7 +90,9 @@ def test_refused():
     with pytest.raises(BadInput, match=r"edge \d+ -> \d+: its weight"):
         HagAggregation.from_edges(edge_index, 40, edge_weight=torch.rand(edge_index.shape[1]) + 0.1)
     with pytest.raises(BadInput, match="factors belong to reduce = sum"):
-        HagAggregation.from_edges(edge_index, 40, "max", edge_weight=torch.ones(edge_index.shape[1]))
+        HagAggregation.from_edges(
+            edge_index, 40, "max", edge_weight=torch.ones(edge_index.shape[1])
+        )
     with pytest.raises(BadInput, match="expected 40 rows"):
         HagAggregation.from_edges(edge_index, 40)(torch.ones(39, 2))
     indptr, indices, _ = csr_of(edge_index.numpy(), 40)
@@ -108,23 +113,44 @@ def test_refused():
         ),
         ({"edge_weight": torch.ones(1, 64)}, r"found shape \(1, 64\)$"),
         ({"edge_weight": torch.ones(5)}, r"each of 64 edges, shape \(64,\), found shape \(5,\)$"),
-        ({"edge_weight": torch.ones(100)}, r"each of 64 edges, shape \(64,\), found shape \(100,\)$"),
+        (
+            {"edge_weight": torch.ones(100)},
+            r"each of 64 edges, shape \(64,\), found shape \(100,\)$",
+        ),
         ({"edge_weight": torch.tensor(1.0)}, r"found shape \(\)$"),
         (
             {"edge_weight": torch.ones(64, dtype=torch.complex64)},
             "expected real numbers, found torch.complex64",
         ),
-        ({"edge_weight": torch.ones(64).bool()}, "edge_weight: expected real numbers, found torch.bool"),
+        (
+            {"edge_weight": torch.ones(64).bool()},
+            "edge_weight: expected real numbers, found torch.bool",
+        ),
         ({"edge_weight": np.ones(64)}, "edge_weight: expected a tensor, found ndarray; fix: "),
         (
             {"edge_index": torch.ones(2, 64)},
             r"edge_index: .* integers, found torch.float32; fix: .*long",
         ),
-        ({"edge_index": torch.ones(2, 64).bool()}, "edge_index: expected node ids as integers, found torch.bool"),
-        ({"edge_index": torch.ones(64, 2).long()}, r"edge_index: expected shape \(2, E\), found \(64, 2\)"),
-        ({"edge_index": torch.ones(2).long()}, r"edge_index: expected shape \(2, E\), found \(2,\)"),
-        ({"edge_index": np.ones((2, 64), np.int64)}, "edge_index: expected a tensor, found ndarray"),
-        ({"edge_index": torch.ones(2, 64).long().to_sparse()}, "edge_index: expected a dense tensor, found layout"),
+        (
+            {"edge_index": torch.ones(2, 64).bool()},
+            "edge_index: expected node ids as integers, found torch.bool",
+        ),
+        (
+            {"edge_index": torch.ones(64, 2).long()},
+            r"edge_index: expected shape \(2, E\), found \(64, 2\)",
+        ),
+        (
+            {"edge_index": torch.ones(2).long()},
+            r"edge_index: expected shape \(2, E\), found \(2,\)",
+        ),
+        (
+            {"edge_index": np.ones((2, 64), np.int64)},
+            "edge_index: expected a tensor, found ndarray",
+        ),
+        (
+            {"edge_index": torch.ones(2, 64).long().to_sparse()},
+            "edge_index: expected a dense tensor, found layout",
+        ),
         ({"edge_index": torch.full((2, 64), 8)}, r"edge 0 is 8 -> 8: expected nodes 0\.\.7"),
         ({"num_nodes": True}, "num_nodes: expected a whole number from 0, below 2.31, found True"),
         ({"num_nodes": 8.0}, "found 8.0"),
@@ -132,7 +158,8 @@ def test_refused():
     ],
 )
 def test_edges_of_another_form_are_refused_in_one_line(change, match):
-    """pyg-team/pytorch_geometric#795 and its kind: more weights than edges were taken, others ended in tracebacks."""
+    """pyg-team/pytorch_geometric#795 and its kind: more weights than edges were taken, others ended
+    in tracebacks."""
     every = torch.tensor([(i, j) for i in range(8) for j in range(8)]).T
     with pytest.raises(BadInput, match=match) as refused:
         HagAggregation.from_edges(**{"edge_index": every, "num_nodes": 8, **change})
@@ -145,4 +172,6 @@ def test_ids_and_weights_of_other_widths_are_read_as_they_are():
     expected = HagAggregation.from_edges(every, 8)(x)
     weight = torch.ones(64, dtype=torch.float16)
     for ids, weights in ((torch.uint8, None), (torch.int32, weight), (torch.int64, weight.long())):
-        torch.testing.assert_close(HagAggregation.from_edges(every.to(ids), 8, edge_weight=weights)(x), expected)
+        torch.testing.assert_close(
+            HagAggregation.from_edges(every.to(ids), 8, edge_weight=weights)(x), expected
+        )

@@ -1,4 +1,5 @@
-"""HAGs in packed records: steps by them are the steps of the CSR; auto decides, weights and damage are refused."""
+"""HAGs in packed records: steps by them are the steps of the CSR; auto decides, weights and damage
+are refused."""
 
 from dataclasses import asdict, replace
 
@@ -26,7 +27,14 @@ from tests.loaders import read_steps
 from tests.memory import run_stage
 from tests.packs import inputs_of
 
-ALWAYS = Sharing(on=True, loops=True, capacity=-1.0, least=0.0, rates=(1.0, 0.1, 3.0, 0.1, 5.0), row_bytes=(64, 512))
+ALWAYS = Sharing(
+    on=True,
+    loops=True,
+    capacity=-1.0,
+    least=0.0,
+    rates=(1.0, 0.1, 3.0, 0.1, 5.0),
+    row_bytes=(64, 512),
+)
 KINDS = {"plain": {}, "directed": {"directed": True}, "weighted": {"weighted": True}}
 
 
@@ -41,7 +49,9 @@ def cliques(nodes=200, groups=9, seed=0, directed=False, weighted=False):
     arrays = {"indptr": a.indptr.astype(np.int64), "indices": a.indices.astype(np.int32)}
     if weighted:
         u = rng.uniform(0.5, 2, nodes)
-        arrays["weight"] = (u[np.repeat(np.arange(nodes), np.diff(a.indptr))] * u[a.indices]).astype(np.float32)
+        arrays["weight"] = (
+            u[np.repeat(np.arange(nodes), np.diff(a.indptr))] * u[a.indices]
+        ).astype(np.float32)
     if directed:
         t = a.T.tocsr()
         t.sort_indices()
@@ -60,7 +70,9 @@ def inputs_with_cliques(root, **kind):
 
 def packed_with(root, sharing, **kind):
     inputs = inputs_with_cliques(root, **kind)
-    return run_stage(PACK, PackParams("train", 4, sharing=sharing), inputs, root / f"pack-{sharing.on}")
+    return run_stage(
+        PACK, PackParams("train", 4, sharing=sharing), inputs, root / f"pack-{sharing.on}"
+    )
 
 
 @pytest.fixture(scope="module", params=KINDS)
@@ -75,21 +87,28 @@ def dense_of(matrix):
 
 
 @pytest.mark.parametrize("options", [
-    {"adj": "norm"}, {"adj": "norm", "mass": "row"}, {"adj": "norm", "normalization": "rw", "self_loops": False},
+    {"adj": "norm"}, {"adj": "norm", "mass": "row"},
+    {"adj": "norm", "normalization": "rw", "self_loops": False},
     {"adj": "mean"}, {"adj": "plain"},
 ])  # fmt: skip
 @pytest.mark.parametrize("per_step", [1, 4])
 def test_steps_are_those_of_the_csr(pack, options, per_step):
     for layers in (1, 3, 9):
         how = {"layers": layers, "per_step": per_step, "shuffle": False, "prefetch": 0, **options}
-        for mine, plain in zip(read_steps(pack, hag=True, **how), read_steps(pack, **how), strict=True):
+        for mine, plain in zip(
+            read_steps(pack, hag=True, **how), read_steps(pack, **how), strict=True
+        ):
             assert mine.num_sampled_nodes == plain.num_sampled_nodes
             assert len(mine.adjs) == len(plain.adjs) == layers
             for ours, theirs in zip(mine.adjs, plain.adjs, strict=True):
                 assert isinstance(ours.csr, HagMatrix)
                 assert tuple(ours.csr.shape) == tuple(theirs.csr.shape)
-                torch.testing.assert_close(dense_of(ours.csr), dense_of(theirs.csr), rtol=2e-5, atol=1e-6)
-                torch.testing.assert_close(dense_of(ours.t_csr), dense_of(theirs.t_csr), rtol=2e-5, atol=1e-6)
+                torch.testing.assert_close(
+                    dense_of(ours.csr), dense_of(theirs.csr), rtol=2e-5, atol=1e-6
+                )
+                torch.testing.assert_close(
+                    dense_of(ours.t_csr), dense_of(theirs.t_csr), rtol=2e-5, atol=1e-6
+                )
 
 
 def test_matrices_of_a_record_are_made_once(pack, monkeypatch):
@@ -206,7 +225,9 @@ def test_auto_says_no_on_a_random_graph_and_yes_on_cliques(tmp_path, monkeypatch
     assert made.on
     assert (made.loops, made.capacity, made.least) == (True, -1.0, 1.2)
     assert len(made.rates) == 5
-    forced = decided(inputs_of(tmp_path / "f"), tmp_path / "f", **{"hag.enabled": True, "hag.capacity": 0.5}).facts
+    forced = decided(
+        inputs_of(tmp_path / "f"), tmp_path / "f", **{"hag.enabled": True, "hag.capacity": 0.5}
+    ).facts
     assert (sharing_of(forced).least, sharing_of(forced).capacity) == (0.0, 0.5)
 
 
@@ -217,7 +238,10 @@ def test_a_record_keeps_a_hag_only_where_it_pays(tmp_path):
     assert hag_of(shared).reads == choice.hag.reads
     none, choice = with_hag(record, replace(ALWAYS, least=100.0))
     assert choice.hag is None
-    assert all(np.size(getattr(none, name)) == 0 for name in columns_of(None, record.indptr, record.indices))
+    assert all(
+        np.size(getattr(none, name)) == 0
+        for name in columns_of(None, record.indptr, record.indices)
+    )
 
 
 def test_the_graph_as_a_whole(tmp_path):
@@ -232,14 +256,20 @@ def test_the_graph_as_a_whole(tmp_path):
 
 def test_weights_that_do_not_factor_are_refused_by_edge(tmp_path):
     inputs = inputs_with_cliques(tmp_path, weighted=True)
-    inputs["graph"].arrays["weight"] = np.random.default_rng(0).random(inputs["graph"].facts["nnz"]).astype(np.float32)
+    inputs["graph"].arrays["weight"] = (
+        np.random.default_rng(0).random(inputs["graph"].facts["nnz"]).astype(np.float32)
+    )
     with pytest.raises(BadInput, match=r"edge \d+ -> \d+: its weight"):
         decided(inputs, tmp_path, **{"hag.enabled": "always"})
-    kept = run_stage(PACK, PackParams("train", 4, sharing=replace(ALWAYS, least=1.2)), inputs, tmp_path / "pack")
+    kept = run_stage(
+        PACK, PackParams("train", 4, sharing=replace(ALWAYS, least=1.2)), inputs, tmp_path / "pack"
+    )
     assert kept.facts["hag"]["records"] == 0
     with pytest.raises(BadInput, match="whole graph carries no edge weights"):
         decided(
-            inputs_with_cliques(tmp_path / "w", weighted=True), tmp_path, **{"hag.enabled": "always", "of": "graph"}
+            inputs_with_cliques(tmp_path / "w", weighted=True),
+            tmp_path,
+            **{"hag.enabled": "always", "of": "graph"},
         )
 
 
@@ -248,13 +278,23 @@ def test_soups_keep_first_sums_of_shared_steps(pack, name):
     from stockpot.stages.soup.batches import first_layer_once, step_bytes
     from stockpot.stages.train.model import build_model
 
-    config = {"model": name, "num_features": pack.facts["num_features"], "hidden": 8, "num_classes": 3, "layers": 3}
+    config = {
+        "model": name,
+        "num_features": pack.facts["num_features"],
+        "hidden": 8,
+        "num_classes": 3,
+        "layers": 3,
+    }
     model = build_model({**config, "dropout": 0.0}, seed=1).eval()
     how = {"layers": 3, "adj": model.adj, "transposes": "all", "shuffle": False, "prefetch": 0}
-    for step, plain in zip(read_steps(pack, hag=True, **how), read_steps(pack, hag=False, **how), strict=True):
+    for step, plain in zip(
+        read_steps(pack, hag=True, **how), read_steps(pack, hag=False, **how), strict=True
+    ):
         kept = first_layer_once(model, step)
         assert isinstance(step.adjs[0].csr, HagMatrix)
-        assert step_bytes(step) > step.x.nbytes + sum(a.plan_bytes for a in {b.csr for b in step.adjs})
+        assert step_bytes(step) > step.x.nbytes + sum(
+            a.plan_bytes for a in {b.csr for b in step.adjs}
+        )
         grads = []
         for brought in (kept, step, plain):
             model.zero_grad()

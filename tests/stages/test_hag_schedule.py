@@ -1,4 +1,5 @@
-"""Products over schedules: the CSR's product, the same bits for any threads; extremes bit-equal to the CSR's."""
+"""Products over schedules: the CSR's product, the same bits for any threads; extremes bit-equal to
+the CSR's."""
 
 import numpy as np
 import pytest
@@ -29,7 +30,11 @@ def product(plan, x, left, right, threads):
 
 
 @settings(deadline=None)
-@given(st.lists(graphs(), min_size=1, max_size=4), st.sampled_from([1, 3, 4, 7, 16, 45, 64, 90]), st.integers(0, 2**31))
+@given(
+    st.lists(graphs(), min_size=1, max_size=4),
+    st.sampled_from([1, 3, 4, 7, 16, 45, 64, 90]),
+    st.integers(0, 2**31),
+)
 def test_sums_are_those_of_the_csr_and_do_not_depend_on_threads(parts, dim, seed):
     a = sections(parts)
     hag = pair_greedy(*csr_arrays(a), a.shape[1], most=20)
@@ -38,10 +43,16 @@ def test_sums_are_those_of_the_csr_and_do_not_depend_on_threads(parts, dim, seed
     left, right = rng.random(a.shape[0]) + 0.5, rng.random(a.shape[1]) + 0.5
     for dtype, limit in ((np.float64, 1e-12), (np.float32, 1e-5)):
         given_ = [v.astype(dtype) for v in (x, left, right)]
-        for found, matrix, l, r in ((hag, a, given_[1], given_[2]), (transposed(hag), a.T, given_[2], given_[1])):
+        for found, matrix, l, r in (
+            (hag, a, given_[1], given_[2]),
+            (transposed(hag), a.T, given_[2], given_[1]),
+        ):
             results = [product(schedule(found, t), given_[0], l, r, t) for t in (1, 2, 3)]
             terms = sp.diags(l) @ matrix @ sp.diags(r)
-            assert (abs(results[0] - terms @ given_[0]) <= limit * (abs(terms) @ abs(given_[0])) + 1e-300).all()
+            assert (
+                abs(results[0] - terms @ given_[0])
+                <= limit * (abs(terms) @ abs(given_[0])) + 1e-300
+            ).all()
             assert all(np.array_equal(results[0], other) for other in results[1:])
 
 
@@ -50,7 +61,8 @@ def test_multiplicities():
     x = np.arange(12.0).reshape(3, 4)
     ones = np.ones(3)
     np.testing.assert_array_equal(
-        product(schedule(plain(indptr, indices)), x, ones, ones, 1), [x[0] + 2 * x[2], np.zeros(4), x[0] + x[1]]
+        product(schedule(plain(indptr, indices)), x, ones, ones, 1),
+        [x[0] + 2 * x[2], np.zeros(4), x[0] + x[1]],
     )
 
 
@@ -74,19 +86,28 @@ def reference(a, x, sign):
     for i in range(a.shape[0]):
         columns = np.sort(a.indices[a.indptr[i] : a.indptr[i + 1]])
         if columns.size:
-            at = (sign * x[columns]).argmax(0)  # argmax takes the first, and not a number before all
+            at = (sign * x[columns]).argmax(
+                0
+            )  # argmax takes the first, and not a number before all
             arg[i] = columns[at]
             out[i] = x[arg[i], np.arange(x.shape[1])]
     return out, arg
 
 
 @settings(deadline=None)
-@given(st.lists(graphs(), min_size=1, max_size=3), st.sampled_from([1, -1]), st.integers(0, 2**31), st.booleans())
+@given(
+    st.lists(graphs(), min_size=1, max_size=3),
+    st.sampled_from([1, -1]),
+    st.integers(0, 2**31),
+    st.booleans(),
+)
 def test_extremes_are_bit_equal(parts, sign, seed, holes):
     a = sections(parts)
     hag = pair_greedy(*csr_arrays(a), a.shape[1], most=20)
     rng = np.random.default_rng(seed)
-    x = rng.integers(-2, 3, (a.shape[1], 5)).astype(np.float32) * np.float32(0.1)  # many ties, and zeros of both signs
+    x = rng.integers(-2, 3, (a.shape[1], 5)).astype(np.float32) * np.float32(
+        0.1
+    )  # many ties, and zeros of both signs
     if holes:
         x[rng.random(x.shape) < 0.2] = np.nan
     expected, columns = reference(a, x, sign)

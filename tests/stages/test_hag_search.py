@@ -1,4 +1,5 @@
-"""The search: every HAG covers its CSR exactly, every merge is the best there is, and nothing depends on threads."""
+"""The search: every HAG covers its CSR exactly, every merge is the best there is, and nothing
+depends on threads."""
 
 from collections import Counter
 from itertools import combinations
@@ -26,7 +27,9 @@ def csr(rows: list[list[int]]) -> tuple[np.ndarray, np.ndarray]:
     )
 
 
-def graph(n: int, density: float, seed: int, *, loops: bool = False) -> tuple[np.ndarray, np.ndarray]:
+def graph(
+    n: int, density: float, seed: int, *, loops: bool = False
+) -> tuple[np.ndarray, np.ndarray]:
     """Symmetric random graph with a few cliques in it, so that there is something to share."""
     rng = np.random.default_rng(seed)
     a = rng.random((n, n)) < density
@@ -42,7 +45,12 @@ def graph(n: int, density: float, seed: int, *, loops: bool = False) -> tuple[np
 def rows_of(draw) -> tuple[list[list[int]], int]:
     """Rows over few columns, several of them equal, with repeated columns now and then."""
     columns = draw(st.integers(1, 12))
-    kinds = draw(st.lists(st.lists(st.integers(0, columns - 1), max_size=9, unique=draw(st.booleans())), max_size=7))
+    kinds = draw(
+        st.lists(
+            st.lists(st.integers(0, columns - 1), max_size=9, unique=draw(st.booleans())),
+            max_size=7,
+        )
+    )
     picks = draw(st.lists(st.integers(0, max(0, len(kinds) - 1)), max_size=14)) if kinds else []
     return kinds + [kinds[i] for i in picks], columns
 
@@ -63,7 +71,9 @@ def test_every_hag_covers_its_csr(found, min_count, capacity, keep, depth, row_l
     plan = outline(merges, Shape(capacity, keep, depth))
     hag = build(merges, plan)
     check(hag, indptr, indices)
-    dense = sp.csr_matrix((np.ones(len(indices), np.int64), indices, indptr), shape=(len(rows), columns)).toarray()
+    dense = sp.csr_matrix(
+        (np.ones(len(indices), np.int64), indices, indptr), shape=(len(rows), columns)
+    ).toarray()
     assert (cover(hag).toarray() == dense).all()
     assert (plan.reads, plan.nodes, plan.levels) == (hag.reads, hag.num_aggregations, hag.depth)
     assert depth < 0 or hag.depth <= depth
@@ -71,9 +81,16 @@ def test_every_hag_covers_its_csr(found, min_count, capacity, keep, depth, row_l
 
 
 @settings(max_examples=40)
-@given(st.integers(6, 24), st.floats(0.05, 0.6), st.integers(0, 1000), st.sampled_from(BOTH), st.booleans())
+@given(
+    st.integers(6, 24),
+    st.floats(0.05, 0.6),
+    st.integers(0, 1000),
+    st.sampled_from(BOTH),
+    st.booleans(),
+)
 def test_every_merge_is_the_most_frequent_pair(n, density, seed, min_count, loops):
-    """Brute force beside the search: ties may be taken in any order, so each step is checked, not the sequence."""
+    """Brute force beside the search: ties may be taken in any order, so each step is checked, not
+    the sequence."""
     indptr, indices = graph(n, density, seed, loops=loops)
     merges = search(indptr, indices, settings=Settings(min_count))
     lists = sorted({tuple(indices[indptr[u] : indptr[u + 1]].tolist()) for u in range(n)})
@@ -83,7 +100,9 @@ def test_every_merge_is_the_most_frequent_pair(n, density, seed, min_count, loop
         pairs = Counter(pair for row in now for pair in combinations(sorted(row), 2))
         return max(pairs.values(), default=0), pairs
 
-    for i, (pair, count) in enumerate(zip(merges.pairs.tolist(), merges.counts.tolist(), strict=True)):
+    for i, (pair, count) in enumerate(
+        zip(merges.pairs.tolist(), merges.counts.tolist(), strict=True)
+    ):
         best, pairs = largest()
         assert count == best == pairs[min(pair), max(pair)]
         for row in now:
@@ -123,7 +142,9 @@ def test_a_clique_with_loops_is_one_sum():
 
 
 def test_multi_edges_are_shared_where_they_are_equal():
-    indptr, indices = csr([[0, 0, 1, 1, 1, 2], [0, 0, 1, 1, 1, 3], [1, 0, 1, 0, 1, 4], [0, 1, 1, 5]])
+    indptr, indices = csr(
+        [[0, 0, 1, 1, 1, 2], [0, 0, 1, 1, 1, 3], [1, 0, 1, 0, 1, 4], [0, 1, 1, 5]]
+    )
     hag = build(m := search(indptr, indices, 6), outline(m, Shape()))
     assert (hag.num_aggregations, hag.weight.tolist(), hag.plain_reads) == (1, [2, 3], 12)
     dense = sp.csr_matrix((np.ones(22, np.int64), indices, indptr), shape=(4, 6)).toarray()
@@ -147,12 +168,21 @@ def test_the_same_bytes_for_any_number_of_threads_and_groups(loops, monkeypatch)
             monkeypatch.setattr(module, "GROUP", group)
         merges = search(a.indptr, a.indices, threads=threads)
         hag = build(merges, outline(merges, Shape(keep=4, depth=3)))
-        return merges.counts, hag.indptr, hag.indices, hag.out_indptr, hag.out_indices, hag.level_ptr
+        return (
+            merges.counts,
+            hag.indptr,
+            hag.indices,
+            hag.out_indptr,
+            hag.out_indices,
+            hag.level_ptr,
+        )
 
     one = found(1, 1 << 17)
     for threads, group in ((2, 1 << 17), (1, 1), (3, 1)):
         again = found(threads, group)
-        assert (again[0] == one[0]).all()  # the gain sequence; which of equal pairs comes first depends on the group
+        assert (
+            again[0] == one[0]
+        ).all()  # the gain sequence; which of equal pairs comes first depends on the group
         if group > 1:
             assert all((x == y).all() for x, y in zip(one, again, strict=True))
     assert all((x == y).all() for x, y in zip(found(1, 1), found(4, 1), strict=True))
@@ -161,7 +191,10 @@ def test_the_same_bytes_for_any_number_of_threads_and_groups(loops, monkeypatch)
 def test_the_order_of_columns_in_a_row_does_not_matter():
     indptr, indices = graph(30, 0.4, 3)
     shuffled = np.concatenate(
-        [np.random.default_rng(u).permutation(indices[indptr[u] : indptr[u + 1]]) for u in range(30)]
+        [
+            np.random.default_rng(u).permutation(indices[indptr[u] : indptr[u + 1]])
+            for u in range(30)
+        ]
     )
     one, other = search(indptr, indices), search(indptr, shuffled)
     assert (one.pairs == other.pairs).all()

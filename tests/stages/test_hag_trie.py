@@ -40,7 +40,9 @@ def test_as_a_hag_it_covers_the_rows(rows):
     indptr, indices = csr(rows)
     hag = trie_hag(build_trie(indptr, indices, 8), indptr, indices)
     check(hag, indptr, indices)
-    dense = sp.csr_matrix((np.ones(len(indices), np.int64), indices, indptr), shape=(len(rows), 8)).toarray()
+    dense = sp.csr_matrix(
+        (np.ones(len(indices), np.int64), indices, indptr), shape=(len(rows), 8)
+    ).toarray()
     assert (cover(hag).toarray() == dense).all()
 
 

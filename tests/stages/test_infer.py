@@ -23,11 +23,25 @@ from tests.stages.test_train import CONFIG
 def graph_readers(graph):
     a, x, y = graph
     nodes, columns = x.shape
-    arrays = {"indptr": a.indptr.astype(np.int64), "indices": a.indices.astype(np.int32), "y": y.astype(np.int32)}
+    arrays = {
+        "indptr": a.indptr.astype(np.int64),
+        "indices": a.indices.astype(np.int32),
+        "y": y.astype(np.int32),
+    }
     facts = {"num_nodes": nodes, "nnz": a.nnz, "directed": False, "weighted": False}
-    description = {"name": "fp32", "num_features": columns, "row_bytes": 4 * columns, "index_bytes": None}
+    description = {
+        "name": "fp32",
+        "num_features": columns,
+        "row_bytes": 4 * columns,
+        "index_bytes": None,
+    }
     codes = {"codes": np.ascontiguousarray(x).view(np.uint8).reshape(nodes, -1)}
-    about = {"description": description, "num_nodes": nodes, "num_features": columns, "code_bytes": 4 * columns * nodes}
+    about = {
+        "description": description,
+        "num_nodes": nodes,
+        "num_features": columns,
+        "code_bytes": 4 * columns * nodes,
+    }
     return {"graph": MemoryReader(arrays, facts), "codes": MemoryReader(codes, about)}
 
 
@@ -68,7 +82,9 @@ def test_predictions_and_accuracies(tmp_path, model):
     assert facts["full_graph_test_accuracy"] == pytest.approx(facts["test_accuracy"])
     chosen = load_model(given["soup"].path("chosen.safetensors"))
     with torch.no_grad():
-        logits = chosen(torch.from_numpy(x), adj_of(weighted(a, chosen.adj, np.asarray(a.sum(1)).ravel())))
+        logits = chosen(
+            torch.from_numpy(x), adj_of(weighted(a, chosen.adj, np.asarray(a.sum(1)).ravel()))
+        )
     np.testing.assert_allclose(probabilities, torch.softmax(logits, 1).numpy()[n_id], atol=1e-5)
     predicted = []
     for i in range(2):
@@ -83,7 +99,8 @@ def test_predictions_and_accuracies(tmp_path, model):
 
 
 def test_seconds_are_those_of_the_chosen_model_alone(tmp_path, monkeypatch):
-    """A slow model among the others, slow loading and slow writing are no part of `infer.seconds`."""
+    """A slow model among the others, slow loading and slow writing are no part of
+    `infer.seconds`."""
     import time
 
     from stockpot.stages.infer import predict as module
@@ -119,21 +136,30 @@ def test_seconds_are_those_of_the_chosen_model_alone(tmp_path, monkeypatch):
 
 def test_equal_ingredients_count_each_in_the_mean_of_all_and_one_alone_has_none(tmp_path):
     """Two copies of one model and one of another: a mean of three, though two are asked."""
-    models = {name: build_model({**CONFIG, "model": "gcn"}, seed=i).eval() for i, name in enumerate("ab")}
+    models = {
+        name: build_model({**CONFIG, "model": "gcn"}, seed=i).eval() for i, name in enumerate("ab")
+    }
     pack = packs()["test"]
     steps = [pack.step(group, 3, "norm", True) for group in pack.groups]
     outputs = len(pack.outputs)
     right = labelled = 0
     for one in steps:
         with torch.no_grad():
-            mean = sum(n * models[name](one.x, one.adjs).softmax(1) for name, n in (("a", 2), ("b", 1))) / 3
+            mean = (
+                sum(
+                    n * models[name](one.x, one.adjs).softmax(1) for name, n in (("a", 2), ("b", 1))
+                )
+                / 3
+            )
         right += int((mean.argmax(1) == one.y).sum())
         labelled += int((one.y >= 0).sum())
     _, scores = predict(models, "a", steps, outputs, 3, lambda *_: None, None, {"a": 2, "b": 1})
     assert (scores["ensemble"].correct, scores["ensemble"].labelled) == (right, labelled)
     _, scores = predict(models, "a", steps, outputs, 3, lambda *_: None)
     assert scores.keys() == {"a", "b"}
-    alone = run_stage(STAGE, Params(full_graph=False), inputs(tmp_path, count=1), tmp_path / "infer")
+    alone = run_stage(
+        STAGE, Params(full_graph=False), inputs(tmp_path, count=1), tmp_path / "infer"
+    )
     assert "ensemble" not in alone.facts["results"]
 
 
@@ -148,7 +174,9 @@ def test_blocks_of_rows_give_the_whole_graph(kind, rows, monkeypatch):
     model = build_model({**CONFIG, "model": kind}, seed=1).eval()
     matrix = adjacency(a.indptr.astype(np.int64), a.indices, adj=model.adj)
     calls = []
-    found = full_graph.full_graph_logits(model, matrix, torch.from_numpy(x), lambda *at: calls.append(at))
+    found = full_graph.full_graph_logits(
+        model, matrix, torch.from_numpy(x), lambda *at: calls.append(at)
+    )
     with torch.no_grad():
         degree = np.asarray(a.sum(1)).ravel()
         adj = adj_of(weighted(a, model.adj, degree))
@@ -168,8 +196,16 @@ def test_variable_rows_decode_block_by_block(monkeypatch):
     x = sp.random(60, 30, 0.2, format="csr", rng=np.random.default_rng(0))
     x.data[:] = 1
     x.sort_indices()
-    description = {"name": "lossless-sparse", "num_features": 30, "row_bytes": None, "index_bytes": 2}
-    arrays = {"codes": x.indices.astype("<u2").view(np.uint8), "code_indptr": 2 * x.indptr.astype(np.int64)}
+    description = {
+        "name": "lossless-sparse",
+        "num_features": 30,
+        "row_bytes": None,
+        "index_bytes": 2,
+    }
+    arrays = {
+        "codes": x.indices.astype("<u2").view(np.uint8),
+        "code_indptr": 2 * x.indptr.astype(np.int64),
+    }
     codes = MemoryReader(arrays, {"description": description, "num_nodes": 60})
     assert (stage._features(codes) == x.toarray()).all()
 
@@ -201,14 +237,18 @@ def test_predictions_are_by_id_whatever_order_records_and_outputs_come_in(tmp_pa
     tables = []
     for name, order in (("one", slice(None)), ("other", slice(None, None, -1))):
         steps.steps = steps.steps[order]
-        found, scores = predict({"best": model}, "best", steps, len(data.outputs), 3, lambda *_: None)
+        found, scores = predict(
+            {"best": model}, "best", steps, len(data.outputs), 3, lambda *_: None
+        )
         np.testing.assert_array_equal(found.n_id, data.outputs)
         np.testing.assert_array_equal(found.y, data.graph[2][data.outputs])
         assert 0 < scores["best"].labelled < len(data.outputs)
         write_predictions(tmp_path / name, found)
         tables.append((tmp_path / name).read_bytes())
     assert tables[0] == tables[1]
-    drawn = np.random.default_rng(0).permutation(len(found.n_id))  # as outputs that a user listed in an order of his
+    drawn = np.random.default_rng(0).permutation(
+        len(found.n_id)
+    )  # as outputs that a user listed in an order of his
     found.n_id, found.probabilities = found.n_id[drawn], found.probabilities[drawn]
     write_predictions(tmp_path / "drawn", found)
     assert (tmp_path / "drawn").read_bytes() == tables[0]
@@ -227,8 +267,15 @@ RECIPE = {
 def test_projection_counts_the_whole_graph_only_where_it_is_used(tmp_path):
     data = packs()
     facts = {role: r.facts for role, r in graph_readers(data["test"].graph).items()}
-    facts |= {"outputs": data["test"].facts, "soup": {}, "ingredient:0": {"num_parameters": 500, "hidden": 16}}
-    with_graph, without = STAGE.cost(Params(full_graph=True), facts), STAGE.cost(Params(full_graph=False), facts)
+    facts |= {
+        "outputs": data["test"].facts,
+        "soup": {},
+        "ingredient:0": {"num_parameters": 500, "hidden": 16},
+    }
+    with_graph, without = (
+        STAGE.cost(Params(full_graph=True), facts),
+        STAGE.cost(Params(full_graph=False), facts),
+    )
     assert with_graph.peak > without.peak
     assert with_graph.read > without.read
     assert STAGE.resolve(RECIPE, {}) == Params(full_graph=False)

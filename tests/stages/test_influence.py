@@ -36,10 +36,15 @@ def make_inputs(num_nodes=900, seed=0):
     graph = reader(*csr(num_nodes, edges)[:2], y=group, num_classes=12)
     order = np.random.default_rng(seed).permutation(num_nodes)
     ids = np.split(order, [num_nodes // 2, num_nodes * 3 // 4])
-    splits = {name: np.sort(part).astype(np.int32) for name, part in zip(("train", "valid", "test"), ids, strict=True)}
+    splits = {
+        name: np.sort(part).astype(np.int32)
+        for name, part in zip(("train", "valid", "test"), ids, strict=True)
+    }
     split = MemoryReader(splits, {name: len(part) for name, part in splits.items()})
     parts = 30
-    part = MemoryReader({"part": (group * parts // 12).astype(np.int32)}, {"parts": parts, "num_nodes": num_nodes})
+    part = MemoryReader(
+        {"part": (group * parts // 12).astype(np.int32)}, {"parts": parts, "num_nodes": num_nodes}
+    )
     return {"graph": graph, "split": split, "partition": part}
 
 
@@ -55,14 +60,22 @@ def facts_of(inputs):
 def build(inputs, tmp_path, *, threads=1, **values):
     values = {**VALUES, **{name.replace("__", "."): value for name, value in values.items()}}
     params = STAGE.resolve(values, facts_of(inputs))
-    used = {role: one for role, one in inputs.items() if role != "partition" or params.method in PARTED}
+    used = {
+        role: one for role, one in inputs.items() if role != "partition" or params.method in PARTED
+    }
     return params, run_stage(STAGE, params, used, tmp_path, threads=threads)
 
 
 def check(out, ids, cap):
     """What every artifact of influence promises, whatever the method."""
     outputs, out_ptr, input_id, n_id, n_ptr = (out.array(name) for name in NAMES)
-    assert [a.dtype.str[1:] for a in (outputs, out_ptr, input_id, n_id, n_ptr)] == ["i4", "i8", "i8", "i4", "i8"]
+    assert [a.dtype.str[1:] for a in (outputs, out_ptr, input_id, n_id, n_ptr)] == [
+        "i4",
+        "i8",
+        "i8",
+        "i4",
+        "i8",
+    ]
     rounds = out.facts.get("rounds", 1)
     for part in np.split(outputs, out_ptr[:: out.facts["records"] // rounds][1:-1]):
         assert sorted(part.tolist()) == ids.tolist()
@@ -99,7 +112,9 @@ def test_records_are_the_union_of_the_largest_entries(inputs, tmp_path):
 
     params, out = build(inputs, tmp_path)
     graph = inputs["graph"]
-    outputs, out_ptr, n_id, n_ptr = (out.array(name) for name in ("outputs", "out_ptr", "n_id", "n_ptr"))
+    outputs, out_ptr, n_id, n_ptr = (
+        out.array(name) for name in ("outputs", "out_ptr", "n_id", "n_ptr")
+    )
     arrays = graph.array("indptr"), graph.array("indices"), None, True
     nodes, _, _, _ = top(arrays, outputs, k=params.top_k, eps=params.eps)
     for r in range(out.facts["records"]):
@@ -127,7 +142,9 @@ def test_threads_and_shards_do_not_change_a_byte(inputs, tmp_path, monkeypatch, 
     for i, (span, chunk, threads) in enumerate([(64, 16, 2), (1000, 7, 2), (449, 512, 1)]):
         monkeypatch.setattr(module, "SPAN", span)
         monkeypatch.setattr(spans, "_CHUNK", chunk)
-        params, out = build(inputs, tmp_path / str(i), threads=threads, batches__method=method, batches__rounds=2)
+        params, out = build(
+            inputs, tmp_path / str(i), threads=threads, batches__method=method, batches__rounds=2
+        )
         assert (len(STAGE.shards(params, inputs)) > 1) == (span < 450)
         assert out.facts == expected.facts
         for name in NAMES:
@@ -141,31 +158,47 @@ def test_cluster_records_hold_whole_parts(inputs, tmp_path):
     outputs, out_ptr = out.array("outputs"), out.array("out_ptr")
     for r in range(out.facts["records"]):
         used = np.unique(part[outputs[out_ptr[r] : out_ptr[r + 1]]])
-        np.testing.assert_array_equal(n_id[n_ptr[r] : n_ptr[r + 1]], np.flatnonzero(np.isin(part, used)))
+        np.testing.assert_array_equal(
+            n_id[n_ptr[r] : n_ptr[r + 1]], np.flatnonzero(np.isin(part, used))
+        )
 
 
 def sets_of(inputs, orientation, eps, keep):
-    """Nodes of each part with train outputs, from dense float64 rows: `keep` picks from (influence, outputs)."""
+    """Nodes of each part with train outputs, from dense float64 rows: `keep` picks from (influence,
+    outputs)."""
     graph, ids = inputs["graph"], inputs["split"].array("train")
     part = inputs["partition"].array("part")
     exact, _ = dense_ppr(graph.array("indptr"), graph.array("indices"), None, 0.25, self_loops=True)
     found = {}
     for p in np.unique(part[ids]):
         outputs = ids[part[ids] == p]
-        influence = exact[outputs].sum(0) if orientation == "transpose" else exact[:, outputs].sum(1)
+        influence = (
+            exact[outputs].sum(0) if orientation == "transpose" else exact[:, outputs].sum(1)
+        )
         found[p] = set(keep(influence, outputs)) | set(outputs.tolist())
     return found
 
 
 @pytest.mark.parametrize("orientation", ["transpose", "reference"])
-def test_batch_records_hold_the_most_influential_nodes_of_their_parts(inputs, tmp_path, orientation):
+def test_batch_records_hold_the_most_influential_nodes_of_their_parts(
+    inputs, tmp_path, orientation
+):
     most = 30  # ceil(900 nodes / 30 parts)
     values = {"batches__method": "batch", "batches__orientation": orientation, "batches__eps": 1e-8}
     for mix in (1, 3):
-        params, out = build(inputs, tmp_path / str(mix), **values, batches__mix=mix, batches__outputs=200)
-        sets = sets_of(inputs, orientation, 1e-8, lambda x, outputs: np.argsort(-x, kind="stable")[:most].tolist())
+        params, out = build(
+            inputs, tmp_path / str(mix), **values, batches__mix=mix, batches__outputs=200
+        )
+        sets = sets_of(
+            inputs,
+            orientation,
+            1e-8,
+            lambda x, outputs: np.argsort(-x, kind="stable")[:most].tolist(),
+        )
         part = inputs["partition"].array("part")
-        outputs, out_ptr, n_id, n_ptr = (out.array(name) for name in ("outputs", "out_ptr", "n_id", "n_ptr"))
+        outputs, out_ptr, n_id, n_ptr = (
+            out.array(name) for name in ("outputs", "out_ptr", "n_id", "n_ptr")
+        )
         assert out.facts["records"] == -(-len(sets) // mix)
         differing = 0
         for r in range(out.facts["records"]):
@@ -178,7 +211,9 @@ def test_batch_records_hold_the_most_influential_nodes_of_their_parts(inputs, tm
 
 def test_aux_ratio_and_mass_say_how_many_nodes(inputs, tmp_path):
     def rows(name, **values):
-        return build(inputs, tmp_path / name, batches__method="batch", batches__mix=1, **values)[1].facts
+        return build(inputs, tmp_path / name, batches__method="batch", batches__mix=1, **values)[
+            1
+        ].facts
 
     few, many = rows("few", batches__aux_ratio=0.5), rows("many", batches__aux_ratio=3.0)
     assert few["rows"] < rows("one")["rows"] < many["rows"]
@@ -202,13 +237,18 @@ def test_parts_without_outputs_are_dropped_and_large_ones_cut(inputs, tmp_path):
 
 def test_listing_outputs_in_another_order_changes_nothing(inputs, tmp_path):
     found = []
-    for name, ids in (("rising", np.arange(0, 900, 3)), ("mixed", np.random.default_rng(0).permutation(300) * 3)):
+    for name, ids in (
+        ("rising", np.arange(0, 900, 3)),
+        ("mixed", np.random.default_rng(0).permutation(300) * 3),
+    ):
         folder = tmp_path / name
         folder.mkdir()
         np.save(folder / "source.npy", ids)
         (folder / "source.npy").rename(folder / "source")
         listed = {**inputs, "nodes": MemoryReader({}, {"bytes": 1}, folder)}
-        _, out = build(listed, folder / "out", split="infer", infer__split="ids.npy", batches__method="batch")
+        _, out = build(
+            listed, folder / "out", split="infer", infer__split="ids.npy", batches__method="batch"
+        )
         found.append([out.array(n).tobytes() for n in NAMES])
     assert found[0] == found[1]
 
@@ -260,7 +300,9 @@ def test_inference_on_all_nodes_and_on_a_list(inputs, tmp_path):
         folder = tmp_path / name
         folder.mkdir()
         source = folder / "source"
-        source.write_bytes((tmp_path / "source.npy").read_bytes() if text is None else text.encode())
+        source.write_bytes(
+            (tmp_path / "source.npy").read_bytes() if text is None else text.encode()
+        )
         listed = {**inputs, "nodes": MemoryReader({}, {"bytes": 1}, folder)}
         params, out = build(listed, folder / "out", split="infer", infer__split="ids.npy")
         assert params.source == "nodes"
@@ -303,7 +345,9 @@ def test_a_graph_of_one_node_and_one_without_edges(tmp_path):
             "partition": MemoryReader({"part": np.zeros(n, np.int32)}, {"parts": 1}),
         }
         for method in ("node", "random", "cluster", "batch"):
-            params, out = build(one, tmp_path / method / str(n), batches__method=method, batches__rounds=2)
+            params, out = build(
+                one, tmp_path / method / str(n), batches__method=method, batches__rounds=2
+            )
             check(out, np.array([0]), params.outputs)
 
 
@@ -317,14 +361,21 @@ def test_directed_weighted_graph(tmp_path):
     check(out, ids, params.outputs)
     given["partition"] = MemoryReader({"part": np.arange(200, dtype=np.int32) // 20}, {"parts": 10})
     for orientation in ("transpose", "reference"):
-        values = {"batches__method": "batch", "batches__orientation": orientation, "batches__aux_mass": 0.9}
+        values = {
+            "batches__method": "batch",
+            "batches__orientation": orientation,
+            "batches__aux_mass": 0.9,
+        }
         params, out = build(given, tmp_path / orientation, **values)
         check(out, ids, params.outputs)
 
 
 def test_auto_is_resolved_from_the_number_of_outputs():
     def auto(count, split="train"):
-        facts = {"graph": {"num_nodes": 10**7}, "split": {"train": count, "valid": count, "test": count}}
+        facts = {
+            "graph": {"num_nodes": 10**7},
+            "split": {"train": count, "valid": count, "test": count},
+        }
         values = {**VALUES, "batches.outputs": "auto", "batches.mix": "auto", "split": split}
         params = STAGE.resolve(values, facts)
         return params.outputs, params.mix
@@ -340,17 +391,27 @@ def test_keys_of_training_do_not_depend_on_inference(inputs):
     facts = facts_of(inputs)
     for split in ("train", "valid", "test"):
         plain = STAGE.resolve({**VALUES, "split": split}, facts)
-        assert plain == STAGE.resolve({**VALUES, "split": split, "infer.top_k": 3, "infer.split": "all"}, facts)
+        assert plain == STAGE.resolve(
+            {**VALUES, "split": split, "infer.top_k": 3, "infer.split": "all"}, facts
+        )
     for method in ("node", "cluster", "random"):
         params = {**VALUES, "batches.method": method}
-        assert STAGE.resolve(params, facts) == STAGE.resolve({**params, "batches.aux_ratio": 2.0}, facts)
+        assert STAGE.resolve(params, facts) == STAGE.resolve(
+            {**params, "batches.aux_ratio": 2.0}, facts
+        )
     batch = {**VALUES, "batches.method": "batch", "batches.aux_mass": 0.5}
-    assert STAGE.resolve(batch, facts) == STAGE.resolve({**batch, "batches.aux_ratio": 2.0, "batches.top_k": 9}, facts)
+    assert STAGE.resolve(batch, facts) == STAGE.resolve(
+        {**batch, "batches.aux_ratio": 2.0, "batches.top_k": 9}, facts
+    )
     cluster = {**VALUES, "batches.method": "cluster"}
-    assert STAGE.resolve(cluster, facts) == STAGE.resolve({**cluster, "batches.alpha": 0.5, "batches.top_k": 9}, facts)
+    assert STAGE.resolve(cluster, facts) == STAGE.resolve(
+        {**cluster, "batches.alpha": 0.5, "batches.top_k": 9}, facts
+    )
 
 
-@pytest.mark.parametrize("values", [{}, {"batches__method": "batch"}, {"batches__method": "cluster"}])
+@pytest.mark.parametrize(
+    "values", [{}, {"batches__method": "batch"}, {"batches__method": "cluster"}]
+)
 def test_cost_bounds_what_is_written(inputs, tmp_path, values):
     params, out = build(inputs, tmp_path, **values, batches__rounds=2)
     cost = STAGE.cost(params, facts_of(inputs))

@@ -28,7 +28,8 @@ class Source(MemoryReader):
 
 
 def arrays(**changes):
-    """A sound data set of 6 nodes: a multi-edge, a self-loop, an isolated node, an unlabelled one."""
+    """A sound data set of 6 nodes: a multi-edge, a self-loop, an isolated node, an unlabelled
+    one."""
     found = {
         "edge_index": np.array([[0, 0, 1, 2, 2, 4], [1, 1, 2, 2, 3, 0]]),
         "num_nodes": np.array(6),
@@ -51,7 +52,11 @@ def edge_lists(draw):
     ids = st.integers(0, n - 1)
     edges = draw(st.lists(st.tuples(ids, ids), max_size=3 * n))
     edges += draw(st.sampled_from([[], edges, [(b, a) for a, b in edges]]))
-    weights = draw(st.lists(st.sampled_from([0.0, 0.1, 0.3, 1.0, 7.5]), min_size=len(edges), max_size=len(edges)))
+    weights = draw(
+        st.lists(
+            st.sampled_from([0.0, 0.1, 0.3, 1.0, 7.5]), min_size=len(edges), max_size=len(edges)
+        )
+    )
     return n, np.array(edges, np.int32).reshape(-1, 2).T, np.array(weights, np.float32)
 
 
@@ -88,7 +93,11 @@ def summed_in_stored_order(n, edges, weight, undirected):
                 rows[a][b] = rows[a].get(b, 0.0) + float(weight[e])
     indptr = np.cumsum([0, *map(len, rows)])
     indices = [j for row in rows for j in sorted(row)]
-    return indptr, np.array(indices, np.int32), np.array([row[j] for row in rows for j in sorted(row)], np.float32)
+    return (
+        indptr,
+        np.array(indices, np.int32),
+        np.array([row[j] for row in rows for j in sorted(row)], np.float32),
+    )
 
 
 @given(graph=edge_lists(), undirected=st.booleans(), weighted=st.booleans())
@@ -101,7 +110,9 @@ def test_csr_against_scipy(graph, undirected, weighted, tmp_path_factory):
     keep = source != target
     ones = np.ones(keep.sum())
     pattern = sp.csr_matrix((ones, (target[keep], source[keep])), shape=(n, n)).toarray()
-    values = sp.csr_matrix((weight[keep].astype(float), (target[keep], source[keep])), shape=(n, n)).toarray()
+    values = sp.csr_matrix(
+        (weight[keep].astype(float), (target[keep], source[keep])), shape=(n, n)
+    ).toarray()
     if undirected:
         pattern, values = pattern + pattern.T, values + values.T
     dense = np.zeros((n, n))
@@ -122,7 +133,13 @@ def test_csr_against_scipy(graph, undirected, weighted, tmp_path_factory):
     else:
         assert csr.weight is None
     back = build_csr(
-        turned(csr), n, len(csr.indices), undirected=False, weighted=False, room_bytes=1 << 40, folder=folder
+        turned(csr),
+        n,
+        len(csr.indices),
+        undirected=False,
+        weighted=False,
+        room_bytes=1 << 40,
+        folder=folder,
     )
     matrix = sp.csr_matrix((np.ones(len(back.indices)), back.indices, back.indptr), shape=(n, n))
     assert matrix.has_sorted_indices
@@ -165,7 +182,9 @@ def test_any_memory_and_any_blocks_give_the_same_bytes(
         assert tight.weight.tobytes() == values.tobytes()
     loops = int((edges[0] == edges[1]).sum())
     assert tight.self_loops_dropped == loops
-    assert tight.duplicates_merged == (edges.shape[1] - loops) * (2 if undirected else 1) - len(indices)
+    assert tight.duplicates_merged == (edges.shape[1] - loops) * (2 if undirected else 1) - len(
+        indices
+    )
 
 
 @given(
@@ -230,7 +249,12 @@ def test_stage_weights_are_summed(tmp_path):
     assert graph.array("weight").tolist() == [3, 6, 3, 3, 3, 5, 5, 6]
     assert graph.array("weight").dtype == np.float32
     assert graph.facts["weighted"]
-    assert ingest(tmp_path, undirected=False, edge_weight=weight).array("weight").tolist() == [6, 3, 3, 5]
+    assert ingest(tmp_path, undirected=False, edge_weight=weight).array("weight").tolist() == [
+        6,
+        3,
+        3,
+        5,
+    ]
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.int16, np.int32, np.int64, np.uint64])
@@ -242,7 +266,9 @@ def test_any_integer_type_of_ids_is_the_same_graph(tmp_path, dtype):
 def test_column_major_and_swapped_edges_are_read_alike(tmp_path):
     edges = arrays()["edge_index"]
     for same in (np.asfortranarray(edges), edges.astype(">i4")):
-        assert np.array_equal(ingest(tmp_path, edge_index=same).array("indices"), ingest(tmp_path).array("indices"))
+        assert np.array_equal(
+            ingest(tmp_path, edge_index=same).array("indices"), ingest(tmp_path).array("indices")
+        )
 
 
 def test_labels_in_other_clothes(tmp_path):
@@ -263,14 +289,28 @@ def test_features_may_be_missing(tmp_path):
 
 def sparse(dense, **changes):
     rows = sp.csr_matrix(dense)
-    parts = {"data": rows.data, "indices": rows.indices, "indptr": rows.indptr, "shape": np.array(rows.shape)}
-    return {"x": None, **{f"x_{name}": values for name, values in {**parts, **changes}.items() if values is not None}}
+    parts = {
+        "data": rows.data,
+        "indices": rows.indices,
+        "indptr": rows.indptr,
+        "shape": np.array(rows.shape),
+    }
+    return {
+        "x": None,
+        **{
+            f"x_{name}": values
+            for name, values in {**parts, **changes}.items()
+            if values is not None
+        },
+    }
 
 
 def test_sparse_features_stay_sparse(tmp_path):
     dense = np.array([[0, 2.5], [1, 0], [0, 0], [1, 1], [0, 0], [0, 1]], np.float32)
     graph = ingest(tmp_path, **sparse(dense))
-    found = sp.csr_matrix((graph.array("x_data"), graph.array("x_indices"), graph.array("x_indptr")), shape=(6, 2))
+    found = sp.csr_matrix(
+        (graph.array("x_data"), graph.array("x_indices"), graph.array("x_indptr")), shape=(6, 2)
+    )
     assert np.array_equal(found.toarray(), dense)
     assert not graph.has("x")
     assert graph.facts["features"] == "sparse"
@@ -316,14 +356,20 @@ def test_as_many_masks_as_nodes_are_read_by_row_under_our_names(tmp_path):
 
 
 def test_published_lists_and_masks(tmp_path):
-    lists = {"train_idx": np.array([2, 0]), "valid_idx": np.array([1]), "test_idx": np.array([5, 4])}
+    lists = {
+        "train_idx": np.array([2, 0]),
+        "valid_idx": np.array([1]),
+        "test_idx": np.array([5, 4]),
+    }
     graph = ingest(tmp_path, **lists)
     assert graph.facts["published_splits"] == 1
     assert graph.array("split_train").tolist() == [0, 2]
     assert graph.array("split_test_ptr").tolist() == [0, 2]
     masks = {name: np.zeros((2, 6), bool) for name in ("train_masks", "valid_masks", "test_masks")}
     for row, (train, valid, test) in enumerate([([0, 2], [1], [4, 5]), ([5], [4], [0])]):
-        masks["train_masks"][row, train] = masks["valid_masks"][row, valid] = masks["test_masks"][row, test] = True
+        masks["train_masks"][row, train] = masks["valid_masks"][row, valid] = masks["test_masks"][
+            row, test
+        ] = True
     graph = ingest(tmp_path, **masks)
     assert graph.facts["published_splits"] == 2
     assert graph.array("split_train").tolist() == [0, 2, 5]
@@ -342,13 +388,23 @@ def test_two_runs_give_the_same_arrays(tmp_path):
 
 def test_cost_follows_the_counts():
     params = STAGE.resolve({"graph.undirected": True, "features.reduce": 0}, {})
-    counts = {"num_nodes": 1000, "num_edges_stored": 5000, "num_features": 8, "x_nnz": 8000, "features": "dense"}
+    counts = {
+        "num_nodes": 1000,
+        "num_edges_stored": 5000,
+        "num_features": 8,
+        "x_nnz": 8000,
+        "features": "dense",
+    }
     base = STAGE.cost(params, {"source": counts})
     many = STAGE.cost(params, {"source": {**counts, "num_edges_stored": 50_000_000}})
     assert many.peak > base.peak + 50_000_000 * 18 - (64 << 20)
     assert many.needed < base.needed + 50_000_000
-    assert STAGE.cost(params, {"source": {**counts, "x_nnz": 80_000_000}}).peak == base.peak, "rows come in blocks"
-    whole = STAGE.cost(params, {"source": {**counts, "x_nnz": 80_000_000, "features_loaded_whole": True}})
+    assert STAGE.cost(params, {"source": {**counts, "x_nnz": 80_000_000}}).peak == base.peak, (
+        "rows come in blocks"
+    )
+    whole = STAGE.cost(
+        params, {"source": {**counts, "x_nnz": 80_000_000, "features_loaded_whole": True}}
+    )
     assert whole.needed > base.peak + 80_000_000 * 16 - (64 << 20)
     assert STAGE.cost(params, {"source": {}}).peak > 0
 
@@ -359,9 +415,14 @@ def test_describing_the_stage_imports_nothing_heavy():
 
     modules = ("ingest", "split", "ingest.source", "ingest.wordnet")
     code = "import sys\n" + "".join(f"import stockpot.stages.{name}\n" for name in modules)
-    code += "print([m for m in ('torch', 'numba', 'scipy', 'zarr', 'dask', 'torch_geometric') if m in sys.modules])"
+    code += (
+        "print([m for m in ('torch', 'numba', 'scipy', 'zarr', 'dask', 'torch_geometric') if m "
+        "in sys.modules])"
+    )
     root = Path(__file__).parents[2]
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=root, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=root, check=True
+    )
     assert done.stdout.strip() == "[]"
 
 

@@ -1,4 +1,5 @@
-"""Bad data sets: one line each, naming file, field and entry, and nothing written that a reader could take for good."""
+"""Bad data sets: one line each, naming file, field and entry, and nothing written that a reader
+could take for good."""
 
 from functools import partial
 from pathlib import Path
@@ -77,7 +78,10 @@ CSR = {
     "x_shape": np.array([6, 3]),
 }
 LISTS = {"train_idx": np.array([0, 1]), "valid_idx": np.array([2]), "test_idx": np.array([3, 5])}
-MASKS = {f"{name}_masks": np.eye(6, dtype=bool)[[at]] for at, name in enumerate(("train", "valid", "test"))}
+MASKS = {
+    f"{name}_masks": np.eye(6, dtype=bool)[[at]]
+    for at, name in enumerate(("train", "valid", "test"))
+}
 
 CASES = {
     "edge id too large": (
@@ -89,16 +93,28 @@ CASES = {
         {"edge_index": edges(1, 1, -1)},
         "edge_index: expected node ids from 0 to 5, found -1 at edge 1",
     ),
-    "edge float": ({"edge_index": EDGES.astype(float)}, "edge_index: expected integer node ids, found float64"),
+    "edge float": (
+        {"edge_index": EDGES.astype(float)},
+        "edge_index: expected integer node ids, found float64",
+    ),
     "edge NaN": ({"edge_index": edges(1, 2, NAN, float)}, "found float64, and nan at edge 2"),
     "edge bool": ({"edge_index": EDGES > 1}, "found bool"),
     "edge shape": ({"edge_index": EDGES.T}, "edge_index: expected shape (2, E), found (4, 2)"),
-    "edge missing": ({"edge_index": None}, "edge_index: expected this member, found num_nodes, x, y"),
+    "edge missing": (
+        {"edge_index": None},
+        "edge_index: expected this member, found num_nodes, x, y",
+    ),
     "edges none": ({"edge_index": np.zeros((2, 0), int)}, "no edges at all"),
-    "edges only loops": ({"edge_index": np.array([[0, 1], [0, 1]])}, "found no edges but self-loops"),
+    "edges only loops": (
+        {"edge_index": np.array([[0, 1], [0, 1]])},
+        "found no edges but self-loops",
+    ),
     "edge pickled": (
         {"edge_index": np.array([[0, None]], object)},
-        "edge_index: expected plain numbers, found pickled objects; fix: where it is not needed, zip -d bad.npz edge",
+        (
+            "edge_index: expected plain numbers, found pickled objects; fix: where it is not "
+            "needed, zip -d bad.npz edge"
+        ),
     ),
     "weight NaN": (
         {"edge_weight": np.array([1, 1, NAN, 1])},
@@ -106,10 +122,19 @@ CASES = {
     ),
     "weight negative": ({"edge_weight": np.array([1, -2.0, 1, 1])}, "found -2.0 at edge 1"),
     "weight overflow": ({"edge_weight": np.array([1, 1e300, 1, 1])}, "found inf at edge 1"),
-    "weight count": ({"edge_weight": np.ones(3)}, "edge_weight: expected 4 numbers, one an edge, found shape (3,)"),
+    "weight count": (
+        {"edge_weight": np.ones(3)},
+        "edge_weight: expected 4 numbers, one an edge, found shape (3,)",
+    ),
     "nodes none": ({"num_nodes": np.array(0)}, "num_nodes: expected one positive integer, found 0"),
-    "nodes float": ({"num_nodes": np.array(6.0)}, "num_nodes: expected one positive integer, found 6.0"),
-    "nodes two": ({"num_nodes": np.array([6, 6])}, "num_nodes: expected one positive integer, found [6, 6]"),
+    "nodes float": (
+        {"num_nodes": np.array(6.0)},
+        "num_nodes: expected one positive integer, found 6.0",
+    ),
+    "nodes two": (
+        {"num_nodes": np.array([6, 6])},
+        "num_nodes: expected one positive integer, found [6, 6]",
+    ),
     "nodes too many": ({"num_nodes": np.array(2**31)}, "num_nodes: expected at most 2147483647"),
     "nodes unknown": ({"num_nodes": None, "y": None}, "num_nodes: expected this member, or y"),
     "x NaN": ({"x": x(4, 1, NAN)}, "x: expected finite features, found nan at node 4, column 1"),
@@ -117,15 +142,27 @@ CASES = {
     "x overflow": ({"x": x(3, 0, 1e300)}, "found inf at node 3, column 0"),
     "x too large": (
         {"x": x(3, 0, 1e30)},
-        "x: expected features from -1e+15 to 1e+15, found 1.0000000150474662e+30 at node 3, column 0; fix: divide each",
+        (
+            "x: expected features from -1e+15 to 1e+15, found 1.0000000150474662e+30 at node 3, "
+            "column 0; fix: divide each"
+        ),
     ),
-    "csr too large": ({**CSR, "x_data": np.array([1, -1e16])}, "x_data: expected features from -1e+15 to 1e+15, found"),
+    "csr too large": (
+        {**CSR, "x_data": np.array([1, -1e16])},
+        "x_data: expected features from -1e+15 to 1e+15, found",
+    ),
     "x rows": ({"x": np.ones((5, 3))}, "x: expected 6 rows, one a node, found 5"),
     "x shape": ({"x": np.ones(6)}, "x: expected numbers of shape (6, D), found shape (6,)"),
     "x complex": ({"x": np.ones((6, 3), complex)}, "of complex128"),
     "x no column": ({"x": np.ones((6, 0))}, "x: expected at least one column"),
-    "x pickled": ({"x": np.array([[None]] * 6, object)}, "x: expected plain numbers, found pickled"),
-    "x twice": ({**CSR, "x": np.ones((6, 3))}, "x: expected either x or the parts of a CSR matrix, found also x_data"),
+    "x pickled": (
+        {"x": np.array([[None]] * 6, object)},
+        "x: expected plain numbers, found pickled",
+    ),
+    "x twice": (
+        {**CSR, "x": np.ones((6, 3))},
+        "x: expected either x or the parts of a CSR matrix, found also x_data",
+    ),
     "csr NaN": (
         {**CSR, "x_data": np.array([1, NAN])},
         "x_data: expected finite features, found nan at node 2, column 2",
@@ -136,9 +173,15 @@ CASES = {
         "x_indices: expected columns from 0 to 2, found 3 at node 2",
     ),
     "csr negative": ({**CSR, "x_indices": np.array([-1, 2])}, "found -1 at node 0"),
-    "csr float columns": ({**CSR, "x_indices": np.array([0.0, 2.0])}, "x_indices: expected integers"),
+    "csr float columns": (
+        {**CSR, "x_indices": np.array([0.0, 2.0])},
+        "x_indices: expected integers",
+    ),
     "csr rows": ({**CSR, "x_shape": np.array([5, 3])}, "x_shape: expected (6, D)"),
-    "csr pointer length": ({**CSR, "x_indptr": np.array([0, 2])}, "x_indptr: expected 7 integers, found shape (2,)"),
+    "csr pointer length": (
+        {**CSR, "x_indptr": np.array([0, 2])},
+        "x_indptr: expected 7 integers, found shape (2,)",
+    ),
     "csr pointer end": (
         {**CSR, "x_indptr": np.array([0, 1, 1, 2, 2, 2, 3])},
         "x_indptr: expected offsets rising from 0 to 2",
@@ -151,15 +194,24 @@ CASES = {
     "csr part missing": ({**CSR, "x_indptr": None}, "x_indptr: expected this member"),
     "y count": ({"y": np.zeros(5, int)}, "y: expected 6 labels, one a node, found 5"),
     "y missing": ({"y": None}, "y: expected this member"),
-    "y multi-label": ({"y": np.zeros((6, 3), int)}, "multi-label targets are not available in this version"),
+    "y multi-label": (
+        {"y": np.zeros((6, 3), int)},
+        "multi-label targets are not available in this version",
+    ),
     "y regression": (
         {"y": np.array([0, 1, 2.5, 0, 0, 0])},
         "found 2.5 at node 2: regression targets are not available",
     ),
     "y inf": ({"y": np.array([0, INF, 2, 0, 0, 0])}, "found inf at node 1"),
-    "y negative": ({"y": np.array([0, 1, -2, 0, 0, 0])}, "or -1 for unlabelled, found -2 at node 2"),
+    "y negative": (
+        {"y": np.array([0, 1, -2, 0, 0, 0])},
+        "or -1 for unlabelled, found -2 at node 2",
+    ),
     "y text": ({"y": np.array(list("abcdef"))}, "y: expected integer classes, found <U1"),
-    "y all unlabelled": ({"y": np.full(6, -1)}, "y: expected at least one labelled node, found none"),
+    "y all unlabelled": (
+        {"y": np.full(6, -1)},
+        "y: expected at least one labelled node, found none",
+    ),
     "y huge": ({"y": np.array([0, 1, 10**9, 0, 0, 0])}, "found 1000000000 at node 2"),
     "split empty": (
         {**LISTS, "valid_idx": np.array([])},
@@ -190,23 +242,48 @@ CASES = {
         {**LISTS, "train_idx": np.array([0.0, 1.0])},
         "train_idx: expected integer node ids, found float64",
     ),
-    "split shape": ({**LISTS, "train_idx": np.array([[0, 1]])}, "train_idx: expected a list of node ids"),
-    "split incomplete": ({**LISTS, "valid_idx": None}, "valid_idx: expected this member beside train_idx"),
+    "split shape": (
+        {**LISTS, "train_idx": np.array([[0, 1]])},
+        "train_idx: expected a list of node ids",
+    ),
+    "split incomplete": (
+        {**LISTS, "valid_idx": None},
+        "valid_idx: expected this member beside train_idx",
+    ),
     "split half": ({"test_idx": np.array([3])}, "train_idx: expected this member beside test_idx"),
-    "split name": ({"train_mask": np.ones(6, bool)}, "val_mask: expected this member beside train_mask, found none"),
-    "split name of old": ({"idx_test": np.ones(6, bool)}, "idx_train: expected this member beside idx_test, found non"),
+    "split name": (
+        {"train_mask": np.ones(6, bool)},
+        "val_mask: expected this member beside train_mask, found none",
+    ),
+    "split name of old": (
+        {"idx_test": np.ones(6, bool)},
+        "idx_train: expected this member beside idx_test, found non",
+    ),
     "split twice said": (
         {**LISTS, "val_idx": np.array([2])},
         "val_idx: expected each part of a split once, found also",
     ),
-    "split both kinds": ({**LISTS, **MASKS}, "test_idx: expected each part of a split once, found also test_masks"),
+    "split both kinds": (
+        {**LISTS, **MASKS},
+        "test_idx: expected each part of a split once, found also test_masks",
+    ),
     "split mixed names": (
-        {"train_idx": np.array([0]), "valid_mask": np.eye(6, dtype=bool)[1], "test_idx": np.array([2])},
-        "valid_mask: expected either lists of ids or masks in all three parts, found train_idx and valid_mask",
+        {
+            "train_idx": np.array([0]),
+            "valid_mask": np.eye(6, dtype=bool)[1],
+            "test_idx": np.array([2]),
+        },
+        (
+            "valid_mask: expected either lists of ids or masks in all three parts, found train_idx "
+            "and valid_mask"
+        ),
     ),
     "split mixed values": (
         {"train": np.array([0]), "val": np.eye(6, dtype=bool)[1], "test": np.array([2])},
-        "expected lists of ids or masks in all three parts, found train of int64, val of bool, test of int64",
+        (
+            "expected lists of ids or masks in all three parts, found train of int64, val of bool, "
+            "test of int64"
+        ),
     ),
     "mask shape": (
         {**MASKS, "test_masks": np.ones((5, 1), bool)},
@@ -215,7 +292,10 @@ CASES = {
     "features twice": ({"node_feat": np.ones((6, 1))}, "node_feat: expected x once, found also x"),
     "edge features": (
         {"edge_attr": np.ones((4, 2))},
-        "available in this version; fix: where it is one weight an edge, name it edge_weight; else zip -d bad.npz",
+        (
+            "available in this version; fix: where it is one weight an edge, name it edge_weight; "
+            "else zip -d bad.npz"
+        ),
     ),
     "unknown name": (
         {"edge_weihgt": np.ones(4)},
@@ -260,7 +340,13 @@ def test_files_that_are_no_npz(tmp_path):
     sound = tmp_path / "good.npz"
     np.savez(sound, **good())
     content = sound.read_bytes()
-    for bad in (b"", b"hello, I am text", content[:40], content[: len(content) // 2], content[: len(content) - 10]):
+    for bad in (
+        b"",
+        b"hello, I am text",
+        content[:40],
+        content[: len(content) // 2],
+        content[: len(content) - 10],
+    ):
         path.write_bytes(bad)
         assert "expected a readable npz file" in refusal(path, tmp_path)
     np.save(tmp_path / "one.npy", EDGES)
@@ -298,7 +384,9 @@ def test_errors_of_the_own_disk_are_not_blamed_on_the_file(tmp_path):
             raise OSError(28, "No space left on device")
 
     with pytest.raises(OSError, match="No space"):
-        STAGE.run(params, {"source": Source(tmp_path / "g.npz")}, STAGE.shards(params, {})[0], Full())
+        STAGE.run(
+            params, {"source": Source(tmp_path / "g.npz")}, STAGE.shards(params, {})[0], Full()
+        )
 
 
 @pytest.mark.parametrize("sparse", [False, True])
@@ -311,5 +399,7 @@ def test_a_feature_in_a_later_block_is_named_by_its_node(sparse):
     parts = np.arange(0, 13, 3), np.tile([0, 1, 2], 4), rows.reshape(-1)
     checked = partial(check_sparse_rows, bad, ("i", "x"), *parts, 3, 100) if sparse else None
     checked = checked or partial(check_dense_rows, bad, "x", rows, 100)
-    with pytest.raises(BadInput, match="x: expected finite features, found nan at node 102, column 1"):
+    with pytest.raises(
+        BadInput, match="x: expected finite features, found nan at node 102, column 1"
+    ):
         checked()

@@ -1,4 +1,5 @@
-"""Ingest stays below what it projects, with all the memory it wants and with the least; and leaves nothing behind."""
+"""Ingest stays below what it projects, with all the memory it wants and with the least; and leaves
+nothing behind."""
 
 import json
 import subprocess
@@ -28,24 +29,62 @@ def peak(name, memory, undirected, reduce, **given):
     params = STAGE.resolve({"graph.undirected": undirected, "features.reduce": reduce}, {})
     cost = STAGE.cost(params, {"source": counts_of(**given)})
     allowed = {"most": cost.peak, "least": cost.needed}[memory]
-    attempt = Attempt(Store(folder / "store").work(f"{name}-{memory}-{undirected}"), "all", memory_bytes=allowed)
+    work = Store(folder / "store").work(f"{name}-{memory}-{undirected}")
+    attempt = Attempt(work, "all", memory_bytes=allowed)
     with stockpot.store.usage.Usage() as usage:
         STAGE.run(params, {"source": Source(path)}, STAGE.shards(params, {})[0], attempt)
-    digests = {n: f["digest"] for n, f in attempt.publish({}, stage="ingest", exact=True)["files"].items()}
+    files = attempt.publish({}, stage="ingest", exact=True)["files"]
+    digests = {n: f["digest"] for n, f in files.items()}
     return {"peak": usage.peak_bytes, "allowed": allowed, "digests": digests}
 
 runs = json.loads(sys.argv[2])
 for memory in ("most", "least"):  # compile everything first
     for i, given in enumerate(runs):
         peak(f"warm{i}", memory, **{**given, "nodes": 400, "edges": 3000})
-print(json.dumps([[peak(f"run{i}", memory, **given) for memory in ("most", "least")] for i, given in enumerate(runs)]))
+both = ("most", "least")
+print(json.dumps([[peak(f"run{i}", m, **given) for m in both] for i, given in enumerate(runs)]))
 """
 RUNS = [
-    {"nodes": 20_000, "edges": 1_000_000, "undirected": True, "weighted": False, "columns": 0, "reduce": 0},
-    {"nodes": 20_000, "edges": 4_000_000, "undirected": True, "weighted": False, "columns": 0, "reduce": 0},
-    {"nodes": 300_000, "edges": 1_500_000, "undirected": False, "weighted": True, "columns": 0, "reduce": 0},
-    {"nodes": 200_000, "edges": 100_000, "undirected": True, "weighted": False, "columns": 100, "reduce": 0},
-    {"nodes": 100_000, "edges": 100_000, "undirected": True, "weighted": False, "columns": 60, "reduce": 4},
+    {
+        "nodes": 20_000,
+        "edges": 1_000_000,
+        "undirected": True,
+        "weighted": False,
+        "columns": 0,
+        "reduce": 0,
+    },
+    {
+        "nodes": 20_000,
+        "edges": 4_000_000,
+        "undirected": True,
+        "weighted": False,
+        "columns": 0,
+        "reduce": 0,
+    },
+    {
+        "nodes": 300_000,
+        "edges": 1_500_000,
+        "undirected": False,
+        "weighted": True,
+        "columns": 0,
+        "reduce": 0,
+    },
+    {
+        "nodes": 200_000,
+        "edges": 100_000,
+        "undirected": True,
+        "weighted": False,
+        "columns": 100,
+        "reduce": 0,
+    },
+    {
+        "nodes": 100_000,
+        "edges": 100_000,
+        "undirected": True,
+        "weighted": False,
+        "columns": 60,
+        "reduce": 4,
+    },
 ]
 _BASE = 160 << 20  # imports and compilation, done before these runs
 _SLACK = 6 << 20  # the allocator's own
@@ -86,7 +125,10 @@ def counts_of(nodes, edges, weighted, columns, **_):
 
 def test_measured_memory_stays_below_the_projected(tmp_path):
     done = subprocess.run(
-        [sys.executable, "-c", SCRIPT, str(tmp_path), json.dumps(RUNS)], capture_output=True, text=True, cwd=ROOT
+        [sys.executable, "-c", SCRIPT, str(tmp_path), json.dumps(RUNS)],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
     )
     assert done.returncode == 0, done.stderr
     for given, (most, least) in zip(RUNS, json.loads(done.stdout), strict=True):
@@ -108,8 +150,12 @@ def test_a_killed_ingest_starts_clean_and_nothing_is_left(tmp_path, monkeypatch)
     for name in ("graph", "transpose", "features"):
         (scratch / name).mkdir()
         (scratch / name / "rows-0").write_bytes(b"from an attempt that was killed")
-    found = run_stage(STAGE, params, source, tmp_path / "b", memory_bytes=STAGE.cost(params, {}).needed)
-    assert not [path for path in scratch.rglob("*") if path.is_file() and path.parent.name != "features"]
+    found = run_stage(
+        STAGE, params, source, tmp_path / "b", memory_bytes=STAGE.cost(params, {}).needed
+    )
+    assert not [
+        path for path in scratch.rglob("*") if path.is_file() and path.parent.name != "features"
+    ]
     assert found.facts == expected.facts
     for name in expected.arrays:
         assert np.array_equal(found.array(name), expected.array(name))
@@ -133,7 +179,13 @@ def test_blocks_of_any_size_read_the_same(tmp_path, monkeypatch, save, order):
 
     monkeypatch.setattr(sizes, "BLOCK_EDGES", 17)
     monkeypatch.setattr(table, "BLOCK_VALUES", 50)
-    parts = run_stage(STAGE, params, {"source": Source(tmp_path / "g.npz")}, tmp_path / "b", memory_bytes=160 << 20)
+    parts = run_stage(
+        STAGE,
+        params,
+        {"source": Source(tmp_path / "g.npz")},
+        tmp_path / "b",
+        memory_bytes=160 << 20,
+    )
     assert parts.facts == whole.facts
     for name in whole.arrays:
         assert np.array_equal(parts.array(name), whole.array(name)), name

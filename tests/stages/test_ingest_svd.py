@@ -27,7 +27,9 @@ def sparse(nodes, columns, seed=0, rank=None):
         right = sp.random(rank, columns, 0.4, format="csr", dtype=np.float32, random_state=rng)
         matrix = sp.csr_matrix(left @ right)
         matrix.sort_indices()
-    return matrix, SparseRows(matrix.indptr.astype(np.int64), matrix.indices.astype(np.int32), matrix.data, columns)
+    return matrix, SparseRows(
+        matrix.indptr.astype(np.int64), matrix.indices.astype(np.int32), matrix.data, columns
+    )
 
 
 def coordinates(matrix, dimensions):
@@ -99,7 +101,12 @@ def test_the_bytes_do_not_depend_on_threads():
         names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
         env = {**os.environ, **dict.fromkeys(names, threads)}
         done = subprocess.run(
-            [sys.executable, "-c", SCRIPT], capture_output=True, text=True, cwd=ROOT, env=env, check=True
+            [sys.executable, "-c", SCRIPT],
+            capture_output=True,
+            text=True,
+            cwd=ROOT,
+            env=env,
+            check=True,
         )
         digests.add(done.stdout.strip())
     here = reduce_features(sparse(3000, 200)[1], 3000, 200, 40)

@@ -9,7 +9,11 @@ from stockpot.stages.pack.join import join
 from tests.loaders import read_steps
 from tests.packs import packed
 
-KINDS = {"plain": {}, "directed": {"directed": True, "weighted": True}, "sparse": {"binary": True, "features": 40}}
+KINDS = {
+    "plain": {},
+    "directed": {"directed": True, "weighted": True},
+    "sparse": {"binary": True, "features": 40},
+}
 
 
 @pytest.fixture(scope="module", params=KINDS)
@@ -26,7 +30,9 @@ def records(pack):
 def dense(joined):
     rows = len(joined.indptr) - 1
     values = np.ones(len(joined.indices)) if joined.weight is None else joined.weight
-    return sp.csr_matrix((values, joined.indices, joined.indptr), (rows, joined.n_id.size)).toarray()
+    return sp.csr_matrix(
+        (values, joined.indices, joined.indptr), (rows, joined.n_id.size)
+    ).toarray()
 
 
 @pytest.mark.parametrize("layers", [None, 1, 2, 20])
@@ -49,7 +55,11 @@ def test_a_join_is_its_records_side_by_side(records, layers):
         np.testing.assert_array_equal(joined.y[to[: record.num_outputs]], record.y)
         np.testing.assert_array_equal(joined.input_id[to[: record.num_outputs]], record.input_id)
     np.testing.assert_array_equal(together, expected)
-    assert np.concatenate(joined.rows).size == np.unique(np.concatenate(joined.rows)).size == joined.n_id.size
+    assert (
+        np.concatenate(joined.rows).size
+        == np.unique(np.concatenate(joined.rows)).size
+        == joined.n_id.size
+    )
     assert all((np.diff(s) > 0).all() for s in np.split(joined.indices, joined.indptr[1:-1]))
 
 
@@ -57,11 +67,17 @@ def test_hops_and_blocks_stay_contiguous(records):
     joined = join(records)
     hops = max(len(r.block_ptr) for r in records)
     assert joined.block_ptr.shape == (hops, 5)
-    np.testing.assert_array_equal(joined.num_sampled_nodes, joined.block_ptr[:, -1] - joined.block_ptr[:, 0])
+    np.testing.assert_array_equal(
+        joined.num_sampled_nodes, joined.block_ptr[:, -1] - joined.block_ptr[:, 0]
+    )
     for h in range(hops):
         for b in range(4):
             span = joined.n_id[joined.block_ptr[h, b] : joined.block_ptr[h, b + 1]]
-            mine = [r.n_id[r.block_ptr[h, b] : r.block_ptr[h, b + 1]] for r in records if h < len(r.block_ptr)]
+            mine = [
+                r.n_id[r.block_ptr[h, b] : r.block_ptr[h, b + 1]]
+                for r in records
+                if h < len(r.block_ptr)
+            ]
             np.testing.assert_array_equal(span, np.concatenate(mine))
 
 
@@ -83,7 +99,10 @@ def test_a_joined_step_gives_each_record_its_own_outputs(pack, adj):
         for a in step.adjs:
             csr = a.csr
             x = (
-                sp.csr_matrix((csr.values().numpy(), csr.col_indices().numpy(), csr.crow_indices().numpy()), csr.shape)
+                sp.csr_matrix(
+                    (csr.values().numpy(), csr.col_indices().numpy(), csr.crow_indices().numpy()),
+                    csr.shape,
+                )
                 @ x
             )
         return dict(zip(step.input_id.tolist(), x, strict=True))

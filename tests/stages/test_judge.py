@@ -1,4 +1,5 @@
-"""The judge refuses what costs accuracy, allows what does not, and spends no more rows than it may."""
+"""The judge refuses what costs accuracy, allows what does not, and spends no more rows than it
+may."""
 
 import json
 from itertools import pairwise
@@ -30,7 +31,8 @@ COLUMNS = [1, 2, 7, 8, 31, 64, 255, 257, 1024, 1025, 1433, 8415, 100_000]
 
 
 def graph(nodes=6000, columns=32, classes=8, homophily=0.7, degree=4, seed=0):
-    """Features of noisy classes on a graph of homophily: one code for all columns tells the classes apart no more."""
+    """Features of noisy classes on a graph of homophily: one code for all columns tells the classes
+    apart no more."""
     rng = np.random.default_rng(seed)
     y = rng.integers(0, classes, nodes)
     source = rng.integers(0, nodes, nodes * degree // 2)
@@ -44,8 +46,16 @@ def graph(nodes=6000, columns=32, classes=8, homophily=0.7, degree=4, seed=0):
     a.setdiag(0)
     a.eliminate_zeros()
     a.sort_indices()
-    x = (rng.normal(size=(classes, columns))[y] * 0.5 + rng.normal(size=(nodes, columns))).astype(np.float32)
-    facts = {"num_nodes": nodes, "nnz": a.nnz, "num_features": columns, "num_classes": classes, "features": "dense"}
+    x = (rng.normal(size=(classes, columns))[y] * 0.5 + rng.normal(size=(nodes, columns))).astype(
+        np.float32
+    )
+    facts = {
+        "num_nodes": nodes,
+        "nnz": a.nnz,
+        "num_features": columns,
+        "num_classes": classes,
+        "features": "dense",
+    }
     facts |= {"binary": False, "x_nnz": x.size, "directed": False, "weighted": False}
     arrays = {"indptr": a.indptr.astype(np.int64), "indices": a.indices.astype(np.int32)}
     return MemoryReader({**arrays, "x": x, "y": y.astype(np.int32)}, facts)
@@ -53,15 +63,20 @@ def graph(nodes=6000, columns=32, classes=8, homophily=0.7, degree=4, seed=0):
 
 def split(nodes, seed=0):
     order = np.random.default_rng(seed).permutation(nodes).astype(np.int32)
-    parts = {"train": np.sort(order[: nodes // 2]), "valid": np.sort(order[nodes // 2 : 3 * nodes // 4])}
+    parts = {
+        "train": np.sort(order[: nodes // 2]),
+        "valid": np.sort(order[nodes // 2 : 3 * nodes // 4]),
+    }
     return MemoryReader(parts, {name: len(ids) for name, ids in parts.items()})
 
 
 def asked(model="gcn", max_drop=0.002, up_to=0):
     return {
-        "features.codec": "auto", "features.lossless_up_to": up_to, "features.max_accuracy_drop": max_drop,
+        "features.codec": "auto",
+        "features.lossless_up_to": up_to,
+        "features.max_accuracy_drop": max_drop,
         "train.model": model,
-    }  # fmt: skip
+    }
 
 
 def judged(tmp_path, levels, model="gcn", max_drop=0.01, nodes=6000, rows=350_000):
@@ -83,7 +98,10 @@ def test_a_code_that_tells_classes_apart_no_more_is_refused(tmp_path):
 @pytest.mark.parametrize("model", ["sage", "gat"])
 def test_a_code_of_little_error_is_allowed_and_a_rough_one_is_not(tmp_path, model):
     facts = judged(tmp_path, (("sq8",), ("pq1",)), model)
-    assert [(row["codec"], row["allowed"]) for row in facts["rate"]] == [("sq8", True), ("pq1", False)]
+    assert [(row["codec"], row["allowed"]) for row in facts["rate"]] == [
+        ("sq8", True),
+        ("pq1", False),
+    ]
     assert facts["codec"] == "sq8"
     assert 0.5 < facts["accuracy"] <= 1
     assert 0 < facts["row_passes"] <= facts["rows_allowed"] == 350_000
@@ -102,7 +120,9 @@ def test_of_a_level_the_code_of_least_error_is_judged_and_the_same_again(tmp_pat
 def test_too_few_outputs_are_judged_by_nothing(tmp_path):
     facts = judged(tmp_path, (("sq8",),), nodes=1000, rows=row_passes(500))
     assert (facts["codec"], facts["row_passes"], facts["rate"]) == ("fp32", 0, [])
-    assert facts["reason"].startswith("500 training and 250 validation outputs with labels are too few to judge a code")
+    assert facts["reason"].startswith(
+        "500 training and 250 validation outputs with labels are too few to judge a code"
+    )
     assert facts["reason"].endswith("by within a tenth of their training")
 
 
@@ -111,9 +131,13 @@ def test_outputs_without_labels_judge_nothing(tmp_path):
     y = g.arrays["y"].copy()
     y[s.array("valid")] = -1
     g.arrays["y"] = y
-    found = run_stage(STAGE, Params("gcn", "fp32", (("sq8",),), 0.01, 350_000), {"graph": g, "split": s}, tmp_path)
+    found = run_stage(
+        STAGE, Params("gcn", "fp32", (("sq8",),), 0.01, 350_000), {"graph": g, "split": s}, tmp_path
+    )
     assert found.facts["codec"] == "fp32"
-    assert found.facts["reason"].startswith("300 training and 0 validation outputs with labels are too few")
+    assert found.facts["reason"].startswith(
+        "300 training and 0 validation outputs with labels are too few"
+    )
 
 
 def test_features_beyond_half_floats_stay_fp32(tmp_path):
@@ -167,7 +191,13 @@ def test_every_count_of_columns_has_levels_that_fall_in_bytes(columns, nodes):
         for name in names:
             assert parse(name).row_bytes(columns) > 0
     for kind, nnz in (("dense", nodes * columns), ("sparse", nodes)):
-        facts = {**graph(100).facts, "num_nodes": nodes, "num_features": columns, "features": kind, "x_nnz": nnz}
+        facts = {
+            **graph(100).facts,
+            "num_nodes": nodes,
+            "num_features": columns,
+            "features": kind,
+            "x_nnz": nnz,
+        }
         both = {"graph": facts, "split": {"train": nodes // 2, "valid": nodes // 4}}
         if (params := STAGE.resolve(asked(), both)) is not None:
             assert STAGE.cost(params, both).peak > 0
@@ -181,7 +211,9 @@ def test_a_tenth_of_the_training_is_all_it_spends():
         for per_output in (2.0, 4.0, 17.0):
             found = sizes(row_passes(train), per_output, train, train // 2, 128)
             if found is None:
-                assert LEAST_STEP * per_output * (STEM_STEPS + BRANCHES * BRANCH_STEPS) > 0.5 * row_passes(train)
+                assert LEAST_STEP * per_output * (
+                    STEM_STEPS + BRANCHES * BRANCH_STEPS
+                ) > 0.5 * row_passes(train)
                 continue
             steps = (STEM_STEPS + BRANCHES * BRANCH_STEPS) * found.step * per_output
             assert steps + BRANCHES * found.valid * per_output <= row_passes(train)
@@ -200,7 +232,9 @@ def test_nothing_is_judged_where_nothing_can_be_gained():
     assert STAGE.resolve(asked(), {**facts, "graph": {**facts["graph"], "binary": True}}) is None
     sparse = {**facts["graph"], "x_nnz": 10**7}
     assert STAGE.resolve(asked(), {**facts, "graph": sparse}).exact == "lossless-values"
-    with pytest.raises(BadInput, match=r"max_accuracy_drop: expected a share from 0 to 1, found 1\.5"):
+    with pytest.raises(
+        BadInput, match=r"max_accuracy_drop: expected a share from 0 to 1, found 1\.5"
+    ):
         STAGE.resolve(asked(max_drop=1.5), facts)
 
 

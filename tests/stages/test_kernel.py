@@ -1,4 +1,5 @@
-"""Compiled kernels on disk are never older than a source they came from, wherever they can be kept."""
+"""Compiled kernels on disk are never older than a source they came from, wherever they can be
+kept."""
 
 import ast
 import os
@@ -13,7 +14,10 @@ from stockpot.stages import kernel
 from stockpot.stages.kernel import KEPT, cache_folder, cache_root, kernel_sources
 
 ROOT = Path(kernel.__file__).parents[1]
-INNER = "from stockpot.stages.kernel import njit\n\n\n@njit(cache=True)\ndef inner(x):\n    return {} * x\n"
+INNER = (
+    "from stockpot.stages.kernel import njit\n\n\n@njit(cache=True)\ndef inner(x):\n    return "
+    "{} * x\n"
+)
 OUTER = """from stockpot.stages.kernel import njit
 from stockpot.stages.low.inner import inner
 
@@ -47,7 +51,11 @@ def copy(tmp_path):
 def begin(root, value=10, **env):
     command = [sys.executable, "-B", "-c", RUN.format(value)]
     own = {k: v for k, v in os.environ.items() if not k.startswith("NUMBA_")}
-    env = own | {"PYTHONPATH": str(root.parent), "HOME": str(root / "home"), "XDG_CACHE_HOME": ""} | env
+    env = (
+        own
+        | {"PYTHONPATH": str(root.parent), "HOME": str(root / "home"), "XDG_CACHE_HOME": ""}
+        | env
+    )
     return subprocess.Popen(
         command, cwd=root.parent, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
@@ -74,7 +82,9 @@ def test_a_kernel_that_calls_one_of_another_file_follows_its_change(copy):
     os.utime(inner, ns=(before.st_atime_ns, before.st_mtime_ns))
     assert inner.stat().st_size == before.st_size
     assert ended(begin(copy))[:3] == (30, 0, 1)
-    assert [p.name.partition("-")[0] for p in folders(copy)] == ["high.outer"] * 2 + ["low.inner"] * 2
+    assert [p.name.partition("-")[0] for p in folders(copy)] == ["high.outer"] * 2 + [
+        "low.inner"
+    ] * 2
     inner.write_text(INNER.format(2))
     assert ended(begin(copy))[:3] == (20, 1, 0)  # what it was before is there again
 
@@ -132,7 +142,9 @@ def test_where_sources_cannot_be_written_users_keep_their_own(copy, root, monkey
     assert root() == root() == copy / "stages" / "__pycache__" / "kernels"
     shutil.rmtree(copy / "stages" / "__pycache__")
     (copy / "stages" / "__pycache__").touch()  # no folder can be made here, by root neither
-    with pytest.warns(UserWarning, match=f"kernels are kept in {copy}/home/.cache/stockpot/kernels: .* be written"):
+    with pytest.warns(
+        UserWarning, match=f"kernels are kept in {copy}/home/.cache/stockpot/kernels: .* be written"
+    ):
         assert root() == copy / "home" / ".cache" / "stockpot" / "kernels"
     assert root() == copy / "home" / ".cache" / "stockpot" / "kernels"  # said once
     monkeypatch.setenv("XDG_CACHE_HOME", str(copy / "caches"))
@@ -140,7 +152,9 @@ def test_where_sources_cannot_be_written_users_keep_their_own(copy, root, monkey
         assert root() == copy / "caches" / "stockpot" / "kernels"
     shutil.rmtree(copy / "caches")
     (copy / "caches").touch()
-    with pytest.warns(UserWarning, match="compiled anew by every process: .* fix: NUMBA_CACHE_DIR="):
+    with pytest.warns(
+        UserWarning, match="compiled anew by every process: .* fix: NUMBA_CACHE_DIR="
+    ):
         found = root()
     assert found.is_dir()
     found.rmdir()
@@ -154,7 +168,9 @@ def test_a_folder_that_was_asked_for_is_taken(copy, root, monkeypatch):
     assert not (copy / "stages" / "__pycache__").exists()
     (copy / "file").touch()
     monkeypatch.setattr(config, "CACHE_DIR", str(copy / "file"))
-    with pytest.warns(UserWarning, match=f"kernels are kept in .*: {copy}/file/stockpot cannot be written"):
+    with pytest.warns(
+        UserWarning, match=f"kernels are kept in .*: {copy}/file/stockpot cannot be written"
+    ):
         assert root() == copy / "stages" / "__pycache__" / "kernels"
 
 
@@ -166,7 +182,10 @@ def test_functions_of_others_stay_where_numba_keeps_them():
     assert not config.CACHE_DIR
     folder = cache_folder(ROOT / "stages" / "order" / "draw.py")
     assert Path(draw_chain.stats.cache_path).parent == folder
-    assert folder.parent == ROOT / "stages" / "__pycache__" / "kernels" or "NUMBA_CACHE_DIR" in os.environ
+    assert (
+        folder.parent == ROOT / "stages" / "__pycache__" / "kernels"
+        or "NUMBA_CACHE_DIR" in os.environ
+    )
 
 
 def test_sources_are_all_that_kernels_take_names_from():
@@ -175,7 +194,9 @@ def test_sources_are_all_that_kernels_take_names_from():
 
     def imported(tree):
         for node in tree.body:
-            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("stockpot.stages"):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith(
+                "stockpot.stages"
+            ):
                 yield node.module
                 yield from (f"{node.module}.{name.name}" for name in node.names)
             elif isinstance(node, ast.Import):
@@ -187,7 +208,10 @@ def test_sources_are_all_that_kernels_take_names_from():
 
     def reached(path):
         found = {path}
-        while more := {f for p in found for name in imported(modules[p]) for f in file_of(name)} - found:
+        while (
+            more := {f for p in found for name in imported(modules[p]) for f in file_of(name)}
+            - found
+        ):
             found |= more
         return found - {p for p in found if p.name == "__init__.py"}
 

@@ -51,7 +51,11 @@ def oracle(how, a, deg):
     return out
 
 
-@pytest.fixture(scope="module", params=[{}, {"directed": True, "weighted": True}], ids=["undirected", "directed"])
+@pytest.fixture(
+    scope="module",
+    params=[{}, {"directed": True, "weighted": True}],
+    ids=["undirected", "directed"],
+)
 def some(request, tmp_path_factory):
     reader, inputs = packed(tmp_path_factory.mktemp("pack"), **request.param)
     return SimpleNamespace(records=list(Records.from_reader(reader)), a=dense(inputs["graph"]))
@@ -62,7 +66,13 @@ def matrices(how, layers, record):
     weighted = joined.deg_w is not None and how.adj == "norm"
     deg = joined.deg_w if weighted else joined.deg
     return trimmed(
-        how, layers, joined.num_sampled_nodes, joined.indptr, joined.indices, deg, joined.weight if weighted else None
+        how,
+        layers,
+        joined.num_sampled_nodes,
+        joined.indptr,
+        joined.indices,
+        deg,
+        joined.weight if weighted else None,
     )
 
 
@@ -81,11 +91,15 @@ def test_trimmed_layers_equal_the_untrimmed_formula(some, how, layers):
         made = matrices(how, layers, record)
         ends = np.cumsum(record.num_sampled_nodes)
         reach = [int(ends[min(h, len(ends) - 1)]) for h in range(layers + 1)]
-        assert [m.shape for m in made] == [(reach[h], reach[h + 1]) for h in reversed(range(layers))]
+        assert [m.shape for m in made] == [
+            (reach[h], reach[h + 1]) for h in reversed(range(layers))
+        ]
         x = rng.normal(size=(record.num_nodes, 3))
         trimmed_x, whole_x = x[: reach[layers]], x
         for m in made:
-            np.testing.assert_allclose(to_scipy(m).toarray(), full[: m.shape[0], : m.shape[1]], rtol=2e-6, atol=1e-7)
+            np.testing.assert_allclose(
+                to_scipy(m).toarray(), full[: m.shape[0], : m.shape[1]], rtol=2e-6, atol=1e-7
+            )
             trimmed_x, whole_x = to_scipy(m) @ trimmed_x, full @ whole_x
         np.testing.assert_allclose(trimmed_x, whole_x[: record.num_outputs], rtol=1e-4, atol=1e-5)
 
@@ -123,7 +137,9 @@ def test_transposes_of_all_layers_are_exact(some, how, layers, first):
                 assert t is found[i - 1]
             turned, places = m.turned()
             np.testing.assert_array_equal(turned.indices, expected.indices)
-            np.testing.assert_array_equal(np.repeat(np.arange(m.shape[0]), np.diff(m.indptr))[places], turned.indices)
+            np.testing.assert_array_equal(
+                np.repeat(np.arange(m.shape[0]), np.diff(m.indptr))[places], turned.indices
+            )
             rows = np.repeat(np.arange(turned.shape[0]), np.diff(turned.indptr))
             np.testing.assert_array_equal(m.indices[places], rows)
 
@@ -140,7 +156,9 @@ def test_a_whole_graph_is_normalised_as_pyg_does(directed, weighted):
     import torch
 
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # torch_geometric's import, of torch.jit
+        warnings.simplefilter(
+            "ignore", DeprecationWarning
+        )  # torch_geometric's import, of torch.jit
         from torch_geometric.nn.conv.gcn_conv import gcn_norm
 
     g = graph_reader(directed=directed, weighted=weighted)
@@ -157,7 +175,10 @@ def test_a_whole_graph_is_normalised_as_pyg_does(directed, weighted):
 
 def test_no_mass_is_lost_where_the_record_is_the_graph():
     g = graph_reader()
-    plain, row = (adjacency(g.array("indptr"), g.array("indices"), adj="norm", mass=mass) for mass in ("none", "row"))
+    plain, row = (
+        adjacency(g.array("indptr"), g.array("indices"), adj="norm", mass=mass)
+        for mass in ("none", "row")
+    )
     np.testing.assert_array_equal(plain.values, row.values)
     rw = adjacency(g.array("indptr"), g.array("indices"), adj="norm", normalization="rw")
     np.testing.assert_allclose(to_scipy(rw).sum(1), 1.0, rtol=1e-5)
@@ -172,7 +193,9 @@ def test_isolated_nodes_stay_zero_without_loops():
     assert adjacency(indptr, none, adj="norm", self_loops=False, mass="row").values.size == 0
 
 
-@pytest.mark.parametrize(("field", "value"), [("adj", "gcn"), ("normalization", "left"), ("mass", "column")])
+@pytest.mark.parametrize(
+    ("field", "value"), [("adj", "gcn"), ("normalization", "left"), ("mass", "column")]
+)
 def test_unknown_choices_are_named(field, value):
     with pytest.raises(BadInput, match=f"{field}: expected .*found {value}"):
         Weights(**{field: value})

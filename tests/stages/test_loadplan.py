@@ -1,4 +1,5 @@
-"""A load plan executed gives the features that gathering row by row gives, from exactly the rows it planned to read."""
+"""A load plan executed gives the features that gathering row by row gives, from exactly the rows it
+planned to read."""
 
 import json
 
@@ -35,7 +36,9 @@ def reader_of(reader, digest="4" * 32):
 
 def planned(root, *, method="overlap", window=0, cache=0.5, rounds=1, **options):
     """(pack, order, plan) of a small graph, features gathered."""
-    pack, inputs = packed(root, gather=True, records={"records": 9, "outputs": 60, "rounds": rounds}, **options)
+    pack, inputs = packed(
+        root, gather=True, records={"records": 9, "outputs": 60, "rounds": rounds}, **options
+    )
     given = {"records": inputs["records"], "graph": inputs["graph"]}
     order = run_stage(
         ORDER,
@@ -44,7 +47,9 @@ def planned(root, *, method="overlap", window=0, cache=0.5, rounds=1, **options)
         root / "order",
     )
     inputs = {"records": reader_of(pack), "order": order, "graph": inputs["graph"]}
-    params = STAGE.resolve({"order.cache": cache}, {role: one.facts for role, one in inputs.items()})
+    params = STAGE.resolve(
+        {"order.cache": cache}, {role: one.facts for role, one in inputs.items()}
+    )
     plan = run_stage(STAGE, params, inputs, root / "plan")
     order.digest, plan.digest = "5" * 32, "6" * 32
     return inputs["records"], order, plan
@@ -72,7 +77,9 @@ def test_features_are_those_of_the_plain_gather(tmp_path, kind, per_step):
     assert held.rows_read < 2 * sum(plan.facts["rows"])
 
 
-@pytest.mark.parametrize(("method", "window", "rounds"), [("overlap", 3, 1), ("shuffle", 0, 2), ("label", 0, 2)])
+@pytest.mark.parametrize(
+    ("method", "window", "rounds"), [("overlap", 3, 1), ("shuffle", 0, 2), ("label", 0, 2)]
+)
 def test_epochs_use_the_planned_orders_in_turn(tmp_path, method, window, rounds):
     pack, order, plan = planned(tmp_path, method=method, window=window, rounds=rounds)
     epochs = plan.facts["epochs"]
@@ -87,7 +94,9 @@ def test_epochs_use_the_planned_orders_in_turn(tmp_path, method, window, rounds)
             seen.append([records[0] for records, _ in steps.plan(epoch)])
             assert {i // 9 for i in seen[-1]} == {epoch % rounds}
             for i, step in zip(seen[-1], steps, strict=True):
-                assert torch.equal(step.x, torch.from_numpy(whole[i].codes.view("<f4"))[: len(step.x)])
+                assert torch.equal(
+                    step.x, torch.from_numpy(whole[i].codes.view("<f4"))[: len(step.x)]
+                )
             assert steps.rows_read - before == plan.facts["read"][(epoch + seed * rounds) % epochs]
         assert seen[:epochs] == seen[epochs:]
         assert len({tuple(one) for one in seen}) == epochs
@@ -118,7 +127,9 @@ def test_a_resumed_epoch_reads_what_is_held_by_then(tmp_path, first):
     rest = steps_of(pack, order, plan)
     rest.load_state_dict(state)
     found = [step.x for step in rest]
-    assert all(torch.equal(a, b) for a, b in zip(found, full[first % 9 :], strict=True))  # after the last: all again
+    assert all(
+        torch.equal(a, b) for a, b in zip(found, full[first % 9 :], strict=True)
+    )  # after the last: all again
     assert rest.rows_read <= plan.facts["read"][0]
     nodes, slots = LoadPlan.from_reader(plan).epoch(0, 0).resident(first)
     assert len(set(nodes.tolist())) == len(nodes) == len(set(slots.tolist()))
@@ -139,7 +150,9 @@ def test_other_ways_to_read_gather_the_same_rows(tmp_path):
     for k in range(9):
         assert all(torch.equal(next(walk).x, full[k].x) for walk in walks)
     file = steps_of(pack, order, plan, shuffle=False)
-    assert sorted(map(float, (s.x.sum() for s in file))) == sorted(map(float, (s.x.sum() for s in full)))
+    assert sorted(map(float, (s.x.sum() for s in file))) == sorted(
+        map(float, (s.x.sum() for s in full))
+    )
 
 
 def test_batches_of_a_script_follow_the_plan(tmp_path):
@@ -175,7 +188,9 @@ def facts(**changes):
 
 
 def test_a_cache_below_the_largest_record_is_refused_with_the_size_that_serves():
-    with pytest.raises(BadInput, match="a cache of 100 rows does not hold the largest record, of 300 rows") as error:
+    with pytest.raises(
+        BadInput, match="a cache of 100 rows does not hold the largest record, of 300 rows"
+    ) as error:
         STAGE.resolve({"order.cache": 0.1}, facts())
     assert "the smallest useful size is 300" in error.value.message
     assert "--set order.cache=300" in error.value.fix
@@ -189,10 +204,19 @@ def test_a_cache_below_the_largest_record_is_refused_with_the_size_that_serves()
 
 @pytest.mark.parametrize("value", [-0.1, 1.5, "0%", "101%", "x%", "lots", "0", "-5", ""])
 def test_sizes_that_mean_nothing_are_refused(value):
-    with pytest.raises(BadInput, match=r"order\.cache: expected a share of the nodes, rows or bytes"):
+    with pytest.raises(
+        BadInput, match=r"order\.cache: expected a share of the nodes, rows or bytes"
+    ):
         cache_rows(value, 1000, 512)
 
 
 def test_sizes():
-    assert [cache_rows(v, 1000, 512) for v in (0.3, "30 %", 300, 300.0, "153600", "153.6kB")] == [300] * 6
-    assert cache_rows("10GB", 1000, 512) == cache_rows(1, 1000, 512) == cache_rows(10**6, 1000, 512) == 1000
+    assert [cache_rows(v, 1000, 512) for v in (0.3, "30 %", 300, 300.0, "153600", "153.6kB")] == [
+        300
+    ] * 6
+    assert (
+        cache_rows("10GB", 1000, 512)
+        == cache_rows(1, 1000, 512)
+        == cache_rows(10**6, 1000, 512)
+        == 1000
+    )

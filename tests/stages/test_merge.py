@@ -12,17 +12,24 @@ from stockpot.stages.influence.permutation import jitter, permutation, scramble
 
 @st.composite
 def rows(draw):
-    """Sparse rows over n positions, without the diagonal, as the push leaves them (not sorted by column)."""
+    """Sparse rows over n positions, without the diagonal, as the push leaves them (not sorted by
+    column)."""
     n = draw(st.integers(1, 12))
     cols, values, ptr = [], [], [0]
     for i in range(n):
         row = (
-            draw(st.lists(st.integers(0, n - 1).filter(lambda c, i=i: c != i), unique=True, max_size=n - 1))
+            draw(
+                st.lists(
+                    st.integers(0, n - 1).filter(lambda c, i=i: c != i), unique=True, max_size=n - 1
+                )
+            )
             if n > 1
             else []
         )
         cols += row
-        values += draw(st.lists(st.sampled_from([0.125, 0.25, 0.5]), min_size=len(row), max_size=len(row)))
+        values += draw(
+            st.lists(st.sampled_from([0.125, 0.25, 0.5]), min_size=len(row), max_size=len(row))
+        )
         ptr.append(len(cols))
     return np.array(ptr, np.int64), np.array(cols, np.int32), np.array(values, np.float32)
 
@@ -74,7 +81,9 @@ def test_clusters_hold_every_output_once_and_contain_the_capped_merge(m, cap, se
     assert (np.diff(ptr) >= 1).all()
     assert np.diff(ptr).max() <= cap
     found = [set(members[a:b].tolist()) for a, b in itertools.pairwise(ptr)]
-    for merged in kruskal(n, [(pairs[0][e], pairs[1][e]) for e in np.argsort(-pairs[2], kind="stable")], cap):
+    for merged in kruskal(
+        n, [(pairs[0][e], pairs[1][e]) for e in np.argsort(-pairs[2], kind="stable")], cap
+    ):
         assert any(merged <= one for one in found)
 
 
@@ -97,7 +106,9 @@ def test_the_larger_set_comes_first_and_of_equals_that_of_the_smaller_root(n, ca
     assert set(roots(parent).tolist()) == set(lists)
     members = line(parent, following, np.arange(n, dtype=np.int32)).tolist()
     assert members == [i for found in sorted(lists.values(), key=min) for i in found]
-    assert [int(size[root]) for root in sorted(lists)] == [len(lists[root]) for root in sorted(lists)]
+    assert [int(size[root]) for root in sorted(lists)] == [
+        len(lists[root]) for root in sorted(lists)
+    ]
 
 
 def test_shared_links_consecutive_holders_of_a_node():
@@ -113,8 +124,9 @@ def test_shared_links_consecutive_holders_of_a_node():
 
 
 def test_leftovers_are_packed_with_their_neighbours():
-    # Pairs (0 1), (2 3), (4 5) bind strongly; 0-4 hang together weakly; cap 3 leaves three pairs that cannot merge, and
-    # singles 6, 7, 8 with no pair at all, which share a node with 8, 6 and each other.
+    # Pairs (0 1), (2 3), (4 5) bind strongly; 0-4 hang together weakly; cap 3 leaves three pairs
+    # that cannot merge, and singles 6, 7, 8 with no pair at all, which share a node with 8, 6 and
+    # each other.
     pairs = (
         np.array([1, 3, 5, 4], np.int32),
         np.array([0, 2, 4, 0], np.int32),
@@ -158,7 +170,12 @@ def test_mixing_deals_larger_clusters_first_so_that_the_last_ones_fit_whole():
 
 
 @settings(max_examples=100, deadline=None)
-@given(st.lists(st.integers(1, 40), min_size=1, max_size=60), st.integers(1, 50), st.integers(1, 4), st.integers(0, 3))
+@given(
+    st.lists(st.integers(1, 40), min_size=1, max_size=60),
+    st.integers(1, 50),
+    st.integers(1, 4),
+    st.integers(0, 3),
+)
 def test_mixing_holds_more_clusters_only_where_no_other_record_has_room(sizes, cap, most, seed):
     sizes = np.array(sizes, np.int64)
     records = max(-(-int(sizes.sum()) // cap), -(-len(sizes) // most))

@@ -1,4 +1,5 @@
-"""What ranks tell each other: JSON that comes back as it was, or is refused; no byte that arrives is ever run."""
+"""What ranks tell each other: JSON that comes back as it was, or is refused; no byte that arrives
+is ever run."""
 
 import ast
 import pickle
@@ -17,7 +18,16 @@ from stockpot.execution.run import RunError
 from stockpot.stages.errors import BadInput, Conflict, StockpotError
 from stockpot.stages.exchange import process_group as team
 from stockpot.stages.exchange import rendezvous as meeting
-from stockpot.stages.exchange.messages import decoded, encoded, error_of, message, name_of, named, received, told
+from stockpot.stages.exchange.messages import (
+    decoded,
+    encoded,
+    error_of,
+    message,
+    name_of,
+    named,
+    received,
+    told,
+)
 from stockpot.stages.exchange.process_group import Job, Team, led
 from stockpot.stages.train.evaluate import Score
 from tests.coop_ranks import sums
@@ -93,7 +103,9 @@ def test_errors_come_back_as_they_were(error):
     assert str(found) == str(error)
 
 
-@pytest.mark.parametrize("document", [None, {}, {"class": "os:system", "message": "x", "fix": None, "more": {}}, []])
+@pytest.mark.parametrize(
+    "document", [None, {}, {"class": "os:system", "message": "x", "fix": None, "more": {}}, []]
+)
 def test_an_error_of_no_known_class_is_one_of_words(document):
     assert type(error_of(document)) is StockpotError
 
@@ -104,7 +116,13 @@ def test_messages_of_others_are_refused(tmp_path):
     bomb = pickle.dumps(Bomb(tmp_path / "fell"))
     other = message(bytes(32), "job/1", {"a": [1]})
     altered = data.replace(b"1", b"2", 1)
-    for place, forged in (("job/2", data), ("job/1", other), ("job/1", altered), ("job/1", bomb), ("job/1", b"[1]")):
+    for place, forged in (
+        ("job/2", data),
+        ("job/1", other),
+        ("job/1", altered),
+        ("job/1", bomb),
+        ("job/1", b"[1]"),
+    ):
         with pytest.raises(Conflict, match="not from a rank of this run"):
             received(SECRET, place, forged)
     assert not (tmp_path / "fell").exists()
@@ -134,7 +152,11 @@ def test_a_rank_of_a_launcher_refuses_a_job_that_rank_0_did_not_set(tmp_path, mo
         secret = ranks.os.environ.pop(meeting.SECRET)  # the other rank has its own environment
         store.set(number, message(bytes.fromhex(secret), number, vars(job()) | {"secret": ""}))
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(ranks, "_reap", lambda members: (members.clear(), store.set(ranks._done_key(), b"1")))
+            patch.setattr(
+                ranks,
+                "_reap",
+                lambda members: (members.clear(), store.set(ranks._done_key(), b"1")),
+            )
             assert ranks.served(1, tmp_path) == 0
         assert [(rank, one.secret) for rank, one in started] == [(1, secret)]
         store.delete_key(ranks._done_key())
@@ -160,10 +182,15 @@ def test_ranks_of_one_machine_listen_on_loopback_alone_and_run_nothing_that_is_s
     with led(2, sums, {}, device="cpu", start=5) as found:
         assert isinstance(found, Team)
         here = psutil.Process()
-        ours = [here, *(p for p in here.children() if "stockpot.stages.exchange.rank_process" in p.cmdline())]
+        ours = [
+            here,
+            *(p for p in here.children() if "stockpot.stages.exchange.rank_process" in p.cmdline()),
+        ]
         assert len(ours) == 2
         assert all(SECRET.hex() not in " ".join(p.cmdline()) for p in ours)
-        doors = [c.laddr for p in ours for c in p.net_connections() if c.status == psutil.CONN_LISTEN]
+        doors = [
+            c.laddr for p in ours for c in p.net_connections() if c.status == psutil.CONN_LISTEN
+        ]
         assert len(doors) >= 3  # rank 0's store, and gloo's of each
         assert {door.ip for door in doors} == {"127.0.0.1"}
         bomb = pickle.dumps(Bomb(tmp_path / "fell"))
@@ -200,11 +227,17 @@ def test_several_machines_are_those_a_launcher_names(monkeypatch, environment, h
 def test_no_module_but_the_one_that_starts_dask_imports_pickle_or_moves_objects():
     for path in sorted([*ROOT.glob("pipeline/**/*.py"), *ROOT.glob("stages/**/*.py")]):
         tree, name = ast.parse(path.read_text()), path.relative_to(ROOT).as_posix()
-        imported = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
+        imported = {
+            alias.name
+            for node in ast.walk(tree)
+            if isinstance(node, ast.Import)
+            for alias in node.names
+        }
         imported |= {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
-        assert name == "pipeline/execution/cluster.py" or not {"pickle", "cloudpickle", "dill", "marshal"} & imported, (
-            name
-        )
+        assert (
+            name == "pipeline/execution/cluster.py"
+            or not {"pickle", "cloudpickle", "dill", "marshal"} & imported
+        ), name
         called = {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
         moved = re.compile(r"(all_gather|gather|broadcast|scatter|send|recv)_object(_list)?")
         assert not {one for one in called if moved.fullmatch(one)}, name

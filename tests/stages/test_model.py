@@ -17,7 +17,14 @@ from stockpot.stages.train.model import build_model, load_model, save_model
 from stockpot.stages.train.state import read_state, state_digest, write_state
 from tests.stages.steps import Pack, adj_of, community, packs, weighted
 
-CONFIG = {"num_features": 8, "num_classes": 3, "hidden": 16, "layers": 3, "dropout": 0.5, "heads": 4}
+CONFIG = {
+    "num_features": 8,
+    "num_classes": 3,
+    "hidden": 16,
+    "layers": 3,
+    "dropout": 0.5,
+    "heads": 4,
+}
 KINDS = ["gcn", "sage", "gin", "gat", "gat-last"]
 
 
@@ -45,7 +52,10 @@ def pair(kind, dims, heads=3):
 
 def random_graph(nodes, edges, seed):
     rng = np.random.default_rng(seed)
-    a = sp.csr_matrix((np.ones(edges), (rng.integers(0, nodes, edges), rng.integers(0, nodes, edges))), (nodes, nodes))
+    a = sp.csr_matrix(
+        (np.ones(edges), (rng.integers(0, nodes, edges), rng.integers(0, nodes, edges))),
+        (nodes, nodes),
+    )
     a.data[:] = 1
     a.setdiag(0)
     a.eliminate_zeros()
@@ -54,7 +64,9 @@ def random_graph(nodes, edges, seed):
 
 def edges_of(matrix):
     coo = matrix.tocoo()
-    return torch.from_numpy(np.stack([coo.col, coo.row]).astype(np.int64)), torch.from_numpy(coo.data)
+    return torch.from_numpy(np.stack([coo.col, coo.row]).astype(np.int64)), torch.from_numpy(
+        coo.data
+    )
 
 
 @settings(max_examples=40, deadline=None)
@@ -75,7 +87,9 @@ def test_convolutions_equal_torch_geometric(nodes, edges, dims, kind, diagonal, 
     for parameter in ours.parameters():
         torch.nn.init.normal_(parameter)
     theirs.double().load_state_dict(ours.state_dict())
-    adj = "plain" if kind.startswith("gat") and not diagonal else adj  # rows without neighbours then
+    adj = (
+        "plain" if kind.startswith("gat") and not diagonal else adj
+    )  # rows without neighbours then
     matrix = weighted(a, adj, np.asarray(a.sum(1)).ravel())
     if nodes == 1:  # torch's BatchNorm refuses a single row in training
         theirs.eval()
@@ -89,7 +103,9 @@ def test_convolutions_equal_torch_geometric(nodes, edges, dims, kind, diagonal, 
     mine.backward(g)
     peer.backward(g)
     torch.testing.assert_close(x.grad, z.grad, rtol=1e-9, atol=1e-11)
-    for (name, p), (other, q) in zip(sorted(ours.named_parameters()), sorted(theirs.named_parameters()), strict=True):
+    for (name, p), (other, q) in zip(
+        sorted(ours.named_parameters()), sorted(theirs.named_parameters()), strict=True
+    ):
         assert name == other
         torch.testing.assert_close(p.grad, q.grad, rtol=1e-9, atol=1e-11)
 
@@ -99,7 +115,9 @@ def test_initial_weights_follow_torch_geometric(kind):
     torch.manual_seed(0)
     ours, theirs, _ = pair(kind, (200, 300))
     ours.reset_parameters()
-    for (name, p), (other, q) in zip(sorted(ours.named_parameters()), sorted(theirs.named_parameters()), strict=True):
+    for (name, p), (other, q) in zip(
+        sorted(ours.named_parameters()), sorted(theirs.named_parameters()), strict=True
+    ):
         assert name == other
         assert p.shape == q.shape
         assert abs(p.abs().max() - q.abs().max()) <= 0.04 * q.abs().max()
@@ -114,7 +132,9 @@ def test_trimmed_records_equal_the_whole_graph(kind):
     whole = model(torch.from_numpy(x), adj_of(weighted(a, model.adj, np.asarray(a.sum(1)).ravel())))
     outputs = np.arange(0, 240, 7)
     for step in Pack(graph, outputs, per_record=10).batches(layers=3, adj=model.adj, shuffle=False):
-        torch.testing.assert_close(model(step.x, step.adjs), whole[step.n_id[: step.batch_size]], rtol=1e-4, atol=2e-5)
+        torch.testing.assert_close(
+            model(step.x, step.adjs), whole[step.n_id[: step.batch_size]], rtol=1e-4, atol=2e-5
+        )
 
 
 def test_features_get_no_gradient_and_no_transposed_product():
@@ -140,7 +160,9 @@ def test_dropout_keeps_its_share_and_its_expectation(p):
     kept = 1 - round(256 * p) / 256
     assert abs(mask.double().mean() - kept) < 4 * (kept * (1 - kept) / mask.numel()) ** 0.5
     ones = torch.ones(501, 203)
-    out = norm_relu_dropout(ones, torch.ones(203), torch.ones(203), 1e-5, p, torch.Generator().manual_seed(3))
+    out = norm_relu_dropout(
+        ones, torch.ones(203), torch.ones(203), 1e-5, p, torch.Generator().manual_seed(3)
+    )
     assert torch.equal(out, (mask / kept).float())
 
 
@@ -154,8 +176,12 @@ def test_fused_norm_relu_dropout_has_the_gradients_of_its_parts(p):
     out = norm_relu_dropout(*mine, 1e-5, p, torch.Generator().manual_seed(7))
     out.backward(g)
     threshold = round(256 * p)
-    mask = dropout_mask((40, 24), threshold, torch.Generator().manual_seed(7), "cpu") * (256 / (256 - threshold))
-    expected = torch.nn.functional.layer_norm(plain[0], [24], plain[1], plain[2], 1e-5).relu() * mask
+    mask = dropout_mask((40, 24), threshold, torch.Generator().manual_seed(7), "cpu") * (
+        256 / (256 - threshold)
+    )
+    expected = (
+        torch.nn.functional.layer_norm(plain[0], [24], plain[1], plain[2], 1e-5).relu() * mask
+    )
     expected.backward(g)
     torch.testing.assert_close(out, expected)
     for a, b in zip(mine, plain, strict=True):
@@ -178,12 +204,15 @@ def test_one_seed_is_one_start_and_leaves_torch_alone():
     before = torch.random.get_rng_state()
     a, b, c = (build_model({**CONFIG, "model": "sage"}, seed=s) for s in (4, 4, 5))
     assert torch.equal(before, torch.random.get_rng_state())
-    assert state_digest(a.state_dict()) == state_digest(b.state_dict()) != state_digest(c.state_dict())
+    assert (
+        state_digest(a.state_dict()) == state_digest(b.state_dict()) != state_digest(c.state_dict())
+    )
 
 
 def test_other_models_are_refused_by_name():
     with pytest.raises(
-        BadInput, match=r"expected gcn, sage, gat, gin, sage-lstm or package.module:factory, found 'mlp'"
+        BadInput,
+        match=r"expected gcn, sage, gat, gin, sage-lstm or package.module:factory, found 'mlp'",
     ):
         build_model({**CONFIG, "model": "mlp"})
 
@@ -202,12 +231,16 @@ def test_a_gradient_without_transposes_is_an_error(kind):
 @pytest.mark.parametrize("kind", ["gcn", "sage", "gin", "gat"])
 @pytest.mark.parametrize("features", [8, 40])
 def test_the_transposes_a_model_names_are_enough(kind, features):
-    """Without the first one where the model says "inner"; the gradients are those of all of them."""
+    """Without the first one where the model says "inner"; the gradients are those of all of
+    them."""
     model = build_model({**CONFIG, "num_features": features, "model": kind}, seed=0).eval()
     assert model.transposes == {"gat": "places"}.get(kind, "inner" if features == 8 else "all")
     step = packs(features=features)["train"].step(np.arange(40), 3, model.adj, True)
     grads = []
-    for first in (step.adjs[0], Adj(step.adjs[0].csr) if model.transposes == "inner" else step.adjs[0]):
+    for first in (
+        step.adjs[0],
+        Adj(step.adjs[0].csr) if model.transposes == "inner" else step.adjs[0],
+    ):
         model.zero_grad()
         model(step.x, [first, *step.adjs[1:]]).square().sum().backward()
         grads.append([p.grad.clone() for p in model.parameters()])
@@ -232,7 +265,9 @@ def test_a_damaged_file_is_refused(tmp_path, damage):
     write_state(path, {"w": torch.arange(1000.0)}, {"a": 1})
     data = bytearray(path.read_bytes())
     data[-500] ^= 1
-    path.write_bytes({"flip": bytes(data), "truncate": data[:-8], "empty": b"", "text": b"hello" * 100}[damage])
+    path.write_bytes(
+        {"flip": bytes(data), "truncate": data[:-8], "empty": b"", "text": b"hello" * 100}[damage]
+    )
     with pytest.raises(Corrupt, match=r"m\.safetensors"):
         read_state(path)
 
@@ -242,5 +277,7 @@ def test_describing_the_stages_imports_no_torch():
 import sys, stockpot.stages.train, stockpot.stages.soup, stockpot.stages.infer
 print({"torch", "numba", "scipy", "zarr"} & set(sys.modules))
 """
-    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    out = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    ).stdout
     assert out.strip() == "set()"

@@ -28,7 +28,9 @@ def gz(path, text):
 
 
 def rows(values):
-    return "".join(",".join("" if v != v else repr(v.item()) for v in row) + "\n" for row in np.asarray(values))
+    return "".join(
+        ",".join("" if v != v else repr(v.item()) for v in row) + "\n" for row in np.asarray(values)
+    )
 
 
 def write_csv(root, name="ogbn_arxiv", split="time", **replace):
@@ -81,7 +83,9 @@ def check(source, most=4):
         for _ in range(2):
             blocks = list(data.edges(most))
             assert max(len(block.source) for block in blocks) <= most
-            found = np.concatenate([np.stack([block.source, block.target]) for block in blocks], axis=1)
+            found = np.concatenate(
+                [np.stack([block.source, block.target]) for block in blocks], axis=1
+            )
             assert np.array_equal(found, edges)
         features = data.features()
         for start, stop in ((0, N), (2, 5), (0, 3), (6, 7), (1, 1)):
@@ -135,7 +139,11 @@ def test_counts_are_those_of_the_files_where_they_are_there(tmp_path):
     write_npz(tmp_path)
     for name in ("ogbn-arxiv", "ogbn-papers100M"):
         counts = source_counts(describe(f"ogb:{name}@{tmp_path}"))
-        assert (counts["num_nodes"], counts["num_edges_stored"], counts["num_features"]) == (N, 11, D)
+        assert (counts["num_nodes"], counts["num_edges_stored"], counts["num_features"]) == (
+            N,
+            11,
+            D,
+        )
         assert counts["splits"] == {"train": 3, "valid": 1, "test": 2}
     absent = describe("ogb:ogbn-papers100M@/nowhere")
     counts = source_counts(absent)
@@ -191,19 +199,34 @@ def read_all(data):
         ({"raw/edge": "0,1\n2,3,4\n"}, "edge.csv.gz: row 2: expected 2 fields, found 3: 2,3,4"),
         ({"raw/edge": "0,1\n2,x\n"}, "edge.csv.gz: row 2, target: expected an integer, found 'x'"),
         ({"raw/edge": "0,1\n2,\n"}, "edge.csv.gz: expected an integer, found nothing at edge 1"),
-        ({"raw/edge": "0,1\n2,7\n"}, "edge.csv.gz: expected node ids from 0 to 6, found 7 at edge 1"),
+        (
+            {"raw/edge": "0,1\n2,7\n"},
+            "edge.csv.gz: expected node ids from 0 to 6, found 7 at edge 1",
+        ),
         ({"raw/edge": "0,1\n"}, "edge.csv.gz: expected 11 edges (num-edge-list), found 1"),
         ({"raw/node-feat": "1,2\n"}, "node-feat.csv.gz: expected 7 rows, one a node, found 1"),
-        ({"raw/node-feat": "1,2\n" * 8}, "node-feat.csv.gz: expected 7 rows, one a node, found more"),
+        (
+            {"raw/node-feat": "1,2\n" * 8},
+            "node-feat.csv.gz: expected 7 rows, one a node, found more",
+        ),
         (
             {"raw/node-feat": "1,2\n" * 6 + "1,\n"},
             "node-feat.csv.gz: expected finite features, found nan",
         ),
-        ({"raw/node-feat": "1,2\n" * 6 + "1\n"}, "node-feat.csv.gz: row 7: expected 2 fields, found 1: 1"),
+        (
+            {"raw/node-feat": "1,2\n" * 6 + "1\n"},
+            "node-feat.csv.gz: row 7: expected 2 fields, found 1: 1",
+        ),
         ({"raw/node-label": "1\n2\n"}, "node-label.csv.gz: expected 7 labels, one a node, found 2"),
         ({"raw/node-label": "1,0\n" * 7}, "node-label.csv.gz: row 1: expected 1 fields, found 2"),
-        ({"raw/num-edge-list": "3\n4\n"}, "num-edge-list.csv.gz: expected one positive integer, found [3, 4]"),
-        ({"split/time/valid": "0\n"}, "valid.csv.gz: expected no node of train_idx, found node 0 in both"),
+        (
+            {"raw/num-edge-list": "3\n4\n"},
+            "num-edge-list.csv.gz: expected one positive integer, found [3, 4]",
+        ),
+        (
+            {"split/time/valid": "0\n"},
+            "valid.csv.gz: expected no node of train_idx, found node 0 in both",
+        ),
         ({"split/time/valid": "x\n"}, "valid.csv.gz: row 1, value: expected an integer, found 'x'"),
     ],
 )

@@ -23,11 +23,13 @@ def artifacts(records=10, classes=4, seed=0):
     rng = np.random.default_rng(seed)
     y = rng.integers(-1, classes, 200).astype(np.int32)
     outputs = rng.permutation(200)[:150].astype(np.int32)
-    ptr = np.concatenate([[0], np.sort(rng.choice(np.arange(1, 150), records - 1, replace=False)), [150]]).astype(
-        np.int64
-    )
+    ptr = np.concatenate(
+        [[0], np.sort(rng.choice(np.arange(1, 150), records - 1, replace=False)), [150]]
+    ).astype(np.int64)
     return {
-        "records": MemoryReader({"outputs": outputs, "out_ptr": ptr}, {"records": records, "outputs": 150}),
+        "records": MemoryReader(
+            {"outputs": outputs, "out_ptr": ptr}, {"records": records, "outputs": 150}
+        ),
         "graph": MemoryReader({"y": y}, {"num_classes": classes, "num_nodes": 200}),
     }
 
@@ -46,7 +48,9 @@ def test_distances_equal_the_pairwise_formula(records, classes, seed):
 
 def test_histograms_are_smoothed_and_skip_unlabelled():
     got = histograms(np.array([0, 0, -1, 2, -1]), np.array([0, 3, 4, 5]), 3)
-    np.testing.assert_allclose(got, [[3 / 5, 1 / 5, 1 / 5], [1 / 4, 1 / 4, 2 / 4], [1 / 3, 1 / 3, 1 / 3]])
+    np.testing.assert_allclose(
+        got, [[3 / 5, 1 / 5, 1 / 5], [1 / 4, 1 / 4, 2 / 4], [1 / 3, 1 / 3, 1 / 3]]
+    )
 
 
 @pytest.mark.parametrize("records", [1, 2, 3, 4, 7, 40])
@@ -64,7 +68,10 @@ def test_tours_are_cycles_no_shorter_than_the_mean_of_random_ones(records):
 def test_small_tours_are_nearly_the_longest():
     for seed in range(5):
         distance = distances(skewed(7, 4, seed))
-        longest = max(tour_length(np.array([0, *rest]), distance) for rest in itertools.permutations(range(1, 7)))
+        longest = max(
+            tour_length(np.array([0, *rest]), distance)
+            for rest in itertools.permutations(range(1, 7))
+        )
         assert tour_length(longest_tour(distance), distance) >= 0.98 * longest
 
 
@@ -83,7 +90,9 @@ def test_the_longest_of_the_tours_from_several_starts_is_taken():
 
 
 def test_of_records_as_far_apart_the_first_comes_next():
-    labels = np.repeat([0, 1, 2, 0, 1, 2, 0, 1], 5)  # three kinds of records, all pairs of kinds alike
+    labels = np.repeat(
+        [0, 1, 2, 0, 1, 2, 0, 1], 5
+    )  # three kinds of records, all pairs of kinds alike
     distance = distances(histograms(labels, np.arange(0, 41, 5), 3))
     assert len(np.unique(distance[0])) == 3
     assert _greedy(distance, 0).tolist() == list(range(8))
@@ -92,7 +101,9 @@ def test_of_records_as_far_apart_the_first_comes_next():
 
 def test_random_length_is_the_mean_over_all_cycles():
     distance = distances(skewed(6, 4))
-    every = [tour_length(np.array([0, *rest]), distance) for rest in itertools.permutations(range(1, 6))]
+    every = [
+        tour_length(np.array([0, *rest]), distance) for rest in itertools.permutations(range(1, 6))
+    ]
     assert random_length(distance) == pytest.approx(np.mean(every))
 
 
@@ -105,13 +116,19 @@ def test_every_epoch_holds_every_record_once(method):
             order = epoch_order(method, tour, distance, records, seed, epoch)
             assert order.dtype == np.int32
             assert sorted(order.tolist()) == list(range(records))
-            np.testing.assert_array_equal(order, epoch_order(method, tour, distance, records, seed, epoch))
+            np.testing.assert_array_equal(
+                order, epoch_order(method, tour, distance, records, seed, epoch)
+            )
 
 
 def test_label_walks_the_tour_and_every_seed_and_epoch_enters_it_elsewhere():
     distance = distances(skewed(30, 5))
     tour = longest_tour(distance)
-    orders = [epoch_order("label", tour, None, 30, seed, epoch) for seed in range(4) for epoch in range(10)]
+    orders = [
+        epoch_order("label", tour, None, 30, seed, epoch)
+        for seed in range(4)
+        for epoch in range(10)
+    ]
     for order in orders:
         assert tour_length(order, distance) == pytest.approx(tour_length(tour, distance))
     assert len({order.tobytes() for order in orders}) > 20  # of 60 that there are
@@ -122,9 +139,12 @@ def test_label_walks_the_tour_and_every_seed_and_epoch_enters_it_elsewhere():
 
 @pytest.mark.parametrize("method", ["label", "overlap"])
 def test_of_several_rounds_all_enter_their_tours_alike_until_they_come_again(method):
-    """What load plans were made of before epochs entered tours elsewhere is what seed 0 draws first."""
+    """What load plans were made of before epochs entered tours elsewhere is what seed 0 draws
+    first."""
     tour = np.random.default_rng(0).permutation(12).astype(np.int32)
-    orders = [epoch_order(method, tour, None, 12, 0, epoch, rounds=3).tolist() for epoch in range(9)]
+    orders = [
+        epoch_order(method, tour, None, 12, 0, epoch, rounds=3).tolist() for epoch in range(9)
+    ]
     assert orders[0] == orders[1] == orders[2] != orders[3] == orders[4] == orders[5] != orders[6]
     if method == "overlap":
         assert orders[0] == tour.tolist()
@@ -137,21 +157,33 @@ def test_sample_prefers_distant_records_and_carries_the_last_over():
     before = None
     for epoch in range(40):
         order = epoch_order("sample", None, distance, 4, 3, epoch)
-        if before is not None and {int(before), int(order[3])} != {0, 1} and {int(before), int(order[3])} != {2, 3}:
+        if (
+            before is not None
+            and {int(before), int(order[3])} != {0, 1}
+            and {int(before), int(order[3])} != {2, 3}
+        ):
             assert (before < 2) != (order[0] < 2) or before == order[3]
         assert (order[0] < 2) != (order[1] < 2) or (order[2] < 2) != (order[3] < 2)
         before = order[3]
     lengths = [
-        distance[o[:-1], o[1:]].sum() for o in (epoch_order("sample", None, distance, 4, 3, e) for e in range(40))
+        distance[o[:-1], o[1:]].sum()
+        for o in (epoch_order("sample", None, distance, 4, 3, e) for e in range(40))
     ]
-    shuffled = [distance[o[:-1], o[1:]].sum() for o in (epoch_order("shuffle", None, None, 4, 3, e) for e in range(40))]
+    shuffled = [
+        distance[o[:-1], o[1:]].sum()
+        for o in (epoch_order("shuffle", None, None, 4, 3, e) for e in range(40))
+    ]
     assert np.mean(lengths) > np.mean(shuffled)
 
 
 def test_shuffle_and_sample_differ_by_epoch_and_seed():
     distance = distances(skewed(30, 5))
     for method in ("sample", "shuffle"):
-        orders = {epoch_order(method, None, distance, 30, s, e).tobytes() for s in range(4) for e in range(4)}
+        orders = {
+            epoch_order(method, None, distance, 30, s, e).tobytes()
+            for s in range(4)
+            for e in range(4)
+        }
         assert len(orders) == 16
 
 
@@ -164,7 +196,9 @@ def test_a_missing_array_or_method_is_refused(method):
 @pytest.mark.parametrize("method", ["label", "sample", "shuffle"])
 def test_the_artifact_holds_what_its_method_needs(tmp_path, method):
     inputs = artifacts()
-    params = STAGE.resolve({**VALUES, "order.method": method}, {role: one.facts for role, one in inputs.items()})
+    params = STAGE.resolve(
+        {**VALUES, "order.method": method}, {role: one.facts for role, one in inputs.items()}
+    )
     out = run_stage(STAGE, params, inputs, tmp_path)
     assert out.array("histogram").shape == (10, 4)
     assert out.has("distance") == (method != "shuffle")
@@ -182,7 +216,10 @@ def test_every_round_has_an_order_of_its_own(tmp_path, method):
     whole = artifacts()
     ptr, outputs = (whole["records"].arrays[name] for name in ("out_ptr", "outputs"))
     mixed = np.random.default_rng(5).permutation(outputs)
-    arrays = {"outputs": np.concatenate([outputs, mixed]), "out_ptr": np.concatenate([ptr, ptr[1:] + ptr[-1]])}
+    arrays = {
+        "outputs": np.concatenate([outputs, mixed]),
+        "out_ptr": np.concatenate([ptr, ptr[1:] + ptr[-1]]),
+    }
     records = MemoryReader(arrays, {"records": 20, "outputs": 150, "rounds": 2})
     params = STAGE.resolve({**VALUES, "order.method": method}, {})
     given = {"records": records, "graph": whole["graph"]}
@@ -193,7 +230,9 @@ def test_every_round_has_an_order_of_its_own(tmp_path, method):
         alone = MemoryReader({"outputs": own, "out_ptr": ptr}, {"records": 10, "outputs": 150})
         one = run_stage(STAGE, params, {**given, "records": alone}, tmp_path / str(r))
         assert "rounds" not in one.facts
-        np.testing.assert_array_equal(out.array("histogram")[10 * r : 10 * r + 10], one.array("histogram"))
+        np.testing.assert_array_equal(
+            out.array("histogram")[10 * r : 10 * r + 10], one.array("histogram")
+        )
         for name in ("tour", "distance"):
             assert out.has(name) == one.has(name)
             if one.has(name):

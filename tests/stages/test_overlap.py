@@ -14,11 +14,15 @@ from stockpot.stages.sample.reuse import lru_misses
 from tests.memory import MemoryReader, run_stage
 
 NODES = 20
-RECORDS = st.lists(st.lists(st.integers(0, NODES - 1), unique=True, max_size=8), min_size=1, max_size=12)
+RECORDS = st.lists(
+    st.lists(st.integers(0, NODES - 1), unique=True, max_size=8), min_size=1, max_size=12
+)
 
 
 def arrays(records):
-    n_id = np.concatenate([np.zeros(0, np.int32), *(np.array(sorted(r), np.int32) for r in records)])
+    n_id = np.concatenate(
+        [np.zeros(0, np.int32), *(np.array(sorted(r), np.int32) for r in records)]
+    )
     return n_id, np.concatenate([[0], np.cumsum([len(r) for r in records])]).astype(np.int64)
 
 
@@ -42,7 +46,9 @@ def test_greedy_goes_where_most_rows_are_shared_unless_the_file_does_better(reco
 
     def misses(order):
         ids, ptr = arrays([records[r] for r in order])
-        return lru_misses(np.searchsorted(np.unique(n_id), ids).astype(np.int32), ptr, used, int(0.1 * used))
+        return lru_misses(
+            np.searchsorted(np.unique(n_id), ids).astype(np.int32), ptr, used, int(0.1 * used)
+        )
 
     best = misses(range(len(records))) <= misses(greedy)
     assert name == ("file" if best else "greedy")
@@ -50,7 +56,9 @@ def test_greedy_goes_where_most_rows_are_shared_unless_the_file_does_better(reco
 
 
 def test_of_records_that_share_as_many_rows_the_first_comes_next(monkeypatch):
-    monkeypatch.setattr(overlap, "_misses", lambda group, ptr, chain, groups: -np.abs(np.diff(chain)).sum())
+    monkeypatch.setattr(
+        overlap, "_misses", lambda group, ptr, chain, groups: -np.abs(np.diff(chain)).sum()
+    )
     rng = np.random.default_rng(0)
     ties = 0
     for _ in range(40):
@@ -78,7 +86,9 @@ def test_records_along_a_line_are_walked_along_it():
 
 def test_a_sample_of_the_nodes_orders_nearly_as_well(monkeypatch):
     rng = np.random.default_rng(0)
-    records = [np.unique(rng.integers(100 * s, 100 * s + 1000, 600)).tolist() for s in rng.permutation(60)]
+    records = [
+        np.unique(rng.integers(100 * s, 100 * s + 1000, 600)).tolist() for s in rng.permutation(60)
+    ]
     n_id, n_ptr = arrays(records)
 
     def shared(chain):
@@ -155,7 +165,12 @@ def test_the_stage_chains_each_round(tmp_path, rounds):
     }
     params = STAGE.resolve({"order.method": "overlap", "order.window": 4, "order.mix": 2}, {})
     out = run_stage(STAGE, params, inputs, tmp_path)
-    assert [out.facts[name] for name in ("method", "window", "mix", "chain")] == ["overlap", 4, 2, "greedy"]
+    assert [out.facts[name] for name in ("method", "window", "mix", "chain")] == [
+        "overlap",
+        4,
+        2,
+        "greedy",
+    ]
     assert out.facts["overlap"] > 0.6
     assert not out.has("distance")
     tours = out.array("tour").reshape(rounds, 40)

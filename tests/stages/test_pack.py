@@ -76,17 +76,28 @@ def test_records_hold_exactly_the_induced_subgraphs(tmp_path, kind):
         np.testing.assert_array_equal(record.deg, (a != 0).sum(1)[record.n_id])
         if kind == "directed":
             t = np.zeros_like(full)
-            t[np.repeat(np.arange(record.num_nodes), np.diff(record.t_indptr)), record.t_indices] = 1
+            t[
+                np.repeat(np.arange(record.num_nodes), np.diff(record.t_indptr)), record.t_indices
+            ] = 1
             np.testing.assert_array_equal(t, (full != 0).T)
             np.testing.assert_array_equal(record.out_deg, (a != 0).sum(0)[record.n_id])
             np.testing.assert_allclose(record.deg_w, a.sum(1)[record.n_id], rtol=1e-6)
         else:
-            assert record.t_indptr is record.t_indices is record.out_deg is record.weight is record.deg_w is None
+            assert (
+                record.t_indptr
+                is record.t_indices
+                is record.out_deg
+                is record.weight
+                is record.deg_w
+                is None
+            )
         ids = dict(zip(outputs, source.arrays["input_id"][span], strict=True))
         hop0 = record.n_id[: record.num_outputs]
         np.testing.assert_array_equal(record.input_id, [ids[v] for v in hop0])
         np.testing.assert_array_equal(record.y, graph.arrays["y"][hop0])
-        np.testing.assert_array_equal(decode(codec, record.codes, record.code_indptr), x[record.n_id])
+        np.testing.assert_array_equal(
+            decode(codec, record.codes, record.code_indptr), x[record.n_id]
+        )
         assert not any(getattr(record, f).flags.writeable for f in ("n_id", "codes", "indices"))
     facts = reader.facts
     assert facts["dropped_nodes"] == dropped
@@ -96,7 +107,9 @@ def test_records_hold_exactly_the_induced_subgraphs(tmp_path, kind):
     assert len(records) == facts["records"] == 6
 
 
-@given(seed=st.integers(0, 2**16), n=st.integers(1, 30), degree=st.integers(0, 4), k=st.integers(1, 5))
+@given(
+    seed=st.integers(0, 2**16), n=st.integers(1, 30), degree=st.integers(0, 4), k=st.integers(1, 5)
+)
 @settings(max_examples=40)
 def test_subgraphs_of_random_directed_graphs(seed, n, degree, k):
     rng = np.random.default_rng(seed)
@@ -164,7 +177,10 @@ def test_a_record_is_one_range_of_the_file(tmp_path):
 
 
 def digests(root):
-    return {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in sorted((root / "pack").iterdir())}
+    return {
+        p.name: hashlib.sha256(p.read_bytes()).hexdigest()
+        for p in sorted((root / "pack").iterdir())
+    }
 
 
 def test_bytes_depend_on_nothing_but_the_inputs(tmp_path):
@@ -175,7 +191,12 @@ def test_bytes_depend_on_nothing_but_the_inputs(tmp_path):
     # Another split into files changes files, not records.
     whole, _ = packed(tmp_path / "c", weighted=True)
     parts = Records.from_reader(
-        run_stage(STAGE, Params("train", 4, 8000), inputs_of(tmp_path / "d", weighted=True), tmp_path / "d")
+        run_stage(
+            STAGE,
+            Params("train", 4, 8000),
+            inputs_of(tmp_path / "d", weighted=True),
+            tmp_path / "d",
+        )
     )
     for one, other in zip(Records.from_reader(whole), parts, strict=True):
         for field in one.__dataclass_fields__:
@@ -187,7 +208,9 @@ def test_shards_follow_from_counts_alone(tmp_path):
     shards = STAGE.shards(Params("train", 4, 8000), inputs)
     assert [s.start for s in shards[1:]] == [s.stop for s in shards[:-1]]
     assert (shards[0].start, shards[-1].stop) == (0, 6)
-    assert [s.name for s in STAGE.shards(Params("train", 4, 1), inputs)] == [f"shard-{i:05d}" for i in range(6)]
+    assert [s.name for s in STAGE.shards(Params("train", 4, 1), inputs)] == [
+        f"shard-{i:05d}" for i in range(6)
+    ]
     assert len(STAGE.shards(Params("train"), inputs)) == 1
 
 
@@ -195,9 +218,12 @@ def test_the_projection_covers_what_is_written(tmp_path):
     inputs = inputs_of(tmp_path, features=64)
     cost = STAGE.cost(Params("train"), {role: reader.facts for role, reader in inputs.items()})
     reader = run_stage(STAGE, Params("train"), inputs, tmp_path / "pack")
-    # Edges are projected from the whole graph, and rows before those that reach no output are dropped.
+    # Edges are projected from the whole graph, and rows before those that reach no output are
+    # dropped.
     columns = ("n_id", "indptr", "deg", "indices", "y", "input_id", "codes")
-    stored = sum(getattr(record, name).nbytes for record in Records.from_reader(reader) for name in columns)
+    stored = sum(
+        getattr(record, name).nbytes for record in Records.from_reader(reader) for name in columns
+    )
     assert stored < cost.written < 4 * stored
     assert cost.peak > cost.written + 4 * 200
 

@@ -29,7 +29,9 @@ def facts(nodes, nnz, *, directed=False):
 
 
 def params(graph, **values):
-    return STAGE.resolve({**VALUES, **{k.replace("__", "."): v for k, v in values.items()}}, {"graph": graph.facts})
+    return STAGE.resolve(
+        {**VALUES, **{k.replace("__", "."): v for k, v in values.items()}}, {"graph": graph.facts}
+    )
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -53,7 +55,10 @@ def test_communities_are_found_and_reported(tmp_path, method):
 
 def test_what_metis_is_given_has_no_loops_and_each_edge_both_ways():
     pattern = np.array([[1, 1, 0, 0], [0, 0, 0, 1], [0, 0, 1, 0], [0, 1, 0, 0]], bool)
-    indptr, indices = np.concatenate([[0], np.cumsum(pattern.sum(1))]), np.nonzero(pattern)[1].astype(np.int32)
+    indptr, indices = (
+        np.concatenate([[0], np.cumsum(pattern.sum(1))]),
+        np.nonzero(pattern)[1].astype(np.int32),
+    )
     found_ptr, found = symmetric(indptr, indices)
     assert found_ptr.tolist() == [0, 1, 3, 3, 4]
     assert found.tolist() == [1, 0, 3, 1]
@@ -82,7 +87,9 @@ def test_symmetric_pattern_against_scipy(graph):
     assert got.dtype == np.int32
     part = (np.arange(n) % 3).astype(np.int32)
     rows, cols = np.nonzero(dense)
-    assert edge_cut(got_ptr, got, part) == pytest.approx((part[rows] != part[cols]).mean() if len(rows) else 0.0)
+    assert edge_cut(got_ptr, got, part) == pytest.approx(
+        (part[rows] != part[cols]).mean() if len(rows) else 0.0
+    )
     assert balance(part, 3) >= 1.0
 
 
@@ -163,18 +170,22 @@ def test_parhip_holds_what_kaminpar_reads(tmp_path):
     assert not graph.is_node_weighted()
     assert not graph.is_edge_weighted()
     for node in range(6):
-        assert [n for n, _ in graph.neighbors(node)] == indices[indptr[node] : indptr[node + 1]].tolist()
+        assert [n for n, _ in graph.neighbors(node)] == indices[
+            indptr[node] : indptr[node + 1]
+        ].tolist()
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux kills a child with its parent")
 def test_a_killed_parent_leaves_no_child(tmp_path):
     child = (
         "import os, sys, time, pathlib; from stockpot.stages.partition.child import die_with\n"
-        "die_with(int(sys.argv[2])); pathlib.Path(sys.argv[1], 'pid').write_text(str(os.getpid())); time.sleep(60)"
+        "die_with(int(sys.argv[2])); pathlib.Path(sys.argv[1], "
+        "'pid').write_text(str(os.getpid())); time.sleep(60)"
     )
     parent = (
         "import sys, pathlib, numpy as np; from stockpot.stages.partition.solver import solve\n"
-        "solve(np.array([0, 1, 2, 2]), np.array([1, 0], np.int32), 2, seed=0, folder=pathlib.Path(sys.argv[1]),"
+        "solve(np.array([0, 1, 2, 2]), np.array([1, 0], np.int32), 2, seed=0, "
+        "folder=pathlib.Path(sys.argv[1]),"
         f" child=(sys.executable, '-c', {child!r}))"
     )
     process = subprocess.Popen([sys.executable, "-c", parent, str(tmp_path)], cwd=ROOT)
@@ -209,7 +220,8 @@ def test_blocks_are_runs_of_parts():
 
 
 def test_a_guess_that_counts_too_many_edges_still_projects_enough():
-    """Edges both ways are counted twice before they are read: `auto` then turns out METIS, which takes more."""
+    """Edges both ways are counted twice before they are read: `auto` then turns out METIS, which
+    takes more."""
     values = {"partition.method": "auto", "partition.parts": 64}
     peaks = {}
     for nnz in (1_800_000, 900_000):

@@ -1,4 +1,5 @@
-"""The streaming partitioner against METIS, scipy and its own promises: balance, memory, no dependence on threads."""
+"""The streaming partitioner against METIS, scipy and its own promises: balance, memory, no
+dependence on threads."""
 
 import numpy as np
 import pytest
@@ -32,7 +33,11 @@ def transposed(indptr, indices):
 def both(graph):
     """The graph as it is stored, and A + A^T as scipy makes it."""
     indptr, indices, _, undirected = graph
-    rows = adjacency(indptr, indices) if undirected else adjacency(indptr, indices, *transposed(indptr, indices))
+    rows = (
+        adjacency(indptr, indices)
+        if undirected
+        else adjacency(indptr, indices, *transposed(indptr, indices))
+    )
     return rows, symmetric(indptr, indices)
 
 
@@ -41,7 +46,9 @@ def planted(nodes, entries, size=150, within=0.8, seed=0):
     rng = np.random.default_rng(seed)
     source = rng.integers(0, nodes - 50, entries // 2)
     inside = np.minimum(source // size * size + rng.integers(0, size, len(source)), nodes - 51)
-    target = np.where(rng.random(len(source)) < within, inside, rng.integers(0, nodes - 50, len(source)))
+    target = np.where(
+        rng.random(len(source)) < within, inside, rng.integers(0, nodes - 50, len(source))
+    )
     return csr(nodes, rng.permutation(nodes)[np.stack([source, target], 1)])[:2]
 
 
@@ -52,7 +59,11 @@ def most_nodes(nodes, parts):
 def contiguous(indptr, indices, parts, **_):
     """In place of METIS, whose process takes longer than all the rest on a small graph."""
     nodes = len(indptr) - 1
-    return (np.arange(nodes) * parts // nodes).astype(np.int32) if parts < nodes else np.arange(nodes, dtype=np.int32)
+    return (
+        (np.arange(nodes) * parts // nodes).astype(np.int32)
+        if parts < nodes
+        else np.arange(nodes, dtype=np.int32)
+    )
 
 
 @settings(max_examples=80, deadline=None)
@@ -61,7 +72,9 @@ def test_rows_are_those_of_a_plus_its_transpose(graph):
     rows, (indptr, indices) = both(graph)
     out = row_buffer(rows)
     for i in range(len(indptr) - 1):
-        assert out[: neighbours(rows, i, out)].tolist() == indices[indptr[i] : indptr[i + 1]].tolist()
+        assert (
+            out[: neighbours(rows, i, out)].tolist() == indices[indptr[i] : indptr[i + 1]].tolist()
+        )
     part = np.arange(len(indptr) - 1, dtype=np.int32) % 3
     assert cut_share(rows, part) == pytest.approx(edge_cut(indptr, indices, part))
 
@@ -75,7 +88,9 @@ def test_every_node_has_a_part_and_no_part_too_many(tmp_path_factory, graph, par
         patch.setattr(module, "solve", contiguous)
         folder = tmp_path_factory.mktemp("s")
         part = stream(rows, parts, entries=len(indices), seed=0, folder=folder)
-        same = stream(adjacency(indptr, indices), parts, entries=len(indices), seed=0, folder=folder)
+        same = stream(
+            adjacency(indptr, indices), parts, entries=len(indices), seed=0, folder=folder
+        )
     np.testing.assert_array_equal(part, same)  # directions and duplicates do not count
     assert part.dtype == np.int32
     assert part.shape == (nodes,)
@@ -124,13 +139,17 @@ def test_contracted_edges_are_counted(graph, seed):
     nodes = len(indptr) - 1
     number = min(nodes, 5)
     label = np.random.default_rng(seed).integers(0, number, nodes).astype(np.int32)
-    pattern = sp.csr_matrix((np.ones(len(indices)), indices, indptr), shape=(nodes, nodes)).toarray()
+    pattern = sp.csr_matrix(
+        (np.ones(len(indices)), indices, indptr), shape=(nodes, nodes)
+    ).toarray()
     member = np.eye(number)[label]
     expected = member.T @ pattern @ member
     np.fill_diagonal(expected, 0)
 
     def dense(small):
-        return sp.csr_matrix((small.weight, small.indices, small.indptr), shape=(number, number)).toarray()
+        return sp.csr_matrix(
+            (small.weight, small.indices, small.indptr), shape=(number, number)
+        ).toarray()
 
     np.testing.assert_array_equal(dense(contract(rows, label, number, 100)), expected)
     thinned = contract(rows, label, number, 3)
@@ -199,18 +218,28 @@ def graph_reader(indptr, indices, *, directed=False):
     if directed:
         arrays["t_indptr"], arrays["t_indices"] = transposed(indptr, indices)
     longest = int(np.diff(indptr).max())
-    facts = {"num_nodes": len(indptr) - 1, "nnz": len(indices), "directed": directed, "max_degree": longest}
+    facts = {
+        "num_nodes": len(indptr) - 1,
+        "nnz": len(indices),
+        "directed": directed,
+        "max_degree": longest,
+    }
     return MemoryReader(arrays, facts)
 
 
 def test_a_directed_graph_needs_no_symmetric_copy_and_threads_change_nothing(tmp_path):
     indptr, indices = planted(3000, 24_000)
-    upper = sp.triu(sp.csr_matrix((np.ones(len(indices)), indices, indptr), shape=(3000, 3000)), format="csr")
+    upper = sp.triu(
+        sp.csr_matrix((np.ones(len(indices)), indices, indptr), shape=(3000, 3000)), format="csr"
+    )
     half = upper.indptr.astype(np.int64), upper.indices.astype(np.int32)
     params = STAGE.params(method="stream", parts=24, seed=0)
     found = [
         run_stage(STAGE, params, {"graph": graph}, tmp_path / str(threads), threads=threads)
-        for threads, graph in [(1, graph_reader(indptr, indices)), (2, graph_reader(*half, directed=True))]
+        for threads, graph in [
+            (1, graph_reader(indptr, indices)),
+            (2, graph_reader(*half, directed=True)),
+        ]
     ]
     np.testing.assert_array_equal(found[0].array("part"), found[1].array("part"))
     assert found[0].facts == found[1].facts
@@ -227,12 +256,28 @@ def test_memory_is_projected(tmp_path, monkeypatch, method):
 
 
 def test_projection_of_stream_stays_bounded():
-    facts = {"num_nodes": 111_059_956, "nnz": 3_228_124_712, "directed": False, "max_degree": 251_471}
-    peaks = {m: STAGE.cost(STAGE.params(m, 64, 0), {"graph": facts}).peak for m in ("metis", "kaminpar", "stream")}
+    facts = {
+        "num_nodes": 111_059_956,
+        "nnz": 3_228_124_712,
+        "directed": False,
+        "max_degree": 251_471,
+    }
+    peaks = {
+        m: STAGE.cost(STAGE.params(m, 64, 0), {"graph": facts}).peak
+        for m in ("metis", "kaminpar", "stream")
+    }
     assert peaks["stream"] < 5e9 < 100e9 < peaks["kaminpar"] < peaks["metis"]
-    mends = [STAGE.cost(STAGE.params(m, 64, 0), {"graph": facts}).mend for m in ("metis", "kaminpar", "stream")]
+    mends = [
+        STAGE.cost(STAGE.params(m, 64, 0), {"graph": facts}).mend
+        for m in ("metis", "kaminpar", "stream")
+    ]
     assert mends == ["--set partition.method=stream", "--set partition.method=stream", ""]
-    assert STAGE.cost(STAGE.params("metis", 64, 0), {"graph": {**facts, "num_nodes": 9, "nnz": 9}}).mend == ""
+    assert (
+        STAGE.cost(
+            STAGE.params("metis", 64, 0), {"graph": {**facts, "num_nodes": 9, "nnz": 9}}
+        ).mend
+        == ""
+    )
     for entries in (0, 10, 10**6, 10**8, 10**10):
         regions, most = stream_plan(entries)
         assert regions * most >= 2 * entries - regions

@@ -18,7 +18,11 @@ def frozen(values):
 def prepare(graph, alpha, eps, self_loops):
     indptr, indices, weight, _ = graph
     constants = walk(indptr, weight, self_loops=self_loops, alpha=alpha, eps=eps)
-    arrays = frozen(indptr), frozen(indices), frozen(np.empty(0, np.float32) if weight is None else weight)
+    arrays = (
+        frozen(indptr),
+        frozen(indices),
+        frozen(np.empty(0, np.float32) if weight is None else weight),
+    )
     return arrays, constants
 
 
@@ -61,7 +65,8 @@ def top(graph, seeds, *, alpha=0.25, eps=1e-3, k=4, q=3, self_loops=True, output
 
 @pytest.mark.parametrize("eps", [2e-300, 1e-320])
 def test_thresholds_below_the_mark_of_visited_nodes_end(eps):
-    """Adding the mark at every visit once carried such a node across its threshold again, for ever."""
+    """Adding the mark at every visit once carried such a node across its threshold again, for
+    ever."""
     edges, _ = communities(30, 3)
     graph = (*csr(30, edges)[:2], None, True)
     estimate, _ = rows(graph, 0.25, eps, self_loops=True)
@@ -69,13 +74,16 @@ def test_thresholds_below_the_mark_of_visited_nodes_end(eps):
 
 
 @settings(max_examples=150, deadline=None)
-@given(graphs(), st.sampled_from([0.05, 0.25, 0.9]), st.sampled_from([1e-1, 1e-2, 1e-4]), st.booleans())
+@given(
+    graphs(), st.sampled_from([0.05, 0.25, 0.9]), st.sampled_from([1e-1, 1e-2, 1e-4]), st.booleans()
+)
 def test_estimates_against_a_dense_solve(graph, alpha, eps, self_loops):
     exact, degree = dense_ppr(*graph[:3], alpha, self_loops)
     estimate, residual = rows(graph, alpha, eps, self_loops)
     missing = exact - estimate
     assert missing.min() > -1e-9
-    # The missing mass of a row is exactly its residuals / alpha, on any graph, walking along CSR rows.
+    # The missing mass of a row is exactly its residuals / alpha, on any graph, walking along CSR
+    # rows.
     np.testing.assert_allclose(missing.sum(1), residual.sum(1) / alpha, atol=1e-9)
     np.testing.assert_allclose(missing, residual / alpha @ exact, atol=1e-9)
     assert (residual < alpha * eps * degree + 1e-299).all()
@@ -88,7 +96,9 @@ def test_weight_scale_does_not_matter_without_loops():
     weights = np.random.default_rng(0).random(len(edges)) + 0.1
     small, large = (csr(60, edges, weights * scale) for scale in (1 / 1024, 1024.0))
     for a, b in zip(
-        top((*small, True), range(60), self_loops=False), top((*large, True), range(60), self_loops=False), strict=True
+        top((*small, True), range(60), self_loops=False),
+        top((*large, True), range(60), self_loops=False),
+        strict=True,
     ):
         np.testing.assert_array_equal(a, b)
 
@@ -114,15 +124,20 @@ def test_top_k_and_pairs_are_the_largest_estimates_with_ties_by_id():
         expected = best[:7]
         assert nodes[i, : len(expected)].tolist() == expected.tolist()
         assert (nodes[i, len(expected) :] == -1).all()
-        np.testing.assert_array_equal(values[i, : len(expected)], estimate[u, expected].astype(np.float32))
+        np.testing.assert_array_equal(
+            values[i, : len(expected)], estimate[u, expected].astype(np.float32)
+        )
         others = [v for v in best if v % 2 == 0 and v != u][:5]
         assert (2 * pairs[i, : len(others)]).tolist() == others
-        np.testing.assert_array_equal(pair_values[i, : len(others)], estimate[u, others].astype(np.float32))
+        np.testing.assert_array_equal(
+            pair_values[i, : len(others)], estimate[u, others].astype(np.float32)
+        )
 
 
 @pytest.mark.parametrize("symmetric", ["star", "bipartite", "tree"])
 def test_equal_estimates_are_kept_by_rising_id(symmetric):
-    """Graphs whose nodes are alike, their ids drawn: a walk meets larger ids before smaller ones of equal value."""
+    """Graphs whose nodes are alike, their ids drawn: a walk meets larger ids before smaller ones of
+    equal value."""
     n = 24
     edges = {
         "star": [(0, i) for i in range(1, n)],
@@ -175,7 +190,9 @@ def test_order_and_grouping_of_seeds_do_not_matter(graph, random):
 
 @pytest.mark.parametrize("self_loops", [True, False])
 def test_a_node_without_edges_keeps_its_walk(self_loops):
-    nodes, values, pairs, _ = top((*csr(3, [(0, 1)])[:2], None, True), [0, 2], self_loops=self_loops)
+    nodes, values, pairs, _ = top(
+        (*csr(3, [(0, 1)])[:2], None, True), [0, 2], self_loops=self_loops
+    )
     assert nodes[1].tolist() == [2, -1, -1, -1]
     assert values[1, 0] == pytest.approx(1.0)
     assert (pairs == -1).all()
@@ -189,7 +206,15 @@ def test_mass_inside_is_the_share_of_the_estimate_on_the_record():
     n_id, n_ptr = np.arange(0, 60, 2, dtype=np.int32), np.array([0, 10, 30])
     seeds, record = np.array([0, 40, 7], np.int32), np.array([0, 1, 1], np.int32)
     got = mass_inside(
-        *arrays, constants.spread, constants.settle, seeds, record, 0.25, *workspace(constants.threshold), n_id, n_ptr
+        *arrays,
+        constants.spread,
+        constants.settle,
+        seeds,
+        record,
+        0.25,
+        *workspace(constants.threshold),
+        n_id,
+        n_ptr,
     )
     for s in range(3):
         inside = n_id[n_ptr[record[s]] : n_ptr[record[s] + 1]]
@@ -199,7 +224,9 @@ def test_mass_inside_is_the_share_of_the_estimate_on_the_record():
 def test_a_record_holds_its_outputs_also_where_they_are_not_among_the_most_influential():
     rng = np.random.default_rng(0)
     outputs = np.sort(rng.choice(40, 12, replace=False)).astype(np.int32)
-    found = np.array([rng.choice(np.delete(np.arange(40), u), 3, replace=False) for u in outputs], np.int32)
+    found = np.array(
+        [rng.choice(np.delete(np.arange(40), u), 3, replace=False) for u in outputs], np.int32
+    )
     found[::4, 1:] = -1
     members, ptr = rng.permutation(12), np.array([0, 5, 5, 12])
     rows, row_ptr = record_nodes(outputs, members, ptr, found, 40)

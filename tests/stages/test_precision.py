@@ -1,4 +1,5 @@
-"""Steps whose dense products are bfloat16: near the exact ones, and float32 wherever sums are long."""
+"""Steps whose dense products are bfloat16: near the exact ones, and float32 wherever sums are
+long."""
 
 from dataclasses import replace
 
@@ -16,7 +17,14 @@ from tests.stages.steps import packs
 from tests.stages.test_train import BASE, Killed, kill_at, run, same
 
 NAMES = ["gcn", "sage", "gin", "gat"]
-CONFIG = {"num_features": 8, "num_classes": 3, "hidden": 16, "layers": 3, "dropout": 0.0, "heads": 4}
+CONFIG = {
+    "num_features": 8,
+    "num_classes": 3,
+    "hidden": 16,
+    "layers": 3,
+    "dropout": 0.0,
+    "heads": 4,
+}
 CPU = torch.device("cpu")
 GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")
 
@@ -26,7 +34,10 @@ GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")
 def test_gradients_are_near_those_of_float32(kind, device):
     model = build_model({**CONFIG, "model": kind}, seed=0).to(device)
     step = packs()["train"].step(np.arange(40), 3, model.adj, True)
-    adjs = [Adj(*(None if t is None else t.to(device) for t in (a.csr, a.t_csr, a.places))) for a in step.adjs]
+    adjs = [
+        Adj(*(None if t is None else t.to(device) for t in (a.csr, a.t_csr, a.places)))
+        for a in step.adjs
+    ]
     x, y = step.x.to(device), step.y.to(device)
     grads = []
     for name in ("fp32", "bf16"):
@@ -57,7 +68,10 @@ def test_sums_over_neighbours_are_float32():
         assert narrow.dtype == torch.bfloat16
         assert torch.equal(kernel(torch.eye(3), narrow, "a"), narrow.float())
     kernel(torch.eye(3).double(), x.double(), "b")
-    assert seen == [(torch.float32, torch.float32, False, "a"), (torch.float64, torch.float64, False, "b")]
+    assert seen == [
+        (torch.float32, torch.float32, False, "a"),
+        (torch.float64, torch.float64, False, "b"),
+    ]
 
 
 @pytest.mark.parametrize("model", NAMES)
@@ -82,5 +96,7 @@ def test_a_machine_without_it_is_told(monkeypatch):
     assert checked("bf16", "cpu") == []
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: False)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "Tesla V100")
-    with pytest.raises(BadInput, match=r"train.precision: Tesla V100 has no bf16; fix: --set train.precision=fp32"):
+    with pytest.raises(
+        BadInput, match=r"train.precision: Tesla V100 has no bf16; fix: --set train.precision=fp32"
+    ):
         checked("bf16", "cuda:0")

@@ -1,4 +1,5 @@
-"""`pyg:` from raw files written here, against the same class of torch_geometric; no network, no stale cache."""
+"""`pyg:` from raw files written here, against the same class of torch_geometric; no network, no
+stale cache."""
 
 import json
 import pickle
@@ -51,8 +52,13 @@ def write_heterophilous(y=Y, splits=10):
     train, valid, test = masks(splits)
     np.savez(
         raw("HeterophilousGraphDataset", "minesweeper") / "minesweeper.npz",
-        node_features=X, node_labels=y, edges=PAIRS, train_masks=train, val_masks=valid, test_masks=test,
-    )  # fmt: skip
+        node_features=X,
+        node_labels=y,
+        edges=PAIRS,
+        train_masks=train,
+        val_masks=valid,
+        test_masks=test,
+    )
 
 
 def write_saint(cls, labels):
@@ -62,7 +68,9 @@ def write_saint(cls, labels):
     np.save(place / "feats.npy", X)
     (place / "class_map.json").write_text(json.dumps({str(i): y for i, y in enumerate(labels)}))
     roles = zip(("tr", "va", "te"), masks(), strict=True)
-    (place / "role.json").write_text(json.dumps({role: np.flatnonzero(mask[0]).tolist() for role, mask in roles}))
+    (place / "role.json").write_text(
+        json.dumps({role: np.flatnonzero(mask[0]).tolist() for role, mask in roles})
+    )
 
 
 def write_planetoid():
@@ -100,7 +108,9 @@ def check(source, graph):
         assert np.array_equal(data.features().rows(0, data.num_nodes), graph.x.numpy())
         assert data.labels().tolist() == graph.y.tolist()
         splits = data.splits()
-        train, valid, test = (getattr(graph, f"{part}_mask").numpy() for part in ("train", "val", "test"))
+        train, valid, test = (
+            getattr(graph, f"{part}_mask").numpy() for part in ("train", "val", "test")
+        )
         assert len(splits) == (train.shape[1] if train.ndim == 2 else 1)
         for number, split in enumerate(splits):
             for part, mask in (("train", train), ("valid", valid), ("test", test)):
@@ -120,7 +130,9 @@ def test_ten_published_splits(folder):
     from torch_geometric.datasets import HeterophilousGraphDataset
 
     write_heterophilous()
-    graph = HeterophilousGraphDataset("data/downloads/pyg/HeterophilousGraphDataset", "Minesweeper")[0]
+    graph = HeterophilousGraphDataset(
+        "data/downloads/pyg/HeterophilousGraphDataset", "Minesweeper"
+    )[0]
     check("pyg:HeterophilousGraphDataset/Minesweeper", graph)
     with opened("pyg:HeterophilousGraphDataset/Minesweeper?splits=none") as data:
         assert data.splits() == []
@@ -144,11 +156,15 @@ def test_what_was_processed_before_plays_no_part(folder):
     write_heterophilous(y=(Y + 1) % 3)
     with opened("pyg:HeterophilousGraphDataset/Minesweeper") as data:
         assert data.labels().tolist() == ((Y + 1) % 3).tolist()
-    assert source_digest(describe("pyg:HeterophilousGraphDataset/Minesweeper"), file_digest) != before
+    assert (
+        source_digest(describe("pyg:HeterophilousGraphDataset/Minesweeper"), file_digest) != before
+    )
 
 
 def test_a_graph_that_comes_with_the_package(folder):
-    with pytest.raises(BadInput, match=r"found no val_mask; fix: set dataset.source to pyg:KarateClub\?splits=none"):
+    with pytest.raises(
+        BadInput, match=r"found no val_mask; fix: set dataset.source to pyg:KarateClub\?splits=none"
+    ):
         opened("pyg:KarateClub").__enter__()
     with opened("pyg:KarateClub?splits=none") as data:
         assert (data.num_nodes, data.num_edges, data.labels().max()) == (34, 156, 3)
@@ -168,7 +184,11 @@ def write_tu():
 @pytest.mark.parametrize(
     ("write", "source", "words"),
     [
-        (write_tu, "pyg:TUDataset/MUTAG", "expected one graph, found 2: data sets of several graphs are not available"),
+        (
+            write_tu,
+            "pyg:TUDataset/MUTAG",
+            "expected one graph, found 2: data sets of several graphs are not available",
+        ),
         (
             lambda: write_saint("Yelp", [[0, 1]] * N),
             "pyg:Yelp",
@@ -185,7 +205,9 @@ def write_tu():
             "missing in",
         ),
         (
-            lambda: (raw("HeterophilousGraphDataset", "minesweeper") / "minesweeper.npz").write_bytes(b"no"),
+            lambda: (
+                raw("HeterophilousGraphDataset", "minesweeper") / "minesweeper.npz"
+            ).write_bytes(b"no"),
             "pyg:HeterophilousGraphDataset/Minesweeper",
             "torch_geometric cannot read it: ",
         ),
@@ -203,7 +225,10 @@ def test_data_sets_that_are_refused(folder, write, source, words):
 def test_what_is_missing_comes_with_its_command(folder):
     absent = str(describe("pyg:Planetoid/Cora?split=geom-gcn").absent)
     root = folder / "data/downloads/pyg/Planetoid"
-    assert f"expected the raw files of Planetoid in {root}, found none; fix: stockpot fetch RECIPE" in absent
+    assert (
+        f"expected the raw files of Planetoid in {root}, found none; fix: stockpot fetch RECIPE"
+        in absent
+    )
     counts = source_counts(describe("pyg:Planetoid/PubMed"))
     assert (counts["num_nodes"], counts["num_features"], counts["num_classes"]) == (19_717, 500, 3)
     assert "num_nodes" in counts["estimated"]
@@ -216,7 +241,10 @@ def test_what_is_missing_comes_with_its_command(folder):
         ("pyg:Planetoid", 'expected "pyg:Planetoid/NAME"'),
         ("pyg:Flickr/Flickr", 'expected "pyg:Flickr"'),
         ("pyg:FakeDataset", "draws its graph at random"),
-        ("pyg:Planetoid/Cora?spilt=full", "unknown option 'spilt' of Planetoid; fix: use splits, split"),
+        (
+            "pyg:Planetoid/Cora?spilt=full",
+            "unknown option 'spilt' of Planetoid; fix: use splits, split",
+        ),
         ("pyg:Planetoid/Cora?splits=some", 'splits: expected "published" or "none", found "some"'),
     ],
 )

@@ -1,4 +1,5 @@
-"""Ranks train by the trainer's own step what one process trains, and a training that was ended goes on as it was."""
+"""Ranks train by the trainer's own step what one process trains, and a training that was ended goes
+on as it was."""
 
 from dataclasses import asdict, replace
 
@@ -52,8 +53,15 @@ def trained(tmp_path_factory):
     arrays = community_arrays(260, degree=7, features=6, seed=1)
     arrays["y"][rng.random(260) < 0.3] = -1
     parts = np.split(rng.permutation(260), [130, 220])
-    arrays |= {f"{name}_idx": np.sort(ids) for name, ids in zip(("train", "valid", "test"), parts, strict=True)}
-    np.savez(folder / "graph.npz", **arrays, edge_weight=rng.uniform(0.3, 3, arrays["edge_index"].shape[1]))
+    arrays |= {
+        f"{name}_idx": np.sort(ids)
+        for name, ids in zip(("train", "valid", "test"), parts, strict=True)
+    }
+    np.savez(
+        folder / "graph.npz",
+        **arrays,
+        edge_weight=rng.uniform(0.3, 3, arrays["edge_index"].shape[1]),
+    )
     recipe = folder / "tiny.toml"
     recipe.write_text(RECIPE.format(npz=folder / "graph.npz", ranks=RANKS))
     artifacts = run_here(recipe, folder, ["order", "pack", "exchange"])
@@ -72,26 +80,38 @@ def trained(tmp_path_factory):
             jobs[f"{mode} cut {at}"] = {"params": drops, "cut": at}
     warm = replace(params, exchange="cooperative", warmup=1)
     jobs["warm"] = {"params": asdict(warm), "warmup": True}
-    with led(RANKS, trainings, inputs, device="cpu", folder=str(folder / "work"), jobs=jobs) as team:
+    with led(
+        RANKS, trainings, inputs, device="cpu", folder=str(folder / "work"), jobs=jobs
+    ) as team:
         found = trainings(team, inputs=inputs, folder=str(folder / "work"), jobs=jobs)
     one = {"alone": {"params": asdict(replace(params, ranks=1))}}
     one["alone warm"] = {"params": asdict(replace(warm, ranks=1)), "warmup": True}
     return found | trainings(None, inputs=inputs, folder=str(folder / "work"), jobs=one)
 
 
-@pytest.mark.parametrize(("shared", "alone"), [*((mode, "alone") for mode in CUTS), ("warm", "alone warm")])
+@pytest.mark.parametrize(
+    ("shared", "alone"), [*((mode, "alone") for mode in CUTS), ("warm", "alone warm")]
+)
 def test_ranks_end_with_the_weights_of_one_process(trained, shared, alone):
     weights, history = trained[shared]
     expected, rows = trained[alone]
-    assert [row["epoch"] for row in history] == [row["epoch"] for row in rows] == [*range("warm" in shared, 3)]
+    assert (
+        [row["epoch"] for row in history]
+        == [row["epoch"] for row in rows]
+        == [*range("warm" in shared, 3)]
+    )
     for row, other in zip(history, rows, strict=True):
         assert row == pytest.approx(other, rel=1e-5)
     assert any(row["valid_accuracy"] not in (0, 1) for row in rows)
     for name, values in weights.items():
-        torch.testing.assert_close(values, expected[name], rtol=0, atol=1e-6, msg=lambda said, at=name: f"{at}: {said}")
+        torch.testing.assert_close(
+            values, expected[name], rtol=0, atol=1e-6, msg=lambda said, at=name: f"{at}: {said}"
+        )
 
 
-@pytest.mark.parametrize(("mode", "at"), [(mode, at) for mode, places in CUTS.items() for at in places])
+@pytest.mark.parametrize(
+    ("mode", "at"), [(mode, at) for mode, places in CUTS.items() for at in places]
+)
 def test_ranks_that_were_ended_go_on_bit_by_bit(trained, mode, at):
     weights, history = trained[f"{mode} cut {at}"]
     expected, rows = trained[f"{mode} whole"]

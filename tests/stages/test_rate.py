@@ -8,7 +8,13 @@ import scipy.sparse as sp
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stockpot.stages.codec.rate_error import SIGNS, nmse_by_depth, propagated, random_signs, sensitivity
+from stockpot.stages.codec.rate_error import (
+    SIGNS,
+    nmse_by_depth,
+    propagated,
+    random_signs,
+    sensitivity,
+)
 from stockpot.stages.codec.rate_sample import draw
 from tests.stages.graphs import communities, csr
 
@@ -19,7 +25,13 @@ def graph(seed=0, num_nodes=400, undirected=True):
     edges, group = communities(num_nodes=num_nodes, groups=5, seed=seed)
     indptr, indices, _ = csr(num_nodes, edges, undirected=undirected)
     order = np.random.default_rng(seed).permutation(num_nodes)
-    return indptr, indices, group, np.sort(order[: num_nodes // 2]), np.sort(order[num_nodes // 2 : 3 * num_nodes // 4])
+    return (
+        indptr,
+        indices,
+        group,
+        np.sort(order[: num_nodes // 2]),
+        np.sort(order[num_nodes // 2 : 3 * num_nodes // 4]),
+    )
 
 
 def whole(indptr, indices, train, valid, **other):
@@ -58,11 +70,25 @@ def test_a_code_without_error_has_none_and_constant_features_have_no_scale():
     assert nmse_by_depth(x, x + 1) == [float("inf")]
 
 
-@given(st.integers(0, 10**6), st.integers(5, 200), st.integers(2, 60), st.integers(1, 6), st.integers(0, 3))
+@given(
+    st.integers(0, 10**6),
+    st.integers(5, 200),
+    st.integers(2, 60),
+    st.integers(1, 6),
+    st.integers(0, 3),
+)
 @settings(max_examples=30, deadline=None)
-def test_a_sample_holds_all_its_outputs_aggregate_and_no_more_rows(seed, rows, outputs, fanout, layers):
+def test_a_sample_holds_all_its_outputs_aggregate_and_no_more_rows(
+    seed, rows, outputs, fanout, layers
+):
     indptr, indices, _, train, valid = graph(seed % 7, num_nodes=200)
-    options = {"layers": layers, "most_outputs": outputs, "most_rows": rows, "fanout": fanout, "seed": seed}
+    options = {
+        "layers": layers,
+        "most_outputs": outputs,
+        "most_rows": rows,
+        "fanout": fanout,
+        "seed": seed,
+    }
     sample = draw(indptr, indices, train, valid, **options)
     again = draw(indptr, indices, train, valid, **options)
     for name in ("n_id", "hops_left", "indptr", "indices", "train", "valid"):
@@ -89,7 +115,9 @@ def test_a_sample_holds_all_its_outputs_aggregate_and_no_more_rows(seed, rows, o
 
 def test_each_row_is_reached_from_an_output():
     indptr, indices, _, train, valid = graph()
-    sample = draw(indptr, indices, train, valid, layers=2, most_outputs=20, most_rows=10**6, fanout=3)
+    sample = draw(
+        indptr, indices, train, valid, layers=2, most_outputs=20, most_rows=10**6, fanout=3
+    )
     n = len(sample.n_id)
     a = sp.csr_matrix((np.ones(len(sample.indices)), sample.indices, sample.indptr), shape=(n, n))
     reached = np.zeros(n)

@@ -18,8 +18,16 @@ def graph(nodes=900, columns=12, noise=0.7, seed=0):
     edges, group = communities(num_nodes=nodes, groups=6, seed=seed)
     indptr, indices, _ = csr(nodes, edges)
     rng = np.random.default_rng(seed)
-    x = (rng.normal(size=(6, columns))[group] + noise * rng.normal(size=(nodes, columns))).astype(np.float32)
-    facts = {"num_nodes": nodes, "nnz": len(indices), "num_features": columns, "num_classes": 6, "features": "dense"}
+    x = (rng.normal(size=(6, columns))[group] + noise * rng.normal(size=(nodes, columns))).astype(
+        np.float32
+    )
+    facts = {
+        "num_nodes": nodes,
+        "nnz": len(indices),
+        "num_features": columns,
+        "num_classes": 6,
+        "features": "dense",
+    }
     facts |= {"binary": False, "x_nnz": x.size, "directed": False, "weighted": False}
     return MemoryReader({"indptr": indptr, "indices": indices, "x": x, "y": group.copy()}, facts)
 
@@ -37,9 +45,18 @@ def coded(tmp_path, g, book, codec):
 
 def test_a_codec_that_was_asked_for_is_measured_without_a_split(tmp_path):
     g = graph()
-    book = run_stage(STAGE, STAGE.resolve({"features.codec": "sq2"}, {"graph": g.facts}), {"graph": g}, tmp_path / "b")
+    book = run_stage(
+        STAGE,
+        STAGE.resolve({"features.codec": "sq2"}, {"graph": g.facts}),
+        {"graph": g},
+        tmp_path / "b",
+    )
     codes = coded(tmp_path / "c", g, book, "sq2")
-    x, y, step = features(g).astype(float), decode(Codec.from_reader(codes), codes.array("codes")).astype(float), None
+    x, y, step = (
+        features(g).astype(float),
+        decode(Codec.from_reader(codes), codes.array("codes")).astype(float),
+        None,
+    )
     step = mean_matrix(g.array("indptr"), g.array("indices"))
     shares = []
     for _ in range(LAYERS):
@@ -52,12 +69,16 @@ def test_a_codec_that_was_asked_for_is_measured_without_a_split(tmp_path):
 
 
 def test_wide_features_are_measured_by_a_projection(tmp_path):
-    """Errors of a projection are those of the features, within the spread that 256 random signs have."""
+    """Errors of a projection are those of the features, within the spread that 256 random signs
+    have."""
     g = graph(nodes=300, columns=WIDTH + 100)
     recipe = {"features.codec": "sq1", "features.max_accuracy_drop": 0.0}
     book = run_stage(STAGE, STAGE.resolve(recipe, {"graph": g.facts}), {"graph": g}, tmp_path / "b")
     codes = coded(tmp_path / "c", g, book, "sq1")
-    x, y = features(g).astype(float), decode(Codec.from_reader(codes), codes.array("codes")).astype(float)
+    x, y = (
+        features(g).astype(float),
+        decode(Codec.from_reader(codes), codes.array("codes")).astype(float),
+    )
     step = mean_matrix(g.array("indptr"), g.array("indices"))
     x, y = step @ x, step @ y
     exact = ((x - y) ** 2).sum() / ((x - x.mean(0)) ** 2).sum()
@@ -71,10 +92,20 @@ def test_memory_is_bounded_whatever_the_graph():
 
 
 def test_it_is_fitted_for_what_the_judge_chose_and_for_nothing_that_loses_nothing():
-    facts, asked = {"graph": graph().facts}, {"features.codec": "auto", "features.lossless_up_to": 0}
+    facts, asked = (
+        {"graph": graph().facts},
+        {"features.codec": "auto", "features.lossless_up_to": 0},
+    )
     assert STAGE.resolve(asked, {**facts, "judge": {"codec": "sq4"}}).codec == "sq4"
-    assert STAGE.resolve({**asked, "features.lossless_up_to": 10**9}, {**facts, "judge": {"codec": "sq4"}}) is None
+    assert (
+        STAGE.resolve(
+            {**asked, "features.lossless_up_to": 10**9}, {**facts, "judge": {"codec": "sq4"}}
+        )
+        is None
+    )
     for codec in ("fp32", "fp16", "lossless-values"):
         assert STAGE.resolve(asked, {**facts, "judge": {"codec": codec}}) is None
     assert STAGE.resolve(asked, facts) is None
-    assert STAGE.resolve(asked, {**facts, "judge": {"codec": "sq4"}}) == STAGE.resolve({"features.codec": "sq4"}, facts)
+    assert STAGE.resolve(asked, {**facts, "judge": {"codec": "sq4"}}) == STAGE.resolve(
+        {"features.codec": "sq4"}, facts
+    )

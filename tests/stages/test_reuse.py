@@ -10,7 +10,9 @@ from hypothesis import strategies as st
 from stockpot.stages.sample.reuse import lru_misses, overlap
 
 NODES = 12
-BATCHES = st.lists(st.lists(st.integers(0, NODES - 1), unique=True, max_size=NODES), min_size=1, max_size=12)
+BATCHES = st.lists(
+    st.lists(st.integers(0, NODES - 1), unique=True, max_size=NODES), min_size=1, max_size=12
+)
 
 
 def arrays(batches):

@@ -13,7 +13,15 @@ from stockpot.stages.errors import BadInput
 from stockpot.stages.sample.batch import Graph, Sampler, Sampling
 from stockpot.stages.sample.importance import expected, importances
 from stockpot.stages.sample.relabel import slots
-from stockpot.stages.sample.variates import _mixed, drift, edge_key, inverse_normal, key, uniform, variate
+from stockpot.stages.sample.variates import (
+    _mixed,
+    drift,
+    edge_key,
+    inverse_normal,
+    key,
+    uniform,
+    variate,
+)
 from tests.stages.graphs import csr
 
 GOLDEN, MASK = 0x9E3779B97F4A7C15, (1 << 64) - 1
@@ -37,7 +45,9 @@ def slow_variates(turn, layer, vertices, row=None):
     if row is not None:
         first, second = (_mixed((z + (row + 1) * GOLDEN) & MASK) for z in (first, second))
     n = [
-        turn.cos * ndtri(slow_uniform(first, int(v))) + turn.sin * ndtri(slow_uniform(second, int(v))) for v in vertices
+        turn.cos * ndtri(slow_uniform(first, int(v)))
+        + turn.sin * ndtri(slow_uniform(second, int(v)))
+        for v in vertices
     ]
     return np.array([0.5 * math.erfc(-x / math.sqrt(2)) for x in n])
 
@@ -67,7 +77,11 @@ def samplings(draw):
 def cases(draw):
     nodes = draw(st.integers(2, 60))
     graph = random_graph(
-        nodes, draw(st.integers(1, 300)), draw(st.integers(0, 5)), draw(st.booleans()), draw(st.sampled_from([1, 4]))
+        nodes,
+        draw(st.integers(1, 300)),
+        draw(st.integers(0, 5)),
+        draw(st.booleans()),
+        draw(st.sampled_from([1, 4])),
     )
     outputs = draw(st.lists(st.integers(0, nodes - 1), min_size=1, max_size=8, unique=True))
     return graph, np.array(outputs, np.int32), draw(samplings()), draw(st.integers(0, 9))
@@ -75,9 +89,9 @@ def cases(draw):
 
 def row_of(graph, v):
     span = slice(int(graph.indptr[v]), int(graph.indptr[v + 1]))
-    return graph.indices[span], (graph.weight[span] if graph.weighted else np.ones(span.stop - span.start)).astype(
-        float
-    )
+    return graph.indices[span], (
+        graph.weight[span] if graph.weighted else np.ones(span.stop - span.start)
+    ).astype(float)
 
 
 def solved(A, share, k):
@@ -90,7 +104,13 @@ def solved(A, share, k):
     if k < 0 or k >= d:
         return top
     target = A.sum() ** 2 * (1 / k - 1 / d) + (A**2).sum()
-    return brentq(lambda c: (A**2 / np.minimum(1, c * share)).sum() - target, 1e-12 * top, top, xtol=1e-14, rtol=1e-13)
+    return brentq(
+        lambda c: (A**2 / np.minimum(1, c * share)).sum() - target,
+        1e-12 * top,
+        top,
+        xtol=1e-14,
+        rtol=1e-13,
+    )
 
 
 def brute(graph, how, turn, layer, rows, k):
@@ -139,9 +159,17 @@ def brute(graph, how, turn, layer, rows, k):
 
 def test_variates_are_those_of_their_definition():
     for z in (key(0), key(7, 1), MASK):
-        assert [uniform(np.uint64(z), v) for v in (0, 5, 2**31)] == [slow_uniform(z, v) for v in (0, 5, 2**31)]
+        assert [uniform(np.uint64(z), v) for v in (0, 5, 2**31)] == [
+            slow_uniform(z, v) for v in (0, 5, 2**31)
+        ]
         assert int(edge_key(np.uint64(z), 9)) == _mixed((z + 10 * GOLDEN) & MASK)
-    u = np.concatenate([10.0 ** -np.arange(1, 16.0), np.linspace(1e-6, 1 - 1e-6, 999), 1 - 2.0 ** -np.arange(2, 52.0)])
+    u = np.concatenate(
+        [
+            10.0 ** -np.arange(1, 16.0),
+            np.linspace(1e-6, 1 - 1e-6, 999),
+            1 - 2.0 ** -np.arange(2, 52.0),
+        ]
+    )
     assert np.allclose([inverse_normal(x) for x in u], ndtri(u), rtol=1e-13, atol=1e-15)
 
 
@@ -195,7 +223,9 @@ def test_hops_are_those_of_the_definition(case):
             if csr_l.edge_w is None:
                 assert np.allclose(scale, scale[:1])
             else:
-                assert np.allclose(csr_l.edge_w[span], scale / (scale.mean() if len(scale) else 1), rtol=1e-5)
+                assert np.allclose(
+                    csr_l.edge_w[span], scale / (scale.mean() if len(scale) else 1), rtol=1e-5
+                )
             if graph.weighted:
                 weights = dict(zip(*(a.tolist() for a in row_of(graph, v)), strict=True))
                 assert csr_l.weight[span].tolist() == [weights[t] for t in picked]
@@ -240,7 +270,11 @@ def test_ranks_that_sample_their_own_outputs_have_the_edges_of_one_process(case,
 
     sampler = Sampler(graph, how)
     whole = edges(sampler.batch(number, outputs))
-    parts = [edges(sampler.batch(number, outputs[r::ranks])) for r in range(ranks) if len(outputs[r::ranks])]
+    parts = [
+        edges(sampler.batch(number, outputs[r::ranks]))
+        for r in range(ranks)
+        if len(outputs[r::ranks])
+    ]
     assert [set().union(*of_layer) for of_layer in zip(*parts, strict=True)] == whole
 
 
@@ -265,7 +299,8 @@ def test_a_batch_depends_on_nothing_sampled_before(case):
 @pytest.mark.parametrize("weighted", [False, True])
 @pytest.mark.parametrize("kappa", [1, 3])
 def test_inclusion_probabilities_and_unbiased_estimates(kind, weighted, kappa):
-    """Counts over independent batches against p; the mean weighted by 1 / p against the mean over all neighbours."""
+    """Counts over independent batches against p; the mean weighted by 1 / p against the mean over
+    all neighbours."""
     graph = random_graph(40, 900, seed=1, weighted=weighted)
     how = Sampling(**kind, fanouts=(4,), kappa=kappa)
     sampler, rows = Sampler(graph, how), np.arange(40, dtype=np.int32)
@@ -275,7 +310,8 @@ def test_inclusion_probabilities_and_unbiased_estimates(kind, weighted, kappa):
     sums = np.zeros((runs, 40))
     owner = np.repeat(np.arange(40), np.diff(graph.indptr))
     for run in range(runs):
-        # Every kappa-th batch is independent of the others only two groups on; phases differ with the run.
+        # Every kappa-th batch is independent of the others only two groups on; phases differ with
+        # the run.
         ptr, edge, scale = sampler.pick(rows, 4, how.drift(run * 2 * kappa + run % kappa), 0)
         d = np.diff(graph.indptr)
         one = scale if scale.size else np.repeat(np.maximum(d / 4, 1), np.diff(ptr))
@@ -283,7 +319,9 @@ def test_inclusion_probabilities_and_unbiased_estimates(kind, weighted, kappa):
         inverse[edge] = one
         A = graph.weight[edge] if weighted else np.ones(len(edge))
         np.add.at(sums[run], owner[edge], one * A * x[edge])
-    if not (weighted and (how.method == "neighbor" or how.sequential)):  # there p is known given the others only
+    if not (
+        weighted and (how.method == "neighbor" or how.sequential)
+    ):  # there p is known given the others only
         p = np.where(inverse > 0, 1 / np.maximum(inverse, 1), 0)
         error = np.sqrt(p * (1 - p) / runs)
         assert (np.abs(taken / runs - p) <= 5 * error + 1e-9 + (inverse == 0) * 5e-3).all()
@@ -300,7 +338,9 @@ def test_inclusion_probabilities_and_unbiased_estimates(kind, weighted, kappa):
 @pytest.mark.parametrize("kind", KINDS)
 def test_edges_of_weight_zero_are_never_taken(kind, k):
     graph = random_graph(40, 900, seed=1, weighted=True)
-    weight = np.where(np.random.default_rng(5).random(len(graph.indices)) < 0.4, 0, graph.weight).astype(np.float32)
+    weight = np.where(
+        np.random.default_rng(5).random(len(graph.indices)) < 0.4, 0, graph.weight
+    ).astype(np.float32)
     graph = Graph.of(graph.indptr, graph.indices, weight)
     how = Sampling(**kind, fanouts=(k,))
     sampler, rows = Sampler(graph, how), np.arange(40, dtype=np.int32)
@@ -318,13 +358,17 @@ def test_importances_solve_their_equation_and_lower_the_expected_sources():
         rows.flags.writeable = False
         local = np.full(300, -1, np.int32)
         slot, sources = slots(graph.indptr, graph.indices, rows, local)
-        assert sources == len(set(graph.indices[np.repeat(np.arange(300) % 2 == 0, np.diff(graph.indptr))].tolist()))
+        assert sources == len(
+            set(graph.indices[np.repeat(np.arange(300) % 2 == 0, np.diff(graph.indptr))].tolist())
+        )
         found = []
         for updates in (0, 1, 2, 5, -1):
             c, pi = np.empty(len(rows)), np.empty(sources)
             made = importances(*arrays, rows, 5, updates, slot, c, pi)
             assert made == updates or (updates == -1 and 1 <= made <= 20)
-            found.append(expected(graph.indptr, graph.weight, rows, slot, c, pi if updates else pi[:0]))
+            found.append(
+                expected(graph.indptr, graph.weight, rows, slot, c, pi if updates else pi[:0])
+            )
             at = 0
             for i, v in enumerate(rows):
                 A = row_of(graph, v)[1]
@@ -345,10 +389,14 @@ def test_labor_reaches_fewer_vertices_than_neighbour_sampling():
     outputs = [rng.choice(4000, 100, replace=False).astype(np.int32) for _ in range(100)]
     sizes = {}
     for name, kind in zip(
-        ("neighbor", "labor-0", "labor-1", "labor-*"), [KINDS[0], KINDS[1], KINDS[3], KINDS[4]], strict=True
+        ("neighbor", "labor-0", "labor-1", "labor-*"),
+        [KINDS[0], KINDS[1], KINDS[3], KINDS[4]],
+        strict=True,
     ):
         sampler = Sampler(graph, Sampling(**kind, fanouts=(5, 5)))
-        sizes[name] = np.array([sampler.batch(i, o).num_sampled_nodes.sum() for i, o in enumerate(outputs)])
+        sizes[name] = np.array(
+            [sampler.batch(i, o).num_sampled_nodes.sum() for i, o in enumerate(outputs)]
+        )
     for more, fewer in (("neighbor", "labor-0"), ("labor-0", "labor-1"), ("labor-1", "labor-*")):
         gap = sizes[more] - sizes[fewer]
         assert gap.mean() > 3 * gap.std() / math.sqrt(len(gap)), (more, fewer)
@@ -402,11 +450,17 @@ def test_layers_that_depend_share_their_choice():
         ({"kappa": 0}, r"batches\.kappa: expected at least 1 .* found 0"),
         (
             {"fanouts": (10, 0)},
-            r"batches\.fanouts: expected numbers of neighbours from 1, or -1 for all, found \[10, 0\]",
+            (
+                r"batches\.fanouts: expected numbers of neighbours from 1, or -1 for all, found "
+                r"\[10, 0\]"
+            ),
         ),
         ({"fanouts": ()}, r"batches\.fanouts: .* found \[\]"),
         ({"importance_sampling": -2}, r"batches\.importance_sampling: expected 0"),
-        ({"method": "neighbor", "importance_sampling": 1}, r"expected 0 with method 'neighbor', found 1"),
+        (
+            {"method": "neighbor", "importance_sampling": 1},
+            r"expected 0 with method 'neighbor', found 1",
+        ),
         ({"method": "ladies"}, "expected neighbor or labor to sample, found 'ladies'"),
     ],
 )
@@ -417,7 +471,9 @@ def test_what_cannot_be_sampled_is_refused(values, says):
 
 @pytest.mark.parametrize("kappa", [1, 8])
 def test_rows_of_a_dense_graph_choose_the_same_together_and_apart(kappa):
-    graph = random_graph(60, 2000, seed=3)  # together its rows have many entries a node, apart fewer than nodes
+    graph = random_graph(
+        60, 2000, seed=3
+    )  # together its rows have many entries a node, apart fewer than nodes
     sampler = Sampler(graph, Sampling("labor", (4,), kappa=kappa, seed=5))
     rows = np.arange(60, dtype=np.int32)
     for batch in range(12):

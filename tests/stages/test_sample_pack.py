@@ -1,4 +1,5 @@
-"""Sampled batches as records: the stage, the packed columns, and the matrices a model reads of them."""
+"""Sampled batches as records: the stage, the packed columns, and the matrices a model reads of
+them."""
 
 from itertools import pairwise
 
@@ -52,7 +53,9 @@ def packed(root, *, threads=1, changes=None, **graph):
     nodes = inputs["graph"].facts["num_nodes"]
     ids = np.arange(0, nodes, 4, dtype=np.int32)
     inputs["split"] = MemoryReader({"train": ids}, {"train": len(ids)})
-    params = params_of({"graph": inputs["graph"].facts, "split": inputs["split"].facts}, **(changes or {}))
+    params = params_of(
+        {"graph": inputs["graph"].facts, "split": inputs["split"].facts}, **(changes or {})
+    )
     inputs["records"] = run_stage(STAGE, params, inputs, root / "sample", threads=threads)
     inputs["records"].digest = "8" * 32
     reader = run_stage(PACK, PackParams("train", 4), inputs, root / "pack")
@@ -84,10 +87,16 @@ def test_records_are_the_sampled_batches(tmp_path, changes, graph):
         assert sorted(record.n_id.tolist()) == n_id[n_ptr[r] : n_ptr[r + 1]].tolist()
         assert record.num_sampled_nodes.tolist() == found.num_sampled_nodes.tolist()
         assert record.layered == (not how.one_csr(weighted=bool(graph)))
-        assert inputs["split"].array("train")[record.input_id].tolist() == record.n_id[: record.num_outputs].tolist()
+        assert (
+            inputs["split"].array("train")[record.input_id].tolist()
+            == record.n_id[: record.num_outputs].tolist()
+        )
         for mine_l, other in zip(record.layers, found.layers, strict=True):
             a, b = (
-                sp.csr_matrix((np.ones(one.indices.size), ids[one.indices], one.indptr), (one.indptr.size - 1, 200))
+                sp.csr_matrix(
+                    (np.ones(one.indices.size), ids[one.indices], one.indptr),
+                    (one.indptr.size - 1, 200),
+                )
                 for one, ids in ((mine_l, record.n_id), (other, found.n_id))
             )
             rows = np.argsort(record.n_id[: a.shape[0]]), np.argsort(found.n_id[: b.shape[0]])
@@ -96,7 +105,9 @@ def test_records_are_the_sampled_batches(tmp_path, changes, graph):
             assert (mine_l.weight is None) == (not graph)
     for half in (0, 1):
         some = range(half * len(records) // 2, (half + 1) * len(records) // 2)
-        assert sorted(np.concatenate([records[r].input_id for r in some]).tolist()) == list(range(50))
+        assert sorted(np.concatenate([records[r].input_id for r in some]).tolist()) == list(
+            range(50)
+        )
     facts = artifact.facts
     assert facts["edges"] == reader.facts["edges"] == sum(r.num_edges for r in records)
     assert facts["rows"] == reader.facts["rows"]
@@ -104,7 +115,10 @@ def test_records_are_the_sampled_batches(tmp_path, changes, graph):
 
 
 def test_the_same_bytes_for_any_number_of_threads(tmp_path):
-    one, two = (packed(tmp_path / str(t), threads=t, changes={"importance_sampling": 1})[1]["records"] for t in (1, 3))
+    one, two = (
+        packed(tmp_path / str(t), threads=t, changes={"importance_sampling": 1})[1]["records"]
+        for t in (1, 3)
+    )
     assert one.facts == two.facts
     assert all(one.array(name).tobytes() == two.array(name).tobytes() for name in one.arrays)
 
@@ -119,25 +133,39 @@ def test_with_all_neighbours_the_matrices_are_exact(tmp_path, adj, normalization
     arrays = inputs["graph"].arrays
     weight = arrays.get("weight")
     whole = adjacency(
-        arrays["indptr"], arrays["indices"], weight=weight, adj=adj, normalization=normalization, self_loops=True
+        arrays["indptr"],
+        arrays["indices"],
+        weight=weight,
+        adj=adj,
+        normalization=normalization,
+        self_loops=True,
     )
     x = np.random.default_rng(0).normal(size=(200, 3))
     dense = sp.csr_matrix((whole.values, whole.indices, whole.indptr), whole.shape)
     exact = dense @ (dense @ x)
     steps = read_steps(
-        reader, layers=2, adj=adj, normalization=normalization, mass="row", per_step=2, shuffle=False, prefetch=0
+        reader,
+        layers=2,
+        adj=adj,
+        normalization=normalization,
+        mass="row",
+        per_step=2,
+        shuffle=False,
+        prefetch=0,
     )
     for step in steps:
         out = torch.from_numpy(x)[step.n_id]
         for one_adj in step.adjs:
             out = one_adj.csr.to(torch.float64) @ out
             assert torch.equal(one_adj.t_csr.to_dense(), one_adj.csr.to_dense().t())
-        assert np.allclose(out.numpy(), exact[step.n_id[: step.batch_size].numpy()], rtol=1e-4, atol=1e-6)
+        assert np.allclose(
+            out.numpy(), exact[step.n_id[: step.batch_size].numpy()], rtol=1e-4, atol=1e-6
+        )
 
 
 def test_sums_over_sampled_neighbours_are_without_bias(tmp_path):
-    """GCN's product with one sampled layer, over many batches: neighbour sampling has no bias at all (a Hájek mean of
-    equal probabilities), so its mean is the exact product within its error."""
+    """GCN's product with one sampled layer, over many batches: neighbour sampling has no bias at
+    all (a Hájek mean of equal probabilities), so its mean is the exact product within its error."""
     inputs = inputs_of(tmp_path, degree=16)
     facts = {"graph": inputs["graph"].facts, "split": {"train": 50}}
     how = sampling_of({**_sampling(params_of(facts, method="neighbor", fanouts=[4]))})
@@ -178,7 +206,12 @@ def test_joined_records_are_those_records(tmp_path, changes, weighted):
             out = x[joined.n_id]
             deg = joined.deg if joined.deg_w is None else joined.deg_w
             made = sampled_matrices(
-                Weights("norm"), depth, joined.num_sampled_nodes, joined.layers, deg, nested=not joined.layered
+                Weights("norm"),
+                depth,
+                joined.num_sampled_nodes,
+                joined.layers,
+                deg,
+                nested=not joined.layered,
             )
             for one in made:
                 out = sp.csr_matrix((one.values, one.indices, one.indptr), one.shape) @ out
@@ -195,7 +228,9 @@ def test_joined_records_are_those_records(tmp_path, changes, weighted):
 def test_a_model_deeper_than_the_sample_is_refused(tmp_path):
     reader, _ = packed(tmp_path)
     steps = read_steps(reader, layers=3, shuffle=False, prefetch=0)
-    with pytest.raises(BadInput, match="a model of 3 layers on records sampled for 2: expected at most 2"):
+    with pytest.raises(
+        BadInput, match="a model of 3 layers on records sampled for 2: expected at most 2"
+    ):
         steps[0]
 
 
@@ -232,7 +267,8 @@ def test_outputs_of_one_community_go_together(part, outputs, seed):
     members, ptr = dealt(count, records, seed, np.array(part))
     assert sorted(members.tolist()) == list(range(count))
     assert np.ptp(np.diff(ptr)) <= 1
-    # Walked in the order of the records, a round enters each community once; the first one, where it begins, twice.
+    # Walked in the order of the records, a round enters each community once; the first one, where
+    # it begins, twice.
     walk = [sorted(part[i] for i in members[a:b]) for a, b in pairwise(ptr)]
     spans = sum(len(set(inside)) for inside in walk)
     assert spans <= len(set(part)) + records + (seed > 0)
@@ -249,11 +285,16 @@ def test_rounds_of_community_seeds_differ():
 
 
 def test_evaluated_splits_do_not_drift():
-    facts = {"graph": {"num_nodes": 100, "nnz": 500}, "split": {"train": 50, "valid": 20, "test": 20}}
+    facts = {
+        "graph": {"num_nodes": 100, "nnz": 500},
+        "split": {"train": 50, "valid": 20, "test": 20},
+    }
     values = {**VALUES, "batches.kappa": "inf", "split": "valid"}
     assert STAGE.resolve(values, facts).kappa == 1
     assert STAGE.resolve({**values, "split": "train"}, facts).kappa is None
-    assert STAGE.resolve(values, facts).seed != STAGE.resolve({**values, "split": "train"}, facts).seed
+    assert (
+        STAGE.resolve(values, facts).seed != STAGE.resolve({**values, "split": "train"}, facts).seed
+    )
 
 
 @pytest.mark.parametrize("changes", CHANGES)
@@ -263,12 +304,29 @@ def test_fresh_records_begin_with_the_stored_rounds_and_go_on(tmp_path, changes)
     stored, fresh = Records.from_reader(reader), FreshRecords.from_reader(reader)
     for i, record in enumerate(stored):
         other = fresh[i]
-        for name in ("n_id", "block_ptr", "indptr", "indices", "deg", "y", "input_id", "codes", "num_sampled_nodes"):
+        for name in (
+            "n_id",
+            "block_ptr",
+            "indptr",
+            "indices",
+            "deg",
+            "y",
+            "input_id",
+            "codes",
+            "num_sampled_nodes",
+        ):
             assert np.array_equal(getattr(record, name), getattr(other, name)), name
         for a, b in zip(record.layers, other.layers, strict=True):
             assert np.array_equal(a.indices, b.indices)
             assert a.edge_w is None or np.array_equal(a.edge_w, b.edge_w)
-    options = {"store_key": "k", "split": "train", "shuffle": False, "prefetch": 2, "layers": 2, "per_step": 2}
+    options = {
+        "store_key": "k",
+        "split": "train",
+        "shuffle": False,
+        "prefetch": 2,
+        "layers": 2,
+        "per_step": 2,
+    }
     steps = record_steps(fresh, **options)
     seen = []
     for epoch in (0, 1, 7):
@@ -279,7 +337,9 @@ def test_fresh_records_begin_with_the_stored_rounds_and_go_on(tmp_path, changes)
         assert sorted(torch.cat([step.input_id for step in epochs]).tolist()) == list(range(50))
         seen.append([step.n_id.tolist() for step in epochs])
     assert seen[0] != seen[1] != seen[2]
-    assert seen[2] != [step.n_id.tolist() for step in steps]  # and the next iteration is the next epoch
+    assert seen[2] != [
+        step.n_id.tolist() for step in steps
+    ]  # and the next iteration is the next epoch
     state = steps.state_dict()
     assert (state["epoch"], state["step"]) == (9, 0)
     first = record_steps(stored, **options)
@@ -297,7 +357,9 @@ def test_fresh_records_are_of_sampled_splits(tmp_path):
 def test_records_of_other_rounds_begin_elsewhere_in_the_communities():
     begins = []
     for seed in range(6):
-        members, ptr = dealt(60, 6, seed, np.arange(60))  # each output a community, so that only the place differs
+        members, ptr = dealt(
+            60, 6, seed, np.arange(60)
+        )  # each output a community, so that only the place differs
         first = members[ptr[0] : ptr[1]]
         steps = np.diff(first) != 1
         assert steps.sum() <= 1  # one run, perhaps across the end

@@ -1,4 +1,5 @@
-"""An LSTM over neighbours on shared prefixes: torch's LSTM row by row, torch_geometric's, and the pipeline's steps."""
+"""An LSTM over neighbours on shared prefixes: torch's LSTM row by row, torch_geometric's, and the
+pipeline's steps."""
 
 import numpy as np
 import pytest
@@ -45,13 +46,18 @@ def test_every_row_is_the_lstm_of_its_sequence(rows, cols, density, seed):
     x, y = (torch.from_numpy(rng.standard_normal((cols, 4))).requires_grad_() for _ in range(2))
     y.data.copy_(x.data)
     gates = x @ lstm.weight_ih_l0.t() + lstm.bias_ih_l0 + lstm.bias_hh_l0
-    ours, theirs = found.lstm(gates, lstm.weight_hh_l0), row_by_row(lstm, y, a.indptr, a.indices, rank)
+    ours, theirs = (
+        found.lstm(gates, lstm.weight_hh_l0),
+        row_by_row(lstm, y, a.indptr, a.indices, rank),
+    )
     torch.testing.assert_close(ours, theirs, rtol=1e-10, atol=1e-10)
     if not a.nnz:
         assert not ours.any()
         return
     by = torch.from_numpy(rng.standard_normal(ours.shape))
-    ours_by = torch.autograd.grad((ours * by).sum(), [x, *lstm.parameters()], allow_unused=True, materialize_grads=True)
+    ours_by = torch.autograd.grad(
+        (ours * by).sum(), [x, *lstm.parameters()], allow_unused=True, materialize_grads=True
+    )
     their_by = torch.autograd.grad(
         (theirs * by).sum(), [y, *lstm.parameters()], allow_unused=True, materialize_grads=True
     )
@@ -110,7 +116,9 @@ def checked(sequences, plain, rank, model):
     gates = x @ lstm.weight_ih_l0.t() + lstm.bias_ih_l0 + lstm.bias_hh_l0
     pointer, columns = plain.crow_indices().numpy(), plain.col_indices().numpy()
     theirs = row_by_row(lstm, x, pointer, columns, rank)
-    torch.testing.assert_close(sequences.lstm(gates, lstm.weight_hh_l0), theirs, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(
+        sequences.lstm(gates, lstm.weight_hh_l0), theirs, rtol=1e-4, atol=1e-5
+    )
 
 
 @pytest.mark.parametrize("per_step", [1, 3])
@@ -118,7 +126,9 @@ def test_steps_read_the_rows_of_their_records_in_the_order_of_the_graph(inputs, 
     pack = run_stage(PACK, PackParams("train", 4), inputs, tmp_path / "pack")
     model, deg = model_of(inputs), np.diff(inputs["graph"].array("indptr"))
     how = {"layers": 2, "transposes": "none", "per_step": per_step, "shuffle": False, "prefetch": 0}
-    for step, plain in zip(read_steps(pack, adj=model.adj, **how), read_steps(pack, adj="plain", **how), strict=True):
+    for step, plain in zip(
+        read_steps(pack, adj=model.adj, **how), read_steps(pack, adj="plain", **how), strict=True
+    ):
         assert step_bytes(step) > step.x.nbytes
         assert torch.isfinite(model(step.x, step.adjs)).all()
         for ours, theirs in zip(step.adjs, plain.adjs, strict=True):
@@ -128,10 +138,14 @@ def test_steps_read_the_rows_of_their_records_in_the_order_of_the_graph(inputs, 
 
 def test_the_whole_graph_in_blocks(inputs, monkeypatch):
     model, graph = model_of(inputs), inputs["graph"]
-    matrix = adjacency(graph.array("indptr"), graph.array("indices"), adj=model.adj, self_loops=False)
+    matrix = adjacency(
+        graph.array("indptr"), graph.array("indices"), adj=model.adj, self_loops=False
+    )
     x = torch.randn(matrix.shape[0], graph.facts["num_features"])
     rank = read_order(np.diff(matrix.indptr))
     whole = Adj(Sequences(matrix.indptr, matrix.indices, matrix.shape[1], rank))
     monkeypatch.setattr(full_graph, "SEQUENCE_ROWS", 64)
     with torch.no_grad():
-        torch.testing.assert_close(full_graph_logits(model, matrix, x), model(x, whole), rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(
+            full_graph_logits(model, matrix, x), model(x, whole), rtol=1e-5, atol=1e-5
+        )

@@ -15,7 +15,19 @@ ORIENTATIONS = ("transpose", "reference")
 
 
 def walk_for(graph, alpha, eps, self_loops, orientation):
-    params = Params("batch", "train", "train", alpha, eps, 0, self_loops, 9, 0, ratio=1.0, orientation=orientation)
+    params = Params(
+        "batch",
+        "train",
+        "train",
+        alpha,
+        eps,
+        0,
+        self_loops,
+        9,
+        0,
+        ratio=1.0,
+        orientation=orientation,
+    )
     return set_walk(params, {"graph": reader(*graph[:3], directed=not graph[3])})
 
 
@@ -23,7 +35,9 @@ def push(walk, seeds, alpha, space=None):
     """(nodes, estimates) of one set, the workspace checked to be left clean."""
     space = workspace(walk.threshold) if space is None else space
     seeds = np.asarray(seeds, np.int32)
-    nodes, values = push_set(*walk.arrays, walk.leaving, walk.entering, walk.settle, seeds, alpha, *space)
+    nodes, values = push_set(
+        *walk.arrays, walk.leaving, walk.entering, walk.settle, seeds, alpha, *space
+    )
     assert not space[0][:, 0].any()
     assert not space[1].any()
     assert len(np.unique(nodes)) == len(nodes)
@@ -44,7 +58,12 @@ def sets(draw):
 
 
 @settings(max_examples=150, deadline=None)
-@given(sets(), st.sampled_from([0.05, 0.25, 0.9]), st.sampled_from([0.5, 1e-1, 1e-2, 1e-4]), st.booleans())
+@given(
+    sets(),
+    st.sampled_from([0.05, 0.25, 0.9]),
+    st.sampled_from([0.5, 1e-1, 1e-2, 1e-4]),
+    st.booleans(),
+)
 def test_transpose_against_a_dense_solve(drawn, alpha, eps, self_loops):
     graph, seeds = drawn
     exact, degree = dense_ppr(*graph[:3], alpha, self_loops)
@@ -52,7 +71,8 @@ def test_transpose_against_a_dense_solve(drawn, alpha, eps, self_loops):
     missing = exact[seeds].sum(0) - estimate
     assert missing.min() > -1e-9
     assert (estimate[seeds] > 0).all()
-    # missing = residual / alpha @ Pi, so the residuals can be had back: none is negative, none at its threshold.
+    # missing = residual / alpha @ Pi, so the residuals can be had back: none is negative, none at
+    # its threshold.
     residual = alpha * np.linalg.solve(exact.T, missing)
     assert residual.min() > -1e-9
     assert (residual < alpha * eps * degree + 1e-9).all()
@@ -63,7 +83,9 @@ def test_transpose_against_a_dense_solve(drawn, alpha, eps, self_loops):
 
 
 @settings(max_examples=150, deadline=None)
-@given(sets(), st.sampled_from([0.05, 0.25, 0.9]), st.sampled_from([0.5, 1e-2, 1e-4]), st.booleans())
+@given(
+    sets(), st.sampled_from([0.05, 0.25, 0.9]), st.sampled_from([0.5, 1e-2, 1e-4]), st.booleans()
+)
 def test_reference_against_its_dense_iteration(drawn, alpha, eps, self_loops):
     graph, seeds = drawn
     exact, degree = dense_ppr(*graph[:3], alpha, self_loops)
@@ -88,7 +110,9 @@ def test_orientations_differ_by_degree_on_undirected_graphs():
     edges, _ = communities(120, 4)
     graph = (*csr(120, edges)[:2], None, True)
     exact, degree = dense_ppr(*graph[:3], 0.25, self_loops=True)
-    forward, backward = (dense(walk_for(graph, 0.25, 1e-7, True, o), [7], 0.25) for o in ORIENTATIONS)
+    forward, backward = (
+        dense(walk_for(graph, 0.25, 1e-7, True, o), [7], 0.25) for o in ORIENTATIONS
+    )
     np.testing.assert_allclose(forward, exact[7], atol=1e-5)
     np.testing.assert_allclose(backward, exact[7] * degree[7] / degree, atol=1e-5)
 

@@ -21,9 +21,15 @@ from tests.stages.steps import packs
 from tests.stages.test_train import BASE, CONFIG
 
 DEFAULTS = {
-    "soup.method": "auto", "soup.holdout": 0.0, "soup.epochs": "auto", "soup.rate": "auto", "soup.period": 4,
-    "soup.parts": 32, "soup.drawn": 4, "train.device": "cpu",
-}  # fmt: skip
+    "soup.method": "auto",
+    "soup.holdout": 0.0,
+    "soup.epochs": "auto",
+    "soup.rate": "auto",
+    "soup.period": 4,
+    "soup.parts": 32,
+    "soup.drawn": 4,
+    "train.device": "cpu",
+}
 READ = {"normalization": "sym", "mass": "none", "self_loops": True}
 
 
@@ -33,7 +39,9 @@ def trained(root, data, count, **changes):
 
     inputs = {"train": data["train"], "valid": data["valid"], "order": MemoryReader()}
     params = [replace(BASE, epochs=6, index=i, **changes) for i in range(count)]
-    return {f"ingredient:{i}": run_stage(TRAIN, p, inputs, root / f"{i}") for i, p in enumerate(params)}
+    return {
+        f"ingredient:{i}": run_stage(TRAIN, p, inputs, root / f"{i}") for i, p in enumerate(params)
+    }
 
 
 def untrained(root, seeds, init="start", inputs=None, **changes):
@@ -42,7 +50,11 @@ def untrained(root, seeds, init="start", inputs=None, **changes):
     for i, seed in enumerate(seeds):
         (root / str(i)).mkdir(parents=True, exist_ok=True)
         model = build_model({**CONFIG, **READ, **changes}, seed=seed)
-        save_model(root / str(i) / "model.safetensors", model, {"init_digest": init, "inputs": inputs or {}})
+        save_model(
+            root / str(i) / "model.safetensors",
+            model,
+            {"init_digest": init, "inputs": inputs or {}},
+        )
         readers[f"ingredient:{i}"] = MemoryReader(facts={"num_parameters": 100}, root=root / str(i))
     return readers
 
@@ -60,13 +72,21 @@ def test_auto_is_never_worse_than_the_best_single_and_scores_are_real(tmp_path):
     methods = facts["methods"]
     assert list(methods) == list(METHODS[:6])
     assert methods[facts["chosen"]]["valid_accuracy"] >= methods["best"]["valid_accuracy"]
-    assert [s["valid_accuracy"] for s in facts["ingredients"]] == [r.facts["valid_accuracy"] for r in singles.values()]
+    assert [s["valid_accuracy"] for s in facts["ingredients"]] == [
+        r.facts["valid_accuracy"] for r in singles.values()
+    ]
     best = max(
-        range(3), key=lambda i: (facts["ingredients"][i]["valid_accuracy"], -facts["ingredients"][i]["valid_loss"])
+        range(3),
+        key=lambda i: (
+            facts["ingredients"][i]["valid_accuracy"],
+            -facts["ingredients"][i]["valid_loss"],
+        ),
     )
     assert methods["best"]["members"] == [best]
     # The soup itself is never less accurate than the best ingredient on what they were chosen by.
-    assert methods[facts["chosen"]]["valid_accuracy"] >= max(s["valid_accuracy"] for s in facts["ingredients"])
+    assert methods[facts["chosen"]]["valid_accuracy"] >= max(
+        s["valid_accuracy"] for s in facts["ingredients"]
+    )
     steps = data["valid"].batches(layers=3, adj="norm", shuffle=False).steps
     assert facts["parts"]["divided"]
     assert sum(facts["parts"]["labelled"]) == facts["labelled"]
@@ -76,7 +96,9 @@ def test_auto_is_never_worse_than_the_best_single_and_scores_are_real(tmp_path):
         assert evaluate(model, steps).accuracy == method["valid_accuracy"]
     chosen = read_state(found.path("chosen.safetensors"))
     assert chosen[1]["method"] == facts["chosen"]
-    assert state_digest(chosen[0]) == state_digest(read_state(found.path(f"soup-{facts['chosen']}.safetensors"))[0])
+    assert state_digest(chosen[0]) == state_digest(
+        read_state(found.path(f"soup-{facts['chosen']}.safetensors"))[0]
+    )
     json.dumps(dict(facts))
 
 
@@ -84,7 +106,9 @@ def test_held_out_outputs_are_seen_by_soups_alone(tmp_path):
     data = packs(nodes=480)
     singles = trained(tmp_path / "train", data, 2, holdout=0.5)
     seen = [r.facts["valid_accuracy"] for r in singles.values()]
-    found = run_stage(STAGE, Params("auto", holdout=0.5), {"valid": data["valid"], **singles}, tmp_path / "soup")
+    found = run_stage(
+        STAGE, Params("auto", holdout=0.5), {"valid": data["valid"], **singles}, tmp_path / "soup"
+    )
     ids = np.arange(data["valid"].facts["outputs"])
     held = held_out(ids, 0.5)
     labelled = data["valid"].graph[2][data["valid"].outputs] >= 0
@@ -96,7 +120,10 @@ def test_held_out_outputs_are_seen_by_soups_alone(tmp_path):
         mine = evaluate(model, Outputs(steps, 0.5, held=True))
         assert mine.accuracy == pytest.approx(found.facts["ingredients"][i]["valid_accuracy"])
         whole = evaluate(model, steps)
-        assert mine.labelled + evaluate(model, Outputs(steps, 0.5, held=False)).labelled == whole.labelled
+        assert (
+            mine.labelled + evaluate(model, Outputs(steps, 0.5, held=False)).labelled
+            == whole.labelled
+        )
 
 
 def test_of_the_outputs_each_side_sees_its_own():
@@ -131,11 +158,15 @@ def test_nothing_is_learned_on_ingredients_that_drifted_apart(tmp_path):
     (tmp_path / "b").mkdir()
     write_state(tmp_path / "b" / "model.safetensors", state, metadata)
     singles["ingredient:1"] = MemoryReader(facts={"num_parameters": 100}, root=tmp_path / "b")
-    found = run_stage(STAGE, Params("auto"), {"valid": data["valid"], **singles}, tmp_path / "soup").facts
+    found = run_stage(
+        STAGE, Params("auto"), {"valid": data["valid"], **singles}, tmp_path / "soup"
+    ).facts
     assert found["ingredients"][0]["valid_accuracy"] == pytest.approx(
         found["ingredients"][1]["valid_accuracy"], abs=0.02
     )
-    assert found["methods"]["uniform"]["valid_accuracy"] < found["methods"]["best"]["valid_accuracy"]
+    assert (
+        found["methods"]["uniform"]["valid_accuracy"] < found["methods"]["best"]["valid_accuracy"]
+    )
     assert found["chosen"] == "best"
     assert list(found["methods"]) == ["best", "uniform", "greedy"]
     assert "behind a barrier" in found["remarks"][0]
@@ -152,7 +183,9 @@ def test_a_soup_of_models_with_batch_norm_is_measured_on_training_records(tmp_pa
     names = [name for name in state if name.endswith("running_mean")]
     assert names
     recalibrate(model, data["train"].batches(layers=3, adj="plain", shuffle=False))
-    torch.testing.assert_close({n: state[n] for n in names}, {n: model.state_dict()[n] for n in names})
+    torch.testing.assert_close(
+        {n: state[n] for n in names}, {n: model.state_dict()[n] for n in names}
+    )
     ends = [load_model(r.path("model.safetensors")).state_dict() for r in singles.values()]
     assert not any(torch.allclose(state[n], (ends[0][n] + ends[1][n]) / 2) for n in names)
     with pytest.raises(BadInput, match=r"batch norms.*expected a packed train split"):
@@ -186,7 +219,10 @@ def test_a_method_asked_for_is_chosen(tmp_path, data, method):
     [
         (
             {"init": "elsewhere"},
-            r"0 \(.*a/0/model.safetensors\) and .* 1 \(.*b/0/model.safetensors\) differ in init_digest: start against",
+            (
+                r"0 \(.*a/0/model.safetensors\) and .* 1 \(.*b/0/model.safetensors\) differ in "
+                r"init_digest: start against"
+            ),
         ),
         ({"hidden": 12}, "differ in config: hidden 16 against 12; a soup needs one architecture"),
         ({"inputs": {"train": "other"}}, "differ in inputs: train one against other"),
@@ -222,7 +258,12 @@ def test_a_validation_split_without_labels_is_refused(tmp_path):
     blind = packs(unlabelled=1.0)["valid"]
     blind.facts["num_classes"] = 3
     with pytest.raises(BadInput, match="valid split: expected labelled nodes"):
-        run_stage(STAGE, Params("auto"), {"valid": blind, **untrained(tmp_path / "a", [0])}, tmp_path / "soup")
+        run_stage(
+            STAGE,
+            Params("auto"),
+            {"valid": blind, **untrained(tmp_path / "a", [0])},
+            tmp_path / "soup",
+        )
 
 
 @pytest.mark.parametrize(
@@ -253,7 +294,9 @@ def test_settings_are_read_by_the_methods_they_are_for_alone():
     assert of("published") == Params("published", epochs=25, rate=10.0, period=4)
     assert of("partition") == Params("partition", epochs=50, rate=1.0, period=4, parts=32, drawn=4)
     assert of("published", **other) == Params("published", epochs=7, rate=2.5, period=3)
-    assert of("partition", **other) == Params("partition", epochs=7, rate=2.5, period=3, parts=8, drawn=2)
+    assert of("partition", **other) == Params(
+        "partition", epochs=7, rate=2.5, period=3, parts=8, drawn=2
+    )
 
 
 def test_the_settings_of_a_run_reach_the_methods(tmp_path, data, monkeypatch):
@@ -267,7 +310,9 @@ def test_the_settings_of_a_run_reach_the_methods(tmp_path, data, monkeypatch):
     monkeypatch.setattr(kitchen, "cook", cook)
     singles = untrained(tmp_path / "a", [4, 5])
     same = {"epochs": 3, "rate": 2.5, "period": 2}
-    for i, params in enumerate((Params("published", **same), Params("partition", **same, parts=8, drawn=2))):
+    for i, params in enumerate(
+        (Params("published", **same), Params("partition", **same, parts=8, drawn=2))
+    ):
         run_stage(STAGE, params, {"valid": data["valid"], **singles}, tmp_path / f"soup{i}")
     assert seen == [SgdParams(3, 2.5, 2), SgdParams(3, 2.5, 2, 8, 2)]
 
@@ -287,7 +332,10 @@ def test_more_than_ten_ingredients_stand_in_the_order_of_their_numbers():
 
 
 def test_projection_grows_with_the_number_of_ingredients(data):
-    facts = {"valid": data["valid"].facts, "ingredient:0": {"num_parameters": 1_000_000, "hidden": 16}}
+    facts = {
+        "valid": data["valid"].facts,
+        "ingredient:0": {"num_parameters": 1_000_000, "hidden": 16},
+    }
     more = {**facts, "ingredient:1": facts["ingredient:0"]}
     assert STAGE.cost(Params("auto"), facts).read < STAGE.cost(Params("auto"), more).read
     grown = STAGE.cost(Params("auto"), more).peak - STAGE.cost(Params("auto"), facts).peak

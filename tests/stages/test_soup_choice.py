@@ -1,4 +1,5 @@
-"""The choice among soups: a paired test with its standard errors, corrected for the methods that were looked at."""
+"""The choice among soups: a paired test with its standard errors, corrected for the methods that
+were looked at."""
 
 import numpy as np
 import pytest
@@ -28,8 +29,12 @@ def test_the_paired_tests_are_the_exact_sign_test_and_students(n, seed):
     expected = binomtest(wins, wins + losses, 0.5, "greater").pvalue if wins + losses else 1.0
     assert found.p_value == pytest.approx(expected)
     falls = first.losses.astype(float) - other.losses
-    assert (found.loss_gain, found.loss_error) == pytest.approx((falls.mean(), falls.std(ddof=1) / n**0.5), abs=1e-12)
-    oracle = ttest_rel(first.losses.astype(float), other.losses.astype(float), alternative="greater").pvalue
+    assert (found.loss_gain, found.loss_error) == pytest.approx(
+        (falls.mean(), falls.std(ddof=1) / n**0.5), abs=1e-12
+    )
+    oracle = ttest_rel(
+        first.losses.astype(float), other.losses.astype(float), alternative="greater"
+    ).pvalue
     assert found.loss_p_value == pytest.approx(oracle, rel=1e-6)
     assert found.better_p_value == pytest.approx(min(1.0, 2 * min(expected, oracle)), rel=1e-6)
 
@@ -40,7 +45,10 @@ def test_losses_that_are_no_numbers_prove_nothing():
     for one, other in ((good, bad), (bad, good), (bad, bad)):
         assert honest.paired(Outcome(right, one), Outcome(right, other)).better_p_value == 1.0
     assert honest.paired(Outcome(right, good), Outcome(right, good)).better_p_value == 1.0
-    assert honest.paired(Outcome(right[:0], good[:0]), Outcome(right[:0], good[:0])).better_p_value == 1.0
+    assert (
+        honest.paired(Outcome(right[:0], good[:0]), Outcome(right[:0], good[:0])).better_p_value
+        == 1.0
+    )
 
 
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=8))
@@ -48,7 +56,8 @@ def test_holm_by_its_definition(p_values):
     found = honest.holm(p_values)
     m = len(p_values)
     for level in (0.001, 0.01, 0.05, 0.2, 0.7):
-        # Step down: the smallest is compared with level / m, the next with level / (m - 1), until one is not below.
+        # Step down: the smallest is compared with level / m, the next with level / (m - 1), until
+        # one is not below.
         rejected = set()
         for done, i in enumerate(sorted(range(m), key=lambda i: p_values[i])):
             if p_values[i] * (m - done) > level:
@@ -58,7 +67,10 @@ def test_holm_by_its_definition(p_values):
     assert all(corrected >= p for corrected, p in zip(found, p_values, strict=True))
 
 
-@given(st.lists(st.tuples(st.floats(0.3, 0.9), st.floats(0.1, 3)), min_size=1, max_size=6), st.integers(0, 1000))
+@given(
+    st.lists(st.tuples(st.floats(0.3, 0.9), st.floats(0.1, 3)), min_size=1, max_size=6),
+    st.integers(0, 1000),
+)
 @settings(max_examples=40)
 def test_the_choice_is_never_below_the_simplest(drawn, seed):
     rng = np.random.default_rng(seed)
@@ -75,7 +87,8 @@ def test_the_choice_is_never_below_the_simplest(drawn, seed):
 
 @pytest.mark.parametrize("correlation", [0.0, 0.9])
 def test_the_first_is_left_with_the_level_s_probability_where_nothing_is_better(correlation):
-    """Five soups that are as good as the first: each alone would be taken in 5 % of the cases, five in up to 23 %."""
+    """Five soups that are as good as the first: each alone would be taken in 5 % of the cases, five
+    in up to 23 %."""
     rng = np.random.default_rng(1)
     left = trials = 250
     for _ in range(trials):
@@ -110,7 +123,8 @@ def test_accuracy_or_loss_decides_and_neither_may_be_worse(correct, loss, chosen
 
 
 def shifted(rng, n, fall):
-    """An outcome as accurate as any other of these, whose losses lie `fall` lower, with noise of one."""
+    """An outcome as accurate as any other of these, whose losses lie `fall` lower, with noise of
+    one."""
     return Outcome(np.ones(n, bool), (5 - fall + rng.normal(size=n)).astype(np.float32))
 
 
@@ -153,7 +167,11 @@ def test_more_looks_ask_for_more():
 def test_of_better_soups_the_simplest_is_kept_unless_one_is_clearly_better_still():
     rng, n = np.random.default_rng(0), 400
     simple = shifted(rng, n, 0.0)
-    soups = {"uniform": shifted(rng, n, 0.5), "learned": shifted(rng, n, 0.52), "signed": shifted(rng, n, 1.2)}
+    soups = {
+        "uniform": shifted(rng, n, 0.5),
+        "learned": shifted(rng, n, 0.52),
+        "signed": shifted(rng, n, 1.2),
+    }
     first_two = {name: soups[name] for name in ("uniform", "learned")}
     assert honest.choose({"best": simple, **first_two}).chosen == "uniform"
     assert honest.choose({"best": simple, **soups}).chosen == "signed"

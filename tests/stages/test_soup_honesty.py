@@ -33,20 +33,28 @@ def relabelled(steps, records, seed=0):
 
 @pytest.mark.parametrize("name", METHODS)
 def test_a_soup_of_one_half_does_not_know_the_other(name):
-    """Labels and features of the half that judges are replaced: the soup made on the other stays, bit by bit."""
+    """Labels and features of the half that judges are replaced: the soup made on the other stays,
+    bit by bit."""
     model, states, steps = problem(deep, count=4, spread=0.15, per=60)
     parts = divide(labelled(steps))
     found = []
     for given in (steps, relabelled(steps, parts.select)):
         scorer = scorer_of(model, states, given)
-        half = Methods(scorer, Ranking(scorer, lambda _: None), parts.fit, 0, SgdParams(epochs=6, parts=2, drawn=1))
+        half = Methods(
+            scorer,
+            Ranking(scorer, lambda _: None),
+            parts.fit,
+            0,
+            SgdParams(epochs=6, parts=2, drawn=1),
+        )
         found.append((half.make(name).alpha, half.order, [b.to_json() for b in half.barriers]))
     assert np.array_equal(found[0][0], found[1][0])
     assert found[0][1:] == found[1][1:]
 
 
 def test_the_halves_are_filtered_each_by_itself(monkeypatch):
-    """Every search for barriers runs on the records its soups are fitted to, from the best ingredient on them."""
+    """Every search for barriers runs on the records its soups are fitted to, from the best
+    ingredient on them."""
     model, states, steps = problem(deep, count=4, spread=0.3, per=60, seed=3)
     asked = []
     plain = methods.barriers
@@ -76,8 +84,14 @@ def test_every_soup_is_the_same_whichever_others_were_made(build):
     for name in METHODS[1:6]:
         alone = cook(scorer_of(model, states, steps), method=name)
         assert np.array_equal(alone.soups[name].alpha, together.soups[name].alpha), name
-        same = [{k: v for k, v in c.facts["methods"][name].items() if k not in ("corrected_p_value", "same_as")}
-                for c in (alone, together)]  # fmt: skip
+        same = [
+            {
+                k: v
+                for k, v in c.facts["methods"][name].items()
+                if k not in ("corrected_p_value", "same_as")
+            }
+            for c in (alone, together)
+        ]
         assert same[0] == same[1]
 
 
@@ -103,7 +117,8 @@ def test_only_the_choice_among_several_is_corrected():
 
 
 def ladder(monkeypatch, losses):
-    """A half whose learned tables have these losses on the other: {granularity: loss}, the start's under None."""
+    """A half whose learned tables have these losses on the other: {granularity: loss}, the start's
+    under None."""
     model, states, steps = problem(deep, count=3, spread=0.05, per=80)
     scorer = scorer_of(model, states, steps)
     fitted = Methods(scorer, Ranking(scorer, lambda _: None), range(len(steps)), 0)
@@ -134,10 +149,18 @@ def ladder(monkeypatch, losses):
     ("losses", "rung", "tried"),
     [
         ((1.0, 0.9, 0.8, 0.7), "tensor", 3),
-        ((1.0, 0.9, 0.95, 0.1), "global", 2),  # it stops where the loss rises, whatever would follow
+        (
+            (1.0, 0.9, 0.95, 0.1),
+            "global",
+            2,
+        ),  # it stops where the loss rises, whatever would follow
         ((1.0, 0.9, 0.9, 0.1), "global", 2),  # and at a tie
         ((1.0, 0.9, 0.8, 0.85), "layer", 3),
-        ((1.0, 1.1, 0.1, 0.1), None, 1),  # nothing learned is better than the start: the start it is
+        (
+            (1.0, 1.1, 0.1, 0.1),
+            None,
+            1,
+        ),  # nothing learned is better than the start: the start it is
         ((1.0, 1.0, 0.1, 0.1), None, 1),
     ],
 )
@@ -200,14 +223,19 @@ def test_where_validation_cannot_be_divided_nothing_fitted_is_chosen():
 
 
 def test_who_may_be_chosen():
-    """None that is less accurate than the best ingredient where both were fitted; undivided, none that was fitted."""
+    """None that is less accurate than the best ingredient where both were fitted; undivided, none
+    that was fitted."""
 
     def scored(right):
         outcome = Outcome(np.arange(10) < right, np.zeros(10, np.float32))
         return kitchen._Scored(outcome, outcome, outcome)
 
     every = {"best": scored(5), "uniform": scored(5), "greedy": scored(6), "gis": scored(4)}
-    assert kitchen._eligible(every, Parts((0,), (1,), divided=True)) == ["best", "uniform", "greedy"]
+    assert kitchen._eligible(every, Parts((0,), (1,), divided=True)) == [
+        "best",
+        "uniform",
+        "greedy",
+    ]
     assert kitchen._eligible(every, Parts((0,), (0,), divided=False)) == ["best", "uniform"]
 
 
@@ -233,8 +261,11 @@ def test_soups_of_the_same_weights_say_so():
 
 
 def test_parts_of_records_have_equal_validation_and_near_records_together():
-    """Records of two regions with very different numbers of outputs: balanced by outputs, cut between the regions."""
-    ids = [np.arange(100 * region, 100 * region + 40) + 3 * i for region in (0, 9) for i in range(8)]
+    """Records of two regions with very different numbers of outputs: balanced by outputs, cut
+    between the regions."""
+    ids = [
+        np.arange(100 * region, 100 * region + 40) + 3 * i for region in (0, 9) for i in range(8)
+    ]
     counts = [10] * 8 + [10] * 8
     part = record_parts(ids, counts, 2, 0)
     assert len(set(part[:8])) == len(set(part[8:])) == 1
@@ -247,7 +278,8 @@ def test_parts_of_records_have_equal_validation_and_near_records_together():
 
 
 def test_records_that_share_more_nodes_are_in_one_part():
-    """Every two records share one node; those of one group also 60 others: METIS must see how many."""
+    """Every two records share one node; those of one group also 60 others: METIS must see how
+    many."""
     common, groups = [0], {g: list(range(100 * (g + 1), 100 * (g + 1) + 60)) for g in range(2)}
     group = np.array([0, 1, 1, 0, 1, 0, 0, 1, 1, 0, 0, 1])
     ids = [np.array(common + groups[int(g)] + [1000 + i]) for i, g in enumerate(group)]
@@ -263,7 +295,9 @@ def test_published_settings_decide_steps_rates_and_parts(monkeypatch):
     monkeypatch.setattr(
         methods,
         "learn_published",
-        lambda shape, gradient, draws, **options: calls.append((draws, options)) or np.full(shape, 1 / shape[1]),
+        lambda shape, gradient, draws, **options: (
+            calls.append((draws, options)) or np.full(shape, 1 / shape[1])
+        ),
     )
     plan = SgdParams(epochs=7, rate=2.5, period=3, parts=4, drawn=2)
     fitted = Methods(scorer, ranking, range(12), 0, plan)
@@ -281,6 +315,8 @@ def test_published_settings_decide_steps_rates_and_parts(monkeypatch):
         assert len(drawn) == 2
         assert sorted(draw) == [r for r in range(12) if part[r] in drawn]
     calls.clear()
-    fitted.schedule = SgdParams(epochs=3, parts=32, drawn=8)  # more parts than records: a quarter of the records
+    fitted.schedule = SgdParams(
+        epochs=3, parts=32, drawn=8
+    )  # more parts than records: a quarter of the records
     fitted.partition()
     assert [len(draw) for draw in calls[0][0]] == [3] * 3

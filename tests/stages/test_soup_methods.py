@@ -59,7 +59,13 @@ def test_one_weight_alone_is_that_ingredient_and_names_count_not_positions():
 
 
 def test_layers_and_tensors_are_told_by_their_names():
-    names = ["module.convs.0.lin.weight", "module.convs.0.bias", "module.convs.10.bias", "module.head.weight", "eps"]
+    names = [
+        "module.convs.0.lin.weight",
+        "module.convs.0.bias",
+        "module.convs.10.bias",
+        "module.head.weight",
+        "eps",
+    ]
     assert groups(names, "global")[1].tolist() == [0] * 5
     labels, of = groups(names, "layer")
     assert labels == ["module.convs.0", "module.convs.10", "module.head", "eps"]
@@ -83,14 +89,18 @@ def test_gradients_are_finite_differences(build):
         for j in range(n):
             bump = np.zeros((t, n))
             bump[i, j] = h
-            assert (f(alpha + bump) - f(alpha - bump)) / (2 * h) == pytest.approx(d[i, j], rel=1e-6, abs=1e-9)
+            assert (f(alpha + bump) - f(alpha - bump)) / (2 * h) == pytest.approx(
+                d[i, j], rel=1e-6, abs=1e-9
+            )
     assert (f(alpha, 1.3 + h) - f(alpha, 1.3 - h)) / (2 * h) == pytest.approx(by_scale, rel=1e-6)
     only = scorer.gradient(alpha, [0, 2], members=[1, 3], scale=1.3)
     assert only[0] == loss
     assert np.array_equal(only[1][:, [1, 3]], d[:, [1, 3]])
     assert not only[1][:, [0, 2]].any()
     plain = scorer.gradient(alpha, [0, 2])[0]
-    assert plain == pytest.approx(Outcome.joined(Outcome.of(*scorer.logits(r)) for r in (0, 2)).loss, rel=1e-12)
+    assert plain == pytest.approx(
+        Outcome.joined(Outcome.of(*scorer.logits(r)) for r in (0, 2)).loss, rel=1e-12
+    )
 
 
 def test_gradients_are_those_of_autograd_through_all_ingredients(tmp_path):
@@ -102,10 +112,15 @@ def test_gradients_are_those_of_autograd_through_all_ingredients(tmp_path):
     alpha = table(np.random.default_rng(2), t, 4)
     _, d, _ = scorer_of(model, states, steps).gradient(alpha, [1])
     _, out_of_core, _ = scorer_of(model, mapped, steps).gradient(alpha, [1])
-    np.testing.assert_allclose(d, out_of_core, rtol=1e-12, atol=1e-15)  # files are aligned otherwise
+    np.testing.assert_allclose(
+        d, out_of_core, rtol=1e-12, atol=1e-15
+    )  # files are aligned otherwise
     leaf = torch.tensor(alpha, requires_grad=True)
     names = list(dict(model.named_parameters()))
-    mixed = {k: torch.tensordot(leaf[i], torch.stack([s[k] for s in states]), 1) for i, k in enumerate(names)}
+    mixed = {
+        k: torch.tensordot(leaf[i], torch.stack([s[k] for s in states]), 1)
+        for i, k in enumerate(names)
+    }
     logits = torch.func.functional_call(model, mixed, (steps[1].x, ()))
     functional.cross_entropy(logits, steps[1].y, ignore_index=-1).backward()
     np.testing.assert_allclose(d, leaf.grad.numpy(), rtol=1e-10, atol=1e-13)
@@ -125,7 +140,10 @@ def test_learned_weights_of_a_convex_problem_reach_its_minimum(seed):
         return scorer.gradient(np.tile(w, (2, 1)), records)[0]
 
     best = minimize(
-        loss, np.full(5, 0.2), bounds=[(0, 1)] * 5, constraints={"type": "eq", "fun": lambda w: w.sum() - 1}
+        loss,
+        np.full(5, 0.2),
+        bounds=[(0, 1)] * 5,
+        constraints={"type": "eq", "fun": lambda w: w.sum() - 1},
     )
     start = scorer.stack.blend(range(5))
     found = learned.learn(start, of, lambda a, r: scorer.gradient(a, r)[1], draws(6), steps=150)
@@ -135,9 +153,14 @@ def test_learned_weights_of_a_convex_problem_reach_its_minimum(seed):
     # Signed weights may leave the simplex, and only gain by it.
     free = minimize(lambda w: loss(w / w.sum()), best.x + 1e-3)
     signed = learned.learn_signed(
-        found, of, range(5), lambda a, r: scorer.gradient(a, r)[1], lambda a: scorer.stack.distances(a, of),
-        draws(6), steps=150,
-    )  # fmt: skip
+        found,
+        of,
+        range(5),
+        lambda a, r: scorer.gradient(a, r)[1],
+        lambda a: scorer.stack.distances(a, of),
+        draws(6),
+        steps=150,
+    )
     assert signed.sum(1) == pytest.approx(1)
     assert loss(signed[0]) <= loss(found[0]) + 1e-6
     assert loss(signed[0]) <= free.fun + 1e-2
@@ -151,13 +174,18 @@ def test_logits_of_linear_models_tell_the_best_soup():
     for i in range(4):
         scorer.put(scorer.stack.pick(i))
         logits.append(torch.cat([scorer.logits(r)[0][labelled[r]] for r in range(6)]))
-    w = learned.convex_start(torch.stack(logits), torch.cat([s.y[m] for s, m in zip(steps, labelled, strict=True)]))
+    w = learned.convex_start(
+        torch.stack(logits), torch.cat([s.y[m] for s, m in zip(steps, labelled, strict=True)])
+    )
 
     def loss(w):
         return scorer.gradient(np.tile(w, (2, 1)), range(6))[0]
 
     best = minimize(
-        loss, np.full(4, 0.25), bounds=[(0, 1)] * 4, constraints={"type": "eq", "fun": lambda w: w.sum() - 1}
+        loss,
+        np.full(4, 0.25),
+        bounds=[(0, 1)] * 4,
+        constraints={"type": "eq", "fun": lambda w: w.sum() - 1},
     )
     assert loss(w) <= best.fun + 2e-3
 
@@ -195,7 +223,8 @@ def test_a_strong_prior_keeps_weights_even_and_a_weak_one_does_not():
 @given(st.integers(0, 50))
 @settings(max_examples=20)
 def test_a_finer_table_with_equal_rows_is_the_coarser_one(seed):
-    """The gradient of a group is the sum of its tensors': one step of the global rung from all-equal losses."""
+    """The gradient of a group is the sum of its tensors': one step of the global rung from
+    all-equal losses."""
     rng = np.random.default_rng(seed)
     d = rng.normal(size=(5, 3))
     start = np.full((5, 3), 1 / 3)
@@ -207,7 +236,10 @@ def test_a_finer_table_with_equal_rows_is_the_coarser_one(seed):
             tangent = summed - summed.mean()
             moved = found[of == g][0] - 1 / 3
             assert (found[of == g] == found[of == g][0]).all()
-            assert (np.sign(moved[np.abs(tangent).argmax()]) == -np.sign(tangent[np.abs(tangent).argmax()])).all()
+            assert (
+                np.sign(moved[np.abs(tangent).argmax()])
+                == -np.sign(tangent[np.abs(tangent).argmax()])
+            ).all()
 
 
 @given(st.lists(st.integers(0, 40), min_size=1, max_size=12), st.integers(1, 60), st.integers(0, 9))
@@ -247,7 +279,9 @@ def test_the_published_start_is_nearly_uniform_and_its_scale_runs_away():
 
     found = published.learn_published((8, 10), gradient, range(9), rate=10.0, period=4)
     assert np.abs(seen[0][0] * 10 - 1).max() < 0.15  # softmax of a softmax
-    assert seen[1][1] == pytest.approx(1 - 3.8)  # negative after one step: alpha's gradient turns around
+    assert seen[1][1] == pytest.approx(
+        1 - 3.8
+    )  # negative after one step: alpha's gradient turns around
     assert found.sum(1) == pytest.approx(1)
     assert [published.restart(e, 3) for e in range(4)] == pytest.approx([1, 0.75, 0.25, 1])
 
@@ -296,7 +330,9 @@ def test_interpolation_never_falls(n, seed):
     assert path == sorted(path)
     assert w.sum() == pytest.approx(1)
     assert w.min() >= 0
-    w, path = simple.gis_search(order, n, lambda w: float(((w - target) ** 2).sum()), rank_by(target))
+    w, path = simple.gis_search(
+        order, n, lambda w: float(((w - target) ** 2).sum()), rank_by(target)
+    )
     assert path == sorted(path)
     assert w.sum() == pytest.approx(1)
 
@@ -422,8 +458,12 @@ def test_statistics_are_measured_integers_kept_and_a_single_model_left_alone():
     even = scorer.stack.blend(range(4))
     scorer.put(even)
     found = scorer.stack.state(even, model)
-    assert found["net.1.num_batches_tracked"] == len(steps)  # counted while measuring, not a mean of 10 .. 40
-    hidden = functional.linear(torch.cat([s.x for s in steps]), found["net.0.weight"], found["net.0.bias"])
+    assert found["net.1.num_batches_tracked"] == len(
+        steps
+    )  # counted while measuring, not a mean of 10 .. 40
+    hidden = functional.linear(
+        torch.cat([s.x for s in steps]), found["net.0.weight"], found["net.0.bias"]
+    )
     torch.testing.assert_close(found["net.1.running_mean"], hidden.mean(0), rtol=1e-4, atol=1e-5)
     without = scorer_of(model, states, steps)
     without.put(without.stack.blend([1, 1, 3]))
@@ -462,15 +502,32 @@ def test_tied_weights_stay_tied_and_have_one_weight():
 @pytest.mark.parametrize(
     ("change", "kind", "words"),
     [
-        (lambda s: s.update({"net.0.weight": s["net.0.weight"] * float("nan")}), BadInput,
-         "ingredient 1: tensor net.0.weight: expected finite numbers, found 12 of 12"),
-        (lambda s: s.update({"net.0.bias": torch.zeros(4, dtype=torch.float64)}), Conflict,
-         r"ingredient 1 and ingredient 0 differ in net.0.bias: expected torch.float64 \(3,\), found .* \(4,\)"),
-        (lambda s: s.update({"net.0.bias": s["net.0.bias"].float()}), Conflict, "found torch.float32"),
+        (
+            lambda s: s.update({"net.0.weight": s["net.0.weight"] * float("nan")}),
+            BadInput,
+            "ingredient 1: tensor net.0.weight: expected finite numbers, found 12 of 12",
+        ),
+        (
+            lambda s: s.update({"net.0.bias": torch.zeros(4, dtype=torch.float64)}),
+            Conflict,
+            (
+                r"ingredient 1 and ingredient 0 differ in net.0.bias: expected torch.float64 "
+                r"\(3,\), found .* \(4,\)"
+            ),
+        ),
+        (
+            lambda s: s.update({"net.0.bias": s["net.0.bias"].float()}),
+            Conflict,
+            "found torch.float32",
+        ),
         (lambda s: s.pop("net.0.bias"), Conflict, "ingredient 1 misses tensor net.0.bias"),
-        (lambda s: s.update({"more": torch.zeros(1)}), Conflict, "ingredient 1 has, unlike the model, a tensor more"),
+        (
+            lambda s: s.update({"more": torch.zeros(1)}),
+            Conflict,
+            "ingredient 1 has, unlike the model, a tensor more",
+        ),
     ],
-)  # fmt: skip
+)
 def test_what_cannot_be_mixed_is_refused(change, kind, words):
     model, states, _ = problem(linear)
     change(states[1])
@@ -488,7 +545,10 @@ def test_an_ingredient_behind_a_barrier_is_left_out():
     scorer = scorer_of(model, [states[0]] * 3, steps)
     order = torch.tensor([3, 4, 5, 0, 1, 2])
     swapped = dict(states[0])
-    swapped["net.0.weight"], swapped["net.0.bias"] = swapped["net.0.weight"][order], swapped["net.0.bias"][order]
+    swapped["net.0.weight"], swapped["net.0.bias"] = (
+        swapped["net.0.weight"][order],
+        swapped["net.0.bias"][order],
+    )
     swapped["net.2.weight"] = swapped["net.2.weight"][:, order]
     scorer = scorer_of(model, [states[0], swapped, states[0]], steps)
     found = barriers(scorer, 0, [0, 1, 2])
@@ -539,7 +599,9 @@ def test_one_ingredient_is_every_soup():
     model, states, steps = problem(deep, count=1)
     for method in ("auto", "gis", "learned", "signed", "partition"):
         cooked = cook(scorer_of(model, states, steps), method=method)
-        assert all(np.array_equal(made.alpha, np.ones((4, 1))) for made in cooked.soups.values()), method
+        assert all(np.array_equal(made.alpha, np.ones((4, 1))) for made in cooked.soups.values()), (
+            method
+        )
         assert "one ingredient" in cooked.remarks[0]
 
 
@@ -548,7 +610,9 @@ def test_the_ensemble_and_the_logits_of_records_belong_to_their_nodes():
     cooked = cook(scorer_of(model, states, steps))
     right = total = 0
     for r in range(len(steps)):
-        mean = sum(torch.func.functional_call(model, s, (steps[r].x, ())).softmax(1) for s in states)
+        mean = sum(
+            torch.func.functional_call(model, s, (steps[r].x, ())).softmax(1) for s in states
+        )
         known = steps[r].y >= 0
         right += int((mean.argmax(1) == steps[r].y)[known].sum())
         total += int(known.sum())
@@ -600,7 +664,10 @@ def test_methods_are_judged_by_halves_they_have_not_seen_and_their_own_soup_is_m
 
     def on(alpha, records):
         soup = scorer.stack.state(alpha, model)
-        return [Outcome.of(torch.func.functional_call(model, soup, (steps[r].x, ())), steps[r].y) for r in records]
+        return [
+            Outcome.of(torch.func.functional_call(model, soup, (steps[r].x, ())), steps[r].y)
+            for r in records
+        ]
 
     for name, made in cooked.soups.items():
         first, second = fitted(parts.fit).make(name).alpha, fitted(parts.select).make(name).alpha
@@ -611,10 +678,15 @@ def test_methods_are_judged_by_halves_they_have_not_seen_and_their_own_soup_is_m
             judged.accuracy,
             pytest.approx(judged.loss),
         )
-        assert (found["fit_accuracy"], found["fit_loss"]) == (seen.accuracy, pytest.approx(seen.loss))
+        assert (found["fit_accuracy"], found["fit_loss"]) == (
+            seen.accuracy,
+            pytest.approx(seen.loss),
+        )
         assert np.array_equal(made.alpha, fitted(every).make(name).alpha)
         assert found["valid_accuracy"] == Outcome.joined(on(made.alpha, every)).accuracy
-    best = max(cooked.facts["ingredients"], key=lambda one: (one["valid_accuracy"], -one["valid_loss"]))
+    best = max(
+        cooked.facts["ingredients"], key=lambda one: (one["valid_accuracy"], -one["valid_loss"])
+    )
     assert cooked.facts["methods"]["best"]["valid_accuracy"] == best["valid_accuracy"]
 
 

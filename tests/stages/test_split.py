@@ -19,7 +19,8 @@ def graph(y, splits=()):
         arrays[f"split_{name}"] = np.concatenate(ids)
         arrays[f"split_{name}_ptr"] = np.cumsum([0, *map(len, ids)], dtype=np.int64)
     return MemoryReader(
-        arrays, {"num_nodes": len(y), "published_splits": len(splits), "unlabelled": int((y < 0).sum())}
+        arrays,
+        {"num_nodes": len(y), "published_splits": len(splits), "unlabelled": int((y < 0).sum())},
     )
 
 
@@ -64,7 +65,9 @@ def test_stage_seeded(tmp_path):
     assert artifact.facts == {"train": 4, "valid": 2, "test": 2, "origin": "seeded"}
     assert 2 not in np.concatenate([artifact.array(n) for n in ("train", "valid", "test")])
     other = split(
-        graph([0, 1, -1, 0, 1, 1, 0, 0, 2]), tmp_path, **{"dataset.split": {"train": 0.5, "valid": 0.25, "seed": 1}}
+        graph([0, 1, -1, 0, 1, 1, 0, 0, 2]),
+        tmp_path,
+        **{"dataset.split": {"train": 0.5, "valid": 0.25, "seed": 1}},
     )
     assert not np.array_equal(artifact.array("train"), other.array("train"))
 
@@ -81,25 +84,47 @@ def test_stage_published(tmp_path):
     # Shares and seed do not matter to a published split, so they are not in its key.
     other = {"dataset.split": {"train": 0.9, "valid": 0.05, "seed": 7}, "dataset.split_index": 1}
     facts = {"graph": reader.facts}
-    assert STAGE.resolve(other, facts) == STAGE.resolve({**DEFAULT, "dataset.split_index": 1}, facts)
+    assert STAGE.resolve(other, facts) == STAGE.resolve(
+        {**DEFAULT, "dataset.split_index": 1}, facts
+    )
 
 
 def test_shares_that_leave_nothing_to_test_are_refused(tmp_path):
-    with pytest.raises(BadInput, match=r"expected train \+ valid below 1.*found 1; fix: --set dataset.split.train=0.5"):
-        split(graph([0] * 8), tmp_path, **{"dataset.split": {**DEFAULT["dataset.split"], "train": 0.75}})
+    with pytest.raises(
+        BadInput,
+        match=r"expected train \+ valid below 1.*found 1; fix: --set dataset.split.train=0.5",
+    ):
+        split(
+            graph([0] * 8),
+            tmp_path,
+            **{"dataset.split": {**DEFAULT["dataset.split"], "train": 0.75}},
+        )
 
 
 def test_split_index_out_of_range(tmp_path):
-    with pytest.raises(BadInput, match=r"split_index: expected 0 to 0, the published splits, found 1"):
-        split(graph([0, 0, 0], [{"train": [0], "valid": [1], "test": [2]}]), tmp_path, **{"dataset.split_index": 1})
-    with pytest.raises(BadInput, match=r"split_index: expected 0, since the data set publishes no splits, found 2"):
+    with pytest.raises(
+        BadInput, match=r"split_index: expected 0 to 0, the published splits, found 1"
+    ):
+        split(
+            graph([0, 0, 0], [{"train": [0], "valid": [1], "test": [2]}]),
+            tmp_path,
+            **{"dataset.split_index": 1},
+        )
+    with pytest.raises(
+        BadInput, match=r"split_index: expected 0, since the data set publishes no splits, found 2"
+    ):
         split(graph([0] * 8), tmp_path, **{"dataset.split_index": 2})
 
 
 def test_empty_and_unlabelled_parts_are_refused(tmp_path):
-    with pytest.raises(BadInput, match="valid: expected at least one node, found an empty split of 2 labelled nodes"):
+    with pytest.raises(
+        BadInput,
+        match="valid: expected at least one node, found an empty split of 2 labelled nodes",
+    ):
         split(graph([0, 1]), tmp_path)
-    with pytest.raises(BadInput, match=r"valid: expected at least one labelled node, found 1 nodes.*node 1"):
+    with pytest.raises(
+        BadInput, match=r"valid: expected at least one labelled node, found 1 nodes.*node 1"
+    ):
         split(graph([0, -1, 0], [{"train": [0], "valid": [1], "test": [2]}]), tmp_path)
 
 

@@ -7,7 +7,14 @@ from hypothesis import strategies as st
 
 from stockpot.stages.errors import BadInput
 from stockpot.stages.ingest.source import describe
-from stockpot.stages.ingest.synthetic import SyntheticDataSet, _backward, _forward, _key, _order, _root
+from stockpot.stages.ingest.synthetic import (
+    SyntheticDataSet,
+    _backward,
+    _forward,
+    _key,
+    _order,
+    _root,
+)
 from stockpot.stages.ingest.synthetic_source import counts, parse
 from stockpot.store.digests import source_digest
 
@@ -43,10 +50,14 @@ def test_any_blocks_give_the_same_rows(start, stop):
 def test_the_order_of_nodes_is_a_bijection(nodes, seed):
     order = _order(nodes, np.uint64(seed))
     there = [int(_forward(np.uint64(i), order)) for i in range(0, nodes, max(1, nodes // 50))]
-    assert [int(_backward(np.uint64(v), order)) for v in there] == list(range(0, nodes, max(1, nodes // 50)))
+    assert [int(_backward(np.uint64(v), order)) for v in there] == list(
+        range(0, nodes, max(1, nodes // 50))
+    )
     assert max(there) < nodes
     if nodes < 300:
-        assert sorted(int(_forward(np.uint64(i), order)) for i in range(nodes)) == list(range(nodes))
+        assert sorted(int(_forward(np.uint64(i), order)) for i in range(nodes)) == list(
+            range(nodes)
+        )
 
 
 def test_the_bytes_of_a_generator_version_stand():
@@ -70,7 +81,9 @@ def test_what_is_planted_is_found():
     order = _order(3000, _key(3, 6))
     community = np.array([int(_backward(np.uint64(v), order)) for v in range(3000)]) % 20
     # 80 % stay, and of the rest one in 20 by chance.
-    assert np.mean(community[source] == community[target]) == pytest.approx(0.8 + 0.2 / 20, abs=0.01)
+    assert np.mean(community[source] == community[target]) == pytest.approx(
+        0.8 + 0.2 / 20, abs=0.01
+    )
     labels = data.labels()
     assert np.mean(labels == community % 5) == pytest.approx(0.95 + 0.05 / 5, abs=0.015)
     assert np.bincount(community[source]) == pytest.approx(np.full(20, 2000), rel=0.1)
@@ -120,8 +133,15 @@ def test_the_digest_is_that_of_the_parameters():
         return source_digest(describe(source), pytest.fail)
 
     base = digest("synthetic:communities?nodes=1e4")
-    assert base == digest("synthetic:communities") == digest("synthetic:communities?nodes=10000&inside=.8")
-    others = [digest(f"synthetic:communities?{o}") for o in ("seed=1", "inside=0.7", "edges=1e4", "noise=1", "hubs=2")]
+    assert (
+        base
+        == digest("synthetic:communities")
+        == digest("synthetic:communities?nodes=10000&inside=.8")
+    )
+    others = [
+        digest(f"synthetic:communities?{o}")
+        for o in ("seed=1", "inside=0.7", "edges=1e4", "noise=1", "hubs=2")
+    ]
     assert len({base, *others}) == 6
 
 
@@ -139,7 +159,10 @@ def test_the_digest_is_that_of_the_parameters():
         ("nodes=50&nodes=60", "nodes: expected nodes=VALUE once, found it twice"),
         ("seed", "expected seed=VALUE once, found no value"),
         ("nodes=20&classes=16", "communities: expected 16 (classes) to 10 (half the nodes)"),
-        ("communities=3&classes=4", "communities: expected 4 (classes) to 5000 (half the nodes), found 3"),
+        (
+            "communities=3&classes=4",
+            "communities: expected 4 (classes) to 5000 (half the nodes), found 3",
+        ),
     ],
 )
 def test_parameters_that_are_refused(options, words):

@@ -1,4 +1,5 @@
-"""Exposed rows have further stages on top of the code of all rows: chosen, coded, packed and read against oracles."""
+"""Exposed rows have further stages on top of the code of all rows: chosen, coded, packed and read
+against oracles."""
 
 import numpy as np
 import pytest
@@ -25,7 +26,12 @@ from tests.packs import dense, features, graph_reader, inputs_of, packed, split_
 BASES = ("sq1", "pq2", "rq1", "bifeat-sq2", "bifeat-vq4-300")
 
 
-@given(nodes=st.integers(1, 60), degree=st.integers(0, 6), directed=st.booleans(), seed=st.integers(0, 999))
+@given(
+    nodes=st.integers(1, 60),
+    degree=st.integers(0, 6),
+    directed=st.booleans(),
+    seed=st.integers(0, 999),
+)
 @settings(max_examples=60, deadline=None)
 def test_exposure_is_the_squared_weight_of_a_node_in_all_outputs(nodes, degree, directed, seed):
     g = graph_reader(nodes, degree, directed=directed, seed=seed)
@@ -71,7 +77,9 @@ def test_further_stages_are_added_and_nothing_is_stored_twice(tmp_path, codec, s
     np.testing.assert_array_equal(codes.array("codes"), plain.array("codes"))
     rows, facts = codes.array("codes_1_rows"), codes.facts
     outputs = np.concatenate(list(split_reader(900).arrays.values()))
-    weight = exposure(inputs["graph"].array("indptr"), inputs["graph"].array("indices"), np.unique(outputs))
+    weight = exposure(
+        inputs["graph"].array("indptr"), inputs["graph"].array("indices"), np.unique(outputs)
+    )
     np.testing.assert_array_equal(rows, exposed(weight, 360))
     assert rows.dtype == np.int32
     found = oracle(codes)
@@ -102,13 +110,23 @@ def test_the_same_bytes_for_any_threads_and_chunks(tmp_path, monkeypatch):
         monkeypatch.setattr(further, "CHUNK_BYTES", chunk)
         inputs = {"graph": g, "split": split}
         params = CODEBOOK.resolve(asked, {"graph": g.facts})
-        inputs["codebook"] = run_stage(CODEBOOK, params, inputs, tmp_path / f"book-{chunk}", threads=threads)
+        inputs["codebook"] = run_stage(
+            CODEBOOK, params, inputs, tmp_path / f"book-{chunk}", threads=threads
+        )
         params = STAGE.resolve(asked, {"graph": g.facts})
         codes = run_stage(STAGE, params, inputs, tmp_path / f"codes-{chunk}", threads=threads)
         arrays = {**{f"book {n}": a for n, a in inputs["codebook"].arrays.items()}, **codes.arrays}
-        found.append(({name: a.tobytes() for name, a in arrays.items()}, codes.facts, inputs["codebook"].facts))
+        found.append(
+            (
+                {name: a.tobytes() for name, a in arrays.items()},
+                codes.facts,
+                inputs["codebook"].facts,
+            )
+        )
     assert found[0] == found[1] == found[2]
-    assert {"codes_1", "codes_1_rows", "table_levels", "table_1_tables", "book tier_rows"} <= set(found[0][0])
+    assert {"codes_1", "codes_1_rows", "table_levels", "table_1_tables", "book tier_rows"} <= set(
+        found[0][0]
+    )
 
 
 @pytest.mark.parametrize("share", [0.005, 0.5, 1.0])
@@ -171,25 +189,37 @@ def test_damaged_rows_of_further_stages_are_found(tmp_path):
     assert mismatch(index, 0, record) is None
     fields = {name: getattr(record, name) for name in record.__dataclass_fields__}
     for wrong in (record.codes_1_rows[::-1], record.codes_1_rows + np.int32(record.num_nodes)):
-        assert "rows of further stages" in mismatch(index, 0, type(record)(**fields | {"codes_1_rows": wrong}))
-    assert "rows of further" in mismatch(index, 0, type(record)(**fields | {"codes_1": record.codes_1[1:]}))
+        assert "rows of further stages" in mismatch(
+            index, 0, type(record)(**fields | {"codes_1_rows": wrong})
+        )
+    assert "rows of further" in mismatch(
+        index, 0, type(record)(**fields | {"codes_1": record.codes_1[1:]})
+    )
     described, blob = records.meta["codec"], records.codec.tables_to_bytes()
     with pytest.raises(Corrupt, match="expected tables"):
         Codec.from_json(described, blob[:-1])
-    assert decode(Codec.from_json(described, blob).further, record.codes_1).shape == (len(record.codes_1_rows), 24)
+    assert decode(Codec.from_json(described, blob).further, record.codes_1).shape == (
+        len(record.codes_1_rows),
+        24,
+    )
 
 
 @pytest.mark.parametrize(
     ("asked", "match"),
     [
-        ({"features.tier_share": 0.1, "features.codec": "fp32"}, "features.codec = fp32, which loses nothing"),
+        (
+            {"features.tier_share": 0.1, "features.codec": "fp32"},
+            "features.codec = fp32, which loses nothing",
+        ),
         ({"features.tier_share": 0.1, "features.codec": "fp16"}, "features.codec = fp16, which"),
     ],
 )
 def test_what_cannot_be_is_refused(asked, match):
     facts = graph_reader(features=5).facts
     with pytest.raises(BadInput, match=match):
-        STAGE.resolve({"features.codec": "sq2", "features.tier_bytes": 4, **asked}, {"graph": facts})
+        STAGE.resolve(
+            {"features.codec": "sq2", "features.tier_bytes": 4, **asked}, {"graph": facts}
+        )
 
 
 def test_off_is_as_it_was():
@@ -225,4 +255,7 @@ def test_what_auto_chooses_has_a_tier_where_it_loses_something(tmp_path, chosen)
     assert ("tier" in codes.facts) == codes.has("codes_1") == lossy
     if lossy:
         error = ((features(g) - oracle(codes)) ** 2).sum(1)
-        assert error[codes.array("codes_1_rows")].mean() < 0.9 * np.delete(error, codes.array("codes_1_rows")).mean()
+        assert (
+            error[codes.array("codes_1_rows")].mean()
+            < 0.9 * np.delete(error, codes.array("codes_1_rows")).mean()
+        )

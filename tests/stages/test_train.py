@@ -22,21 +22,61 @@ from tests.memory import MemoryReader, run_stage
 from tests.stages.steps import Loader, Pack, community, packs
 
 BASE = Params(
-    model="gcn", per_step=1, layers=3, hidden=16, dropout=0.5, lr=0.01, weight_decay=1e-4, schedule="cosine", epochs=3,
-    patience=50, seed=0, index=0, device="cpu", normalization="sym", mass="none", self_loops=True,
-)  # fmt: skip
+    model="gcn",
+    per_step=1,
+    layers=3,
+    hidden=16,
+    dropout=0.5,
+    lr=0.01,
+    weight_decay=1e-4,
+    schedule="cosine",
+    epochs=3,
+    patience=50,
+    seed=0,
+    index=0,
+    device="cpu",
+    normalization="sym",
+    mass="none",
+    self_loops=True,
+)
 RECIPE = {
-    "train.model": "gcn", "train.per_step": 2, "train.layers": 3, "train.hidden": 16, "train.heads": 4,
+    "train.model": "gcn",
+    "train.per_step": 2,
+    "train.layers": 3,
+    "train.hidden": 16,
+    "train.heads": 4,
     "train.dropout": 0.5,
-    "train.lr": 1e-3, "train.weight_decay": 0.0, "train.schedule": "plateau", "train.epochs": 9,
-    "train.patience": 5, "train.seed": 1, "train.warmup": 0, "train.vary": 1.0, "train.ema": 0.0,
-    "train.precision": "fp32", "train.keep": "best",
-    "train.device": "cpu", "train.ranks": 1,
-    "train.exchange": "auto", "train.storage_gbs": 1.0, "train.interconnect_gbs": 0.0,
-    "graph.normalization": "rw", "graph.mass": "row", "graph.self_loops": True,
-    "index": 2, "soup.holdout": 0.0,
-}  # fmt: skip
-CONFIG = {"num_features": 8, "num_classes": 3, "hidden": 16, "layers": 3, "dropout": 0.5, "model": "gcn", "heads": 4}
+    "train.lr": 1e-3,
+    "train.weight_decay": 0.0,
+    "train.schedule": "plateau",
+    "train.epochs": 9,
+    "train.patience": 5,
+    "train.seed": 1,
+    "train.warmup": 0,
+    "train.vary": 1.0,
+    "train.ema": 0.0,
+    "train.precision": "fp32",
+    "train.keep": "best",
+    "train.device": "cpu",
+    "train.ranks": 1,
+    "train.exchange": "auto",
+    "train.storage_gbs": 1.0,
+    "train.interconnect_gbs": 0.0,
+    "graph.normalization": "rw",
+    "graph.mass": "row",
+    "graph.self_loops": True,
+    "index": 2,
+    "soup.holdout": 0.0,
+}
+CONFIG = {
+    "num_features": 8,
+    "num_classes": 3,
+    "hidden": 16,
+    "layers": 3,
+    "dropout": 0.5,
+    "model": "gcn",
+    "heads": 4,
+}
 
 
 class Killed(Exception):
@@ -64,7 +104,11 @@ def run(folder, params=BASE, hook=None, threads=1, unlabelled=0.1, config=CONFIG
 
 def same(a, b):
     mine, theirs = a.model.state_dict(), b.model.state_dict()
-    return all(torch.equal(mine[k], theirs[k]) for k in mine) and a.history == b.history and a.best == b.best
+    return (
+        all(torch.equal(mine[k], theirs[k]) for k in mine)
+        and a.history == b.history
+        and a.best == b.best
+    )
 
 
 @pytest.fixture
@@ -92,9 +136,13 @@ def test_a_killed_training_resumes_bit_by_bit(tmp_path, every_step, epoch, step,
 
 
 def test_the_last_epoch_s_weights_are_kept_where_validation_is_left_to_soups(tmp_path, every_step):
-    """No early stop, and no pick: the weights are those a training of that many epochs ends with."""
+    """No early stop, and no pick: the weights are those a training of that many epochs ends
+    with."""
     params = replace(BASE, lr=0.05, schedule="constant", epochs=8, patience=1)
-    best, last = run(tmp_path / "best", params), run(tmp_path / "last", replace(params, keep="last"))
+    best, last = (
+        run(tmp_path / "best", params),
+        run(tmp_path / "last", replace(params, keep="last")),
+    )
     assert len(last.history) == 8
     assert last.best["epoch"] == 7
     assert last.best["accuracy"] == last.history[-1]["valid_accuracy"]
@@ -111,7 +159,8 @@ def test_the_last_epoch_s_weights_are_kept_where_validation_is_left_to_soups(tmp
 
 
 def test_every_ingredient_drops_units_of_its_own(tmp_path):
-    """The same steps in the same order: what sets two ingredients apart is the stream their dropout is drawn from."""
+    """The same steps in the same order: what sets two ingredients apart is the stream their dropout
+    is drawn from."""
 
     def trained(index, dropout):
         data = packs()
@@ -122,10 +171,14 @@ def test_every_ingredient_drops_units_of_its_own(tmp_path):
         folder = tmp_path / f"{index}-{dropout}"
         folder.mkdir()
         params = replace(BASE, epochs=1, index=index, dropout=dropout)
-        return trainer.train(params, config, steps, valid, folder, 1, lambda *_: None).model.state_dict()
+        return trainer.train(
+            params, config, steps, valid, folder, 1, lambda *_: None
+        ).model.state_dict()
 
     first, other = trained(0, 0.5), trained(1, 0.5)
-    assert not any(torch.equal(first[name], other[name]) for name in first if name.endswith("lin.weight"))
+    assert not any(
+        torch.equal(first[name], other[name]) for name in first if name.endswith("lin.weight")
+    )
     first, other = trained(0, 0.0), trained(1, 0.0)
     assert all(torch.equal(first[name], other[name]) for name in first)
 
@@ -183,7 +236,8 @@ def test_sigkill_at_any_moment(tmp_path, every_step):
             env={**os.environ, "OMP_NUM_THREADS": "1"},
         )
         deadline = time.monotonic() + 60
-        # A checkpoint of its own, not of the one before: each kill hits a training, not its imports.
+        # A checkpoint of its own, not of the one before: each kill hits a training, not its
+        # imports.
         while modified(newest) <= before and child.poll() is None and time.monotonic() < deadline:
             time.sleep(0.02)
         assert modified(newest) > before or child.poll() == 0
@@ -248,7 +302,8 @@ def test_checkpoints_are_no_more_frequent_than_stated(tmp_path, monkeypatch):
 
 def test_a_loss_that_is_no_number_names_epoch_step_and_rate(tmp_path):
     with pytest.raises(
-        StockpotError, match=r"epoch \d, step \d: expected a finite loss, found (nan|inf) at lr 1e\+30"
+        StockpotError,
+        match=r"epoch \d, step \d: expected a finite loss, found (nan|inf) at lr 1e\+30",
     ) as caught:
         run(tmp_path, replace(BASE, lr=1e30, dropout=0.0, schedule="constant"))
     assert caught.value.fix == "--set train.lr=1e+29"
@@ -260,7 +315,9 @@ def test_outputs_without_labels_count_nowhere(tmp_path):
 
 
 def test_ingredients_share_their_start_and_differ_in_draws(tmp_path):
-    zero, again, one = (run(tmp_path / str(k), replace(BASE, index=i)) for k, i in enumerate((0, 0, 1)))
+    zero, again, one = (
+        run(tmp_path / str(k), replace(BASE, index=i)) for k, i in enumerate((0, 0, 1))
+    )
     assert zero.init_digest == again.init_digest == one.init_digest
     assert same(zero, again)
     assert not same(zero, one)
@@ -269,7 +326,8 @@ def test_ingredients_share_their_start_and_differ_in_draws(tmp_path):
 
 
 def test_each_ingredient_draws_dropout_of_its_own(tmp_path):
-    """One record an epoch, so that the order of steps, which differs by ingredient too, says nothing."""
+    """One record an epoch, so that the order of steps, which differs by ingredient too, says
+    nothing."""
     graph = community()
     pack = Pack(graph, np.arange(graph[0].shape[0]), per_record=graph[0].shape[0])
 
@@ -279,7 +337,9 @@ def test_each_ingredient_draws_dropout_of_its_own(tmp_path):
         assert len(steps) == 1
         folder = tmp_path / "-".join(f"{k}{v}" for k, v in changes.items())
         folder.mkdir()
-        result = trainer.train(params, {**CONFIG, "dropout": params.dropout}, steps, steps, folder, 1, lambda *_: None)
+        result = trainer.train(
+            params, {**CONFIG, "dropout": params.dropout}, steps, steps, folder, 1, lambda *_: None
+        )
         return state_digest(result.model.state_dict())
 
     digests = [weights(index=0), weights(index=1), weights(index=2)]
@@ -322,7 +382,9 @@ def test_ranks_draw_dropout_of_their_own_by_step_and_alike_when_resumed():
         model = build_model(CONFIG, seed=0).train()
         model.generator = torch.Generator()
         adam = torch.optim.SGD(model.parameters(), lr=0.0)
-        trainer._team_step(TwoRanks(rank, 2), replace(BASE, **changes), model, adam, step, epoch, at, due=False)
+        trainer._team_step(
+            TwoRanks(rank, 2), replace(BASE, **changes), model, adam, step, epoch, at, due=False
+        )
         return float(sum(p.grad.abs().sum() for p in model.parameters()))
 
     draws = [{}, {"rank": 1}, {"epoch": 1}, {"at": 1}, {"index": 1}]
@@ -335,7 +397,12 @@ def test_a_rank_divides_its_loss_by_the_labelled_outputs_of_all():
     step = packs(unlabelled=0.6)["train"].batches(layers=3, adj="norm")[0]
     model = build_model({**CONFIG, "dropout": 0.0}, seed=2)
     model.generator = torch.Generator()
-    loss = torch.nn.functional.cross_entropy(model(step.x, step.adjs), step.y, ignore_index=-1, reduction="sum") / 40
+    loss = (
+        torch.nn.functional.cross_entropy(
+            model(step.x, step.adjs), step.y, ignore_index=-1, reduction="sum"
+        )
+        / 40
+    )
     expected = torch.autograd.grad(loss, list(model.parameters()))
     adam = torch.optim.SGD(model.parameters(), lr=0.0)
     shared = ShareStep(**vars(step), num_labelled=40)
@@ -345,7 +412,12 @@ def test_a_rank_divides_its_loss_by_the_labelled_outputs_of_all():
 
 
 def test_scores_rank_by_accuracy_then_lower_loss_and_a_loss_that_is_no_number_loses():
-    good, same, worse, lost = Score(3, 4, 2.0), Score(3, 4, 3.0), Score(2, 4, 0.1), Score(3, 4, float("nan"))
+    good, same, worse, lost = (
+        Score(3, 4, 2.0),
+        Score(3, 4, 3.0),
+        Score(2, 4, 0.1),
+        Score(3, 4, float("nan")),
+    )
     assert worse.rank < lost.rank < same.rank < good.rank
 
 
@@ -381,7 +453,13 @@ def test_only_matrices_decay():
 
 def test_resolve():
     params = STAGE.resolve(RECIPE, {})
-    assert (params.seed, params.index, params.per_step, params.normalization, params.mass) == (1, 2, 2, "rw", "row")
+    assert (params.seed, params.index, params.per_step, params.normalization, params.mass) == (
+        1,
+        2,
+        2,
+        "rw",
+        "row",
+    )
     sage = STAGE.resolve({**RECIPE, "train.model": "sage"}, {})
     assert sage == STAGE.resolve(
         {**RECIPE, "train.model": "sage", "graph.normalization": "sym", "graph.mass": "none"}, {}
@@ -400,9 +478,24 @@ def test_resolve():
 @pytest.mark.parametrize(
     ("key", "value", "words"),
     [
-        ("model", "mlp", "train.model: expected gcn, sage, gat, gin, sage-lstm or package.module:factory, found 'mlp'"),
-        ("model", "no_such_pkg.mod:make", "'no_such_pkg.mod:make': expected a module no_such_pkg.mod with a source"),
-        ("model", "pkg/mod:make", "train.model: expected package.module:factory, found 'pkg/mod:make'"),
+        (
+            "model",
+            "mlp",
+            (
+                "train.model: expected gcn, sage, gat, gin, sage-lstm or package.module:factory, "
+                "found 'mlp'"
+            ),
+        ),
+        (
+            "model",
+            "no_such_pkg.mod:make",
+            "'no_such_pkg.mod:make': expected a module no_such_pkg.mod with a source",
+        ),
+        (
+            "model",
+            "pkg/mod:make",
+            "train.model: expected package.module:factory, found 'pkg/mod:make'",
+        ),
         ("device", "tpu", "train.device: expected auto, cpu, cuda or cuda:N"),
         ("device", "cpu:1", "train.device: expected auto, cpu, cuda or cuda:N"),
     ],
@@ -414,7 +507,11 @@ def test_values_outside_their_range_are_refused(key, value, words):
 
 def test_the_stage_writes_model_history_and_facts(tmp_path):
     data = packs()
-    inputs = {"train": data["train"], "valid": data["valid"], "order": MemoryReader(digest="5" * 32)}
+    inputs = {
+        "train": data["train"],
+        "valid": data["valid"],
+        "order": MemoryReader(digest="5" * 32),
+    }
     params = replace(BASE, index=3, epochs=4)
     found = run_stage(STAGE, params, inputs, tmp_path)
     history = json.loads(found.path("history.json").read_text())

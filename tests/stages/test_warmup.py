@@ -18,7 +18,9 @@ from tests.memory import MemoryReader, run_stage
 from tests.stages.steps import Loader, packs
 from tests.stages.test_train import BASE, CONFIG, RECIPE, Killed, kill_at
 
-SHARED = replace(BASE, epochs=5, warmup=2, dropout=0.0, lr=0.002)  # slow: the last epochs are the best
+SHARED = replace(
+    BASE, epochs=5, warmup=2, dropout=0.0, lr=0.002
+)  # slow: the last epochs are the best
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +47,9 @@ def train(data, folder, params, hook=None, **files):
 def branch(data, root, params):
     """The warm-up of `params`, then its ingredient."""
     root.mkdir(exist_ok=True, parents=True)
-    shared = train(data, root / "w", replace(params, index=0, ema=0.0), warmup=root / "start.safetensors")
+    shared = train(
+        data, root / "w", replace(params, index=0, ema=0.0), warmup=root / "start.safetensors"
+    )
     return shared, train(data, root / "i", params, start=root / "start.safetensors")
 
 
@@ -61,7 +65,8 @@ def test_what_follows_a_warm_up_goes_on_at_the_rate_it_ended_with(tmp_path, data
 
 @pytest.mark.parametrize("schedule", ["cosine", "constant"])
 def test_a_warm_up_and_what_follows_are_one_training(tmp_path, data, schedule):
-    """Without random masks, ingredient 0 of a shared start is the training that was never parted, bit by bit."""
+    """Without random masks, ingredient 0 of a shared start is the training that was never parted,
+    bit by bit."""
     params = replace(SHARED, schedule=schedule)
     whole = train(data, tmp_path / "whole", replace(params, warmup=0))
     shared, rest = branch(data, tmp_path, params)
@@ -94,12 +99,19 @@ def test_the_plateau_rate_of_a_warm_up_goes_on_as_a_share(tmp_path, data):
     params = replace(SHARED, schedule="plateau")
     shared, rest = branch(data, tmp_path, replace(params, index=1, lr=0.02))
     assert shared.history[-1]["lr"] == rest.history[0]["lr"] == 0.02
-    again = train(data, tmp_path / "other", replace(params, index=1, lr=0.005), start=tmp_path / "start.safetensors")
+    again = train(
+        data,
+        tmp_path / "other",
+        replace(params, index=1, lr=0.005),
+        start=tmp_path / "start.safetensors",
+    )
     assert again.history[0]["lr"] == 0.005
 
 
 @pytest.mark.parametrize(("epoch", "step"), [(2, 0), (2, 4), (3, 1)])
-def test_a_killed_ingredient_of_averages_resumes_bit_by_bit(tmp_path, data, every_step, epoch, step):
+def test_a_killed_ingredient_of_averages_resumes_bit_by_bit(
+    tmp_path, data, every_step, epoch, step
+):
     params = replace(SHARED, dropout=0.5, ema=0.8, index=1)
     _, alone = branch(data, tmp_path, params)
     start = tmp_path / "start.safetensors"
@@ -124,7 +136,9 @@ def test_a_killed_warm_up_resumes_bit_by_bit(tmp_path, data, every_step):
 
 def test_a_start_of_another_model_is_refused(tmp_path, data):
     train(data, tmp_path / "a", SHARED, warmup=tmp_path / "a.safetensors")
-    with pytest.raises(Corrupt, match=r"a.safetensors: expected the start of a model like this one"):
+    with pytest.raises(
+        Corrupt, match=r"a.safetensors: expected the start of a model like this one"
+    ):
         train(data, tmp_path / "b", replace(SHARED, model="sage"), start=tmp_path / "a.safetensors")
 
 
@@ -138,10 +152,14 @@ def test_averaging_does_not_change_the_training(tmp_path, data):
 @given(st.floats(0.1, 0.99), st.integers(1, 6), st.integers(0, 5))
 def test_an_average_is_the_sum_of_its_powers(decay, steps, seed):
     torch.manual_seed(seed)
-    model = torch.nn.Sequential(torch.nn.Linear(3, 3), torch.nn.BatchNorm1d(3), torch.nn.Linear(3, 3))
+    model = torch.nn.Sequential(
+        torch.nn.Linear(3, 3), torch.nn.BatchNorm1d(3), torch.nn.Linear(3, 3)
+    )
     model[2].weight = model[0].weight  # tied
     ema = Ema(model, decay)
-    expected = {n: p.detach().double().clone() for n, p in model.named_parameters(remove_duplicate=False)}
+    expected = {
+        n: p.detach().double().clone() for n, p in model.named_parameters(remove_duplicate=False)
+    }
     for _ in range(steps):
         with torch.no_grad():
             for p in model.parameters():
@@ -161,7 +179,14 @@ def test_an_average_is_the_sum_of_its_powers(decay, steps, seed):
 
 def test_tied_tensors_and_numbers_of_any_type_are_written_under_every_name(tmp_path):
     w = torch.randn(4, 4)
-    state = {"a": w, "b": w, "part": w[:2], "n": torch.tensor(3), "flag": torch.tensor([True]), "none": torch.empty(0)}
+    state = {
+        "a": w,
+        "b": w,
+        "part": w[:2],
+        "n": torch.tensor(3),
+        "flag": torch.tensor([True]),
+        "none": torch.empty(0),
+    }
     write_state(tmp_path / "x.safetensors", state, {})
     found = read_state(tmp_path / "x.safetensors")[0]
     assert found.keys() == state.keys()
@@ -203,5 +228,7 @@ def test_what_only_ingredients_read_leaves_the_warm_up_alone():
 
 
 def test_a_warmup_of_all_epochs_is_refused():
-    with pytest.raises(BadInput, match=r"train.warmup: expected fewer than train.epochs \(9\), found 9"):
+    with pytest.raises(
+        BadInput, match=r"train.warmup: expected fewer than train.epochs \(9\), found 9"
+    ):
         STAGE.resolve({**RECIPE, "train.warmup": 9}, {})

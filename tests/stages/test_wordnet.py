@@ -55,7 +55,8 @@ def test_features_are_words_of_lemmas_and_gloss_by_document_frequency():
     graph = build(EXCERPT, rarest=1)
     vocab = graph["vocab"].tolist()
     assert vocab == sorted(vocab)
-    # Below a tenth of 19 synsets is one synset; "dog" stands in one, "the" in many, "a" is one letter.
+    # Below a tenth of 19 synsets is one synset; "dog" stands in one, "the" in many, "a" is one
+    # letter.
     assert {"canidae", "familiaris"} <= set(vocab)
     assert not {"the", "a", "of"} & set(vocab)
     _, node = parse(EXCERPT)
@@ -101,8 +102,14 @@ def test_a_failed_write_leaves_nothing(tmp_path):
     ("damage", "words"),
     [
         (lambda text: text.replace("|", " "), "line 30: expected a synset"),
-        (lambda text: text.replace("00831191 04 n 04", "00831191 04 n zz"), "line 30: expected a synset"),
-        (lambda text: text.replace("00831191 04 n 04", "00831191 04 n 40"), "line 30: expected a synset"),
+        (
+            lambda text: text.replace("00831191 04 n 04", "00831191 04 n zz"),
+            "line 30: expected a synset",
+        ),
+        (
+            lambda text: text.replace("00831191 04 n 04", "00831191 04 n 40"),
+            "line 30: expected a synset",
+        ),
         (lambda text: text.replace("@ 02083346 n", "@ 02083347 n"), r"dog points to (n, 02083347)"),
     ],
 )
@@ -124,7 +131,10 @@ def test_missing_and_empty_files_are_named(folder, capsys):
     with pytest.raises(BadInput, match="expected synsets"):
         build(folder)
     (folder / "data.verb").unlink()
-    with pytest.raises(BadInput, match=r"data\.verb: expected a WordNet data file, found none; fix: apt-get install"):
+    with pytest.raises(
+        BadInput,
+        match=r"data\.verb: expected a WordNet data file, found none; fix: apt-get install",
+    ):
         build(folder)
     assert main([]) == 2
     assert "usage" in capsys.readouterr().err
@@ -149,7 +159,9 @@ def test_the_embedded_graph_is_what_the_readme_says():
     assert "Princeton" in (EMBEDDED.parent / "WORDNET-LICENSE").read_text()
 
 
-@pytest.mark.skipif(not FULL, reason="the full database: set STOCKPOT_WORDNET_DIR=/usr/share/wordnet")
+@pytest.mark.skipif(
+    not FULL, reason="the full database: set STOCKPOT_WORDNET_DIR=/usr/share/wordnet"
+)
 def test_the_full_database_gives_the_embedded_graph():
     built = build(Path(FULL))
     with np.load(EMBEDDED, allow_pickle=False) as file:
