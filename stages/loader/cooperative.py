@@ -141,15 +141,14 @@ class CooperativeAssembly:
         x = torch.empty(
             (n, codec.num_features), dtype=torch.float32, pin_memory=self.base.transfer.pin
         )
-        crosses = (
+        codes: NDArray[np.uint8] | None = None
+        if (
             codec.row_bytes is not None
             and codec.row_bytes <= self.crossing
             and codec.further is None
             and self.base.transfer.device.type == "cpu"
-        )
-        codes: NDArray[np.uint8] | None = (
-            np.empty((n, codec.row_bytes), np.uint8) if crosses else None
-        )  # type: ignore[arg-type]
+        ):
+            codes = np.empty((n, codec.row_bytes), np.uint8)
         for record, rows in zip(whole, found.rows, strict=True):
             part: Any
             if self.store.gathers:

@@ -41,7 +41,7 @@ __all__ = ["Result", "train"]
 CHECKPOINT_EVERY_S = 20.0  # inside long epochs
 CHECKPOINT_AFTER_S = 1.0  # at the end of an epoch, where the last one is older than this
 REPORT_EVERY_S = 1.0
-PLATEAU = {
+PLATEAU: dict[str, Any] = {
     "mode": "min",
     "factor": 0.33,
     "patience": 10,
@@ -209,8 +209,10 @@ def _epochs(
     team: Team | None,
 ) -> dict[str, Tensor]:
     plateau = torch.optim.lr_scheduler.ReduceLROnPlateau(
-        adam, min_lr=PLATEAU_FLOOR * params.lr, **PLATEAU
-    )  # type: ignore[arg-type]
+        adam,
+        min_lr=PLATEAU_FLOOR * params.lr,
+        **PLATEAU,
+    )
     if progress.plateau is not None:
         plateau.load_state_dict(progress.plateau)
     _set_rate(adam, progress.rate)
