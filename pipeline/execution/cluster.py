@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, Any
 from stockpot.errors import BadInput, StockpotError
 from stockpot.execution.interrupt import Unwanted, while_wanted
 from stockpot.execution.semaphores import owned
+from stockpot.stages.replace import replacing
 from stockpot.store.usage import give_back, own_bytes
 
 if TYPE_CHECKING:
@@ -301,9 +302,8 @@ class Cluster:
             callback_timeout=120,
         )
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(f".{path.name}.{os.getpid()}")
-        partial.write_text(page, encoding="utf-8")
-        partial.replace(path)
+        with replacing(path, synced=False) as partial:
+            partial.write_text(page, encoding="utf-8")
 
     # --- the end
 

@@ -20,6 +20,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from stockpot.errors import Conflict, Corrupt, CorruptShard, NonDeterminism
+from stockpot.stages.replace import replacing
 from stockpot.store import fs
 from stockpot.store.arrays import METADATA, Created, write_array
 from stockpot.store.digests import bytes_digest, file_digest, payload_digest
@@ -183,16 +184,14 @@ class Attempt:
             return
         self._progress_at = now
         path = self.work.progress_path(self.shard)
-        partial = path.with_name(f".{path.name}.{self.name}")
         # Progress is a courtesy: where it cannot be written, the work it tells of decides whether
         # that is an error.
         with suppress(OSError):
             if self.work.root.is_dir():
                 path.parent.mkdir(exist_ok=True)
-            partial.write_bytes(
-                seal({"done": int(done), "total": int(total), "text": text, "time": time.time()})
-            )
-            partial.replace(path)
+            with replacing(path, synced=False) as partial:
+                found = {"done": int(done), "total": int(total), "text": text, "time": time.time()}
+                partial.write_bytes(seal(found))
 
     # --- publishing
 

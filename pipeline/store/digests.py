@@ -7,7 +7,6 @@ files.
 
 from __future__ import annotations
 
-import contextlib
 import json
 import logging
 import os
@@ -19,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from blake3 import blake3
 
 from stockpot.errors import BadInput
-from stockpot.store.fs import unique
+from stockpot.stages.replace import replacing
 from stockpot.store.keys import canonical
 
 if TYPE_CHECKING:
@@ -229,12 +228,9 @@ class StatCache:
         # else.
         entries = {**self._load(), name: entry}
         data = {"format": CACHE_FORMAT, "check": bytes_digest(canonical(entries)), "files": entries}
-        partial = self.path.with_name(f".{self.path.name}.{unique()}")
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            partial.write_text(json.dumps(data, indent=0, sort_keys=True))
-            partial.replace(self.path)
+            with replacing(self.path, synced=False) as partial:
+                partial.write_text(json.dumps(data, indent=0, sort_keys=True))
         except OSError as error:
             _log.warning("stat cache %s cannot be written (%s)", self.path, error)
-            with contextlib.suppress(OSError):
-                partial.unlink()

@@ -11,10 +11,10 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import uuid
 from typing import TYPE_CHECKING, Any
 
 from stockpot.errors import Corrupt, CorruptArtifact
+from stockpot.stages.replace import replacing
 from stockpot.store.digests import bytes_digest, fingerprint
 from stockpot.store.keys import canonical
 from stockpot.store.manifest import seal, unseal
@@ -79,14 +79,10 @@ class Seen:
         """
         if self._path is None or not self._changed:
             return
-        partial = self._path.with_name(f".{self._path.name}.{uuid.uuid4().hex}")
         with contextlib.suppress(OSError):
-            try:
-                self._path.parent.mkdir(parents=True, exist_ok=True)
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            with replacing(self._path, synced=False) as partial:
                 partial.write_bytes(seal({"format": _FORMAT, "artifacts": self._entries}))
-                partial.replace(self._path)
-            finally:
-                partial.unlink(missing_ok=True)
         self._changed = False
 
     def _load(self) -> dict[str, Any]:

@@ -8,11 +8,10 @@ how.
 from __future__ import annotations
 
 import json
-import os
-import uuid
 from typing import TYPE_CHECKING, Any
 
 from stockpot.stages.errors import BadInput, Corrupt
+from stockpot.stages.replace import replacing
 from stockpot.store import fs
 from stockpot.store.digests import bytes_digest
 from stockpot.store.keys import canonical
@@ -36,17 +35,10 @@ def write_atomically(path: Path, text: str) -> None:
     BadInput
         The folder cannot be written.
     """
-    partial = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            with open(partial, "w", encoding="utf-8") as file:
-                file.write(text)
-                file.flush()
-                os.fsync(file.fileno())
-            partial.replace(path)
-        finally:
-            partial.unlink(missing_ok=True)
+        with replacing(path) as partial:
+            partial.write_text(text, encoding="utf-8")
     except OSError as error:
         fix = (
             "free some space or choose another folder with --runs DIR, then run the same command "

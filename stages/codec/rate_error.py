@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from stockpot.stages.codec.rate_sample import scrambled
-from stockpot.stages.kernel import njit
+from stockpot.stages.kernels.compiled import njit
+from stockpot.stages.kernels.splitmix import GOLDEN, mix64
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -114,7 +114,7 @@ def nmse_by_depth(exact: NDArray[np.float32], decoded: NDArray[np.float32]) -> l
 @njit(cache=True)
 def _fill_signs(n_id: NDArray[np.int64], out: NDArray[np.float32]) -> None:
     for i in range(len(n_id)):
-        word = scrambled(np.uint64(n_id[i]))
+        word = mix64(np.uint64(n_id[i]) + np.uint64(GOLDEN))
         for j in range(out.shape[1]):
             out[i, j] = 1.0 if (word >> np.uint64(j)) & np.uint64(1) else -1.0
 

@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from stockpot.stages.kernel import njit
+from stockpot.stages.kernels.compiled import njit
+from stockpot.stages.kernels.splitmix import GOLDEN, mix64
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["Sample", "draw", "scrambled"]
+__all__ = ["Sample", "draw"]
 
 
 @dataclass(frozen=True)
@@ -47,15 +48,6 @@ class Sample:
         return np.concatenate([self.train, self.valid])
 
 
-@njit(cache=True, inline="always")
-def scrambled(value: np.uint64) -> np.uint64:
-    """A 64-bit word that looks random, of any word: splitmix64 (Steele, Lea, Flood 2014)."""
-    z = value + np.uint64(0x9E3779B97F4A7C15)
-    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return z ^ (z >> np.uint64(31))
-
-
 @njit(cache=True)
 def _neighbour(
     indptr: NDArray[np.int64], indices: NDArray[np.int32], v: int, k: int, count: int
@@ -66,7 +58,7 @@ def _neighbour(
     start, degree = indptr[v], indptr[v + 1] - indptr[v]
     if degree <= count:
         return indices[start + k]
-    shift = scrambled(np.uint64(v)) >> np.uint64(11)
+    shift = mix64(np.uint64(v) + np.uint64(GOLDEN)) >> np.uint64(11)
     u = np.float64(shift) / 9007199254740992.0
     return indices[start + min(degree - 1, np.int64((u + k) * degree / count))]
 

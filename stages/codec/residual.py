@@ -10,7 +10,7 @@ import numpy as np
 
 from stockpot.stages.codec.kmeans import k_means
 from stockpot.stages.codec.nearest import chains, gram, nearest, offsets
-from stockpot.stages.kernel import njit
+from stockpot.stages.kernels.compiled import njit
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

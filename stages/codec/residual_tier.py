@@ -12,7 +12,7 @@ from stockpot.stages.codec.coder import Coder
 from stockpot.stages.codec.exact_sums import misfit
 from stockpot.stages.codec.format import decode
 from stockpot.stages.codec.sizes import BLOCK_ROWS, CHUNK_BYTES
-from stockpot.stages.codec.thread_pool import in_order
+from stockpot.stages.kernels.threads import in_order
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -17,9 +17,9 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
 from stockpot.stages.ingest.csr import frozen
-from stockpot.stages.kernel import njit
+from stockpot.stages.kernels.compiled import njit
+from stockpot.stages.kernels.threads import on_spans, spans
 from stockpot.stages.train.precision import in_float32
-from stockpot.stages.train.threads import on_spans, spans
 
 if TYPE_CHECKING:
     import numpy as np

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from stockpot.stages.kernel import njit
+from stockpot.stages.kernels.compiled import njit
 
 if TYPE_CHECKING:
     import numpy as np

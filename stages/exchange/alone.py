@@ -15,7 +15,7 @@ import numpy as np
 from stockpot.stages.exchange.counts import reached
 from stockpot.stages.exchange.rank_partition import edges_of, owned
 from stockpot.stages.ingest.csr import frozen
-from stockpot.stages.kernel import njit
+from stockpot.stages.kernels.compiled import njit
 from stockpot.stages.pack.build import gather_further, gather_rows
 from stockpot.stages.pack.layered import prefixes
 from stockpot.stages.pack.record import Layer, Record

@@ -17,7 +17,7 @@ import numpy as np
 
 from stockpot.stages.exchange.rank_partition import edges_of, owned
 from stockpot.stages.ingest.csr import frozen
-from stockpot.stages.kernel import njit
+from stockpot.stages.kernels.compiled import njit
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -16,7 +16,7 @@ import numpy as np
 
 from stockpot.stages.errors import BadInput
 from stockpot.stages.ingest.csr import frozen
-from stockpot.stages.kernel import njit
+from stockpot.stages.kernels.compiled import njit
 from stockpot.stages.pack.record import Layer
 
 if TYPE_CHECKING:

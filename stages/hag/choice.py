@@ -12,9 +12,9 @@ import numpy as np
 from stockpot.stages.errors import BadInput
 from stockpot.stages.hag.columns import columns_of, factors
 from stockpot.stages.hag.cost import GAIN, Counts, Rates, gain
-from stockpot.stages.hag.prepared import prepared
+from stockpot.stages.hag.prepared import Settings, prepared
 from stockpot.stages.hag.rows import pattern
-from stockpot.stages.hag.search import Settings, search_prepared
+from stockpot.stages.hag.search import search_prepared
 from stockpot.stages.hag.shape import Outline, Shape, build, outline
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ import numpy as np
 
 from stockpot.stages.errors import BadInput
 from stockpot.stages.hag.hag import Hag, csr_crc, fault
-from stockpot.stages.kernel import njit
+from stockpot.stages.kernels.compiled import njit
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -111,7 +111,8 @@ class HagAggregation(nn.Module):
         """
         _check_edges(edge_index, num_nodes, edge_weight)
         from stockpot.stages.hag.columns import csr_of, factors
-        from stockpot.stages.hag.search import Settings, search
+        from stockpot.stages.hag.prepared import Settings
+        from stockpot.stages.hag.search import search
         from stockpot.stages.hag.shape import Shape, build, outline
 
         indptr, indices, order = csr_of(edge_index.cpu().numpy(), num_nodes)

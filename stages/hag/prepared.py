@@ -9,20 +9,65 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from stockpot.stages.errors import BadInput
 from stockpot.stages.hag.hag import csr_crc
 from stockpot.stages.hag.rows import distinct_rows, merged
 from stockpot.stages.hag.working import live, working_rows
-from stockpot.stages.kernel import njit
+from stockpot.stages.kernels.compiled import njit
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from stockpot.stages.hag.search import Settings
 
-__all__ = ["GROUP", "Prepared", "fewest_reads", "prepared"]
+__all__ = ["GROUP", "UNLIMITED", "Prepared", "Settings", "fewest_reads", "prepared"]
 
 GROUP = 1 << 17
 """Entries from which a run of components is searched alone; fewer are one component."""
+
+
+UNLIMITED = 1 << 30
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How to search.
+
+    Attributes
+    ----------
+    min_count : rows a pair must stand in to be merged. 3: a merge of 2 saves an addition and no
+        read.
+    capacity : most merges as a share of the columns; None: all there are. A HAG's twin rows count
+        too (`find`).
+    row_limit : rows of more columns that could be shared are merged, not counted: that costs the
+        square of a row.
+
+    Raises
+    ------
+    BadInput
+        For values out of range.
+    """
+
+    min_count: int = 3
+    capacity: float | None = None
+    row_limit: int = 2048
+
+    def __post_init__(self) -> None:
+        if self.capacity is not None and not self.capacity >= 0:
+            raise BadInput(
+                f"hag.capacity is {self.capacity}, expected a share of the nodes, 0 or more",
+                fix="--set hag.capacity=auto",
+            )
+        if self.min_count < 2:
+            raise BadInput(
+                f"a pair must stand in 2 rows at least to be shared, min_count is {self.min_count}",
+                fix="min_count=3",
+            )
+
+    def most(self, num_nodes: int) -> int:
+        """Most aggregation nodes of a CSR with so many columns."""
+        return (
+            UNLIMITED if self.capacity is None else min(UNLIMITED, int(self.capacity * num_nodes))
+        )
 
 
 @dataclass(frozen=True, eq=False)

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import scipy.sparse as sp
 
-from stockpot.stages.kernel import njit
+from stockpot.stages.kernels.compiled import njit
+from stockpot.stages.kernels.splitmix import GOLDEN, mix64
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -87,10 +88,7 @@ def _hashes(indptr: NDArray[np.int64], indices: NDArray[np.int32]) -> NDArray[np
     for u in range(len(out)):
         total = np.uint64(indptr[u + 1] - indptr[u])
         for i in range(indptr[u], indptr[u + 1]):
-            z = np.uint64(indices[i] + 1) * np.uint64(0x9E3779B97F4A7C15)
-            z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-            z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-            total += z ^ (z >> np.uint64(31))
+            total += mix64(np.uint64(indices[i] + 1) * np.uint64(GOLDEN))
         out[u] = total
     return out
 

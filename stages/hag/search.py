@@ -14,15 +14,60 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from stockpot.stages.errors import BadInput
 from stockpot.stages.hag.greedy import merge_lists
-from stockpot.stages.hag.prepared import GROUP, Prepared, prepared
-from stockpot.stages.kernel import njit
+from stockpot.stages.hag.prepared import GROUP, Prepared, Settings, prepared
+from stockpot.stages.kernels.compiled import njit
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["UNLIMITED", "Merges", "Settings", "search", "search_prepared"]
+__all__ = ["Merges", "search", "search_prepared"]
+
+
+@dataclass(frozen=True, eq=False)
+class Merges:
+    """Symbols are what rows hold: first `num_symbols` entries of the CSR, then merge i as
+    num_symbols + i.
+
+    Attributes
+    ----------
+    num_rows, num_nodes, crc, plain_reads, plain_adds : as of `Hag`.
+    column, weight : i4[num_symbols], i4 or None, the column and the multiplicity that each symbol
+        below the merges is.
+    same : i4[num_rows], the distinct row that each row is.
+    pairs : i4[M, 2], the two symbols of each merge, both before it.
+    counts : i4[M], rows counted for each merge, non-increasing.
+    applied : i4[M], distinct rows it was applied to; at least `counts`, more where rows above a
+        limit were not counted.
+    ptr, symbols : i8[D + 1], i4, CSR of the distinct rows after all merges.
+    """
+
+    num_rows: int
+    num_nodes: int
+    crc: int
+    plain_reads: int
+    plain_adds: int
+    column: NDArray[np.int32]
+    weight: NDArray[np.int32] | None
+    same: NDArray[np.int32]
+    pairs: NDArray[np.int32]
+    counts: NDArray[np.int32]
+    applied: NDArray[np.int32]
+    ptr: NDArray[np.int64]
+    symbols: NDArray[np.int32]
+
+    @property
+    def num_symbols(self) -> int:
+        """Symbols that are columns with a multiplicity."""
+        return len(self.column)
+
+    def twins(self) -> NDArray[np.int32]:
+        """Rows equal to each distinct row."""
+        return np.bincount(self.same, minlength=len(self.ptr) - 1).astype(np.int32)
+
+    def entries(self) -> NDArray[np.int64]:
+        """Entries of each distinct row before any merge, i8[D]."""
+        return _entries(self.pairs, self.num_symbols, self.ptr, self.symbols)
 
 
 def search(
@@ -166,97 +211,6 @@ def _whole_rows(
             at += size[place[u]]
         out_ptr[u + 1] = at
     return out_ptr, out[:at].copy()
-
-
-UNLIMITED = 1 << 30
-
-
-@dataclass(frozen=True)
-class Settings:
-    """How to search.
-
-    Attributes
-    ----------
-    min_count : rows a pair must stand in to be merged. 3: a merge of 2 saves an addition and no
-        read.
-    capacity : most merges as a share of the columns; None: all there are. A HAG's twin rows count
-        too (`find`).
-    row_limit : rows of more columns that could be shared are merged, not counted: that costs the
-        square of a row.
-
-    Raises
-    ------
-    BadInput
-        For values out of range.
-    """
-
-    min_count: int = 3
-    capacity: float | None = None
-    row_limit: int = 2048
-
-    def __post_init__(self) -> None:
-        if self.capacity is not None and not self.capacity >= 0:
-            raise BadInput(
-                f"hag.capacity is {self.capacity}, expected a share of the nodes, 0 or more",
-                fix="--set hag.capacity=auto",
-            )
-        if self.min_count < 2:
-            raise BadInput(
-                f"a pair must stand in 2 rows at least to be shared, min_count is {self.min_count}",
-                fix="min_count=3",
-            )
-
-    def most(self, num_nodes: int) -> int:
-        """Most aggregation nodes of a CSR with so many columns."""
-        return (
-            UNLIMITED if self.capacity is None else min(UNLIMITED, int(self.capacity * num_nodes))
-        )
-
-
-@dataclass(frozen=True, eq=False)
-class Merges:
-    """Symbols are what rows hold: first `num_symbols` entries of the CSR, then merge i as
-    num_symbols + i.
-
-    Attributes
-    ----------
-    num_rows, num_nodes, crc, plain_reads, plain_adds : as of `Hag`.
-    column, weight : i4[num_symbols], i4 or None, the column and the multiplicity that each symbol
-        below the merges is.
-    same : i4[num_rows], the distinct row that each row is.
-    pairs : i4[M, 2], the two symbols of each merge, both before it.
-    counts : i4[M], rows counted for each merge, non-increasing.
-    applied : i4[M], distinct rows it was applied to; at least `counts`, more where rows above a
-        limit were not counted.
-    ptr, symbols : i8[D + 1], i4, CSR of the distinct rows after all merges.
-    """
-
-    num_rows: int
-    num_nodes: int
-    crc: int
-    plain_reads: int
-    plain_adds: int
-    column: NDArray[np.int32]
-    weight: NDArray[np.int32] | None
-    same: NDArray[np.int32]
-    pairs: NDArray[np.int32]
-    counts: NDArray[np.int32]
-    applied: NDArray[np.int32]
-    ptr: NDArray[np.int64]
-    symbols: NDArray[np.int32]
-
-    @property
-    def num_symbols(self) -> int:
-        """Symbols that are columns with a multiplicity."""
-        return len(self.column)
-
-    def twins(self) -> NDArray[np.int32]:
-        """Rows equal to each distinct row."""
-        return np.bincount(self.same, minlength=len(self.ptr) - 1).astype(np.int32)
-
-    def entries(self) -> NDArray[np.int64]:
-        """Entries of each distinct row before any merge, i8[D]."""
-        return _entries(self.pairs, self.num_symbols, self.ptr, self.symbols)
 
 
 @njit(cache=True, nogil=True)

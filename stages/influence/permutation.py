@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from stockpot.stages.kernels.splitmix import GOLDEN, MASK, mixed64
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
@@ -21,15 +23,8 @@ def scramble(values: NDArray[np.integer], seed: int) -> NDArray[np.uint64]:
     [47284, 10216, 57302]
     """
     with np.errstate(over="ignore"):
-        key = _mix(np.array([seed & 0xFFFFFFFFFFFFFFFF], np.uint64))
-        return _mix(np.asarray(values).astype(np.uint64) + key)
-
-
-def _mix(x: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    x = x + np.uint64(0x9E3779B97F4A7C15)
-    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return x ^ (x >> np.uint64(31))
+        key = mixed64(np.array([seed & MASK], np.uint64) + np.uint64(GOLDEN))
+        return mixed64(np.asarray(values).astype(np.uint64) + key + np.uint64(GOLDEN))
 
 
 def permutation(n: int, seed: int) -> NDArray[np.int64]:

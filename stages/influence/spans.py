@@ -7,13 +7,13 @@ of the result.
 from __future__ import annotations
 
 import math
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from stockpot.stages.influence.walk_inputs import outputs_of, owner_of, set_walk, walk_of
+from stockpot.stages.kernels.threads import by_workers
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -97,7 +97,7 @@ def largest_entries(
             if worker == 0:
                 progress(min(at + _CHUNK, len(seeds)), len(seeds), "outputs")
 
-    _threaded(work, min(threads, len(starts)))
+    by_workers(work, min(threads, THREADS, len(starts)))
     return found
 
 
@@ -160,13 +160,7 @@ def part_sets(params: Params, inputs: Inputs, shard: Shard, writer: Writer) -> d
             if worker == 0:
                 writer.progress(at + 1, len(found), "parts")
 
-    _threaded(work, min(writer.threads, len(found)))
+    by_workers(work, min(writer.threads, THREADS, len(found)))
     writer.array(f"part-{shard.name}-set", np.concatenate(found))
     writer.array(f"part-{shard.name}-sets", np.array([len(nodes) for nodes in found], np.int64))
     return {"parts": len(found)}
-
-
-def _threaded(work: Callable[[int, int], None], threads: int) -> None:
-    workers = max(1, min(threads, THREADS))
-    with ThreadPoolExecutor(workers) as pool:
-        list(pool.map(work, range(workers), [workers] * workers))

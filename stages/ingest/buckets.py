@@ -11,7 +11,7 @@ from typing import IO, TYPE_CHECKING, Any, Self
 
 import numpy as np
 
-from stockpot.stages.kernel import njit
+from stockpot.stages.kernels.compiled import njit
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

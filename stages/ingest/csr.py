@@ -18,7 +18,7 @@ from stockpot.stages.ingest import sizes
 from stockpot.stages.ingest.buckets import Buckets, frozen, merge_row, row_ranges
 from stockpot.stages.ingest.dataset import EdgeBlock
 from stockpot.stages.ingest.sizes import entry_bytes, most_bytes, sort_bytes
-from stockpot.stages.kernel import njit
+from stockpot.stages.kernels.compiled import njit
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator

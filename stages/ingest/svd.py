@@ -10,7 +10,7 @@ import numpy as np
 
 from stockpot.stages.ingest.buckets import frozen
 from stockpot.stages.ingest.eigen import eigh, orthonormalise
-from stockpot.stages.kernel import njit
+from stockpot.stages.kernels.compiled import njit
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -18,7 +18,8 @@ import numpy as np
 from stockpot.stages.errors import BadInput
 from stockpot.stages.ingest.dataset import EdgeBlock
 from stockpot.stages.ingest.synthetic_source import Communities, parse
-from stockpot.stages.kernel import njit
+from stockpot.stages.kernels.compiled import njit
+from stockpot.stages.kernels.splitmix import GOLDEN, mix64, mixed64
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -32,10 +33,9 @@ __all__ = ["SyntheticDataSet", "open_synthetic"]
 
 _EDGES, _OTHERS, _LABELS, _CENTROIDS, _NOISE, _NODES, _SPLITS = range(1, 8)
 _U = np.uint64
-_GOLDEN = _U(0x9E3779B97F4A7C15)
-_M1, _M2 = _U(0xBF58476D1CE4E5B9), _U(0x94D049BB133111EB)
+_GOLDEN = _U(GOLDEN)
 _LOW = _U(0xFFFFFFFF)
-_SHIFT27, _SHIFT30, _SHIFT31, _SHIFT32 = _U(27), _U(30), _U(31), _U(32)
+_SHIFT32 = _U(32)
 _ZERO, _ONE, _TWO = _U(0), _U(1), _U(2)
 _PIECE, _SHIFT16 = _U(0xFFFF), _U(16)
 # The sum of four uniform 16-bit integers has this mean and deviation: near enough to a normal, and
@@ -45,15 +45,8 @@ _UNIT = 2.0**-32
 
 
 @njit(cache=True, inline="always")
-def _mix(x: np.uint64) -> np.uint64:
-    x = (x ^ (x >> _SHIFT30)) * _M1
-    x = (x ^ (x >> _SHIFT27)) * _M2
-    return x ^ (x >> _SHIFT31)
-
-
-@njit(cache=True, inline="always")
 def _hash(key: np.uint64, counter: np.uint64) -> np.uint64:
-    return _mix(key + counter * _GOLDEN)
+    return mix64(key + counter * _GOLDEN)
 
 
 @njit(cache=True, inline="always")
@@ -197,16 +190,8 @@ def _draw_split(
     return found
 
 
-def _python_mix(x: int) -> int:
-    x = ((x ^ (x >> 30)) * int(_M1)) % 2**64
-    x = ((x ^ (x >> 27)) * int(_M2)) % 2**64
-    return x ^ (x >> 31)
-
-
 def _key(seed: int, stream: int) -> np.uint64:
-    return _U(
-        _python_mix((_python_mix((seed + int(_GOLDEN)) % 2**64) + stream * int(_GOLDEN)) % 2**64)
-    )
+    return _U(mixed64((mixed64((seed + GOLDEN) % 2**64) + stream * GOLDEN) % 2**64))
 
 
 def _order(nodes: int, key: np.uint64) -> NDArray[np.uint64]:
@@ -215,7 +200,7 @@ def _order(nodes: int, key: np.uint64) -> NDArray[np.uint64]:
     """
     bits = max(2, (nodes - 1).bit_length())
     size = 1 << bits
-    drawn = [_python_mix((int(key) + i * int(_GOLDEN)) % 2**64) for i in range(1, 4)]
+    drawn = [mixed64((int(key) + i * GOLDEN) % 2**64) for i in range(1, 4)]
     first, second = (number % size | 1 for number in drawn[1:])
     inverses = pow(first, -1, size), pow(second, -1, size)
     return np.array(

@@ -9,7 +9,6 @@ the data.noun, data.verb, data.adj and data.adv files of Debian's `wordnet-base`
 from __future__ import annotations
 
 import io
-import os
 import re
 import sys
 import zipfile
@@ -21,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from stockpot.stages.errors import BadInput, StockpotError
+from stockpot.stages.replace import replacing
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -190,19 +190,17 @@ def write_npz(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
     """Write a compressed npz, whole or not at all: no pickles, no times, so equal arrays give equal
     bytes.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as archive:
-            for name, values in sorted(arrays.items()):
-                content = io.BytesIO()
-                np.lib.format.write_array(content, values, version=(1, 0), allow_pickle=False)
-                entry = zipfile.ZipInfo(f"{name}.npy", _ZIP_TIME)
-                entry.compress_type = zipfile.ZIP_DEFLATED
-                entry.external_attr = 0o644 << 16
-                archive.writestr(entry, content.getvalue(), compresslevel=9)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with (
+        replacing(path) as partial,
+        zipfile.ZipFile(partial, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as archive,
+    ):
+        for name, values in sorted(arrays.items()):
+            content = io.BytesIO()
+            np.lib.format.write_array(content, values, version=(1, 0), allow_pickle=False)
+            entry = zipfile.ZipInfo(f"{name}.npy", _ZIP_TIME)
+            entry.compress_type = zipfile.ZIP_DEFLATED
+            entry.external_attr = 0o644 << 16
+            archive.writestr(entry, content.getvalue(), compresslevel=9)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from stockpot.stages.influence.permutation import scramble
-from stockpot.stages.kernel import njit
+from stockpot.stages.kernels.compiled import njit
 from stockpot.stages.order.bounds import ENTRIES
 from stockpot.stages.sample.reuse import lru_misses
 

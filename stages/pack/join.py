@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from stockpot.stages.errors import BadInput
-from stockpot.stages.kernel import njit
+from stockpot.stages.kernels.compiled import njit
 from stockpot.stages.pack.layered import prefixes
 from stockpot.stages.pack.record import Layer
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from stockpot.stages.errors import BadInput
 from stockpot.stages.ingest.csr import frozen, row_sums
-from stockpot.stages.kernel import njit
+from stockpot.stages.kernels.compiled import njit
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -14,7 +14,7 @@ import numpy as np
 
 from stockpot.stages.errors import BadInput
 from stockpot.stages.ingest.csr import frozen
-from stockpot.stages.kernel import njit
+from stockpot.stages.kernels.compiled import njit
 from stockpot.stages.pack.layers import Matrix, Weights, scales
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from stockpot.stages.kernel import njit
+from stockpot.stages.kernels.compiled import njit
 from stockpot.stages.partition.adjacency import neighbours, row_buffer
 from stockpot.stages.partition.contract import keep_below, kept
 

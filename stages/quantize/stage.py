@@ -110,7 +110,7 @@ def _run(params: Params, inputs: Inputs, shard: Shard, writer: Writer) -> dict[s
     import numpy as np
 
     from stockpot.stages.codec.coder import Sums
-    from stockpot.stages.codec.thread_pool import in_order
+    from stockpot.stages.kernels.threads import in_order
 
     coder = _coder(params, inputs)
     codes = writer.create(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from stockpot.stages.kernel import njit
+from stockpot.stages.kernels.compiled import njit
 from stockpot.stages.sample.importance import row_scale
 from stockpot.stages.sample.variates import edge_key, uniforms, variate
 

@@ -7,13 +7,13 @@ draws them again.
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from stockpot.stages.influence.mix import balanced
 from stockpot.stages.influence.walk_inputs import outputs_of
+from stockpot.stages.kernels.threads import by_workers
 from stockpot.stages.sample.planning import PLANNING, reach
 from stockpot.stages.sample.reporting import REPORTING
 from stockpot.stages.sample.sampling_params import READS, Params, resolve
@@ -107,9 +107,7 @@ def run(params: Params, inputs: Inputs, shard: Shard, writer: Writer) -> dict[st
             if worker == 0:
                 writer.progress(at + 1, total, "records")
 
-    workers = max(1, min(writer.threads, THREADS, total))
-    with ThreadPoolExecutor(workers) as pool:
-        list(pool.map(work, range(workers), [workers] * workers))
+    by_workers(work, min(writer.threads, THREADS, total))
     writer.array(f"part-{shard.name}-n_id", np.concatenate(n_id))
     writer.array(f"part-{shard.name}-hops", hops)
     writer.array(f"part-{shard.name}-edges", edges)

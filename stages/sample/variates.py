@@ -16,15 +16,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numba import uint64
 
-from stockpot.stages.kernel import njit
+from stockpot.stages.kernels.compiled import njit
+from stockpot.stages.kernels.splitmix import GOLDEN, MASK, mix64, mixed64
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 __all__ = ["Drift", "drift", "edge_key", "inverse_normal", "key", "uniform", "uniforms", "variate"]
-
-_MASK = (1 << 64) - 1
-_GOLDEN = 0x9E3779B97F4A7C15
 
 
 @dataclass(frozen=True)
@@ -51,14 +49,8 @@ def key(*parts: int) -> int:
     """
     state = 0
     for part in parts:
-        state = _mixed((state + part * _GOLDEN + _GOLDEN) & _MASK)
+        state = mixed64((state + part * GOLDEN + GOLDEN) & MASK)
     return state
-
-
-def _mixed(x: int) -> int:
-    x = ((x ^ (x >> 30)) * 0xBF58476D1CE4E5B9) & _MASK
-    x = ((x ^ (x >> 27)) * 0x94D049BB133111EB) & _MASK
-    return x ^ (x >> 31)
 
 
 def drift(
@@ -92,17 +84,10 @@ def drift(
     )
 
 
-@njit(cache=True, nogil=True, inline="always")
-def _mix(x: int) -> int:
-    x = uint64((x ^ (x >> uint64(30))) * uint64(0xBF58476D1CE4E5B9))
-    x = uint64((x ^ (x >> uint64(27))) * uint64(0x94D049BB133111EB))
-    return x ^ (x >> uint64(31))
-
-
 @njit(cache=True, nogil=True)
 def edge_key(key: int, row: int) -> int:
     """Key of the edges into `row`: u8, for variates by edge."""
-    return _mix(uint64(key) + uint64(row + 1) * uint64(0x9E3779B97F4A7C15))
+    return mix64(uint64(key) + uint64(row + 1) * uint64(GOLDEN))
 
 
 @njit(cache=True, nogil=True)
@@ -112,7 +97,7 @@ def uniform(key: int, vertex: int) -> float:
 
     An odd multiple of 2^-53, so neither 0 nor 1 and symmetric about a half.
     """
-    bits = _mix(uint64(key) + uint64(vertex + 1) * uint64(0x9E3779B97F4A7C15))
+    bits = mix64(uint64(key) + uint64(vertex + 1) * uint64(GOLDEN))
     return ((bits >> uint64(12)) * 2.0 + 1.0) * 1.1102230246251565e-16
 
 
@@ -121,9 +106,9 @@ def uniforms(key: int, vertices: NDArray[np.int32], out: NDArray[np.float64]) ->
     """`uniform` of vertices i4[n] into the first n entries of `out`: a loop the compiler takes
     eight at a time.
     """
-    start = uint64(key) + uint64(0x9E3779B97F4A7C15)
+    start = uint64(key) + uint64(GOLDEN)
     for j in range(vertices.size):
-        bits = _mix(start + uint64(vertices[j]) * uint64(0x9E3779B97F4A7C15))
+        bits = mix64(start + uint64(vertices[j]) * uint64(GOLDEN))
         out[j] = (np.int64(bits >> uint64(12)) * 2.0 + 1.0) * 1.1102230246251565e-16
 
 

@@ -15,8 +15,8 @@ from stockpot.stages.errors import BadInput
 from stockpot.stages.hag.matrix import HagMatrix
 from stockpot.stages.hag.sequence import Sequences
 from stockpot.stages.influence.permutation import permutation, scramble
+from stockpot.stages.kernels.sparse_product import spmm
 from stockpot.stages.step import Adj, Sparse, Step
-from stockpot.stages.train.kernels import spmm
 from stockpot.stages.train.model import GCN, GIN, SAGE
 
 if TYPE_CHECKING:

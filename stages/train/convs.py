@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from stockpot.stages.codec.coded_rows import Coded, dense, first_rows, linear
+from stockpot.stages.kernels.sparse_product import reads, spmm
 from stockpot.stages.train.attention import attend
-from stockpot.stages.train.kernels import reads, spmm
 
 if TYPE_CHECKING:
     from stockpot.stages.step import Adj

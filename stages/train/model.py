@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from stockpot.stages.errors import BadInput, sensible
+from stockpot.stages.kernels.sparse_product import norm_relu_dropout
 from stockpot.stages.step import Adj
 from stockpot.stages.train.convs import (
     GATConv,
@@ -24,7 +25,6 @@ from stockpot.stages.train.convs import (
 )
 from stockpot.stages.train.factory import factory_of
 from stockpot.stages.train.foreign import Foreign
-from stockpot.stages.train.kernels import norm_relu_dropout
 from stockpot.stages.train.state import read_state, write_state
 
 if TYPE_CHECKING:

@@ -5,11 +5,11 @@ all it holds.
 from __future__ import annotations
 
 import json
-import os
 from typing import TYPE_CHECKING, Any
 
 from stockpot.stages.errors import Corrupt
 from stockpot.stages.places import unread
+from stockpot.stages.replace import replacing
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -57,15 +57,8 @@ def write_state(path: Path, state: Mapping[str, Tensor], metadata: Mapping[str, 
     text = json.dumps(dict(metadata), sort_keys=True, separators=(",", ":"))
     document = json.dumps({_DIGEST: state_digest(tensors, text), _METADATA: text}, sort_keys=True)
     data = save(tensors, {_METADATA: document})
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with open(temporary, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with replacing(path) as partial:
+        partial.write_bytes(data)
 
 
 def _text(path: Path, file: Any) -> tuple[str, str]:

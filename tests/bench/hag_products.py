@@ -38,11 +38,12 @@ from stockpot.stages.hag.hag import plain as flat
 from stockpot.stages.hag.levels import transposed
 from stockpot.stages.hag.matrix import HagMatrix
 from stockpot.stages.hag.measure import measured_rates
-from stockpot.stages.hag.search import Settings, search
+from stockpot.stages.hag.prepared import Settings
+from stockpot.stages.hag.search import search
 from stockpot.stages.hag.shape import Shape, build, outline
+from stockpot.stages.kernels.sparse_product import spmm
 from stockpot.stages.step import Adj, Step
 from stockpot.stages.train import trainer
-from stockpot.stages.train.kernels import spmm
 from stockpot.stages.train.model import build_model
 from tests.bench.hag import GRAPHS, SHARED, csr, row
 

@@ -9,8 +9,8 @@ from stockpot.stages.errors import BadInput
 from stockpot.stages.hag.choice import choose, find
 from stockpot.stages.hag.cost import Counts, Rates, fit, gain
 from stockpot.stages.hag.hag import check
-from stockpot.stages.hag.prepared import prepared
-from stockpot.stages.hag.search import Settings, search
+from stockpot.stages.hag.prepared import Settings, prepared
+from stockpot.stages.hag.search import search
 from stockpot.stages.hag.shape import Shape, outline
 from tests.stages.test_hag_search import csr, graph, rows_of
 

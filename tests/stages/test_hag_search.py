@@ -14,7 +14,8 @@ from stockpot.stages.errors import BadInput
 from stockpot.stages.hag import prepared as prepared_module
 from stockpot.stages.hag import search as search_module
 from stockpot.stages.hag.hag import check, cover
-from stockpot.stages.hag.search import Settings, search
+from stockpot.stages.hag.prepared import Settings
+from stockpot.stages.hag.search import search
 from stockpot.stages.hag.shape import Shape, build, outline
 from tests.hag_tools import curve
 

@@ -10,15 +10,15 @@ from pathlib import Path
 
 import pytest
 
-from stockpot.stages import kernel
-from stockpot.stages.kernel import KEPT, cache_folder, cache_root, kernel_sources
+from stockpot.stages.kernels import compiled as kernel
+from stockpot.stages.kernels.compiled import KEPT, cache_folder, cache_root, kernel_sources
 
-ROOT = Path(kernel.__file__).parents[1]
+ROOT = Path(kernel.__file__).parents[2]
 INNER = (
-    "from stockpot.stages.kernel import njit\n\n\n@njit(cache=True)\ndef inner(x):\n    return "
-    "{} * x\n"
+    "from stockpot.stages.kernels.compiled import njit\n\n\n@njit(cache=True)\n"
+    "def inner(x):\n    return {} * x\n"
 )
-OUTER = """from stockpot.stages.kernel import njit
+OUTER = """from stockpot.stages.kernels.compiled import njit
 from stockpot.stages.low.inner import inner
 
 
@@ -35,14 +35,14 @@ print(outer({}), sum(outer.stats.cache_hits.values()), sum(outer.stats.cache_mis
 
 @pytest.fixture
 def copy(tmp_path):
-    """A package of two kernels in two files, beside a copy of `stockpot.stages.kernel`."""
+    """A package of two kernels in two files, beside a copy of `stages/kernels/compiled.py`."""
     root = tmp_path / "stockpot"
-    for folder in ("low", "high"):
+    for folder in ("low", "high", "kernels"):
         (root / "stages" / folder).mkdir(parents=True)
         (root / "stages" / folder / "__init__.py").touch()
     (root / "stages" / "__init__.py").touch()
     (root / "__init__.py").touch()
-    shutil.copy(kernel.__file__, root / "stages")
+    shutil.copy(kernel.__file__, root / "stages" / "kernels")
     (root / "stages" / "low" / "inner.py").write_text(INNER.format(2))
     (root / "stages" / "high" / "outer.py").write_text(OUTER)
     return root
@@ -215,7 +215,9 @@ def test_sources_are_all_that_kernels_take_names_from():
             found |= more
         return found - {p for p in found if p.name == "__init__.py"}
 
-    kernels = [p for p, tree in modules.items() if "stockpot.stages.kernel" in imported(tree)]
+    kernels = [
+        p for p, tree in modules.items() if "stockpot.stages.kernels.compiled" in imported(tree)
+    ]
     assert len(kernels) > 50
     for path in kernels:
         found = set(kernel_sources(path))

@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stockpot.stages.errors import BadInput, Corrupt
+from stockpot.stages.kernels.sparse_product import dropout_mask, norm_relu_dropout, spmm
 from stockpot.stages.step import Adj
 from stockpot.stages.train.convs import GATConv, GCNConv, GINConv, SAGEConv
-from stockpot.stages.train.kernels import dropout_mask, norm_relu_dropout, spmm
 from stockpot.stages.train.model import build_model, load_model, save_model
 from stockpot.stages.train.state import read_state, state_digest, write_state
 from tests.stages.steps import Pack, adj_of, community, packs, weighted

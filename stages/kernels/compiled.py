@@ -52,7 +52,7 @@ SETTINGS = (
 """numba's settings (NUMBA_...) under which a source gives other code; numba's own cache looks at
 none of them."""
 
-_PACKAGE = Path(__file__).parent
+_PACKAGE = Path(__file__).parents[1]
 _IMPORT = re.compile(
     rb"^from stockpot\.stages\.([\w.]+) import (\([^)]*\)|[^\n]*)|^import "
     rb"stockpot\.stages\.([\w.]+)",

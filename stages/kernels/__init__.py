@@ -1,0 +1,1 @@
+"""What kernels of many stages use: compiled code that is kept, mixed bits, threads, products."""
