@@ -118,7 +118,7 @@ accuracy: $(READY)  ## the accuracy table of stages/README.md: stockpot against 
 	$(BIN)/python -m tests.bench.accuracy $(ARGS)
 
 data/wordnet.npz: $(READY)  ## rebuild the embedded graph from Debian's wordnet-base (WORDNET=/usr/share/wordnet)
-	$(BIN)/python -m stockpot.stages.ingest.wordnet $(or $(WORDNET),/usr/share/wordnet) $@
+	$(BIN)/python -m stockpot.stages.ingest.sources.wordnet $(or $(WORDNET),/usr/share/wordnet) $@
 
 clean:  ## remove the virtual environment and caches; artifacts under runs/ stay
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache *.egg-info

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from stockpot.stages.ingest.ogb_package import evaluator
+from stockpot.stages.ingest.sources.ogb_package import evaluator
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

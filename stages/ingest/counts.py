@@ -31,7 +31,7 @@ def source_counts(source: Source) -> dict[str, Any] | None:
     """
     if source.kind == "npz":
         return _npz_counts(Path(source.files["source"]))
-    found = import_module(f"stockpot.stages.ingest.{source.kind}_source").counts(source)
+    found = import_module(f"stockpot.stages.ingest.sources.{source.kind}_source").counts(source)
     return None if found is None else dict(found)
 
 

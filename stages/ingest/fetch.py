@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stockpot.stages.errors import BadInput, StockpotError
-from stockpot.stages.ingest.ogb_package import downloader, published
+from stockpot.stages.ingest.sources.ogb_package import downloader, published
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -141,7 +141,7 @@ class _FetchedError(Exception):
 
 def _fetch_pyg(source: Source, say: Callable[[str], None]) -> None:
     """Let the class download its raw files; processing them is left to ingest."""
-    from stockpot.stages.ingest.pyg_source import parse
+    from stockpot.stages.ingest.sources.pyg_source import parse
 
     named, root = parse(source.text), Path(source.root)
     with warnings.catch_warnings(action="ignore"):  # torch's, about what torch_geometric uses

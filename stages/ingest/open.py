@@ -18,11 +18,11 @@ if TYPE_CHECKING:
 __all__ = ["open_dataset"]
 
 _KINDS = {
-    "npz": "stockpot.stages.ingest.npz:open_npz_dataset",
-    "files": "stockpot.stages.ingest.files:open_files",
-    "ogb": "stockpot.stages.ingest.ogb:open_ogb",
-    "pyg": "stockpot.stages.ingest.pyg:open_pyg",
-    "synthetic": "stockpot.stages.ingest.synthetic:open_synthetic",
+    "npz": "stockpot.stages.ingest.sources.npz:open_npz_dataset",
+    "files": "stockpot.stages.ingest.sources.files:open_files",
+    "ogb": "stockpot.stages.ingest.sources.ogb:open_ogb",
+    "pyg": "stockpot.stages.ingest.sources.pyg:open_pyg",
+    "synthetic": "stockpot.stages.ingest.sources.synthetic:open_synthetic",
 }
 """Kind of source -> "module:function"; the function takes the source's reader and returns a context
 manager."""

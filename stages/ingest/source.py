@@ -129,7 +129,7 @@ def describe(source: str) -> Source:
             f'"{source}"{nearest}',
             fix=_FIX,
         )
-    module = import_module(f"stockpot.stages.ingest.{kind}_source")
+    module = import_module(f"stockpot.stages.ingest.sources.{kind}_source")
     found: Callable[[str, str], Source] = module.describe
     return found(source, rest)
 

@@ -1,5 +1,4 @@
-"""Work on several threads: pieces in order, workers, spans of kernels that hold no lock of Python."""
-interpreter."""
+"""Work on several threads: pieces in order, workers, spans of kernels that hold no Python lock."""
 
 from __future__ import annotations
 

@@ -16,8 +16,8 @@ import pytest
 
 from stockpot.cli import main
 from stockpot.stages.infer.official import official_data, official_score
-from stockpot.stages.ingest import ogb_package
 from stockpot.stages.ingest.source import describe
+from stockpot.stages.ingest.sources import ogb_package
 from tests.pipeline.test_cluster_tcp import InProcess
 from tests.stages.test_ogb import write_csv
 
@@ -273,7 +273,7 @@ def test_ogb_is_used_without_importing_it(server):
     import sys
 
     text = (
-        "import sys; from stockpot.stages.ingest.ogb_package import downloader, evaluator, "
+        "import sys; from stockpot.stages.ingest.sources.ogb_package import downloader, evaluator, "
         "published; downloader(); "
     )
     text += "evaluator('ogbn-arxiv'); published('ogbn-arxiv'); import threading; "

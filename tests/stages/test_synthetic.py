@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from stockpot.stages.errors import BadInput
 from stockpot.stages.ingest.source import describe
-from stockpot.stages.ingest.synthetic import (
+from stockpot.stages.ingest.sources.synthetic import (
     SyntheticDataSet,
     _backward,
     _forward,
@@ -15,7 +15,7 @@ from stockpot.stages.ingest.synthetic import (
     _order,
     _root,
 )
-from stockpot.stages.ingest.synthetic_source import counts, parse
+from stockpot.stages.ingest.sources.synthetic_source import counts, parse
 from stockpot.store.digests import source_digest
 
 NAME = "communities?nodes=3e3&edges=40000&classes=5&communities=20&features=8&seed=3"

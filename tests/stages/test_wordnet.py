@@ -9,7 +9,7 @@ import pytest
 
 from stockpot.stages.errors import BadInput
 from stockpot.stages.ingest.source import EMBEDDED, describe
-from stockpot.stages.ingest.wordnet import build, main, parse, write_npz
+from stockpot.stages.ingest.sources.wordnet import build, main, parse, write_npz
 
 EXCERPT = Path(__file__).parents[1] / "data" / "wordnet"
 FULL = os.environ.get("STOCKPOT_WORDNET_DIR")

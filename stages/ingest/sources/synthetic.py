@@ -17,7 +17,7 @@ import numpy as np
 
 from stockpot.stages.errors import BadInput
 from stockpot.stages.ingest.dataset import EdgeBlock
-from stockpot.stages.ingest.synthetic_source import Communities, parse
+from stockpot.stages.ingest.sources.synthetic_source import Communities, parse
 from stockpot.stages.kernels.compiled import njit
 from stockpot.stages.kernels.splitmix import GOLDEN, mix64, mixed64
 

@@ -18,15 +18,15 @@ import numpy as np
 
 from stockpot.stages.errors import BadInput
 from stockpot.stages.ingest.gathered import Gathered, Part
-from stockpot.stages.ingest.npz import NpzDataSet
-from stockpot.stages.ingest.pyg_source import parse
+from stockpot.stages.ingest.sources.npz import NpzDataSet
+from stockpot.stages.ingest.sources.pyg_source import parse
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from numpy.typing import NDArray
 
-    from stockpot.stages.ingest.pyg_source import Named
+    from stockpot.stages.ingest.sources.pyg_source import Named
     from stockpot.stages.stage import Reader
 
 __all__ = ["open_pyg"]

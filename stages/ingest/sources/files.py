@@ -20,12 +20,12 @@ from stockpot.stages.ingest.dataset import EdgeBlock
 from stockpot.stages.ingest.edges import check_ids, check_weight
 from stockpot.stages.ingest.features import check_dense_rows
 from stockpot.stages.ingest.fields import PARTS
-from stockpot.stages.ingest.folder import form, kinds, roles
 from stockpot.stages.ingest.gathered import Gathered, Part
 from stockpot.stages.ingest.names import NodeNames, collect, together
-from stockpot.stages.ingest.npz import NpzDataSet
 from stockpot.stages.ingest.rows import StreamedRows
-from stockpot.stages.ingest.split_files import split_part
+from stockpot.stages.ingest.sources.folder import form, kinds, roles
+from stockpot.stages.ingest.sources.npz import NpzDataSet
+from stockpot.stages.ingest.sources.split_files import split_part
 from stockpot.stages.ingest.tables import FLOATS, INTEGERS, NUMBERS, Table
 
 if TYPE_CHECKING:

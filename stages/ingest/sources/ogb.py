@@ -15,9 +15,9 @@ from stockpot.stages.ingest.csvs import csv_batches, csv_column, csv_numbers, fi
 from stockpot.stages.ingest.dataset import EdgeBlock
 from stockpot.stages.ingest.edges import check_ids
 from stockpot.stages.ingest.gathered import Gathered, Part
-from stockpot.stages.ingest.npz import NpzDataSet
-from stockpot.stages.ingest.ogb_source import KNOWN
 from stockpot.stages.ingest.rows import StreamedRows
+from stockpot.stages.ingest.sources.npz import NpzDataSet
+from stockpot.stages.ingest.sources.ogb_source import KNOWN
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -12,9 +12,9 @@ import numpy as np
 from stockpot.stages.errors import BadInput
 from stockpot.stages.ingest.dialect import decompressed
 from stockpot.stages.ingest.fields import PARTS
-from stockpot.stages.ingest.folder import FORMS, kinds, roles, scan
 from stockpot.stages.ingest.member import read_header
 from stockpot.stages.ingest.source import Source
+from stockpot.stages.ingest.sources.folder import FORMS, kinds, roles, scan
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -54,7 +54,7 @@ def describe(source: str, rest: str) -> Source:
 
 def _reading(paths: Mapping[str, Path]) -> tuple[str, list[str]]:
     """What is read otherwise than by earlier versions, and columns that are left out."""
-    from stockpot.stages.ingest.files import edge_table
+    from stockpot.stages.ingest.sources.files import edge_table
     from stockpot.stages.ingest.tables import Table
 
     reading, left_out = [], []
@@ -144,7 +144,7 @@ def _is_csv(path: Path) -> bool:
 def _edges(path: Path) -> tuple[int, bool]:
     if path.suffix == ".npy":
         return _shape(path)[1], False
-    from stockpot.stages.ingest.files import edge_table
+    from stockpot.stages.ingest.sources.files import edge_table
 
     table = edge_table(path)
     rows = _rows(path)

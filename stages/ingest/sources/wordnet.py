@@ -1,8 +1,8 @@
 """The same WordNet database files give the same bytes of the embedded graph, wherever and whenever
 it is built.
 
-`python -m stockpot.stages.ingest.wordnet FOLDER OUT.npz`, or `make data/wordnet.npz`; FOLDER holds
-the data.noun, data.verb, data.adj and data.adv files of Debian's `wordnet-base`
+`python -m stockpot.stages.ingest.sources.wordnet FOLDER OUT.npz`, or `make data/wordnet.npz`;
+FOLDER holds the data.noun, data.verb, data.adj and data.adv files of Debian's `wordnet-base`
 (/usr/share/wordnet). Format of the files: wndb(5WN).
 """
 
@@ -207,7 +207,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Build FOLDER's graph into OUT.npz; returns the exit code."""
     given = sys.argv[1:] if arguments is None else list(arguments)
     if len(given) != 2:
-        print("usage: python -m stockpot.stages.ingest.wordnet FOLDER OUT.npz", file=sys.stderr)
+        print(
+            "usage: python -m stockpot.stages.ingest.sources.wordnet FOLDER OUT.npz",
+            file=sys.stderr,
+        )
         return BadInput.exit_code
     try:
         arrays = build(Path(given[0]))

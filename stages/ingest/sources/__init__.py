@@ -1,0 +1,1 @@
+"""Where data sets come from: a kind describes itself (`*_source`) and is opened by its file."""
