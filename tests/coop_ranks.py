@@ -15,10 +15,10 @@ from torch.nn import functional
 
 from stockpot.stages.errors import Corrupt
 from stockpot.stages.exchange.artifact import LinkReader
-from stockpot.stages.exchange.process_group import Team
 from stockpot.stages.loader.cooperative import CooperativeAssembly
 from stockpot.stages.loader.independent import IndependentAssembly
 from stockpot.stages.loader.records import Records
+from stockpot.stages.processes.process_group import Team
 from stockpot.stages.train import checkpoint, trainer
 from stockpot.stages.train.evaluate import Score
 from stockpot.stages.train.model import build_model

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from stockpot.stages.exchange.process_group import Member
+    from stockpot.stages.processes.process_group import Member
 
 __all__ = ["overrides", "place", "served", "serving"]
 
@@ -77,9 +77,9 @@ def served(rank: int, store_root: Path) -> int:
     Conflict
         A job is not from rank 0 of this run.
     """
-    from stockpot.stages.exchange.messages import received
-    from stockpot.stages.exchange.process_group import Job, launched
-    from stockpot.stages.exchange.rendezvous import jobs_key, launcher_store
+    from stockpot.stages.processes.messages import received
+    from stockpot.stages.processes.process_group import Job, launched
+    from stockpot.stages.processes.rendezvous import jobs_key, launcher_store
 
     store, members, seen = launcher_store(), [], 0
     while not store.check([_done_key()]):
@@ -109,7 +109,7 @@ def serving(store_root: Path) -> Iterator[None]:
     if place()[1] <= 1:
         yield
         return
-    from stockpot.stages.exchange.rendezvous import launcher_store
+    from stockpot.stages.processes.rendezvous import launcher_store
 
     with _shared_secret(store_root):
         try:
@@ -123,7 +123,7 @@ def _shared_secret(store_root: Path) -> Iterator[None]:
     """Have a secret in the environment of this process, and in a file of the store for the other
     ranks of the user.
     """
-    from stockpot.stages.exchange.rendezvous import SECRET, launcher_store
+    from stockpot.stages.processes.rendezvous import SECRET, launcher_store
 
     if _given_secret() is not None:
         yield
@@ -149,7 +149,7 @@ def _shared_secret(store_root: Path) -> Iterator[None]:
 
 def _given_secret() -> str | None:
     """The secret that the user gave all ranks, hex."""
-    from stockpot.stages.exchange.rendezvous import SECRET
+    from stockpot.stages.processes.rendezvous import SECRET
 
     given = os.environ.get(SECRET)
     if given is not None and not re.fullmatch(r"([0-9a-f]{2}){16,}", given):
@@ -185,13 +185,13 @@ def _secret_of(store: Any, store_root: Path) -> str:
 
 def _secret_key() -> str:
     """Key of a launcher's store with the name of the file that holds the secret of this attempt."""
-    from stockpot.stages.exchange.rendezvous import jobs_key
+    from stockpot.stages.processes.rendezvous import jobs_key
 
     return f"{jobs_key()}/secret"
 
 
 def _done_key() -> str:
     """Key of a launcher's store that says the run of this attempt is over."""
-    from stockpot.stages.exchange.rendezvous import jobs_key
+    from stockpot.stages.processes.rendezvous import jobs_key
 
     return f"{jobs_key()}/done"

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
-    from stockpot.stages.exchange.process_group import Team
+    from stockpot.stages.processes.process_group import Team
     from stockpot.stages.train.model import Network
 
 __all__ = ["ENSEMBLE", "Predictions", "predict", "write_predictions"]

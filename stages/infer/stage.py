@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from stockpot.stages.exchange.process_group import Team
     from stockpot.stages.infer.predict import Predictions
+    from stockpot.stages.processes.process_group import Team
     from stockpot.stages.step import Adj
     from stockpot.stages.train.model import Network
 
@@ -79,7 +79,7 @@ def _run(params: Params, inputs: Inputs, shard: Shard, writer: Writer) -> dict[s
     if params.ranks == 1:
         result = asked(None, inputs, writer.progress, **options)
     else:
-        from stockpot.stages.exchange.process_group import led
+        from stockpot.stages.processes.process_group import led
 
         with led(params.ranks, asked, inputs, device=params.device, **options) as team:
             result = asked(team, inputs, writer.progress, **options)
@@ -140,7 +140,7 @@ def asked(
 ) -> Asked:
     """Predict the outputs with every model, alone or as one rank of a team."""
     from stockpot.stages.infer.predict import ENSEMBLE, predict
-    from stockpot.stages.loader.options import Delivery, Member, Schedule
+    from stockpot.stages.loader.options import Delivery, RankPart, Schedule
     from stockpot.stages.train.evaluate import open_steps, settings
     from stockpot.stages.train.model import load_model
     from stockpot.stages.train.state import state_digest
@@ -152,7 +152,7 @@ def asked(
     if team is not None:
         device = team.device(device)
         if params.exchange == "cooperative":
-            member = Member(team.rank, team.size, inputs["exchange"])
+            member = RankPart(team.rank, team.size, inputs["exchange"])
         else:
             schedule = Schedule(shuffle=False, rank=team.rank, world_size=team.size)
     how = schedule, Delivery(device=device)

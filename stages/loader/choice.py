@@ -12,7 +12,7 @@ from stockpot.stages.loader.steps import Steps
 
 if TYPE_CHECKING:
     from stockpot.stages.loader.assembly import Assembler
-    from stockpot.stages.loader.options import Form, Member, Schedule, Source
+    from stockpot.stages.loader.options import Form, RankPart, Schedule, Source
 
 __all__ = ["steps_of"]
 
@@ -22,7 +22,7 @@ def steps_of(
     form: Form,
     schedule: Schedule | None = None,
     delivery: Delivery | None = None,
-    member: Member | None = None,
+    member: RankPart | None = None,
 ) -> Steps:
     """Steps of a packed split; of one of several ranks where `member` says so.
 

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from stockpot.stages.exchange.share import Layer, Share
     from stockpot.stages.loader.assembly import Assembly
     from stockpot.stages.loader.feature_cache import HeldRecords
-    from stockpot.stages.loader.options import Member
+    from stockpot.stages.loader.options import RankPart
     from stockpot.stages.pack.record import Record
     from stockpot.stages.stage import Reader
 
@@ -44,7 +44,7 @@ class CooperativeAssembly:
     ----------
     links : of the split, for a number of ranks; see `stockpot.stages.exchange.artifact`.
     member : this rank.
-    crossing : see `stockpot.stages.loader.options.Member`.
+    crossing : see `stockpot.stages.loader.options.RankPart`.
 
     Attributes
     ----------
@@ -62,7 +62,7 @@ class CooperativeAssembly:
         self._checked: set[int] = set()
 
     @classmethod
-    def of_member(cls, base: Assembly, member: Member, exchange: Reader) -> CooperativeAssembly:
+    def of_member(cls, base: Assembly, member: RankPart, exchange: Reader) -> CooperativeAssembly:
         """By the `exchange` artifact that was made for the split.
 
         Raises

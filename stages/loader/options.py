@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from stockpot.stages.stage import Reader
 
-__all__ = ["Delivery", "Form", "Member", "Schedule", "Source"]
+__all__ = ["Delivery", "Form", "RankPart", "Schedule", "Source"]
 
 TRANSPOSES = ("none", "inner", "all", "places")
 
@@ -158,7 +158,7 @@ class Delivery:
 
 
 @dataclass(frozen=True)
-class Member:
+class RankPart:
     """One of several ranks that take every step together; `rank` and `world_size` of `Schedule`
     stay 0 and 1.
 

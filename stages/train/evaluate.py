@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from stockpot.stages.loader.options import Delivery, Member, Schedule
+    from stockpot.stages.loader.options import Delivery, RankPart, Schedule
     from stockpot.stages.loader.steps import Steps
     from stockpot.stages.stage import Reader
     from stockpot.stages.step import Step
@@ -90,7 +90,7 @@ def open_steps(
     delivery: Delivery | None = None,
     *,
     training: bool = False,
-    member: Member | None = None,
+    member: RankPart | None = None,
 ) -> Steps:
     """Steps of a packed split as `model` reads them: its depth, matrix and normalisation.
 

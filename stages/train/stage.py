@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
-    from stockpot.stages.exchange.process_group import Team
     from stockpot.stages.loader.steps import Steps
+    from stockpot.stages.processes.process_group import Team
     from stockpot.stages.train.holdout import Outputs
     from stockpot.stages.train.trainer import Result
 
@@ -59,7 +59,7 @@ def trained(
     if params.ranks == 1:
         result = fitted(None, inputs, writer.progress, **options)
     else:
-        from stockpot.stages.exchange.process_group import led
+        from stockpot.stages.processes.process_group import led
 
         with led(params.ranks, fitted, inputs, device=params.device, **options) as team:
             result = fitted(team, inputs, writer.progress, **options)
@@ -110,7 +110,7 @@ def fitted(
     warmup: Path | None,
 ) -> Result:
     """Train on packed records, alone or as one rank of a team; see `trainer.train`."""
-    from stockpot.stages.loader.options import Delivery, Member, Schedule, Source
+    from stockpot.stages.loader.options import Delivery, RankPart, Schedule, Source
     from stockpot.stages.train.evaluate import open_steps
     from stockpot.stages.train.holdout import Outputs
     from stockpot.stages.train.model import build_model
@@ -122,7 +122,9 @@ def fitted(
     member = None
     if team is not None:
         mode = shared_how(params, inputs["exchange"].facts, inputs["train"].facts)["mode"]
-        member = Member(team.rank, team.size, inputs["exchange"] if mode == "cooperative" else None)
+        member = RankPart(
+            team.rank, team.size, inputs["exchange"] if mode == "cooperative" else None
+        )
     train_steps = open_steps(
         Source.from_reader(inputs["train"], inputs.get("order"), inputs.get("loads")),
         model,

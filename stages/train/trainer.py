@@ -30,8 +30,8 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from stockpot.stages.exchange.process_group import Team
     from stockpot.stages.exchange.step import CoopStep
+    from stockpot.stages.processes.process_group import Team
     from stockpot.stages.step import Step
     from stockpot.stages.train.model import Network
     from stockpot.stages.train.train_params import Params

@@ -79,7 +79,7 @@ def _built(folder: Path, recipe: Path, ranks: int) -> Path:
 
 def _measured(name: str, form: str, ranks: int, inputs: dict, runs: int) -> list[dict]:
     from stockpot.stages.exchange.cost_model import predicted
-    from stockpot.stages.exchange.process_group import led
+    from stockpot.stages.processes.process_group import led
 
     packed = inputs["train"].facts
     config = {
@@ -148,14 +148,14 @@ def epochs(team, *, inputs: dict, config: dict, mode: str, runs: int) -> list[di
     from torch.nn import functional
 
     from stockpot.stages.exchange.forward import sent
-    from stockpot.stages.loader.options import Member, Schedule
+    from stockpot.stages.loader.options import RankPart, Schedule
     from stockpot.stages.train.evaluate import open_steps
     from stockpot.stages.train.model import build_model
 
     torch.set_num_threads(1)
     model = build_model(config, seed=0)
     exchange = inputs["exchange"] if mode == "cooperative" else None
-    member = None if team is None else Member(team.rank, team.size, exchange)
+    member = None if team is None else RankPart(team.rank, team.size, exchange)
     steps = open_steps(
         inputs["train"], model, Schedule(shuffle=False), training=True, member=member
     )

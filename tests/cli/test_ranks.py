@@ -76,7 +76,7 @@ def test_torchrun_brings_the_ranks_and_starts_them_again(tmp_path):
             lines.append(line)
             if "epoch" in line and not any("ended early" in before for before in lines):
                 for process in psutil.Process(run.pid).children(recursive=True):
-                    if "stockpot.stages.exchange.rank_process" in process.cmdline():
+                    if "stockpot.stages.processes.rank_process" in process.cmdline():
                         process.kill()
         assert run.wait(300) == 0, "".join(lines[-20:])
     finally:

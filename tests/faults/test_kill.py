@@ -168,7 +168,7 @@ def test_a_rank_killed_twice_leaves_the_weights_as_they_would_have_been(tmp_path
                 time.sleep(0.1)
             family = psutil.Process(driver.pid).children(recursive=True)
             (member,) = [
-                p for p in family if "stockpot.stages.exchange.rank_process" in p.cmdline()
+                p for p in family if "stockpot.stages.processes.rank_process" in p.cmdline()
             ]
             member.kill()
             assert driver.wait(120) == 1

@@ -16,7 +16,7 @@ from stockpot.stages.errors import BadInput, Corrupt
 from stockpot.stages.exchange.halo_plan import links
 from stockpot.stages.exchange.rank_partition import bounds, cut, owned
 from stockpot.stages.exchange.stage import STAGE, Params
-from stockpot.stages.loader.options import Member
+from stockpot.stages.loader.options import RankPart
 from stockpot.stages.loader.records import Records
 from stockpot.stages.pack.join import join
 from stockpot.stages.partition import STAGE as PARTITION
@@ -313,7 +313,7 @@ def test_a_number_of_ranks_that_cannot_be_is_refused_by_the_stage(ranks):
 
 
 def steps_of(reader, linked, rank, **options):
-    member = Member(rank, linked.facts["ranks"], linked)
+    member = RankPart(rank, linked.facts["ranks"], linked)
     return read_steps(reader, member=member, layers=2, shuffle=False, prefetch=0, **options)
 
 

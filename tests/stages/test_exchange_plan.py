@@ -6,7 +6,7 @@ import torch
 from stockpot.stages.errors import BadInput
 from stockpot.stages.exchange.cost_model import Rates, Traffic, choice, predicted, widths
 from stockpot.stages.exchange.stage import STAGE, Params
-from stockpot.stages.loader.options import Member
+from stockpot.stages.loader.options import RankPart
 from tests.coop_ranks import model_of
 from tests.loaders import read_steps
 from tests.memory import run_stage
@@ -30,11 +30,11 @@ def test_feature_bytes_read_are_those_predicted(tmp_path, kind, ranks, gather):
     for per_step in (1, ranks):
         found = predicted(linked.facts, reader.facts, config(reader), per_step)
         together = [
-            read_steps(reader, member=Member(r, ranks, linked), per_step=per_step, **READ)
+            read_steps(reader, member=RankPart(r, ranks, linked), per_step=per_step, **READ)
             for r in range(ranks)
         ]
         alone = [
-            read_steps(reader, member=Member(r, ranks), per_step=per_step, **READ)
+            read_steps(reader, member=RankPart(r, ranks), per_step=per_step, **READ)
             for r in range(ranks)
         ]
         for mode, all_steps in (("cooperative", together), ("independent", alone)):
@@ -179,8 +179,8 @@ def test_an_unknown_mode_is_refused():
 
 
 def test_logits_of_no_output_have_a_gradient():
-    from stockpot.stages.exchange.process_group import Team
     from stockpot.stages.exchange.step import ShareStep
+    from stockpot.stages.processes.process_group import Team
 
     model = model_of("gat", 6)
     none = torch.zeros(0, dtype=torch.int64)

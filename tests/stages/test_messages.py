@@ -16,9 +16,9 @@ from stockpot.errors import CorruptArtifact
 from stockpot.execution import ranks
 from stockpot.execution.run import RunError
 from stockpot.stages.errors import BadInput, Conflict, StockpotError
-from stockpot.stages.exchange import process_group as team
-from stockpot.stages.exchange import rendezvous as meeting
-from stockpot.stages.exchange.messages import (
+from stockpot.stages.processes import process_group as team
+from stockpot.stages.processes import rendezvous as meeting
+from stockpot.stages.processes.messages import (
     decoded,
     encoded,
     error_of,
@@ -28,7 +28,7 @@ from stockpot.stages.exchange.messages import (
     received,
     told,
 )
-from stockpot.stages.exchange.process_group import Job, Team, led
+from stockpot.stages.processes.process_group import Job, Team, led
 from stockpot.stages.train.evaluate import Score
 from tests.coop_ranks import sums
 
@@ -184,7 +184,11 @@ def test_ranks_of_one_machine_listen_on_loopback_alone_and_run_nothing_that_is_s
         here = psutil.Process()
         ours = [
             here,
-            *(p for p in here.children() if "stockpot.stages.exchange.rank_process" in p.cmdline()),
+            *(
+                p
+                for p in here.children()
+                if "stockpot.stages.processes.rank_process" in p.cmdline()
+            ),
         ]
         assert len(ours) == 2
         assert all(SECRET.hex() not in " ".join(p.cmdline()) for p in ours)

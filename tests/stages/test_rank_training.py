@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from stockpot.planning.recipe import load
-from stockpot.stages.exchange.process_group import led
+from stockpot.stages.processes.process_group import led
 from stockpot.stages.train import STAGE
 from tests.coop_ranks import trainings
 from tests.graphs import community_arrays

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from stockpot.stages.errors import Conflict, Corrupt, StockpotError
-from stockpot.stages.exchange.process_group import (
+from stockpot.stages.processes.process_group import (
     TIMEOUT,
     Team,
     _of_connection,

@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from stockpot.stages.errors import BadInput, StockpotError
-from stockpot.stages.exchange.process_group import Team
 from stockpot.stages.exchange.step import ShareStep
+from stockpot.stages.processes.process_group import Team
 from stockpot.stages.train import STAGE, checkpoint, trainer
 from stockpot.stages.train.evaluate import Score, evaluate
 from stockpot.stages.train.model import MODELS, build_model, load_model

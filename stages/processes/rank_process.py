@@ -1,4 +1,4 @@
-"""`python -m stockpot.stages.exchange.rank_process RANK`: one rank of a training, told its job on
+"""`python -m stockpot.stages.processes.rank_process RANK`: one rank of a training, told its job on
 standard input.
 """
 
@@ -21,9 +21,9 @@ def main() -> None:
     told = json.loads(source.read(size))
     threading.Thread(target=_with_parent, args=(source,), daemon=True).start()
     from stockpot.stages.errors import StockpotError
-    from stockpot.stages.exchange.messages import decoded, named
-    from stockpot.stages.exchange.process_group import Job, here, joined, raised
-    from stockpot.stages.exchange.rendezvous import met
+    from stockpot.stages.processes.messages import decoded, named
+    from stockpot.stages.processes.process_group import Job, here, joined, raised
+    from stockpot.stages.processes.rendezvous import met
 
     job = Job(**told)
     store = met(job.place, job.size)

@@ -25,8 +25,10 @@ from torch import distributed
 
 from stockpot.stages.errors import Conflict, StockpotError
 from stockpot.stages.exchange import forward as rows
-from stockpot.stages.exchange.messages import encoded, error_of, message, name_of, received, told
-from stockpot.stages.exchange.rendezvous import (
+from stockpot.stages.exchange.step import CoopStep
+from stockpot.stages.package import child_environment
+from stockpot.stages.processes.messages import encoded, error_of, message, name_of, received, told
+from stockpot.stages.processes.rendezvous import (
     SECRET,
     TIMEOUT,
     jobs_key,
@@ -36,8 +38,6 @@ from stockpot.stages.exchange.rendezvous import (
     met,
     on_loopback,
 )
-from stockpot.stages.exchange.step import CoopStep
-from stockpot.stages.package import child_environment
 from stockpot.stages.train.evaluate import Score
 
 if TYPE_CHECKING:
@@ -225,7 +225,7 @@ def launched(rank: int, job: Job) -> Member:
     """
     said = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the member
     process = subprocess.Popen(
-        [sys.executable, "-m", "stockpot.stages.exchange.rank_process", str(rank)],
+        [sys.executable, "-m", "stockpot.stages.processes.rank_process", str(rank)],
         stdin=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
         stderr=said,
