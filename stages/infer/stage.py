@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 from stockpot.stages.infer.official import official_data, official_score
 from stockpot.stages.infer.planning import PLANNING
 from stockpot.stages.infer.reporting import REPORTING
-from stockpot.stages.soup.stage import METHODS, ingredients
+from stockpot.stages.soup.planning import METHODS
+from stockpot.stages.soup.stage import ingredients
 from stockpot.stages.stage import Cost, Facts, Inputs, Reader, Shard, Stage, Writer, added
 from stockpot.stages.train.cost import TORCH_BYTES, step_bytes
 from stockpot.stages.train.train_params import resolved_device

@@ -15,6 +15,7 @@ from stockpot.stages.soup.batches import divide
 from stockpot.stages.soup.learned import convex_start, learn, learn_signed, portions
 from stockpot.stages.soup.loss_barrier import Barrier, barriers
 from stockpot.stages.soup.parts import record_parts
+from stockpot.stages.soup.planning import METHODS
 from stockpot.stages.soup.published import SgdParams, learn_published
 from stockpot.stages.soup.simple import gis_grid, gis_search, greedy
 from stockpot.stages.soup.stack import GRANULARITIES, groups
@@ -27,21 +28,8 @@ if TYPE_CHECKING:
     from stockpot.stages.soup.ranking import Ranking
     from stockpot.stages.soup.scorer import Scorer
 
-__all__ = ["AUTO", "BY_GRADIENT", "LEARNED", "METHODS", "UNFITTED", "Made", "Methods"]
+__all__ = ["AUTO", "BY_GRADIENT", "LEARNED", "UNFITTED", "Made", "Methods"]
 
-METHODS = (
-    "best",
-    "uniform",
-    "greedy",
-    "gis",
-    "learned",
-    "signed",
-    "grid",
-    "published",
-    "partition",
-)
-"""From the simplest on: a tie on the select part goes to the simpler. Each is a method of
-`Methods`."""
 AUTO = METHODS[:6]
 """What "auto" tries; the others are GIS, LS and PLS as published, for comparison."""
 LEARNED = METHODS[3:]

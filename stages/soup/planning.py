@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, get_args
 
 from stockpot.stages.guess import Guess, Known
 from stockpot.stages.node import node
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from stockpot.stages.node import Node, Nodes, Values
 
-__all__ = ["PLANNING"]
+__all__ = ["METHODS", "PLANNING"]
 
 
 Souping = Literal[
@@ -33,6 +33,9 @@ Souping = Literal[
     "published",
     "partition",
 ]
+METHODS: tuple[str, ...] = get_args(Souping)[1:]
+"""From the simplest on: a tie goes to the simpler. Each is a method of
+`stockpot.stages.soup.methods.Methods`."""
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from stockpot.stages.built import Block
+from stockpot.stages.soup.planning import METHODS
 from stockpot.stages.soup.sections import soup_sections, souped_of
 from stockpot.stages.stage import Reporting
 from stockpot.stages.train.reporting import test_results
@@ -19,8 +20,6 @@ if TYPE_CHECKING:
 __all__ = ["REPORTING"]
 
 
-METHODS = ("best", "uniform", "greedy", "gis", "learned", "signed", "partition")
-"""In the order in which tables list them."""
 NOTICEABLE = 0.01
 """Share of accuracy by which a mean of all ingredients shows that they drifted apart."""
 SHARED_START = "--set train.warmup=10 --set train.schedule=constant --set train.vary=2"

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from stockpot.stages.errors import BadInput
 from stockpot.stages.soup.compatibility import check_alike
-from stockpot.stages.soup.planning import PLANNING
+from stockpot.stages.soup.planning import METHODS, PLANNING
 from stockpot.stages.soup.reporting import REPORTING
 from stockpot.stages.stage import Cost, Facts, Inputs, Reader, Shard, Stage, Writer, added
 from stockpot.stages.train.cost import TORCH_BYTES, step_bytes
@@ -22,20 +22,7 @@ if TYPE_CHECKING:
     from stockpot.stages.step import Step
     from stockpot.stages.train.holdout import Outputs
 
-__all__ = ["METHODS", "STAGE", "Params", "ingredients"]
-
-METHODS = (
-    "best",
-    "uniform",
-    "greedy",
-    "gis",
-    "learned",
-    "signed",
-    "grid",
-    "published",
-    "partition",
-)
-"""As `stockpot.stages.soup.methods.METHODS`, which imports torch."""
+__all__ = ["STAGE", "Params", "ingredients"]
 _AUTO = {"published": {"epochs": 25, "rate": 10.0}, "partition": {"epochs": 50, "rate": 1.0}}
 """Their authors' settings for GraphSAGE on ogbn-products; they tuned them for each model and data
 set."""

@@ -9,8 +9,9 @@ from stockpot.stages.soup import STAGE
 from stockpot.stages.soup import cross_fit as kitchen
 from stockpot.stages.soup.calibrate import recalibrate
 from stockpot.stages.soup.compatibility import check_alike
+from stockpot.stages.soup.planning import METHODS
 from stockpot.stages.soup.published import SgdParams
-from stockpot.stages.soup.stage import METHODS, Params
+from stockpot.stages.soup.stage import Params
 from stockpot.stages.train import STAGE as TRAIN
 from stockpot.stages.train.evaluate import evaluate
 from stockpot.stages.train.holdout import Outputs, held_out

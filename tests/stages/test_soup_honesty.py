@@ -8,8 +8,9 @@ from stockpot.stages.soup import cross_fit as kitchen
 from stockpot.stages.soup import methods
 from stockpot.stages.soup.batches import PIECES, Batches, Parts, divide
 from stockpot.stages.soup.cross_fit import cook
-from stockpot.stages.soup.methods import METHODS, Made, Methods
+from stockpot.stages.soup.methods import Made, Methods
 from stockpot.stages.soup.parts import record_parts
+from stockpot.stages.soup.planning import METHODS
 from stockpot.stages.soup.published import SgdParams
 from stockpot.stages.soup.ranking import Ranking
 from stockpot.stages.soup.scorer import Outcome, Scorer
