@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import argparse
 
-__all__ = ["DEFAULT_RUNS", "DEFAULT_STORE", "command", "kept", "verify_mends"]
+__all__ = ["DEFAULT_RUNS", "DEFAULT_STORE", "command", "kept", "typed", "verify_mends"]
 
 DEFAULT_STORE, DEFAULT_RUNS = Path("runs/store"), Path("runs")
 
@@ -72,3 +72,10 @@ def command(args: argparse.Namespace, verb: str, *words: str) -> str:
         parts += ["--scheduler", args.scheduler]
     parts += [word for option in _folders(args) for word in option]
     return shlex.join(parts)
+
+
+def typed(args: argparse.Namespace | None, text: str) -> str:
+    """A text whose command that fetches the data can be typed as it stands."""
+    if getattr(args, "recipe", None) is None:
+        return text
+    return text.replace("stockpot fetch RECIPE", command(args, "fetch"))  # type: ignore[arg-type]

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-ROOMS = ("stages", "store", "planning", "execution", "report", "inspection", "souping")
+ROOMS = ("stages", "store", "planning", "execution", "report", "inspection", "souping", "verbs")
 """Each room uses those before it and itself; the files on top of pipeline/ use all."""
 BASES = {"errors": "stages", "command": "stages", "locate": "store"}
 """Files on top that rooms of pipeline/ may use, those after the room named: it is the last that

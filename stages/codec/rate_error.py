@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from stockpot.stages.kernels.compiled import njit
-from stockpot.stages.kernels.splitmix import GOLDEN, mix64
+from stockpot.stages.kernels.splitmix import GOLDEN
+from stockpot.stages.kernels.splitmix_kernel import mix64
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -8,7 +8,8 @@ import numpy as np
 import scipy.sparse as sp
 
 from stockpot.stages.kernels.compiled import njit
-from stockpot.stages.kernels.splitmix import GOLDEN, mix64
+from stockpot.stages.kernels.splitmix import GOLDEN
+from stockpot.stages.kernels.splitmix_kernel import mix64
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

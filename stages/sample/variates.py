@@ -17,7 +17,8 @@ import numpy as np
 from numba import uint64
 
 from stockpot.stages.kernels.compiled import njit
-from stockpot.stages.kernels.splitmix import GOLDEN, MASK, mix64, mixed64
+from stockpot.stages.kernels.splitmix import GOLDEN, MASK, mixed64
+from stockpot.stages.kernels.splitmix_kernel import mix64
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -19,7 +19,8 @@ from stockpot.stages.errors import BadInput
 from stockpot.stages.ingest.dataset import EdgeBlock
 from stockpot.stages.ingest.sources.synthetic_source import Communities, parse
 from stockpot.stages.kernels.compiled import njit
-from stockpot.stages.kernels.splitmix import GOLDEN, mix64, mixed64
+from stockpot.stages.kernels.splitmix import GOLDEN, mixed64
+from stockpot.stages.kernels.splitmix_kernel import mix64
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
