@@ -168,37 +168,30 @@ class Cost:
 
 
 def _no_nodes(values: Values, made: Nodes) -> Iterable[Node]:
-    del values, made
     return ()
 
 
 def _no_guess(known: Known) -> Guess | None:
-    del known
     return None
 
 
 def _no_figures(view: View) -> Mapping[str, Any]:
-    del view
     return {}
 
 
 def _no_files(reader: Reader, node: str) -> Any:
-    del reader, node
     return None
 
 
 def _no_blocks(summary: Mapping[str, Any], view: View) -> Iterable[Block]:
-    del summary, view
     return ()
 
 
 def _no_remarks(view: View) -> Iterable[str]:
-    del view
     return ()
 
 
 def _no_tables(facts: Facts, judged: Facts) -> Iterable[str]:
-    del facts, judged
     return ()
 
 

@@ -25,7 +25,6 @@ def _summary(view: View) -> Mapping[str, Any]:
 
 
 def _report(summary: Mapping[str, Any], view: View) -> Iterator[Block]:
-    del view
     book = summary["stages"].get("codebook") or {}
     if book.get("sensitivity"):
         scales = ", ".join(number(value, 3) for value in book["sensitivity"])

@@ -26,7 +26,6 @@ def _summary(view: View) -> Mapping[str, Any]:
 
 
 def _report(summary: Mapping[str, Any], view: View) -> Iterator[Block]:
-    del view
     codes = summary["stages"].get("quantize") or {}
     if codes.get("accuracy_drop") is not None:
         yield Block(

@@ -26,7 +26,6 @@ def _summary(view: View) -> Mapping[str, Any]:
 
 
 def _report(summary: Mapping[str, Any], view: View) -> Iterator[Block]:
-    del view
     if (shared := summary["stages"].get("exchange")) is not None and shared.get("why"):
         why = shared["why"][0].upper() + shared["why"][1:]
         yield sentence(f"{count(shared['ranks'])} ranks train each model together. {text(why)}.")

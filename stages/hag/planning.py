@@ -69,7 +69,6 @@ def _nodes(values: Values, made: Nodes) -> Iterator[Node]:
     """Of the records where they may gain; of the graph only where asked for: one pass does not
     repay the search.
     """
-    del made
     asked, why = enabled(values["hag.enabled"]), unshared(values)
     if asked == "always" and why:
         raise BadInput(

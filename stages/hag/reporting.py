@@ -47,7 +47,6 @@ def _figures(view: View) -> dict[str, Any]:
 
 
 def _report(summary: Mapping[str, Any], view: View) -> Iterator[Block]:
-    del view
     if (hag := summary["stages"].get("hag")) is not None and hag.get("why"):
         saved = "none; "
         if used := hag.get("records_used"):

@@ -61,7 +61,6 @@ class Graph:
 
 
 def _nodes(values: Values, made: Nodes) -> Iterator[Node]:
-    del values, made
     yield node("ingest", {"source": SOURCE})
 
 

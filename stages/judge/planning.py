@@ -17,7 +17,6 @@ __all__ = ["PLANNING"]
 
 
 def _nodes(values: Values, made: Nodes) -> Iterator[Node]:
-    del made
     if values["features.codec"] == "auto":
         yield node("judge", {"graph": "ingest", "split": "split"})
 

@@ -113,7 +113,6 @@ def _summary(view: View) -> Mapping[str, Any]:
 
 def _report(summary: Mapping[str, Any], view: View) -> Iterator[Block]:
     """What was compared and why the codec was taken; nothing where nothing was measured."""
-    del view
     judge = summary["stages"].get("judge") or {}
     if judge.get("rate"):
         rows: list[Sequence[str]] = [
@@ -189,7 +188,6 @@ def _costs_passes(view: View) -> Iterator[str]:
 
 
 def _inspect(facts: Facts, judged: Facts) -> list[str]:
-    del judged
     return rate_table(facts)
 
 

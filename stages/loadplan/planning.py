@@ -18,7 +18,6 @@ __all__ = ["PLANNING"]
 
 
 def _nodes(values: Values, made: Nodes) -> Iterator[Node]:
-    del made
     if values["order.cache"] == 0:
         return
     if (ranks := values["train.ranks"]) > 1:

@@ -25,7 +25,6 @@ def _summary(view: View) -> Mapping[str, Any]:
 
 
 def _report(summary: Mapping[str, Any], view: View) -> Iterator[Block]:
-    del view
     if (loads := summary["stages"].get("loadplan")) is not None:
         rows, read = sum(loads["rows"]), sum(loads["read"])
         yield sentence(

@@ -46,7 +46,6 @@ class Order:
 
 
 def _nodes(values: Values, made: Nodes) -> Iterator[Node]:
-    del values
     yield from (
         node("order", {"records": name, "graph": "ingest"})
         for name in made

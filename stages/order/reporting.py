@@ -25,7 +25,6 @@ def _summary(view: View) -> Mapping[str, Any]:
 
 
 def _report(summary: Mapping[str, Any], view: View) -> Iterator[Block]:
-    del view
     order = summary["stages"].get("order") or {}
     if order.get("tour_length") is not None:
         yield sentence(

@@ -19,7 +19,6 @@ __all__ = ["PLANNING"]
 
 
 def _nodes(values: Values, made: Nodes) -> Iterator[Node]:
-    del values
     shared = {"hag": "hag"} if "hag" in made else {}
     for records in [n for n in made.values() if n.stage in ("influence", "sample")]:
         split = records.instance["split"]

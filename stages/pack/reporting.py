@@ -45,7 +45,6 @@ def read_sizes(packed: Reader, node: str = "") -> Sizes | None:
     Corrupt
         An index does not match its digest.
     """
-    del node
     found = [name for name in packed.names() if name.endswith(".index.arrow")]
     if not found:
         return None

@@ -27,7 +27,6 @@ def _summary(view: View) -> Mapping[str, Any]:
 
 
 def _report(summary: Mapping[str, Any], view: View) -> Iterator[Block]:
-    del view
     partition = summary["stages"].get("partition") or {}
     if partition.get("edge_cut") is not None:
         yield sentence(

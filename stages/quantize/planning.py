@@ -62,7 +62,6 @@ class Features:
 
 
 def _nodes(values: Values, made: Nodes) -> Iterator[Node]:
-    del values
     book = {"codebook": "codebook"} if "codebook" in made else {}
     yield node(
         "quantize", {"graph": "ingest", **book}, {"judge": "judge"} if "judge" in made else {}

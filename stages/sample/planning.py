@@ -21,7 +21,6 @@ __all__ = ["PLANNING"]
 
 
 def _nodes(values: Values, made: Nodes) -> Iterator[Node]:
-    del made
     if values["batches.method"] not in METHODS:
         return
     parts = {"partition": "partition"} if values["batches.seeds"] == "community" else {}

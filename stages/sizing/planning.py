@@ -24,7 +24,6 @@ MEASURED = ("batches.top_k", "batches.outputs", "batches.mix", "graph.mass")
 
 
 def _nodes(values: Values, made: Nodes) -> Iterator[Node]:
-    del made
     if values["batches.method"] in METHODS and "auto" in [values[name] for name in MEASURED]:
         yield node("sizing", {"graph": "ingest", "split": "split"})
 

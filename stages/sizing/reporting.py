@@ -27,7 +27,6 @@ def _summary(view: View) -> Mapping[str, Any]:
 
 
 def _report(summary: Mapping[str, Any], view: View) -> Iterator[Block]:
-    del view
     if (sizing := summary["stages"].get("sizing")) is not None:
         yield sentence(_sentence(sizing))
 

@@ -66,7 +66,6 @@ class Soup:
 
 
 def _nodes(values: Values, made: Nodes) -> Iterator[Node]:
-    del made
     ingredients = {f"ingredient:{i}": f"train:{i}" for i in range(values["train.ingredients"])}
     yield node("soup", {"train": "pack:train", "valid": "pack:valid", **ingredients})
 

@@ -59,7 +59,6 @@ def _rank(method: str) -> tuple[int, str]:
 
 
 def _report(summary: Mapping[str, Any], view: View) -> Iterator[Block]:
-    del summary
     souped = souped_of(list(view.built.values()))
     if souped is not None:
         yield from (Block("Soups", part) for part in soup_sections(souped))

@@ -18,7 +18,6 @@ __all__ = ["PLANNING"]
 
 
 def _nodes(values: Values, made: Nodes) -> Iterator[Node]:
-    del values, made
     yield node("split", {"graph": "ingest"})
 
 

@@ -61,7 +61,6 @@ def read_curve(reader: Reader, node: str) -> Curve | None:
 
 def _report(summary: Mapping[str, Any], view: View) -> Iterator[Block]:
     """Curves of the ingredients and of their warm-up, the best of them marked."""
-    del summary
     found = [view.read[b.node.id] for b in view.of("warmup", "train") if b.node.id in view.read]
     yield Block("Learning curves", learning_curves(found))
 
