@@ -15,7 +15,7 @@ STAGES := ingest split sizing partition influence sample hag order loadplan judg
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: data/wordnet.npz help hooks setup run plan status verify report inspect test test-long lint format bench bench-coop bench-influence bench-partition bench-pipeline bench-hag bench-soup bench-coded bench-quantize bench-loader accuracy clean $(STAGES)
+.PHONY: data/wordnet.npz help hooks setup run plan status verify report inspect test test-long coverage lint format bench bench-coop bench-influence bench-partition bench-pipeline bench-hag bench-soup bench-coded bench-quantize bench-loader accuracy clean $(STAGES)
 
 help:  ## list every target
 	@grep -hE '^[a-z][a-zA-Z./_ -]*:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | awk -F'\t' '{printf "  make %-18s %s\n", $$1, $$2}'
@@ -65,6 +65,12 @@ endif
 
 test-long: $(READY)  ## fault and scale runs: kill -9 at random moments, worker counts, real sizes
 	$(BIN)/python -m pytest -m long -o faulthandler_timeout=1800 $(PYTEST_ARGS)
+
+coverage: $(READY)  ## share of the statements that the tests run, child processes included; compiled kernels are not seen
+	@rm -f .coverage .coverage.*
+	$(BIN)/python -m coverage run -m pytest -m "not long" $(or $(PYTEST_ARGS),tests)
+	$(BIN)/python -m coverage combine -q
+	$(BIN)/python -m coverage report --skip-covered --skip-empty
 
 lint: $(READY)  ## ruff (all rules, reasons in pyproject.toml) and strict mypy
 	$(BIN)/ruff check .

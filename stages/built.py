@@ -53,7 +53,7 @@ class View:
     ----------
     values : the recipe, dotted key -> value.
     built : node id -> its committed artifact; what is not built is not there.
-    read : node id -> what `Stage.read` found in its files, for the report.
+    read : node id -> what `Reporting.read` found in its files, for the report.
     """
 
     values: Values

@@ -48,7 +48,7 @@ class Guess(dict[str, Any]):
 
 @dataclass(frozen=True)
 class Known:
-    """What `Stage.guess` may use.
+    """What `Planning.guess` may use.
 
     Attributes
     ----------

@@ -13,8 +13,8 @@ from stockpot.stages.hag.rows import merged
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from stockpot.stages.hag.merges import Merges
-    from stockpot.stages.hag.trie import Trie
+    from stockpot.stages.hag.search import Merges
+    from stockpot.stages.hag.sequence import Trie
 
 __all__ = ["curve", "trie_hag"]
 

@@ -105,7 +105,7 @@ class Prepared:
 
     def fewest_reads(self, how: Settings) -> float:
         """A floor under the reads of every HAG of this CSR, estimated on large graphs; see
-        `stages.hag.bound`.
+        `fewest_reads`.
         """
         shared = fewest_reads(
             self.lists_ptr, self.lists, self.t_ptr, self.t_lists, how.min_count, how.row_limit

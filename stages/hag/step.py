@@ -128,7 +128,7 @@ def hag_adjs(
     Parameters
     ----------
     how, layers, num_sampled_nodes, indptr, deg, weight : as of `trimmed`, for the whole step.
-    transposes : none | inner | all, see `stockpot.stages.loader.steps.Steps`.
+    transposes : none | inner | all, see `stockpot.stages.loader.options.Form`.
     moved : brings tensors to another device; None: the CPU.
     """
     ends = np.cumsum(num_sampled_nodes)

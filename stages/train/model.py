@@ -60,7 +60,7 @@ class Model(nn.Module):
     adj : the matrix it reads, see `stockpot.stages.pack.layers.Weights`.
     shares : whether its matrices may be HAGs, products that add shared partial sums once.
     transposes : what of it a training step's backward pass reads, see
-        `stockpot.stages.loader.steps.Steps`.
+        `stockpot.stages.loader.options.Form`.
     """
 
     adj = "plain"

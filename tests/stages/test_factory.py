@@ -285,8 +285,7 @@ def test_what_is_no_model_is_refused_in_one_line(here, text, words):
 def test_logits_of_another_shape_are_refused(here, forward, found):
     here(
         GCN.replace(
-            "torch.zeros_like(self.lin(x)).index_add_(0, target, self.lin(x)[source] * "
-            "edge_weight[:, None])",
+            "torch.zeros_like(self.lin(x)).index_add_(0, target, rows)",
             forward,
         )
     )

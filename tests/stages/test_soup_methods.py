@@ -8,6 +8,7 @@ from torch import nn
 from torch.nn import functional
 
 from stockpot.stages.errors import BadInput, Conflict
+from stockpot.stages.loader.options import Schedule
 from stockpot.stages.soup import learned, published, simple
 from stockpot.stages.soup import paired_test as honest
 from stockpot.stages.soup.batches import LEAST, Batches, divide, first_layer_once, step_bytes
@@ -384,7 +385,7 @@ def test_validation_is_divided_by_whole_records_or_not_at_all(labelled, seed):
 @pytest.mark.parametrize("hidden", [4, 64])
 def test_first_layer_sums_computed_once_change_no_result(name, hidden):
     model = build_model({**CONFIG, **READ, "model": name, "hidden": hidden}, seed=1).eval()
-    for made in open_steps(packs()["valid"], model, training=True, shuffle=False):
+    for made in open_steps(packs()["valid"], model, Schedule(shuffle=False), training=True):
         kept = first_layer_once(model, made)
         assert (kept is made) == (name == "gat")
         found = []

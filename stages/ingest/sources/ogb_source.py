@@ -1,7 +1,7 @@
 """An `ogb:` source is raw files in OGB's own layout; what is missing is named, with the command
 that fetches it.
 
-Of ogb's package only parts are used (`stages.ingest.ogb_package`): its loader asks questions with
+Of ogb's package only parts are used (`ogb_package.py`): its loader asks questions with
 `input()`, and its second load fails on today's torch defaults.
 """
 
