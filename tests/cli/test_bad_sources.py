@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from stockpot.cli import main
-from tests.pipeline.test_cluster_tcp import InProcess
+from tests.pipeline.execution.test_cluster_tcp import InProcess
 
 N = 20
 RNG = np.random.default_rng(0)

@@ -18,8 +18,8 @@ from stockpot.cli import main
 from stockpot.stages.infer.official import official_data, official_score
 from stockpot.stages.ingest.source import describe
 from stockpot.stages.ingest.sources import ogb_package
-from tests.pipeline.test_cluster_tcp import InProcess
-from tests.stages.test_ogb import write_csv
+from tests.pipeline.execution.test_cluster_tcp import InProcess
+from tests.stages.ingest.test_ogb import write_csv
 
 SOURCE = "ogb:ogbn-arxiv"
 

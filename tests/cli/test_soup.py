@@ -14,7 +14,7 @@ from stockpot.stages.errors import Conflict
 from stockpot.stages.train.state import read_metadata, read_state, state_digest
 from stockpot.store.store import Store
 from tests.graphs import write_recipe
-from tests.pipeline.pages import sound
+from tests.pipeline.report.pages import sound
 from tests.runs import run_here
 
 NETS = '''

@@ -22,8 +22,8 @@ from stockpot.store.manifest import seal
 from stockpot.store.store import Store
 from stockpot.store.verify import verify_artifact
 from tests.damage import build, put, targets
-from tests.pipeline.toy import build as toy
-from tests.pipeline.toy import install
+from tests.pipeline.store.toy import build as toy
+from tests.pipeline.store.toy import install
 
 NONSENSE = (
     None,

@@ -13,7 +13,7 @@ from stockpot.execution.task import execute
 from stockpot.store import fs
 from stockpot.store.store import Store
 from stockpot.store.verify import verify_store
-from tests.pipeline.toy import CountParams, build, install, payload_bytes, plan
+from tests.pipeline.store.toy import CountParams, build, install, payload_bytes, plan
 from tests.runs import quarantines
 
 

@@ -22,7 +22,7 @@ from stockpot.execution.task import execute
 from stockpot.store import fs
 from stockpot.store.store import Store
 from stockpot.store.verify import verify_artifact
-from tests.pipeline.toy import (
+from tests.pipeline.store.toy import (
     COUNT,
     DOUBLE,
     CountParams,

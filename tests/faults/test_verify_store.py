@@ -10,7 +10,7 @@ from stockpot.errors import BadInput
 from stockpot.store.run_folder import dump, run_document
 from stockpot.store.store import Store
 from stockpot.store.verify import verify_artifact, verify_run
-from tests.pipeline.toy import build, damage, install
+from tests.pipeline.store.toy import build, damage, install
 
 TABLES = {"train": {"epochs": 3}}
 

@@ -9,7 +9,7 @@ import zarr
 from stockpot.store.keys import FORMAT_VERSION
 from stockpot.store.store import Store
 from stockpot.store.verify import verify_store
-from tests.pipeline.toy import build, install, payload_bytes
+from tests.pipeline.store.toy import build, install, payload_bytes
 
 ROOT = Path(__file__).parent / "store-1"
 KEY = "28a7ffb85810a8d908f795f058a2c1fc"

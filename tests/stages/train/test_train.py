@@ -1,0 +1,550 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from stockpot.stages.errors import BadInput, StockpotError
+from stockpot.stages.exchange.step import ShareStep
+from stockpot.stages.processes.process_group import Team
+from stockpot.stages.train import STAGE, checkpoint, trainer
+from stockpot.stages.train.evaluate import Score, evaluate
+from stockpot.stages.train.model import MODELS, build_model, load_model
+from stockpot.stages.train.state import state_digest
+from stockpot.stages.train.train_params import NAMES, Params
+from tests.memory import MemoryReader, run_stage
+from tests.stages.steps import Loader, Pack, community, packs
+
+BASE = Params(
+    model="gcn",
+    per_step=1,
+    layers=3,
+    hidden=16,
+    dropout=0.5,
+    lr=0.01,
+    weight_decay=1e-4,
+    schedule="cosine",
+    epochs=3,
+    patience=50,
+    seed=0,
+    index=0,
+    device="cpu",
+    normalization="sym",
+    mass="none",
+    self_loops=True,
+)
+RECIPE = {
+    "train.model": "gcn",
+    "train.per_step": 2,
+    "train.layers": 3,
+    "train.hidden": 16,
+    "train.heads": 4,
+    "train.dropout": 0.5,
+    "train.lr": 1e-3,
+    "train.weight_decay": 0.0,
+    "train.schedule": "plateau",
+    "train.epochs": 9,
+    "train.patience": 5,
+    "train.seed": 1,
+    "train.warmup": 0,
+    "train.vary": 1.0,
+    "train.ema": 0.0,
+    "train.precision": "fp32",
+    "train.keep": "best",
+    "train.device": "cpu",
+    "train.ranks": 1,
+    "train.exchange": "auto",
+    "train.storage_gbs": 1.0,
+    "train.interconnect_gbs": 0.0,
+    "graph.normalization": "rw",
+    "graph.mass": "row",
+    "graph.self_loops": True,
+    "index": 2,
+    "soup.holdout": 0.0,
+}
+CONFIG = {
+    "num_features": 8,
+    "num_classes": 3,
+    "hidden": 16,
+    "layers": 3,
+    "dropout": 0.5,
+    "model": "gcn",
+    "heads": 4,
+}
+
+
+class Killed(Exception):
+    pass
+
+
+def kill_at(epoch, step):
+    def hook(e, s):
+        if (e, s) == (epoch, step):
+            raise Killed
+
+    return hook
+
+
+def run(folder, params=BASE, hook=None, threads=1, unlabelled=0.1, config=CONFIG):
+    data = packs(unlabelled=unlabelled)
+    folder.mkdir(exist_ok=True)
+    config = {**config, "model": params.model} | ({"heads": params.heads} if params.heads else {})
+    adj = build_model(config).adj
+    steps = data["train"].batches(layers=3, adj=adj, seed=params.seed + params.index)
+    valid = data["valid"].batches(layers=3, adj=adj, shuffle=False)
+    loader = Loader(steps.steps, True, steps.seed, hook)
+    return trainer.train(params, config, loader, valid, folder, threads, lambda *_: None)
+
+
+def same(a, b):
+    mine, theirs = a.model.state_dict(), b.model.state_dict()
+    return (
+        all(torch.equal(mine[k], theirs[k]) for k in mine)
+        and a.history == b.history
+        and a.best == b.best
+    )
+
+
+@pytest.fixture
+def every_step(monkeypatch):
+    monkeypatch.setattr(trainer, "CHECKPOINT_EVERY_S", 0.0)
+    monkeypatch.setattr(trainer, "CHECKPOINT_AFTER_S", 0.0)
+
+
+@pytest.mark.parametrize("model", NAMES)
+def test_it_learns(tmp_path, model):
+    result = run(tmp_path, replace(BASE, model=model, epochs=25, heads=4 * (model == "gat")))
+    assert result.best["accuracy"] > 0.8
+    assert result.best["accuracy"] == max(row["valid_accuracy"] for row in result.history)
+    assert not result.model.training
+
+
+@pytest.mark.parametrize(("epoch", "step"), [(0, 0), (0, 3), (1, 0), (1, 5), (2, 2)])
+@pytest.mark.parametrize("schedule", ["cosine", "plateau"])
+def test_a_killed_training_resumes_bit_by_bit(tmp_path, every_step, epoch, step, schedule):
+    params = replace(BASE, schedule=schedule)
+    whole = run(tmp_path / "whole", params)
+    with pytest.raises(Killed):
+        run(tmp_path / "cut", params, kill_at(epoch, step))
+    assert same(run(tmp_path / "cut", params), whole)
+
+
+def test_the_last_epoch_s_weights_are_kept_where_validation_is_left_to_soups(tmp_path, every_step):
+    """No early stop, and no pick: the weights are those a training of that many epochs ends
+    with."""
+    params = replace(BASE, lr=0.05, schedule="constant", epochs=8, patience=1)
+    best, last = (
+        run(tmp_path / "best", params),
+        run(tmp_path / "last", replace(params, keep="last")),
+    )
+    assert len(last.history) == 8
+    assert last.best["epoch"] == 7
+    assert last.best["accuracy"] == last.history[-1]["valid_accuracy"]
+    assert last.history[: len(best.history)] == best.history  # validation moves nothing
+    assert len(best.history) < 8
+    assert best.best["accuracy"] == max(row["valid_accuracy"] for row in best.history)
+    data = packs()
+    adj = build_model({**CONFIG, "model": "gcn"}).adj
+    found = evaluate(last.model, data["valid"].batches(layers=3, adj=adj, shuffle=False))
+    assert found.accuracy == last.history[-1]["valid_accuracy"]
+    with pytest.raises(Killed):
+        run(tmp_path / "cut", replace(params, keep="last"), kill_at(5, 2))
+    assert same(run(tmp_path / "cut", replace(params, keep="last")), last)
+
+
+def test_every_ingredient_drops_units_of_its_own(tmp_path):
+    """The same steps in the same order: what sets two ingredients apart is the stream their dropout
+    is drawn from."""
+
+    def trained(index, dropout):
+        data = packs()
+        config = {**CONFIG, "model": "gcn", "dropout": dropout}
+        adj = build_model(config).adj
+        steps = Loader(data["train"].batches(layers=3, adj=adj).steps, shuffle=False)
+        valid = data["valid"].batches(layers=3, adj=adj, shuffle=False)
+        folder = tmp_path / f"{index}-{dropout}"
+        folder.mkdir()
+        params = replace(BASE, epochs=1, index=index, dropout=dropout)
+        return trainer.train(
+            params, config, steps, valid, folder, 1, lambda *_: None
+        ).model.state_dict()
+
+    first, other = trained(0, 0.5), trained(1, 0.5)
+    assert not any(
+        torch.equal(first[name], other[name]) for name in first if name.endswith("lin.weight")
+    )
+    first, other = trained(0, 0.0), trained(1, 0.0)
+    assert all(torch.equal(first[name], other[name]) for name in first)
+
+
+@pytest.mark.parametrize("model", ["gat", "gin"])
+def test_other_models_resume_bit_by_bit(tmp_path, every_step, model):
+    params = replace(BASE, model=model, heads=4 * (model == "gat"))
+    whole = run(tmp_path / "whole", params)
+    with pytest.raises(Killed):
+        run(tmp_path / "cut", params, kill_at(1, 3))
+    assert same(run(tmp_path / "cut", params), whole)
+
+
+def test_many_kills_in_one_training(tmp_path, every_step):
+    whole = run(tmp_path / "whole", replace(BASE, model="sage"))
+    for at in ((0, 1), (0, 2), (0, 5), (1, 1), (2, 0), (2, 5)):
+        with pytest.raises(Killed):
+            run(tmp_path / "cut", replace(BASE, model="sage"), kill_at(*at))
+    assert same(run(tmp_path / "cut", replace(BASE, model="sage")), whole)
+
+
+def test_the_learning_rate_of_a_plateau_survives_a_kill(tmp_path, every_step, monkeypatch):
+    monkeypatch.setitem(trainer.PLATEAU, "patience", 0)
+    params = replace(BASE, schedule="plateau", lr=0.3, epochs=6)
+    whole = run(tmp_path / "whole", params)
+    assert whole.history[-1]["lr"] < 0.3
+    with pytest.raises(Killed):
+        run(tmp_path / "cut", params, kill_at(5, 1))
+    assert same(run(tmp_path / "cut", params), whole)
+
+
+SCRIPT = """
+import sys, time
+from pathlib import Path
+from stockpot.stages.train import trainer
+from tests.stages.train import test_train as t
+trainer.CHECKPOINT_EVERY_S = trainer.CHECKPOINT_AFTER_S = 0.0
+t.run(Path(sys.argv[1]), hook=lambda e, s: time.sleep(0.05))
+"""
+
+
+def modified(path):
+    try:
+        return path.stat().st_mtime_ns
+    except FileNotFoundError:  # between the two renames of a save
+        return 0
+
+
+def test_sigkill_at_any_moment(tmp_path, every_step):
+    whole = run(tmp_path / "whole")
+    newest, before = tmp_path / "cut" / checkpoint.NEWEST, 0
+    for delay in (0.0, 0.13, 0.31):
+        child = subprocess.Popen(
+            [sys.executable, "-W", "ignore", "-c", SCRIPT, str(tmp_path / "cut")],
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+        )
+        deadline = time.monotonic() + 60
+        # A checkpoint of its own, not of the one before: each kill hits a training, not its
+        # imports.
+        while modified(newest) <= before and child.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.02)
+        assert modified(newest) > before or child.poll() == 0
+        time.sleep(delay)
+        child.send_signal(signal.SIGKILL)
+        child.wait()
+        before = modified(newest)
+    assert newest.exists() or newest.with_name(checkpoint.PREVIOUS).exists()
+    assert same(run(tmp_path / "cut"), whole)
+
+
+def test_a_damaged_checkpoint_is_set_aside_and_the_one_before_is_used(tmp_path, every_step):
+    whole = run(tmp_path / "whole")
+    with pytest.raises(Killed):
+        run(tmp_path / "cut", hook=kill_at(1, 3))
+    newest = tmp_path / "cut" / checkpoint.NEWEST
+    data = bytearray(newest.read_bytes())
+    data[len(data) // 2] ^= 4
+    newest.write_bytes(data)
+    result = run(tmp_path / "cut")
+    assert same(result, whole)
+    assert "set aside as checkpoint.damaged" in result.words[0]
+    assert (tmp_path / "cut" / "checkpoint.damaged").exists()
+
+
+def test_two_damaged_checkpoints_start_from_the_beginning(tmp_path, every_step):
+    whole = run(tmp_path / "whole")
+    with pytest.raises(Killed):
+        run(tmp_path / "cut", hook=kill_at(1, 3))
+    for name in (checkpoint.NEWEST, checkpoint.PREVIOUS):
+        (tmp_path / "cut" / name).write_bytes(b"no tensors")
+    result = run(tmp_path / "cut")
+    assert same(result, whole)
+    assert result.words[-1] == "training starts from the beginning"
+
+
+def test_a_checkpoint_of_another_training_is_not_taken_up(tmp_path, every_step):
+    whole = run(tmp_path / "whole", replace(BASE, lr=0.02))
+    with pytest.raises(Killed):
+        run(tmp_path / "cut", hook=kill_at(1, 3))
+    result = run(tmp_path / "cut", replace(BASE, lr=0.02))
+    assert same(result, whole)
+    assert "another training" in result.words[0]
+
+
+def test_a_resumed_training_keeps_its_thread_count_and_says_so(tmp_path, every_step):
+    before = torch.get_num_threads()
+    with pytest.raises(Killed):
+        run(tmp_path, hook=kill_at(1, 3), threads=1)
+    result = run(tmp_path, threads=2)
+    assert "the checkpoint's 1 threads, not 2" in result.words[0]
+    assert torch.get_num_threads() == before
+
+
+def test_checkpoints_are_no_more_frequent_than_stated(tmp_path, monkeypatch):
+    saved = []
+    monkeypatch.setattr(checkpoint, "save", lambda *a: saved.append(a))
+    monkeypatch.setattr(trainer, "CHECKPOINT_AFTER_S", 1e9)
+    run(tmp_path)
+    assert saved == []
+
+
+def test_a_loss_that_is_no_number_names_epoch_step_and_rate(tmp_path):
+    with pytest.raises(
+        StockpotError,
+        match=r"epoch \d, step \d: expected a finite loss, found (nan|inf) at lr 1e\+30",
+    ) as caught:
+        run(tmp_path, replace(BASE, lr=1e30, dropout=0.0, schedule="constant"))
+    assert caught.value.fix == "--set train.lr=1e+29"
+
+
+def test_outputs_without_labels_count_nowhere(tmp_path):
+    with pytest.raises(BadInput, match="train split: expected labelled nodes, found none"):
+        run(tmp_path, unlabelled=1.0, config={**CONFIG, "num_classes": 3})
+
+
+def test_ingredients_share_their_start_and_differ_in_draws(tmp_path):
+    zero, again, one = (
+        run(tmp_path / str(k), replace(BASE, index=i)) for k, i in enumerate((0, 0, 1))
+    )
+    assert zero.init_digest == again.init_digest == one.init_digest
+    assert same(zero, again)
+    assert not same(zero, one)
+    other = run(tmp_path / "seed", replace(BASE, seed=1))
+    assert other.init_digest != zero.init_digest
+
+
+def test_each_ingredient_draws_dropout_of_its_own(tmp_path):
+    """One record an epoch, so that the order of steps, which differs by ingredient too, says
+    nothing."""
+    graph = community()
+    pack = Pack(graph, np.arange(graph[0].shape[0]), per_record=graph[0].shape[0])
+
+    def weights(**changes):
+        params = replace(BASE, epochs=1, **changes)
+        steps = pack.batches(layers=3, adj="norm")
+        assert len(steps) == 1
+        folder = tmp_path / "-".join(f"{k}{v}" for k, v in changes.items())
+        folder.mkdir()
+        result = trainer.train(
+            params, {**CONFIG, "dropout": params.dropout}, steps, steps, folder, 1, lambda *_: None
+        )
+        return state_digest(result.model.state_dict())
+
+    digests = [weights(index=0), weights(index=1), weights(index=2)]
+    assert len(set(digests)) == 3
+    assert weights(index=0, dropout=0.0) == weights(index=1, dropout=0.0)
+
+
+@pytest.mark.parametrize("unlabelled", [0.0, 0.6])
+def test_a_step_descends_the_mean_loss_of_its_labelled_outputs(unlabelled):
+    step = packs(unlabelled=unlabelled)["train"].batches(layers=3, adj="norm")[0]
+    known = step.y >= 0
+    assert known.all() == (unlabelled == 0)
+    model = build_model({**CONFIG, "dropout": 0.0}, seed=2)
+    logits = model(step.x, step.adjs)
+    mean = torch.nn.functional.cross_entropy(logits[known], step.y[known])
+    expected = torch.autograd.grad(mean, list(model.parameters()))
+    found = trainer._step(model, torch.optim.SGD(model.parameters(), lr=0.0), step, 0, 0, "fp32")
+    assert found.labelled == known.sum()
+    assert found.correct == (logits.argmax(1) == step.y)[known].sum()
+    assert found.loss == pytest.approx(mean.item())
+    for p, gradient in zip(model.parameters(), expected, strict=True):
+        torch.testing.assert_close(p.grad, gradient)
+
+
+class TwoRanks(Team):
+    """A rank of two, in this process: the other one adds nothing."""
+
+    def total(self, score, *, flag=False):
+        return score, flag
+
+    def add_gradients(self, model):
+        pass
+
+
+def test_ranks_draw_dropout_of_their_own_by_step_and_alike_when_resumed():
+    step = packs()["train"].batches(layers=3, adj="norm")[0]
+    step = ShareStep(**vars(step), num_labelled=40)
+
+    def drawn(rank=0, epoch=0, at=0, **changes):
+        model = build_model(CONFIG, seed=0).train()
+        model.generator = torch.Generator()
+        adam = torch.optim.SGD(model.parameters(), lr=0.0)
+        trainer._team_step(
+            TwoRanks(rank, 2), replace(BASE, **changes), model, adam, step, epoch, at, due=False
+        )
+        return float(sum(p.grad.abs().sum() for p in model.parameters()))
+
+    draws = [{}, {"rank": 1}, {"epoch": 1}, {"at": 1}, {"index": 1}]
+    found = [drawn(**how) for how in draws]
+    assert len(set(found)) == len(found)
+    assert [drawn(**how) for how in draws] == found
+
+
+def test_a_rank_divides_its_loss_by_the_labelled_outputs_of_all():
+    step = packs(unlabelled=0.6)["train"].batches(layers=3, adj="norm")[0]
+    model = build_model({**CONFIG, "dropout": 0.0}, seed=2)
+    model.generator = torch.Generator()
+    loss = (
+        torch.nn.functional.cross_entropy(
+            model(step.x, step.adjs), step.y, ignore_index=-1, reduction="sum"
+        )
+        / 40
+    )
+    expected = torch.autograd.grad(loss, list(model.parameters()))
+    adam = torch.optim.SGD(model.parameters(), lr=0.0)
+    shared = ShareStep(**vars(step), num_labelled=40)
+    trainer._team_step(TwoRanks(1, 2), BASE, model, adam, shared, 0, 0, due=False)
+    for p, gradient in zip(model.parameters(), expected, strict=True):
+        torch.testing.assert_close(p.grad, gradient)
+
+
+def test_scores_rank_by_accuracy_then_lower_loss_and_a_loss_that_is_no_number_loses():
+    good, same, worse, lost = (
+        Score(3, 4, 2.0),
+        Score(3, 4, 3.0),
+        Score(2, 4, 0.1),
+        Score(3, 4, float("nan")),
+    )
+    assert worse.rank < lost.rank < same.rank < good.rank
+
+
+def test_of_equal_epochs_the_first_is_kept(tmp_path):
+    result = run(tmp_path, replace(BASE, lr=1e-30, weight_decay=0.0, schedule="constant"))
+    assert len({row["valid_loss"] for row in result.history}) == 1
+    assert result.best["epoch"] == 0
+
+
+def test_early_stop_waits_for_its_patience(tmp_path):
+    result = run(tmp_path, replace(BASE, epochs=60, patience=2, schedule="constant"))
+    assert len(result.history) < 60
+    assert len(result.history) - 1 - result.best["epoch"] == 2
+    later = [row["valid_accuracy"] for row in result.history[result.best["epoch"] + 1 :]]
+    assert max(later) <= result.best["accuracy"]
+
+
+def test_cosine_ends_near_zero(tmp_path):
+    rates = [row["lr"] for row in run(tmp_path, replace(BASE, epochs=20)).history]
+    assert rates[0] == BASE.lr
+    assert rates == sorted(rates, reverse=True)
+    assert rates[-1] < 0.01 * BASE.lr
+
+
+def test_only_matrices_decay():
+    model = trainer.build_model(CONFIG, seed=0)
+    groups = trainer._adam(model, replace(BASE, weight_decay=0.5)).param_groups
+    assert [g["weight_decay"] for g in groups] == [0.5, 0.0]
+    assert {p.dim() for p in groups[0]["params"]} == {2}
+    assert {p.dim() for p in groups[1]["params"]} == {1}
+    assert sum(len(g["params"]) for g in groups) == len(list(model.parameters()))
+
+
+def test_resolve():
+    params = STAGE.resolve(RECIPE, {})
+    assert (params.seed, params.index, params.per_step, params.normalization, params.mass) == (
+        1,
+        2,
+        2,
+        "rw",
+        "row",
+    )
+    sage = STAGE.resolve({**RECIPE, "train.model": "sage"}, {})
+    assert sage == STAGE.resolve(
+        {**RECIPE, "train.model": "sage", "graph.normalization": "sym", "graph.mass": "none"}, {}
+    )
+    assert STAGE.resolve({**RECIPE, "train.device": "auto"}, {}).device in ("cpu", "cuda")
+    assert set(STAGE.reads) == set(RECIPE) - {"index"}
+    gat = STAGE.resolve({**RECIPE, "train.model": "gat"}, {})
+    assert (gat.heads, gat.self_loops, gat.normalization) == (4, True, "none")
+    assert gat != STAGE.resolve({**RECIPE, "train.model": "gat", "graph.self_loops": False}, {})
+    for name in ("gcn", "sage", "gin"):  # heads are none of their business
+        one = {**RECIPE, "train.model": name}
+        assert STAGE.resolve(one, {}) == STAGE.resolve({**one, "train.heads": 8}, {})
+    assert set(NAMES) == set(MODELS)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "words"),
+    [
+        (
+            "model",
+            "mlp",
+            (
+                "train.model: expected gcn, sage, gat, gin, sage-lstm or package.module:factory, "
+                "found 'mlp'"
+            ),
+        ),
+        (
+            "model",
+            "no_such_pkg.mod:make",
+            "'no_such_pkg.mod:make': expected a module no_such_pkg.mod with a source",
+        ),
+        (
+            "model",
+            "pkg/mod:make",
+            "train.model: expected package.module:factory, found 'pkg/mod:make'",
+        ),
+        ("device", "tpu", "train.device: expected auto, cpu, cuda or cuda:N"),
+        ("device", "cpu:1", "train.device: expected auto, cpu, cuda or cuda:N"),
+    ],
+)
+def test_values_outside_their_range_are_refused(key, value, words):
+    with pytest.raises(BadInput, match=words):
+        STAGE.resolve({**RECIPE, f"train.{key}": value}, {})
+
+
+def test_the_stage_writes_model_history_and_facts(tmp_path):
+    data = packs()
+    inputs = {
+        "train": data["train"],
+        "valid": data["valid"],
+        "order": MemoryReader(digest="5" * 32),
+    }
+    params = replace(BASE, index=3, epochs=4)
+    found = run_stage(STAGE, params, inputs, tmp_path)
+    history = json.loads(found.path("history.json").read_text())
+    assert [row["epoch"] for row in history] == [0, 1, 2, 3]
+    assert found.facts["epochs"] == 4
+    assert found.facts["seed"] == 3
+    assert found.facts["valid_accuracy"] == max(row["valid_accuracy"] for row in history)
+    model = load_model(found.path("model.safetensors"))
+    assert found.facts["num_parameters"] == sum(p.numel() for p in model.parameters())
+    assert model.config["normalization"] == "sym"
+    direct = run(tmp_path / "direct", params)
+    assert state_digest(direct.model.state_dict()) == state_digest(model.state_dict())
+
+
+def test_projected_memory_grows_with_the_step():
+    facts = {role: data.facts for role, data in packs().items()}
+    small, large = STAGE.cost(BASE, facts), STAGE.cost(replace(BASE, per_step=4, hidden=64), facts)
+    assert small.read > 0
+    assert 0 < small.written < large.written
+    assert small.peak < large.peak
+
+
+@pytest.mark.parametrize(
+    ("packed", "per_step", "epochs", "patience"),
+    [
+        ({"records": 64}, 1, 200, 30),
+        ({"records": 5}, 1, 300, 30),
+        ({"records": 1}, 1, 1500, 150),
+        ({"records": 4, "rounds": 2}, 1, 750, 75),
+        ({"records": 64}, 32, 750, 75),
+    ],
+)
+def test_few_steps_an_epoch_make_more_epochs(packed, per_step, epochs, patience):
+    auto = {**RECIPE, "train.epochs": "auto", "train.patience": "auto", "train.per_step": per_step}
+    found = STAGE.resolve(auto, {"train": packed})
+    assert (found.epochs, found.patience) == (epochs, patience)
