@@ -18,8 +18,8 @@ from torch.nn import functional
 
 from stockpot.stages.ingest.csr import frozen
 from stockpot.stages.kernels.compiled import njit
+from stockpot.stages.kernels.precision import in_float32
 from stockpot.stages.kernels.threads import on_spans, spans
-from stockpot.stages.train.precision import in_float32
 
 if TYPE_CHECKING:
     import numpy as np

@@ -12,7 +12,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
 from stockpot.stages.hag.matrix import HagMatrix
-from stockpot.stages.train.precision import in_float32
+from stockpot.stages.kernels.precision import in_float32
 
 if TYPE_CHECKING:
     from stockpot.stages.step import Sparse

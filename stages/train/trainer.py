@@ -16,12 +16,12 @@ import torch
 from torch.nn import functional
 
 from stockpot.stages.errors import BadInput, Conflict, StockpotError
+from stockpot.stages.kernels.precision import checked, products
 from stockpot.stages.train import checkpoint
 from stockpot.stages.train.checkpoint import Kept, Progress
 from stockpot.stages.train.ema import Ema
 from stockpot.stages.train.evaluate import Score, count, evaluate, settings
 from stockpot.stages.train.model import build_model
-from stockpot.stages.train.precision import checked, products
 from stockpot.stages.train.state import state_digest
 
 if TYPE_CHECKING:

@@ -8,11 +8,12 @@ import pytest
 import torch
 
 from stockpot.stages.errors import BadInput
+from stockpot.stages.kernels import precision
+from stockpot.stages.kernels.precision import checked, in_float32, products
 from stockpot.stages.step import Adj
-from stockpot.stages.train import precision, trainer
+from stockpot.stages.train import trainer
 from stockpot.stages.train.convs import GCNConv
 from stockpot.stages.train.model import build_model
-from stockpot.stages.train.precision import checked, in_float32, products
 from tests.stages.steps import packs
 from tests.stages.train.test_train import BASE, Killed, kill_at, run, same
 
