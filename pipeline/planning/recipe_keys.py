@@ -98,6 +98,7 @@ def _words(kind: Any, within: str) -> str:
     return names.get(kind, "a table")
 
 
+@cache
 def section_types(cls: type) -> dict[str, Any]:
     """Field name -> evaluated type of a section's dataclass."""
     return typing.get_type_hints(cls)
