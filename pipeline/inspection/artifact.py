@@ -99,7 +99,11 @@ def artifact_text(document: dict[str, Any]) -> str:
         table(("input", "stage", "key", "digest"), parents) if parents else "inputs\n  none",
         _pairs("facts", _without_table(d["facts"])),
         *([_pairs("chosen by the judge", _without_table(d["judged"]))] if d["judged"] else []),
-        *STAGES[d["stage"]].reporting.inspect(d["facts"], d["judged"] or {}),
+        *(
+            STAGES[d["stage"]].reporting.inspect(d["facts"], d["judged"] or {})
+            if d["stage"] in STAGES
+            else ()
+        ),
         _files(d),
     ]
     return "\n\n".join(parts)

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from stockpot.stages.errors import BadInput
-from stockpot.stages.hag.columns import columns_of, factors
+from stockpot.stages.hag.columns import columns_of
 from stockpot.stages.hag.cost import GAIN, Counts, Rates, gain
+from stockpot.stages.hag.factors import factors
 from stockpot.stages.hag.prepared import Settings, prepared
 from stockpot.stages.hag.rows import pattern
 from stockpot.stages.hag.search import search_prepared

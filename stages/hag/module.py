@@ -110,7 +110,7 @@ class HagAggregation(nn.Module):
             weight for each edge, or weights do not factor: the first such edge is named.
         """
         _check_edges(edge_index, num_nodes, edge_weight)
-        from stockpot.stages.hag.columns import csr_of, factors
+        from stockpot.stages.hag.factors import csr_of, factors
         from stockpot.stages.hag.prepared import Settings
         from stockpot.stages.hag.search import search
         from stockpot.stages.hag.shape import Shape, build, outline

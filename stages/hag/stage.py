@@ -143,7 +143,7 @@ def _refuse_weights(params: Params, graph: Reader) -> None:
     """
     import numpy as np
 
-    from stockpot.stages.hag.columns import factors
+    from stockpot.stages.hag.factors import factors
 
     if params.mode == "always" and graph.facts["weighted"]:
         factors(

@@ -21,7 +21,6 @@ import pytest
 
 from stockpot.cli import main
 from stockpot.execution import workers
-from stockpot.planning import dag
 from tests.graphs import write_recipe
 from tests.pipeline import fakes
 
@@ -192,18 +191,17 @@ def same(found, expected):
 def world(site, tmp_path, monkeypatch):
     for path in site.control.iterdir():
         path.unlink()
-    monkeypatch.setattr(dag, "STAGES", fakes.STAGES)
     monkeypatch.setenv("FAKE_STAGES", str(site.control))
     monkeypatch.chdir(tmp_path)
-    return World(site, tmp_path)
+    with fakes.installed():
+        yield World(site, tmp_path)
 
 
 @pytest.fixture(scope="module")
 def local(site, tmp_path_factory):
     """Digests of a run without a cluster; tasks run in this process, one after the other."""
     folder = tmp_path_factory.mktemp("local")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(dag, "STAGES", fakes.STAGES)
+    with pytest.MonkeyPatch.context() as patch, fakes.installed():
         patch.setenv("FAKE_STAGES", str(site.control))
         patch.chdir(folder)
         patch.setattr("stockpot.execution.run.LocalWorkers", InProcess)

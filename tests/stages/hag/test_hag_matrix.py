@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stockpot.stages.errors import BadInput
-from stockpot.stages.hag.columns import csr_of, factors
+from stockpot.stages.hag.factors import csr_of, factors
 from stockpot.stages.hag.hag import plain
 from stockpot.stages.hag.levels import transposed
 from stockpot.stages.hag.matrix import HagMatrix, extreme, product

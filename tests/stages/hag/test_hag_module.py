@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from stockpot.stages.errors import BadInput
-from stockpot.stages.hag.columns import csr_of
+from stockpot.stages.hag.factors import csr_of
 from stockpot.stages.hag.hag import plain
 from stockpot.stages.hag.module import REDUCE, HagAggregation
 
