@@ -99,11 +99,7 @@ def artifact_text(document: dict[str, Any]) -> str:
         table(("input", "stage", "key", "digest"), parents) if parents else "inputs\n  none",
         _pairs("facts", _without_table(d["facts"])),
         *([_pairs("chosen by the judge", _without_table(d["judged"]))] if d["judged"] else []),
-        *(
-            STAGES[d["stage"]].reporting.inspect(d["facts"], d["judged"] or {})
-            if d["stage"] in STAGES
-            else ()
-        ),
+        *_told(d),
         _files(d),
     ]
     return "\n\n".join(parts)
@@ -122,6 +118,12 @@ def _pairs(title: str, values: Mapping[str, Any]) -> str:
 
 def _without_table(facts: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in facts.items() if name != "rate"}
+
+
+def _told(d: dict[str, Any]) -> list[str]:
+    """What the stage itself shows of its artifact; nothing of a stage of another version."""
+    stage = STAGES.get(d["stage"])
+    return [] if stage is None else list(stage.reporting.inspect(d["facts"], d["judged"] or {}))
 
 
 def _files(d: dict[str, Any]) -> str:

@@ -1,10 +1,8 @@
-"""Edge weights of the form left[destination] * right[source], or an edge that shows they are
-not.
-"""
+"""Edge weights of the form left[destination] * right[source], or an edge that contradicts."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
