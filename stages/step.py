@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 __all__ = ["Adj", "Sparse", "Step"]
 
 Sparse = Any
-"""A sparse CSR tensor, or what has its shape: a `stages.hag.matrix.HagMatrix`, which multiplies a
+"""A sparse CSR tensor, or what has its shape: a `HagMatrix`, which multiplies a
 dense matrix, or `stockpot.stages.hag.sequence.Sequences`, whose rows are read in order."""
 
 

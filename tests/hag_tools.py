@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from stockpot.stages.hag.hag import Hag, plain
-from stockpot.stages.hag.rows import merged
+from stockpot.stages.hag.search.rows import merged
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from stockpot.stages.hag.search import Merges
+    from stockpot.stages.hag.search.search import Merges
     from stockpot.stages.hag.sequence import Trie
 
 __all__ = ["curve", "trie_hag"]

@@ -13,10 +13,10 @@ from stockpot.stages.errors import BadInput
 from stockpot.stages.hag.columns import columns_of
 from stockpot.stages.hag.cost import GAIN, Counts, Rates, gain
 from stockpot.stages.hag.factors import factors
-from stockpot.stages.hag.prepared import Settings, prepared
-from stockpot.stages.hag.rows import pattern
-from stockpot.stages.hag.search import search_prepared
-from stockpot.stages.hag.shape import Outline, Shape, build, outline
+from stockpot.stages.hag.search.prepared import Settings, prepared
+from stockpot.stages.hag.search.rows import pattern
+from stockpot.stages.hag.search.search import search_prepared
+from stockpot.stages.hag.search.shape import Outline, Shape, build, outline
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from stockpot.stages.hag.hag import Hag
     from stockpot.stages.hag.planning import Sharing
-    from stockpot.stages.hag.search import Merges
+    from stockpot.stages.hag.search.search import Merges
     from stockpot.stages.pack.record import Record
 
 __all__ = ["DEPTHS", "KEEPS", "Choice", "Shared", "best", "choose", "find", "with_hag"]
@@ -93,7 +93,8 @@ def find(
 
     Parameters
     ----------
-    indptr, indices, num_nodes, settings, threads : as of `stockpot.stages.hag.search.search`.
+    indptr, indices, num_nodes, settings, threads : as of
+        `stockpot.stages.hag.search.search.search`.
     row_bytes : bytes of a row of each product of a training step (or pass), so 4 times the width of
         each layer in fp32.
     least : 0 keeps the best one, whatever is predicted.

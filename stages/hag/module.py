@@ -15,8 +15,8 @@ from torch import nn
 
 from stockpot.stages.errors import BadInput
 from stockpot.stages.hag.hag import check
-from stockpot.stages.hag.levels import transposed
-from stockpot.stages.hag.matrix import HagMatrix, extreme, product
+from stockpot.stages.hag.product.levels import transposed
+from stockpot.stages.hag.product.matrix import HagMatrix, extreme, product
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -28,7 +28,7 @@ __all__ = ["REDUCE", "HagAggregation"]
 
 KEEP = 4
 """Reads an aggregation node must save to be worth its row of the buffer (see
-`stockpot.stages.hag.shape`)."""
+`stockpot.stages.hag.search.shape`)."""
 
 REDUCE = ("sum", "mean", "max", "min")
 
@@ -111,9 +111,9 @@ class HagAggregation(nn.Module):
         """
         _check_edges(edge_index, num_nodes, edge_weight)
         from stockpot.stages.hag.factors import csr_of, factors
-        from stockpot.stages.hag.prepared import Settings
-        from stockpot.stages.hag.search import search
-        from stockpot.stages.hag.shape import Shape, build, outline
+        from stockpot.stages.hag.search.prepared import Settings
+        from stockpot.stages.hag.search.search import search
+        from stockpot.stages.hag.search.shape import Shape, build, outline
 
         indptr, indices, order = csr_of(edge_index.cpu().numpy(), num_nodes)
         left = right = None

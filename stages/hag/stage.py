@@ -64,7 +64,7 @@ def _shards(params: Params, inputs: Inputs) -> Sequence[Shard]:
 
 
 def _run(params: Params, inputs: Inputs, shard: Shard, writer: Writer) -> dict[str, Any]:
-    from stockpot.stages.hag.measure import measured_rates
+    from stockpot.stages.hag.cost import measured_rates
 
     rates = asdict(measured_rates(params.device))
     sharing = Sharing(

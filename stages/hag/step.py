@@ -11,9 +11,9 @@ import torch
 
 from stockpot.stages.hag.columns import hag_of, has_loops, scale_of
 from stockpot.stages.hag.hag import Hag
-from stockpot.stages.hag.levels import head, joined, transposed
-from stockpot.stages.hag.matrix import HagMatrix
-from stockpot.stages.hag.rows import pattern
+from stockpot.stages.hag.product.levels import head, joined, transposed
+from stockpot.stages.hag.product.matrix import HagMatrix
+from stockpot.stages.hag.search.rows import pattern
 from stockpot.stages.pack.layers import scales
 from stockpot.stages.step import Adj
 

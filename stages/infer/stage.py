@@ -242,7 +242,7 @@ def _shared(model: Network, searched: Reader, graph: Reader, device: str) -> Adj
     import numpy as np
 
     from stockpot.stages.hag.hag import check
-    from stockpot.stages.hag.rows import pattern
+    from stockpot.stages.hag.search.rows import pattern
     from stockpot.stages.hag.stage import graph_hag
     from stockpot.stages.hag.step import StepHag, hag_adjs
     from stockpot.stages.pack.layers import Weights

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
-from stockpot.stages.hag.matrix import HagMatrix
+from stockpot.stages.hag.product.matrix import HagMatrix
 from stockpot.stages.kernels.precision import in_float32
 
 if TYPE_CHECKING:

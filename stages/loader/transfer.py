@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from stockpot.stages.errors import BadInput
-from stockpot.stages.hag.matrix import HagMatrix
+from stockpot.stages.hag.product.matrix import HagMatrix
 from stockpot.stages.hag.sequence import Sequences
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ import torch
 
 from stockpot.stages.codec.coded_rows import dense, kept_tensors
 from stockpot.stages.errors import BadInput
-from stockpot.stages.hag.matrix import HagMatrix
+from stockpot.stages.hag.product.matrix import HagMatrix
 from stockpot.stages.hag.sequence import Sequences
 from stockpot.stages.influence.permutation import permutation, scramble
 from stockpot.stages.kernels.sparse_product import spmm

@@ -72,8 +72,8 @@ def csr(name: str, *, loops: bool) -> tuple[np.ndarray, np.ndarray]:
 
 def one(name: str, loops: bool, threads: int, runs: int) -> dict:
     """What one process finds: curve, shapes, seconds of each run, peak bytes."""
-    from stockpot.stages.hag.search import search
-    from stockpot.stages.hag.shape import Shape, outline
+    from stockpot.stages.hag.search.search import search
+    from stockpot.stages.hag.search.shape import Shape, outline
     from tests.hag_tools import curve
 
     indptr, indices = csr(name, loops=loops)

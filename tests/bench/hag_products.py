@@ -34,13 +34,13 @@ import numpy as np
 import torch
 
 from stockpot.stages.hag.choice import find
+from stockpot.stages.hag.cost import measured_rates
 from stockpot.stages.hag.hag import plain as flat
-from stockpot.stages.hag.levels import transposed
-from stockpot.stages.hag.matrix import HagMatrix
-from stockpot.stages.hag.measure import measured_rates
-from stockpot.stages.hag.prepared import Settings
-from stockpot.stages.hag.search import search
-from stockpot.stages.hag.shape import Shape, build, outline
+from stockpot.stages.hag.product.levels import transposed
+from stockpot.stages.hag.product.matrix import HagMatrix
+from stockpot.stages.hag.search.prepared import Settings
+from stockpot.stages.hag.search.search import search
+from stockpot.stages.hag.search.shape import Shape, build, outline
 from stockpot.stages.kernels.sparse_product import spmm
 from stockpot.stages.step import Adj, Step
 from stockpot.stages.train import trainer

@@ -9,9 +9,9 @@ from stockpot.stages.errors import BadInput
 from stockpot.stages.hag.choice import choose, find
 from stockpot.stages.hag.cost import Counts, Rates, fit, gain
 from stockpot.stages.hag.hag import check
-from stockpot.stages.hag.prepared import Settings, prepared
-from stockpot.stages.hag.search import search
-from stockpot.stages.hag.shape import Shape, outline
+from stockpot.stages.hag.search.prepared import Settings, prepared
+from stockpot.stages.hag.search.search import search
+from stockpot.stages.hag.search.shape import Shape, outline
 from tests.stages.hag.test_hag_search import csr, graph, rows_of
 
 RATES = Rates(2e-9, 5e-11, 1e-8, 1e-10, 5e-6)

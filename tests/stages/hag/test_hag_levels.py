@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stockpot.stages.hag.hag import cover, fault, plain
-from stockpot.stages.hag.levels import head, joined, transposed
+from stockpot.stages.hag.product.levels import head, joined, transposed
 from stockpot.stages.hag.sequence import build_trie
 from tests.hag_tools import trie_hag
 from tests.stages.hag.hags import csr_arrays, graphs, pair_greedy

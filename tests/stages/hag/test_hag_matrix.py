@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from stockpot.stages.errors import BadInput
 from stockpot.stages.hag.factors import csr_of, factors
 from stockpot.stages.hag.hag import plain
-from stockpot.stages.hag.levels import transposed
-from stockpot.stages.hag.matrix import HagMatrix, extreme, product
+from stockpot.stages.hag.product.levels import transposed
+from stockpot.stages.hag.product.matrix import HagMatrix, extreme, product
 from tests.stages.hag.hags import csr_arrays, graphs, pair_greedy
 
 BY_LEVELS = {"schedule": None, "levels": lambda t: t}  # the second is what runs on a GPU

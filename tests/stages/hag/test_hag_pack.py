@@ -12,12 +12,11 @@ from stockpot.stages.errors import BadInput
 from stockpot.stages.hag import STAGE
 from stockpot.stages.hag.choice import with_hag
 from stockpot.stages.hag.columns import columns_of, hag_of, mismatch
-from stockpot.stages.hag.cost import Counts, Rates
+from stockpot.stages.hag.cost import Counts, Rates, measured_rates
 from stockpot.stages.hag.hag import check, cover
-from stockpot.stages.hag.matrix import HagMatrix
-from stockpot.stages.hag.measure import measured_rates
 from stockpot.stages.hag.planning import Sharing, sharing_of
-from stockpot.stages.hag.rows import pattern
+from stockpot.stages.hag.product.matrix import HagMatrix
+from stockpot.stages.hag.search.rows import pattern
 from stockpot.stages.hag.stage import graph_hag
 from stockpot.stages.loader import assembly
 from stockpot.stages.loader.records import Records
@@ -213,7 +212,7 @@ def test_rates_of_this_machine():
 
 def test_auto_says_no_on_a_random_graph_and_yes_on_cliques(tmp_path, monkeypatch):
     rates = Rates(6e-10, 4e-12, 3e-9, 2e-11, 0.0)
-    monkeypatch.setattr("stockpot.stages.hag.measure.measured_rates", lambda device: rates)
+    monkeypatch.setattr("stockpot.stages.hag.cost.measured_rates", lambda device: rates)
     no = decided(inputs_of(tmp_path / "no"), tmp_path / "no").facts
     assert not no["use"]
     assert "none of 6 records" in no["why"]

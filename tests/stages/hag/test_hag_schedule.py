@@ -7,10 +7,10 @@ import scipy.sparse as sp
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stockpot.stages.hag import schedule as module
 from stockpot.stages.hag.hag import plain
-from stockpot.stages.hag.levels import transposed
-from stockpot.stages.hag.schedule import extremes, extremes_back, schedule, sums
+from stockpot.stages.hag.product import schedule as module
+from stockpot.stages.hag.product.levels import transposed
+from stockpot.stages.hag.product.schedule import extremes, extremes_back, schedule, sums
 from tests.stages.hag.hags import csr_arrays, graphs, pair_greedy
 
 

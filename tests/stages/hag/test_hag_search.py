@@ -11,12 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stockpot.stages.errors import BadInput
-from stockpot.stages.hag import prepared as prepared_module
 from stockpot.stages.hag import search as search_module
 from stockpot.stages.hag.hag import check, cover
-from stockpot.stages.hag.prepared import Settings
-from stockpot.stages.hag.search import search
-from stockpot.stages.hag.shape import Shape, build, outline
+from stockpot.stages.hag.search import prepared as prepared_module
+from stockpot.stages.hag.search.prepared import Settings
+from stockpot.stages.hag.search.search import search
+from stockpot.stages.hag.search.shape import Shape, build, outline
 from tests.hag_tools import curve
 
 BOTH = (2, 3)

@@ -222,6 +222,6 @@ def test_sources_are_all_that_kernels_take_names_from():
     for path in kernels:
         found = set(kernel_sources(path))
         assert found - {p for p in found if p.name == "__init__.py"} == reached(path)
-    levels = kernel_sources(ROOT / "stages" / "hag" / "schedule.py")
-    assert ROOT / "stages" / "hag" / "simd_sums.py" in levels
+    levels = kernel_sources(ROOT / "stages" / "hag" / "product" / "schedule.py")
+    assert ROOT / "stages" / "hag" / "product" / "simd_sums.py" in levels
     assert ROOT / "stages" / "ingest" / "csr.py" not in levels

@@ -19,7 +19,7 @@ from stockpot.stages.kernels.compiled import njit
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from stockpot.stages.hag.search import Merges
+    from stockpot.stages.hag.search.search import Merges
 
 __all__ = ["Outline", "Shape", "build", "outline"]
 

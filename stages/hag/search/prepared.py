@@ -11,8 +11,8 @@ import numpy as np
 
 from stockpot.stages.errors import BadInput
 from stockpot.stages.hag.hag import csr_crc
-from stockpot.stages.hag.rows import distinct_rows, merged
-from stockpot.stages.hag.working import live, working_rows
+from stockpot.stages.hag.search.rows import distinct_rows, merged
+from stockpot.stages.hag.search.working import live, working_rows
 from stockpot.stages.kernels.compiled import njit
 
 if TYPE_CHECKING:
@@ -190,7 +190,7 @@ def fewest_reads(
 
     Parameters
     ----------
-    ptr, lists, t_ptr, t_lists, min_count, limit : as of `stages.hag.greedy.merge_lists`, nothing is
+    ptr, lists, t_ptr, t_lists, min_count, limit : as of `greedy.merge_lists`, nothing is
         overwritten.
     """
     num_rows, num_symbols = len(ptr) - 1, len(t_ptr) - 1

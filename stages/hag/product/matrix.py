@@ -1,8 +1,8 @@
 """A HAG as a sparse matrix `left A right` of torch tensors: its product is that of the CSR, sums
 re-associated.
 
-On the CPU by the schedule of `stockpot.stages.hag.schedule`; elsewhere level by level in torch's
-own operators.
+On the CPU by the schedule of `stockpot.stages.hag.product.schedule`; elsewhere level by level in
+torch's own operators.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch.autograd.function import once_differentiable
 
-from stockpot.stages.hag.schedule import Schedule, extremes, extremes_back, schedule, sums
+from stockpot.stages.hag.product.schedule import Schedule, extremes, extremes_back, schedule, sums
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from stockpot.stages.hag.greedy import merge_lists
-from stockpot.stages.hag.prepared import GROUP, Prepared, Settings, prepared
+from stockpot.stages.hag.search.greedy import merge_lists
+from stockpot.stages.hag.search.prepared import GROUP, Prepared, Settings, prepared
 from stockpot.stages.kernels.compiled import njit
 
 if TYPE_CHECKING:
@@ -78,7 +78,7 @@ def search(
     settings: Settings | None = None,
     threads: int = 1,
 ) -> Merges:
-    """Search a CSR; `stockpot.stages.hag.shape` makes a HAG of what was found.
+    """Search a CSR; `stockpot.stages.hag.search.shape` makes a HAG of what was found.
 
     Where the model also aggregates a node itself, give the CSR with the diagonal: rows of a clique
     are equal then.

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from stockpot.stages.hag.simd_sums import sum_1, sum_4, sum_16, sum_64
+from stockpot.stages.hag.product.simd_sums import sum_1, sum_4, sum_16, sum_64
 from stockpot.stages.kernels.compiled import njit
 
 if TYPE_CHECKING:
