@@ -413,7 +413,7 @@ def test_describing_the_stage_imports_nothing_heavy():
     import subprocess
     import sys
 
-    modules = ("ingest", "split", "ingest.source", "ingest.wordnet")
+    modules = ("ingest", "split", "ingest.source", "ingest.sources.wordnet")
     code = "import sys\n" + "".join(f"import stockpot.stages.{name}\n" for name in modules)
     code += (
         "print([m for m in ('torch', 'numba', 'scipy', 'zarr', 'dask', 'torch_geometric') if m "

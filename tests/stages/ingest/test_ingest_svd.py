@@ -88,7 +88,7 @@ def test_more_dimensions_than_features_are_refused():
 SCRIPT = """
 import hashlib, sys
 import numpy as np
-sys.path.insert(0, "tests/stages")
+sys.path.insert(0, "tests/stages/ingest")
 from test_ingest_svd import sparse
 from stockpot.stages.ingest.svd import reduce_features
 print(hashlib.sha256(reduce_features(sparse(3000, 200)[1], 3000, 200, 40).tobytes()).hexdigest())
