@@ -365,6 +365,9 @@ def start_local(workers: int, memory_bytes: int, cores: int) -> Cluster:
             "distributed.worker.profile.enabled": False,
             # lost tasks are counted and retried by the driver
             "distributed.scheduler.allowed-failures": 0,
+            # Dask gives up a worker that is not back so long after it died, though its nanny is
+            # starting it: on a busy machine 15 seconds, the default, are soon over
+            "distributed.deploy.lost-worker-timeout": "30d",
             # a kernel may hold the interpreter for minutes
             "distributed.scheduler.worker-ttl": None,
             "distributed.scheduler.worker-saturation": 1.0,

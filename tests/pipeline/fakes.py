@@ -323,8 +323,11 @@ def write_source(folder: Path) -> Path:
 
 
 def dask_setup(worker) -> None:
-    """Preloaded by the workers of a test: they find the fakes too."""
+    """Preloaded by the workers of a test: they find the fakes too. `start` says how long a worker
+    takes to start, in seconds."""
     del worker
+    if (slow := control() / "start").exists():
+        time.sleep(float(slow.read_text()))
     install()
 
 

@@ -193,6 +193,15 @@ def test_a_worker_that_dies_costs_one_more_call(world):
     assert sum("its worker died" in line for line in world.said.lines) == 2
 
 
+@pytest.mark.long
+def test_a_worker_that_takes_long_to_come_back_comes_back(world):
+    """Dask would give it up after 15 seconds, and wait for ever once it has given up all."""
+    (world.control / "start").write_text("20")
+    world.order("die", "split", 3)
+    world.run("split")
+    assert len([call for call in fakes.calls() if call.startswith("split/")]) == 4
+
+
 def test_a_worker_that_dies_always_is_an_error(world):
     world.order("die", "split", 100)
     with pytest.raises(RunError, match="split, shard split-0: its worker process died 4 times"):
