@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from stockpot.stages.node import Node, Values
 
-__all__ = ["RECORDS", "Block", "Built", "View", "pick", "sentence"]
+__all__ = ["NOTICEABLE", "RECORDS", "TOLERANCE", "Block", "Built", "View", "pick", "sentence"]
 
 
 @dataclass(frozen=True)
@@ -91,6 +91,10 @@ def pick(facts: Mapping[str, Any], *names: str) -> dict[str, Any]:
     return {name: facts.get(name) for name in names}
 
 
+NOTICEABLE = 0.01
+"""Share of accuracy from which a remark says that two figures disagree."""
+TOLERANCE = 1e-9
+"""Rounding that is no reason for a remark."""
 RECORDS = "Mini-batch records"
 """Section of the report on records and what they hold."""
 

@@ -179,10 +179,6 @@ def _no_figures(view: View) -> Mapping[str, Any]:
     return {}
 
 
-def _no_files(reader: Reader, node: str) -> Any:
-    return None
-
-
 def _no_blocks(summary: Mapping[str, Any], view: View) -> Iterable[Block]:
     return ()
 
@@ -224,7 +220,8 @@ class Reporting:
     ----------
     summary : its part of `summary.json`: section -> value, and under "stages" figures beside
         seconds and bytes, {"stages": {NAME: figures}}. Asked for also where nothing of it is built.
-    read : (an artifact, its node id) -> what its files hold for the report, None for nothing.
+    read : (an artifact, its node id) -> what its files hold for the report, None for nothing;
+        None where its report needs no file.
     report : (the whole summary, the view with what was read) -> pieces of `report.html`.
     remarks : what is off, why, and the setting that mends it; those of later stages are said first.
     inspect : (facts of an artifact, facts of the judge that advised it) -> tables of `stockpot
@@ -232,7 +229,7 @@ class Reporting:
     """
 
     summary: Callable[[View], Mapping[str, Any]] = _no_figures
-    read: Callable[[Reader, str], Any] = _no_files
+    read: Callable[[Reader, str], Any] | None = None
     report: Callable[[Mapping[str, Any], View], Iterable[Block]] = _no_blocks
     remarks: Callable[[View], Iterable[str]] = _no_remarks
     inspect: Callable[[Facts, Facts], Iterable[str]] = _no_tables

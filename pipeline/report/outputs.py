@@ -89,9 +89,11 @@ def _report(
     """The report, from what is stored."""
     read = {}
     for b in built:
-        stage = STAGES[b.node.stage]
-        if (found := stage.reporting.read(store.open(b.node.stage, b.key), b.node.id)) is not None:
-            read[b.node.id] = found
+        reading = STAGES[b.node.stage].reporting.read
+        if reading is None:
+            continue
+        if (held := reading(store.open(b.node.stage, b.key), b.node.id)) is not None:
+            read[b.node.id] = held
     beside = {name: about for name, about in BESIDE.items() if (folder / name).exists()}
     return Report(recipe, summary, built, read, command, machine(), beside)
 

@@ -6,8 +6,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from stockpot.stages.built import Block, pick
-from stockpot.stages.judge.reporting import CODES, TOLERANCE
+from stockpot.stages.built import TOLERANCE, Block, pick
+from stockpot.stages.judge.reporting import CODES
 from stockpot.stages.show.html import percent
 from stockpot.stages.stage import Reporting
 

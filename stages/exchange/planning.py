@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from stockpot.stages.errors import BadInput
 from stockpot.stages.guess import Guess, Known
 from stockpot.stages.node import node
+from stockpot.stages.pack.planning import outputs_of
 from stockpot.stages.partition.blocks import BLOCKS, num_blocks
 from stockpot.stages.stage import Planning
 
@@ -33,9 +34,7 @@ def _nodes(values: Values, made: Nodes) -> Iterator[Node]:
         )
     yield node("exchange", {"records": "pack:train"})
     if values["train.exchange"] == "cooperative":
-        yield node(
-            "exchange:outputs", {"records": "pack:infer" if "pack:infer" in made else "pack:test"}
-        )
+        yield node("exchange:outputs", {"records": outputs_of(made)})
 
 
 def _guess(known: Known) -> Guess | None:

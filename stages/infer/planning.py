@@ -6,8 +6,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from stockpot.stages.node import node
+from stockpot.stages.pack.planning import outputs_of
 from stockpot.stages.recipe_key import key
 from stockpot.stages.stage import Planning
+from stockpot.stages.train.planning import ingredients
 from stockpot.stages.value_range import Range
 
 if TYPE_CHECKING:
@@ -26,19 +28,17 @@ class Infer:
 
 
 def _nodes(values: Values, made: Nodes) -> Iterator[Node]:
-    ingredients = {f"ingredient:{i}": f"train:{i}" for i in range(values["train.ingredients"])}
     more = {
         role: name
         for role, name in (("hag", "hag:graph"), ("exchange", "exchange:outputs"))
         if name in made
     }
-    outputs = "pack:infer" if "pack:infer" in made else "pack:test"
     yield node(
         "infer",
         {
-            "outputs": outputs,
+            "outputs": outputs_of(made),
             "soup": "soup",
-            **ingredients,
+            **ingredients(values),
             "graph": "ingest",
             "codes": "quantize",
             **more,

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from stockpot.stages.built import pick
+from stockpot.stages.built import NOTICEABLE, TOLERANCE, pick
 from stockpot.stages.sample.limits import METHODS as SAMPLED
 from stockpot.stages.stage import Reporting
 
@@ -18,9 +18,6 @@ if TYPE_CHECKING:
 __all__ = ["REPORTING"]
 
 
-NOTICEABLE = 0.01
-"""Share of accuracy from which batched and full-graph inference are said to disagree."""
-TOLERANCE = 1e-9
 SECONDS = ("seconds", "full_graph_seconds", "all_models_seconds", "load_seconds", "write_seconds")
 """Of the chosen model's batched inference alone, and of its parts; null in artifacts of older
 versions."""

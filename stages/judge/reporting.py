@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from stockpot.stages.built import Block, pick
+from stockpot.stages.built import TOLERANCE, Block, pick
 from stockpot.stages.codec.auto import keeps
 from stockpot.stages.codec.format import EXACT
 from stockpot.stages.judge.sizes import JUDGED, SHARE
@@ -47,7 +47,6 @@ FIGURES = (
     "row_passes",
     "rows_allowed",
 )
-TOLERANCE = 1e-9
 
 
 def rate_table(facts: Facts) -> list[str]:

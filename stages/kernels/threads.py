@@ -12,14 +12,18 @@ from typing import TYPE_CHECKING, Any, TypeVar
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
-__all__ = ["by_workers", "in_order", "on_spans", "spans"]
+__all__ = ["by_workers", "in_order", "on_spans", "pool", "spans"]
 
 
 @cache
 def _pool(process: int, threads: int) -> ThreadPoolExecutor:
-    """Threads of this process; a forked child has its own."""
     del process
     return ThreadPoolExecutor(threads, thread_name_prefix="stockpot-kernel")
+
+
+def pool(threads: int) -> ThreadPoolExecutor:
+    """So many threads of this process that stay; a forked child has its own."""
+    return _pool(os.getpid(), threads)
 
 
 def spans(count: int, work: int, align: int = 1) -> list[tuple[int, int]]:
@@ -42,8 +46,8 @@ def on_spans(parts: Sequence[tuple[int, int]], kernel: Callable[..., None], *arr
         return
     import torch
 
-    pool = _pool(os.getpid(), torch.get_num_threads())
-    for done in [pool.submit(kernel, a, b, *arrays) for a, b in parts]:
+    threads = pool(torch.get_num_threads())
+    for done in [threads.submit(kernel, a, b, *arrays) for a, b in parts]:
         done.result()
 
 

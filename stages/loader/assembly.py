@@ -5,15 +5,17 @@ transposes and features.
 from __future__ import annotations
 
 import warnings
+from abc import ABC, abstractmethod
 from copy import copy
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
 from stockpot.stages.codec.coded_rows import Coded, Part, Tables, worth
 from stockpot.stages.codec.format import EXACT, add_further, decode
+from stockpot.stages.errors import BadInput
 from stockpot.stages.hag.planning import KEPT_BYTES
 from stockpot.stages.hag.sequence import Sequences, read_order
 from stockpot.stages.hag.step import hag_adjs, hag_matrices, step_hag
@@ -38,19 +40,26 @@ if TYPE_CHECKING:
 __all__ = ["Assembler", "Assembly", "csr_tensor"]
 
 
-class Assembler(Protocol):
+class Assembler(ABC):
     """Makes a step of records; `stockpot.stages.loader.steps.Steps` says of which, and when."""
 
+    @abstractmethod
     def assemble(self, records: Sequence[int], num_outputs: int) -> Any:
         """The step of these records; `num_outputs` counts those of all ranks' steps."""
-        ...
 
     def holding(self, held: HeldRecords) -> Assembler:
-        """The same, whose features are rows that a load plan holds."""
-        ...
+        """The same, whose features are rows that a load plan holds.
+
+        Raises
+        ------
+        BadInput
+            Each rank reads rows of its own.
+        """
+        del held
+        raise BadInput("load plan: one process follows it, not ranks that take each step together")
 
 
-class Assembly:
+class Assembly(Assembler):
     """Steps of whole records for `stockpot.stages.train.model`, and the parts that other steps are
     made of.
 

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from stockpot.stages.errors import BadInput
-from stockpot.stages.loader.assembly import Assembly, csr_tensor
+from stockpot.stages.loader.assembly import Assembler, Assembly, csr_tensor
 from stockpot.stages.loader.options import Delivery
 from stockpot.stages.loader.steps import Steps
 from stockpot.stages.pack.join import join
@@ -106,7 +106,7 @@ class Batches(Steps):
         )
 
 
-class DataAssembly:
+class DataAssembly(Assembler):
     """Makes torch_geometric `Data` of records.
 
     Parameters

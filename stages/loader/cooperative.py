@@ -8,7 +8,7 @@ talks to another before the model does.
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -19,6 +19,7 @@ from stockpot.stages.exchange.artifact import LinkReader
 from stockpot.stages.exchange.rank_partition import cut, own_codes, owned
 from stockpot.stages.exchange.share import share
 from stockpot.stages.exchange.step import CoopLayer, CoopStep
+from stockpot.stages.loader.assembly import Assembler
 from stockpot.stages.pack.sampled import deep_enough
 
 if TYPE_CHECKING:
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
 
     from stockpot.stages.exchange.share import Layer, Share
     from stockpot.stages.loader.assembly import Assembly
-    from stockpot.stages.loader.feature_cache import HeldRecords
     from stockpot.stages.loader.options import RankPart
     from stockpot.stages.pack.record import Record
     from stockpot.stages.stage import Reader
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 __all__ = ["CooperativeAssembly"]
 
 
-class CooperativeAssembly:
+class CooperativeAssembly(Assembler):
     """Makes a rank's own rows of each step. A record's HAG serves no rank that has a part of the
     record.
 
@@ -76,10 +76,6 @@ class CooperativeAssembly:
                 f"ranks: expected {links.ranks}, for which rows are linked, found {member.ranks}"
             )
         return cls(base, links, member.rank, member.crossing)
-
-    def holding(self, held: HeldRecords) -> NoReturn:  # noqa: ARG002 - the signature of every assembler
-        """Refuse: each rank reads rows of its own."""
-        raise BadInput("load plan: one process follows it, not ranks that take each step together")
 
     def assemble(self, records: Sequence[int], num_outputs: int) -> CoopStep:
         """The own part of the step of these records."""

@@ -8,24 +8,23 @@ reach.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
-from stockpot.stages.errors import BadInput
 from stockpot.stages.exchange.alone import dealt, narrowed
 from stockpot.stages.exchange.counts import feature_bytes
 from stockpot.stages.exchange.step import ShareStep
+from stockpot.stages.loader.assembly import Assembler
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from stockpot.stages.loader.assembly import Assembly
-    from stockpot.stages.loader.feature_cache import HeldRecords
     from stockpot.stages.pack.record import Record
 
 __all__ = ["IndependentAssembly"]
 
 
-class IndependentAssembly:
+class IndependentAssembly(Assembler):
     """Makes a rank's own outputs of each step, with all rows they need.
 
     Attributes
@@ -36,10 +35,6 @@ class IndependentAssembly:
     def __init__(self, base: Assembly, ranks: int, member: int) -> None:
         self.base, self.ranks, self.member = base, ranks, member
         self.feature_bytes = 0
-
-    def holding(self, held: HeldRecords) -> NoReturn:  # noqa: ARG002 - the signature of every assembler
-        """Refuse: each rank reads rows of its own."""
-        raise BadInput("load plan: one process follows it, not ranks that take each step together")
 
     def assemble(self, records: Sequence[int], num_outputs: int) -> ShareStep:
         """The own part of the step of these records."""

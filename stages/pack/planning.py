@@ -18,6 +18,11 @@ if TYPE_CHECKING:
 __all__ = ["PLANNING"]
 
 
+def outputs_of(made: Nodes) -> str:
+    """The packed split that inference reads: its own, or the test split."""
+    return "pack:infer" if "pack:infer" in made else "pack:test"
+
+
 def _nodes(values: Values, made: Nodes) -> Iterator[Node]:
     shared = {"hag": "hag"} if "hag" in made else {}
     for records in [n for n in made.values() if n.stage in ("influence", "sample")]:

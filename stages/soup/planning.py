@@ -11,6 +11,7 @@ from stockpot.stages.guess import Guess, Known
 from stockpot.stages.node import node
 from stockpot.stages.recipe_key import BELOW_ONE, MANY, Auto, key
 from stockpot.stages.stage import Planning
+from stockpot.stages.train.planning import ingredients
 from stockpot.stages.value_range import Range
 
 if TYPE_CHECKING:
@@ -66,8 +67,7 @@ class Soup:
 
 
 def _nodes(values: Values, made: Nodes) -> Iterator[Node]:
-    ingredients = {f"ingredient:{i}": f"train:{i}" for i in range(values["train.ingredients"])}
-    yield node("soup", {"train": "pack:train", "valid": "pack:valid", **ingredients})
+    yield node("soup", {"train": "pack:train", "valid": "pack:valid", **ingredients(values)})
 
 
 def _guess(known: Known) -> Guess | None:

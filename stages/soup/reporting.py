@@ -6,11 +6,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from stockpot.stages.built import Block
+from stockpot.stages.built import NOTICEABLE, Block
 from stockpot.stages.soup.planning import METHODS
 from stockpot.stages.soup.sections import soup_sections, souped_of
 from stockpot.stages.stage import Reporting
-from stockpot.stages.train.reporting import test_results
+from stockpot.stages.train.reporting import results_on_test
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -20,8 +20,6 @@ if TYPE_CHECKING:
 __all__ = ["REPORTING"]
 
 
-NOTICEABLE = 0.01
-"""Share of accuracy by which a mean of all ingredients shows that they drifted apart."""
 SHARED_START = "--set train.warmup=10 --set train.schedule=constant --set train.vary=2"
 
 
@@ -29,7 +27,7 @@ def _summary(view: View) -> Mapping[str, Any]:
     soup = view.built.get("soup")
     if soup is None:
         return {}
-    tested = test_results(view)
+    tested = results_on_test(view)
     seconds, peaks = soup.note("seconds") or {}, soup.note("peak_bytes") or {}
     methods, ensemble = soup.facts.get("methods", {}), soup.facts.get("ensemble")
     figures = {

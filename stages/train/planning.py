@@ -117,6 +117,11 @@ def trained_on(made: Nodes) -> dict[str, str]:
     return {"train": "pack:train", "valid": "pack:valid", "order": "order", **more}
 
 
+def ingredients(values: Values) -> dict[str, str]:
+    """Role -> node of every ingredient, as whoever reads them all names them."""
+    return {f"ingredient:{i}": f"train:{i}" for i in range(values["train.ingredients"])}
+
+
 def _nodes(values: Values, made: Nodes) -> Iterator[Node]:
     sized = {"sizing": "sizing"} if "sizing" in made else {}
     start = {"start": "warmup"} if "warmup" in made else {}

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 __all__ = ["REPORTING"]
 
 
-def test_results(view: View) -> Mapping[str, Any]:
+def results_on_test(view: View) -> Mapping[str, Any]:
     """Test accuracy of every candidate; none where inference was asked for other nodes than the
     test split.
     """
@@ -31,7 +31,7 @@ def _summary(view: View) -> Mapping[str, Any]:
     trained = view.of("train")
     if not trained:
         return {}
-    tested, souped = test_results(view), view.facts("soup").get("ingredients")
+    tested, souped = results_on_test(view), view.facts("soup").get("ingredients")
     valid = [one["valid_accuracy"] for one in souped or ()] or [
         b.facts.get("valid_accuracy") for b in trained
     ]

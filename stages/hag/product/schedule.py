@@ -8,16 +8,14 @@ pass over memory. One large section is cut by levels where there are several thr
 
 from __future__ import annotations
 
-import os
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from stockpot.stages.hag.product.simd_sums import sum_1, sum_4, sum_16, sum_64
 from stockpot.stages.kernels.compiled import njit
+from stockpot.stages.kernels.threads import pool
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -307,27 +305,21 @@ def _waves(plan: Schedule, threads: int, make: Any, work: Any) -> None:
     `make`.
     """
     mine = make()
-    pool = _pool(threads - 1, os.getpid()) if threads > 1 else None
+    executor = pool(threads - 1) if threads > 1 else None
     for w in range(len(plan.waves) - 1):
         first, last = plan.waves[w], plan.waves[w + 1]
         parts = min(threads, last - first)
-        if pool is None or parts <= 1:
+        if executor is None or parts <= 1:
             work(first, last, mine)
             continue
         ends = [first + (last - first) * p // parts for p in range(parts + 1)]
         others = [
-            pool.submit(work, ends[p], ends[p + 1], mine if plan.shared else make())
+            executor.submit(work, ends[p], ends[p + 1], mine if plan.shared else make())
             for p in range(1, parts)
         ]
         work(ends[0], ends[1], mine)
         for other in others:
             other.result()
-
-
-@cache
-def _pool(threads: int, process: int) -> ThreadPoolExecutor:  # noqa: ARG001 - a forked process has none of its parent's
-    """Threads beside the calling one; kernels hold no lock of Python."""
-    return ThreadPoolExecutor(threads, thread_name_prefix="hag")
 
 
 @njit(cache=True, nogil=True)

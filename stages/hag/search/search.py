@@ -8,7 +8,6 @@ everything, up to ties.
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +16,7 @@ import numpy as np
 from stockpot.stages.hag.search.greedy import merge_lists
 from stockpot.stages.hag.search.prepared import GROUP, Prepared, Settings, prepared
 from stockpot.stages.kernels.compiled import njit
+from stockpot.stages.kernels.threads import in_order
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -135,8 +135,7 @@ def _search_components(
     if threads == 1 or len(groups) == 1:
         found = [one(group) for group in groups]
     else:
-        with ThreadPoolExecutor(threads) as pool:
-            found = list(pool.map(one, groups))
+        found = list(in_order(one, groups, threads))
     counts = np.concatenate([np.empty(0, np.int32), *(part[1] for part in found)])
     order = np.argsort(
         -counts, kind="stable"

@@ -83,7 +83,13 @@ def test_rows_of_one_length_are_torch_geometrics_sage():
     rng = np.random.default_rng(0)
     neighbours = np.stack([np.sort(rng.permutation(n)[:degree]) for _ in range(n)])
     edges = torch.from_numpy(np.stack([neighbours.reshape(-1), np.repeat(np.arange(n), degree)]))
-    theirs, ours = pyg.SAGEConv(d, 5, aggr="lstm"), LSTMConv(d, 5)
+
+    # A class of its own: torch_geometric compiles a layer's code once a class, for the first
+    # layer's aggregation, and a later SAGEConv of means would then fail on sparse matrices.
+    class SAGEOfLSTM(pyg.SAGEConv):
+        pass
+
+    theirs, ours = SAGEOfLSTM(d, 5, aggr="lstm"), LSTMConv(d, 5)
     ours.load_state_dict(theirs.state_dict())
     x = torch.randn(n, d)
     adj = Adj(Sequences(np.arange(n + 1) * degree, neighbours.reshape(-1), n, np.arange(n)))
