@@ -167,6 +167,17 @@ class Cost:
         return self.peak if self.least is None else self.least
 
 
+def _whole(params: Any, inputs: Inputs) -> Sequence[Shard]:
+    return [Shard("all")]
+
+
+def _its_facts(
+    params: Any, inputs: Inputs, outputs: Mapping[str, Reader], writer: Writer
+) -> dict[str, Any]:
+    (only,) = outputs.values()
+    return dict(only.facts)
+
+
 def _no_nodes(values: Values, made: Nodes) -> Iterable[Node]:
     return ()
 
@@ -249,13 +260,13 @@ class Stage(Generic[P]):
     reads : dotted recipe keys it may read; `resolve` is given these and no others.
     resolve : (recipe values, facts of each input by role) -> params, with every "auto" resolved;
         None where there is nothing to build: who reads it then does without.
-    shards : (params, inputs) -> the shards; at least one.
     run : compute one shard; returns its facts (JSON), handed to `finish`.
-    finish : after all shards: (params, inputs, shards' readers by shard name, writer) -> facts of
-        the artifact. Files the shards wrote become payload under their own names; names must differ
-        between shards. Shard files whose name starts with "part-" are for `finish` only and are
-        dropped at commit.
     cost : (params, facts of each input by role) -> projection.
+    shards : (params, inputs) -> the shards; at least one. Without this function: one, named "all".
+    finish : after all shards: (params, inputs, shards' readers by shard name, writer) -> facts of
+        the artifact; without this function they are those of its one shard. Files the shards wrote
+        become payload under their own names; names must differ between shards. Shard files whose
+        name starts with "part-" are for `finish` only and are dropped at commit.
     planning : its recipe section, its nodes of a recipe, and guesses.
     reporting : what it says in summary, report, remarks and inspect.
     """
@@ -267,9 +278,9 @@ class Stage(Generic[P]):
     roles: tuple[str, ...]
     reads: tuple[str, ...]
     resolve: Callable[[Mapping[str, Any], Mapping[str, Facts]], P | None]
-    shards: Callable[[P, Inputs], Sequence[Shard]]
     run: Callable[[P, Inputs, Shard, Writer], dict[str, Any]]
-    finish: Callable[[P, Inputs, Mapping[str, Reader], Writer], dict[str, Any]]
     cost: Callable[[P, Mapping[str, Facts]], Cost]
+    shards: Callable[[P, Inputs], Sequence[Shard]] = _whole
+    finish: Callable[[P, Inputs, Mapping[str, Reader], Writer], dict[str, Any]] = _its_facts
     planning: Planning = field(default_factory=Planning)
     reporting: Reporting = field(default_factory=Reporting)

@@ -9,16 +9,13 @@ The only module that imports Dask. What a result means, and whether a lost task 
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import logging
 import os
-import pickle
 import queue
 import signal
 import sys
 import threading
 import time
-import traceback
 import uuid
 import warnings
 from dataclasses import dataclass
@@ -27,6 +24,14 @@ from typing import TYPE_CHECKING, Any
 from stockpot.errors import BadInput, StockpotError
 from stockpot.execution.interrupt import Unwanted, while_wanted
 from stockpot.execution.semaphores import owned
+from stockpot.execution.worker_process import (
+    ALLOCATOR,
+    ONE_TASK,
+    beside,
+    guarded,
+    kill_groups,
+    tune_allocator,
+)
 from stockpot.stages.replace import replacing
 from stockpot.store.usage import give_back, own_bytes
 
@@ -36,22 +41,10 @@ if TYPE_CHECKING:
 
 __all__ = ["Cluster", "Member", "Outcome", "connect", "start_local"]
 
-_PR_SET_PDEATHSIG = 1
 _CLOSE_S = 10
 _CONNECT_S = 5
 _SCALE_S = 60
 _ALONE_S = 120
-_ALLOCATOR = {
-    # A training step frees and takes the same few megabytes again and again: glibc would give each
-    # back to the kernel and fault it in anew, a third of the time of an epoch (measured). Name ->
-    # (mallopt's number, bytes).
-    "MALLOC_MMAP_THRESHOLD_": (-3, 33554432),
-    "MALLOC_TRIM_THRESHOLD_": (-1, 268435456),
-    "MALLOC_TOP_PAD_": (-2, 67108864),
-}
-_one_task = threading.Lock()
-"""Limits of threads and figures of memory are a process's: a worker of several Dask threads still
-runs one task."""
 
 
 @dataclass(frozen=True)
@@ -119,7 +112,7 @@ class Cluster:
         )  # as Dask's pages show it
         key = f"{name}-{self._serial}-{self._run}"
         if worker is None:
-            future = self._client.submit(_guarded, function, args, key=key, pure=False)
+            future = self._client.submit(guarded, function, args, key=key, pure=False)
         else:
             future = self._client.submit(
                 _on_lent_worker,
@@ -171,7 +164,7 @@ class Cluster:
         def run() -> None:
             try:
                 found = self._client.run(
-                    _beside, function, args, workers=[worker], on_error="return"
+                    beside, function, args, workers=[worker], on_error="return"
                 )
                 answer = found[worker]
                 failed = isinstance(answer, BaseException)
@@ -319,7 +312,7 @@ class Cluster:
             if (pid := getattr(nanny, "pid", None)) is not None:
                 groups.append(pid)
         if now:
-            _kill_groups(groups)
+            kill_groups(groups)
         if self._local is None and self._futures:
             with contextlib.suppress(Exception):
                 self._client.cancel([future for _, future in self._futures.values()], force=True)
@@ -328,7 +321,7 @@ class Cluster:
             if part is not None:
                 with contextlib.suppress(Exception):
                     part.close(timeout=_CLOSE_S)
-        _kill_groups(groups)
+        kill_groups(groups)
         self.ending.close()
 
 
@@ -353,7 +346,7 @@ def start_local(workers: int, memory_bytes: int, cores: int) -> Cluster:
             "distributed.nanny.pre-spawn-environ": {
                 **threads,
                 "NUMBA_NUM_THREADS": str(cores),
-                **{name: str(size) for name, (_, size) in _ALLOCATOR.items()},
+                **{name: str(size) for name, (_, size) in ALLOCATOR.items()},
             },
             "distributed.worker.multiprocessing-method": "spawn",
             "distributed.worker.daemon": False,  # METIS runs in a child of its own
@@ -386,7 +379,8 @@ def start_local(workers: int, memory_bytes: int, cores: int) -> Cluster:
     cluster.ending.enter_context(owned())  # workers that are started again take semaphores too
     try:
         with _blocked(signal.SIGINT, signal.SIGTERM):
-            cluster._local = LocalCluster(  # noqa: SLF001 - closed below also where its client fails
+            # Set before its client is made, so that `close` ends it where the client fails.
+            cluster._local = LocalCluster(  # noqa: SLF001
                 n_workers=workers,
                 threads_per_worker=1,
                 processes=True,
@@ -397,7 +391,7 @@ def start_local(workers: int, memory_bytes: int, cores: int) -> Cluster:
                 # Dask opens a web port in any case: a free one, on this machine only, that serves
                 # nothing.
                 scheduler_kwargs={"dashboard": False, "dashboard_address": "127.0.0.1:0"},
-                preload=["stockpot.execution.cluster", *preload],
+                preload=["stockpot.execution.worker_process", *preload],
             )
             cluster._client = Client(cluster._local, set_as_default=False)  # noqa: SLF001
     except BaseException:  # a signal held back while starting arrives here
@@ -442,12 +436,6 @@ def _silence() -> None:
         logging.getLogger(name).setLevel(logging.CRITICAL)
 
 
-def _kill_groups(groups: list[int]) -> None:
-    for group in groups:
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(group, signal.SIGKILL)
-
-
 @contextlib.contextmanager
 def _blocked(*numbers: int) -> Iterator[None]:
     """Threads and processes started inside never get these signals: they are the driver's main
@@ -463,21 +451,6 @@ def _blocked(*numbers: int) -> Iterator[None]:
 
 
 # --- what runs in workers and in the scheduler
-
-
-def _guarded(function: Callable[..., Any], args: tuple[Any, ...]) -> dict[str, Any]:
-    """Run in the worker; an exception comes back as a value, with the worker's traceback as
-    text.
-    """
-    try:
-        return {"value": function(*args)}
-    except Exception as error:  # noqa: BLE001 - carried to the driver whole
-        trace = traceback.format_exc()
-        try:
-            pickle.loads(pickle.dumps(error))  # noqa: S301 - our own, just made
-        except Exception:  # noqa: BLE001 - whatever cannot travel goes as text
-            error = RuntimeError(f"{type(error).__name__}: {error}")
-        return {"error": error, "trace": trace}
 
 
 def _on_lent_worker(function: Callable[..., Any], args: tuple[Any, ...]) -> dict[str, Any]:
@@ -496,45 +469,18 @@ def _on_lent_worker(function: Callable[..., Any], args: tuple[Any, ...]) -> dict
         state = worker.state.tasks.get(key)
         return state is not None and state.state != "cancelled"
 
-    while not _one_task.acquire(timeout=0.5):
+    while not ONE_TASK.acquire(timeout=0.5):
         if not wanted():
             return {"error": Unwanted()}
     try:
-        _tune_allocator()
-        return while_wanted(wanted, lambda: _guarded(function, args))
+        tune_allocator()
+        return while_wanted(wanted, lambda: guarded(function, args))
     except Unwanted:
         return {"error": Unwanted()}
     finally:
         give_back()  # Dask gives no task to a worker whose memory looks full
-        _one_task.release()
-
-
-def _tune_allocator() -> None:
-    with contextlib.suppress(AttributeError, OSError):  # another libc has no such call
-        libc = ctypes.CDLL(None)
-        for number, size in _ALLOCATOR.values():
-            libc.mallopt(number, size)
-
-
-async def _beside(function: Callable[..., Any], args: tuple[Any, ...]) -> Any:
-    """Run on a thread of its own, so that a hanging file system does not hang the worker."""
-    import asyncio
-
-    return await asyncio.to_thread(function, *args)
+        ONE_TASK.release()
 
 
 def _monitor_count(dask_scheduler: Any) -> int:
     return int(dask_scheduler.monitor.count)
-
-
-def dask_setup(worker: Any) -> None:
-    """Preload hook, in every local worker: a process group of its own that dies with the driver.
-
-    The kernel kills the worker when the driver goes, even while a kernel holds the interpreter;
-    Dask's own check is a Python thread.
-    """
-    del worker
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})  # how Dask ends a worker
-    with contextlib.suppress(OSError):
-        os.setpgid(0, 0)
-    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)

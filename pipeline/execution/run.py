@@ -8,15 +8,14 @@ shards are published.
 
 from __future__ import annotations
 
-import math
 import time
 import traceback
 from contextlib import suppress
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from stockpot.errors import Corrupt, CorruptArtifact, CorruptShard, NonDeterminism, StockpotError
+from stockpot.execution.job import Job, RunError, Tag
 from stockpot.execution.progress import Display, Fraction
 from stockpot.execution.semaphores import clear_dead
 from stockpot.execution.task import FINISH, Task, open_inputs
@@ -37,58 +36,12 @@ if TYPE_CHECKING:
     from stockpot.stages.node import Node
     from stockpot.store.store import Store
 
-__all__ = ["RunError", "Runner"]
+__all__ = ["Runner"]
 
 POLL_S = 0.25
 RETRIES = 3
 """Times a task is started again after its worker died, and a damaged artifact or shard is built
 anew."""
-
-
-class RunError(StockpotError):
-    """A stage raised an unexpected error; `trace` is its traceback."""
-
-    kind = "failed"
-
-    def __init__(self, message: str, *, fix: str | None = None, trace: str = "") -> None:
-        super().__init__(message, fix=fix)
-        self.trace = trace
-
-
-@dataclass
-class _Job:
-    """A node being built: its tasks, and what is left of them."""
-
-    planned: Planned
-    tasks: dict[str, Task]
-    queue: list[str]
-    finished: set[str] = field(default_factory=set)
-    flying: set[str] = field(default_factory=set)
-    lost: dict[str, int] = field(default_factory=dict)
-    before: int = 0
-    """Shards found published when the node was begun."""
-    ran: list[tuple[float, float]] = field(default_factory=list)
-    """When its tasks ran, by this process's clock."""
-
-    @property
-    def seconds(self) -> float:
-        """Seconds in which at least one of its tasks ran: waiting for a worker is in none of
-        them.
-        """
-        total, until = 0.0, -math.inf
-        for first, last in sorted(self.ran):
-            total += max(0.0, last - max(first, until))
-            until = max(until, last)
-        return total
-
-
-@dataclass(frozen=True)
-class _Tag:
-    """What an outcome belongs to; a job begun again has another serial."""
-
-    node: str
-    shard: str
-    serial: int
 
 
 class Runner:
@@ -122,7 +75,7 @@ class Runner:
         self._workers: Workers | None = None
         self._nodes: dict[str, Node] = {}
         self._plans: dict[str, Planned] = {}
-        self._jobs: dict[str, _Job] = {}
+        self._jobs: dict[str, Job] = {}
         self._serial: dict[str, int] = {}
         self._failed: dict[str, BaseException] = {}
         self._repairs: dict[str, int] = {}
@@ -216,7 +169,8 @@ class Runner:
             if calm and self._cluster is not None and self._report is not None:
                 try:
                     self._cluster.report(self._report)
-                except Exception as error:  # noqa: BLE001 - the run itself is done; the report is a courtesy
+                except Exception as error:  # noqa: BLE001
+                    # The run itself is done; the report is a courtesy.
                     self.show.say(f"{self._report}: not written: {type(error).__name__}: {error}")
         finally:
             self._workers.close(now=not calm)
@@ -257,7 +211,8 @@ class Runner:
                         self.store.quarantine(error.stage, error.key, error.message)
                     self._rebuild(node.id, error)
                     moved = True
-                except Exception as error:  # noqa: BLE001 - other nodes go on; the first error is raised at the end
+                except Exception as error:  # noqa: BLE001
+                    # Other nodes go on; the first error is raised at the end.
                     self._fail(node.id, error, traceback.format_exc())
 
     def _begin(self, node: Node, workers: Workers) -> bool:
@@ -324,7 +279,7 @@ class Runner:
             for shard in (*shards, Shard(FINISH))
         }
         published = set(self.store.work_in_progress(str(planned.key))["shards"]) & set(names)
-        job = _Job(
+        job = Job(
             planned,
             tasks,
             [name for name in names if name not in published],
@@ -356,7 +311,7 @@ class Runner:
             while job.queue:
                 name = job.queue[0]
                 if not workers.submit(
-                    _Tag(node_id, name, self._serial[node_id]), cost, job.tasks[name]
+                    Tag(node_id, name, self._serial[node_id]), cost, job.tasks[name]
                 ):
                     break
                 job.flying.add(job.queue.pop(0))
@@ -385,7 +340,7 @@ class Runner:
             if not job.queue and not job.flying:
                 job.queue.append(FINISH)
 
-    def _finished(self, job: _Job, result: ShardResult) -> None:
+    def _finished(self, job: Job, result: ShardResult) -> None:
         node = job.planned.node
         before = self._forced.get(node.id)
         if before and STAGES[node.stage].exact and before != result.digest:
@@ -412,7 +367,7 @@ class Runner:
 
     # --- what goes wrong
 
-    def _lost(self, job: _Job, tag: _Tag) -> None:
+    def _lost(self, job: Job, tag: Tag) -> None:
         count = job.lost[tag.shard] = job.lost.get(tag.shard, 0) + 1
         what = "finish" if tag.shard == FINISH else f"shard {tag.shard}"
         if count > RETRIES:
@@ -430,7 +385,7 @@ class Runner:
         )
         job.queue.insert(0, tag.shard)
 
-    def _redo_shard(self, job: _Job, tag: _Tag, error: CorruptShard) -> None:
+    def _redo_shard(self, job: Job, tag: Tag, error: CorruptShard) -> None:
         if self._too_often(f"{tag.node}/{error.shard}"):
             self._fail(tag.node, error, "", tag.shard)
             return

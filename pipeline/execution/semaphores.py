@@ -41,16 +41,17 @@ def owned() -> Iterator[None]:
     """Name the semaphores that this process takes, and its children, after this process."""
     from multiprocessing.synchronize import SemLock
 
+    lock: Any = SemLock  # its private names
     config: dict[str, Any] = current_process()._config  # type: ignore[attr-defined]
-    before, named = config.get("semprefix"), SemLock._make_name  # type: ignore[attr-defined]
+    before, named = config.get("semprefix"), lock._make_name
     prefix = config["semprefix"] = "/stockpot.{}.{}.{}".format(*_whose())
     # joblib, which scikit-learn imports, puts a function of its own in this place, which does not
     # ask for the prefix.
-    SemLock._make_name = staticmethod(lambda: f"{prefix}-{next(SemLock._rand)}")  # type: ignore[attr-defined]
+    lock._make_name = staticmethod(lambda: f"{prefix}-{next(lock._rand)}")
     try:
         yield
     finally:
-        SemLock._make_name, config["semprefix"] = staticmethod(named), before  # type: ignore[attr-defined]
+        lock._make_name, config["semprefix"] = staticmethod(named), before
 
 
 def clear_dead() -> None:

@@ -16,6 +16,7 @@ import sys
 import typing
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from stockpot.errors import (
@@ -225,7 +226,7 @@ def _finish(
                     task,
                     stage,
                     inputs,
-                    lambda writer, outputs=outputs: stage.finish(params, inputs, outputs, writer),  # type: ignore[misc]
+                    partial(stage.finish, params, inputs, outputs),
                     uses={name: found["digest"] for name, found in entries.items()},
                 )
             commit(

@@ -195,20 +195,28 @@ def publish(source: Path, target: Path, claims: Path) -> bool:
     -------
     Whether `source` is what now stands at `target`.
     """
+    won = _link(source, target)
+    if won is None:
+        won = _claim(source, target, claims)
+    elif not won:
+        # A network file system may have lost the reply to our own successful call.
+        return source.samefile(target)
+    fsync_folder(target.parent)
+    return won
+
+
+def _link(source: Path, target: Path) -> bool | None:
+    """Whether `target` was free and is `source` now; None where the file system has no links."""
     before("link", str(target))
     try:
         target.hardlink_to(source)
     except FileExistsError:
-        # A network file system may have lost the reply to our own successful call.
-        return source.samefile(target)
+        return False
     except OSError as error:
         if error.errno not in NO_LINKS:
             raise
-        won = _claim(source, target, claims)
-    else:
-        won = True
-    fsync_folder(target.parent)
-    return won
+        return None
+    return True
 
 
 def _claim(source: Path, target: Path, claims: Path) -> bool:
@@ -247,27 +255,22 @@ def link_or_copy(source: Path, target: Path, staging: Path) -> bool:
     -------
     False where `target` exists already and is another file; the caller compares.
     """
-    before("link", str(target))
-    try:
-        target.hardlink_to(source)
-    except FileExistsError:
-        return source.samefile(target)
-    except OSError as error:
-        if error.errno not in NO_LINKS:
-            raise
-        if target.exists():
-            return False
-        copy = staging / f"copy-{unique()}"
-        with open(source, "rb") as file:
-            fd = create(copy)
-            try:
-                while data := file.read(COPY_BYTES):
-                    append(fd, data, copy)
-                before("fsync", str(copy))
-                os.fsync(fd)
-            finally:
-                os.close(fd)
-        replace(copy, target)
+    linked = _link(source, target)
+    if linked is not None:
+        return linked or source.samefile(target)
+    if target.exists():
+        return False
+    copy = staging / f"copy-{unique()}"
+    with open(source, "rb") as file:
+        fd = create(copy)
+        try:
+            while data := file.read(COPY_BYTES):
+                append(fd, data, copy)
+            before("fsync", str(copy))
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+    replace(copy, target)
     return True
 
 

@@ -9,76 +9,56 @@ from __future__ import annotations
 import ctypes
 import gc
 import resource
-import threading
 from contextlib import suppress
-from typing import TYPE_CHECKING, Self
+from typing import Self
 
-if TYPE_CHECKING:
-    from types import TracebackType
+from stockpot.stages.peak_memory import PeakMemory, anonymous_bytes
 
 __all__ = ["Usage", "give_back", "own_bytes"]
 
-SAMPLE_S = 0.05
 CHILDREN_EVERY = 10
 
 
-class Usage:
-    """Context manager that samples memory on a thread of its own.
+class Usage(PeakMemory):
+    """Memory of a task, its children included, which are looked at in every tenth sample.
 
     Attributes
     ----------
-    peak_bytes : largest anonymous memory seen, minus that at the start.
     max_rss_bytes : largest resident memory of this process since it began, as the system counts it.
     """
+
+    every_s = 0.05
 
     def __init__(self) -> None:
         import psutil
 
-        self.peak_bytes = 0
+        super().__init__()
         self.max_rss_bytes = 0
         self._gone = psutil.Error
         self._process = psutil.Process()
-        self._children_bytes = 0
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._watch, name="stockpot-usage", daemon=True)
-        self._start_bytes = 0
+        self._children_bytes = self._turn = 0
 
     def __enter__(self) -> Self:
         give_back()
-        self._children_bytes = self._of_children()
-        self._start_bytes = _anonymous(self._process) + self._children_bytes
-        self._thread.start()
-        return self
+        return super().__enter__()
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._stop.set()
-        self._thread.join()
-        self._sample()
+    def __exit__(self, *how: object) -> None:
+        super().__exit__(*how)  # type: ignore[arg-type]
         self.max_rss_bytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
-    def _watch(self) -> None:
-        turn = 0
-        while not self._stop.wait(SAMPLE_S):
-            if turn % CHILDREN_EVERY == 0:
-                self._children_bytes = self._of_children()
-            turn += 1
-            self._sample()
-
-    def _sample(self) -> None:
-        now = _anonymous(self._process) + self._children_bytes
-        self.peak_bytes = max(self.peak_bytes, now - self._start_bytes)
+    def now(self) -> int:
+        """Memory of the process now, and of its children when they were last looked at."""
+        if self._turn % CHILDREN_EVERY == 0:
+            self._children_bytes = self._of_children()
+        self._turn += 1
+        return anonymous_bytes(self._process) + self._children_bytes
 
     def _of_children(self) -> int:
         total = 0
         with suppress(self._gone):
             for child in self._process.children(recursive=True):
                 with suppress(self._gone):
-                    total += _anonymous(child)
+                    total += anonymous_bytes(child)
         return total
 
 
@@ -96,10 +76,5 @@ def own_bytes(pid: int) -> int:
     import psutil
 
     with suppress(psutil.Error):
-        return _anonymous(psutil.Process(pid))
+        return anonymous_bytes(psutil.Process(pid))
     return 0
-
-
-def _anonymous(process: object) -> int:
-    memory = process.memory_info()  # type: ignore[attr-defined]
-    return int(memory.rss - getattr(memory, "shared", 0))

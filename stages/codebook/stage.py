@@ -13,6 +13,7 @@ from stockpot.stages.codec.auto import judged, keeps
 from stockpot.stages.codec.format import EXACT
 from stockpot.stages.codec.names import parse
 from stockpot.stages.codec.rate_sizes import rate_bytes
+from stockpot.stages.codec.sizes import BLOCK_ROWS, row_shards
 from stockpot.stages.codec.tiers import tier_of
 from stockpot.stages.errors import BadInput
 from stockpot.stages.stage import Cost, Facts, Inputs, Reader, Shard, Stage, Writer, added
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
 
 __all__ = ["STAGE", "Params", "sample_size"]
 
-SHARD_ROWS = 1 << 20
 _SAMPLE_ROWS = 131_072
 _SAMPLE_BYTES = 256 << 20
 _LEAST_ROWS = 4096
@@ -84,11 +84,7 @@ def _resolve(recipe: Mapping[str, Any], facts: Mapping[str, Facts]) -> Params | 
 
 
 def _shards(params: Params, inputs: Inputs) -> Sequence[Shard]:
-    rows = int(inputs["graph"].facts["num_nodes"])
-    return [
-        Shard(f"rows-{start // SHARD_ROWS:05d}", start, min(start + SHARD_ROWS, rows))
-        for start in range(0, rows, SHARD_ROWS)
-    ]
+    return row_shards(int(inputs["graph"].facts["num_nodes"]))
 
 
 def _run(params: Params, inputs: Inputs, shard: Shard, writer: Writer) -> dict[str, Any]:
@@ -98,7 +94,6 @@ def _run(params: Params, inputs: Inputs, shard: Shard, writer: Writer) -> dict[s
     import numpy as np
 
     from stockpot.stages.codec.features import Features
-    from stockpot.stages.codec.sizes import BLOCK_ROWS
     from stockpot.stages.codec.training_sample import CHUNK_ROWS, sample_rows
 
     graph = inputs["graph"]

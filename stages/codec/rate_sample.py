@@ -97,7 +97,8 @@ def _reach(
             if left:
                 count = min(fanout, indptr[v + 1] - indptr[v])
                 for k in range(count):
-                    stack.append((np.int64(_neighbour(indptr, indices, v, k, count)), left - 1))  # noqa: PERF401
+                    node = np.int64(_neighbour(indptr, indices, v, k, count))
+                    stack.append((node, left - 1))
     return len(outputs)
 
 

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 from stockpot.stages.codec.format import EXACT
 from stockpot.stages.codeloss.planning import PLANNING
 from stockpot.stages.codeloss.reporting import REPORTING
-from stockpot.stages.stage import Cost, Facts, Inputs, Reader, Shard, Stage, Writer
+from stockpot.stages.stage import Cost, Facts, Inputs, Shard, Stage, Writer
 from stockpot.stages.train.cost import TORCH_BYTES, step_bytes
 from stockpot.stages.train.train_params import resolved_device
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
 
 __all__ = ["STAGE", "Params"]
 
@@ -38,10 +38,6 @@ def _resolve(recipe: Mapping[str, Any], facts: Mapping[str, Facts]) -> Params | 
         if codec in EXACT and not facts["codes"]["nmse"]
         else Params(codec, resolved_device(str(recipe["train.device"])))
     )
-
-
-def _shards(params: Params, inputs: Inputs) -> Sequence[Shard]:
-    return [Shard("valid", 0, int(inputs["valid"].facts["records"]))]
 
 
 def _run(params: Params, inputs: Inputs, shard: Shard, writer: Writer) -> dict[str, Any]:
@@ -74,12 +70,6 @@ def _run(params: Params, inputs: Inputs, shard: Shard, writer: Writer) -> dict[s
     }
 
 
-def _finish(
-    params: Params, inputs: Inputs, shards: Mapping[str, Reader], writer: Writer
-) -> dict[str, Any]:
-    return dict(shards["valid"].facts)
-
-
 def _cost(params: Params, facts: Mapping[str, Facts]) -> Cost:
     packed, graph = facts["valid"], facts["graph"]
     weights = 4 * int(facts["soup"].get("num_parameters", 0))
@@ -97,9 +87,7 @@ STAGE = Stage(
     roles=("valid", "soup", "graph"),
     reads=("train.device",),
     resolve=_resolve,
-    shards=_shards,
     run=_run,
-    finish=_finish,
     cost=_cost,
     planning=PLANNING,
     reporting=REPORTING,

@@ -61,7 +61,6 @@ def _files(inputs: Inputs) -> list[str]:
 
 def shards(params: Params, inputs: Inputs) -> Sequence[Shard]:
     """One for each packed file."""
-    del params
     from stockpot.stages.pack.index import read_index
 
     found, first = [], 0
@@ -134,7 +133,6 @@ def finish(
     `received[h]`: for the layer that computes hops <= h; of `together` and `alone`, see
     `stages.exchange.counts.Reads`. `row_bytes`: of a stored feature row, None where rows differ.
     """
-    del writer
     parts = [outputs[name].facts for name in sorted(outputs)]
     return {
         "ranks": params.ranks,

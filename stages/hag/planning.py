@@ -92,9 +92,6 @@ def _guess(known: Known) -> Guess | None:
     )
 
 
-PLANNING = Planning(_nodes, {"hag": Hag}, _guess)
-
-
 KEPT_BYTES = 256 << 20
 """Most bytes of laid-out HAGs that a loader keeps from epoch to epoch."""
 
@@ -135,12 +132,15 @@ def sharing_of(facts: Facts | None) -> Sharing:
     """What the artifact of stage `hag` decided; off where there is none."""
     if facts is None or not facts["use"]:
         return Sharing()
-    made: dict[str, Any] = facts["sharing"]
+    decided: dict[str, Any] = facts["sharing"]
     return Sharing(
         on=True,
-        loops=bool(made["loops"]),
-        capacity=float(made["capacity"]),
-        least=float(made["least"]),
-        rates=tuple(float(rate) for rate in made["rates"]),
-        row_bytes=tuple(int(width) for width in made["row_bytes"]),
+        loops=bool(decided["loops"]),
+        capacity=float(decided["capacity"]),
+        least=float(decided["least"]),
+        rates=tuple(float(rate) for rate in decided["rates"]),
+        row_bytes=tuple(int(width) for width in decided["row_bytes"]),
     )
+
+
+PLANNING = Planning(_nodes, {"hag": Hag}, _guess)

@@ -17,7 +17,7 @@ from stockpot.stages.hag.reporting import REPORTING
 from stockpot.stages.stage import Cost, Facts, Inputs, Reader, Shard, Stage, Writer
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Mapping
 
     from numpy.typing import NDArray
 
@@ -57,10 +57,6 @@ def _resolve(recipe: Mapping[str, Any], facts: Mapping[str, Facts]) -> Params:
         capacity=-1.0 if asked == "auto" else float(asked),
         device=resolved_device(str(recipe["train.device"])).partition(":")[0],
     )
-
-
-def _shards(params: Params, inputs: Inputs) -> Sequence[Shard]:
-    return [Shard(params.of)]
 
 
 def _run(params: Params, inputs: Inputs, shard: Shard, writer: Writer) -> dict[str, Any]:
@@ -214,12 +210,6 @@ def _sample(inputs: Inputs) -> Iterator[tuple[NDArray[Any], NDArray[Any]]]:
             return
 
 
-def _finish(
-    params: Params, inputs: Inputs, shards: Mapping[str, Reader], writer: Writer
-) -> dict[str, Any]:
-    return dict(shards[params.of].facts)
-
-
 def _cost(params: Params, facts: Mapping[str, Facts]) -> Cost:
     graph = facts["graph"]
     nodes, nnz = int(graph["num_nodes"]), int(graph["nnz"])
@@ -239,9 +229,7 @@ STAGE = Stage(
     roles=("graph", "records"),
     reads=("hag.enabled", "hag.capacity", "graph.self_loops", "train.device"),
     resolve=_resolve,
-    shards=_shards,
     run=_run,
-    finish=_finish,
     cost=_cost,
     planning=PLANNING,
     reporting=REPORTING,

@@ -20,7 +20,7 @@ from stockpot.stages.train.cost import TORCH_BYTES, step_bytes
 from stockpot.stages.train.train_params import resolved_device
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Mapping
 
     from numpy.typing import NDArray
 
@@ -66,10 +66,6 @@ def _resolve(recipe: Mapping[str, Any], facts: Mapping[str, Facts]) -> Params:
         "cooperative" if together else "auto",
         official_data(recipe),
     )
-
-
-def _shards(params: Params, inputs: Inputs) -> Sequence[Shard]:
-    return [Shard("predictions", 0, int(inputs["outputs"].facts["records"]))]
 
 
 def _run(params: Params, inputs: Inputs, shard: Shard, writer: Writer) -> dict[str, Any]:
@@ -293,12 +289,6 @@ def _features(codes: Reader) -> NDArray[Any]:
     return out
 
 
-def _finish(
-    params: Params, inputs: Inputs, shards: Mapping[str, Reader], writer: Writer
-) -> dict[str, Any]:
-    return dict(shards["predictions"].facts)
-
-
 def _cost(params: Params, facts: Mapping[str, Facts]) -> Cost:
     packed, graph, codes = facts["outputs"], facts["graph"], facts["codes"]
     roles = ingredients(facts)
@@ -354,9 +344,7 @@ STAGE = Stage(
         "train.exchange",
     ),
     resolve=_resolve,
-    shards=_shards,
     run=_run,
-    finish=_finish,
     cost=_cost,
     planning=PLANNING,
     reporting=REPORTING,

@@ -5,7 +5,7 @@ once.
 from __future__ import annotations
 
 from itertools import pairwise
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -17,9 +17,11 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from stockpot.stages.stage import Writer
+
     Pairs = tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.float32]]
 
-__all__ = ["at_random", "by_influence", "by_part", "grouped", "unions"]
+__all__ = ["at_random", "by_influence", "by_part", "grouped", "unions", "write_records"]
 
 
 def at_random(count: int, records: int, seed: int) -> NDArray[np.int32]:
@@ -113,3 +115,37 @@ def unions(
     return np.concatenate(rows), np.concatenate(
         [[0], np.cumsum([len(row) for row in rows])]
     ).astype(np.int64)
+
+
+def write_records(
+    writer: Writer,
+    ids: NDArray[np.int32],
+    members: NDArray[np.int64],
+    ptr: NDArray[np.int64],
+    n_id: NDArray[np.int32],
+    n_ptr: NDArray[np.int64],
+) -> dict[str, Any]:
+    """Write the records of all rounds, and count them: what `pack` reads.
+
+    Parameters
+    ----------
+    ids : i4[outputs], all outputs, sorted
+    members, ptr : i8[rounds outputs], i8[R + 1], places of each record's outputs in `ids`
+    n_id, n_ptr : i4[rows], i8[R + 1], nodes of each record, sorted inside each
+    """
+    arrays: dict[str, NDArray[Any]] = {
+        "outputs": ids[members],
+        "out_ptr": ptr,
+        "input_id": members,
+        "n_id": n_id,
+        "n_ptr": n_ptr,
+    }
+    for name, values in arrays.items():
+        writer.array(name, values)
+    return {
+        "records": len(ptr) - 1,
+        "outputs": len(ids),
+        "rows": len(n_id),
+        "max_rows": int(np.diff(n_ptr).max()),
+        "replication": round(len(n_id) / len(members), 6),
+    }

@@ -11,7 +11,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from stockpot.stages.influence.batch_params import PARTED, READS, Params, resolve
-from stockpot.stages.influence.grouping import at_random, by_influence, by_part, grouped, unions
+from stockpot.stages.influence.grouping import (
+    at_random,
+    by_influence,
+    by_part,
+    grouped,
+    unions,
+    write_records,
+)
 from stockpot.stages.influence.mix import balanced
 from stockpot.stages.influence.permutation import permutation
 from stockpot.stages.influence.planning import PLANNING
@@ -80,19 +87,10 @@ def finish(
         found.append((members, ptr, n_id, n_ptr))
     members, n_id = (np.concatenate([one[i] for one in found]) for i in (0, 2))
     ptr, n_ptr = (_chained([one[i] for one in found]) for i in (1, 3))
-    writer.array("outputs", ids[members])
-    writer.array("out_ptr", ptr)
-    writer.array("input_id", members)
-    writer.array("n_id", n_id)
-    writer.array("n_ptr", n_ptr)
     facts = {
         "split": params.split,
         "method": params.method,
-        "records": len(ptr) - 1,
-        "outputs": len(ids),
-        "rows": len(n_id),
-        "max_rows": int(np.diff(n_ptr).max()),
-        "replication": round(len(n_id) / len(members), 6),
+        **write_records(writer, ids, members, ptr, n_id, n_ptr),
         "captured": captured,
         "num_nodes": int(inputs["graph"].facts["num_nodes"]),
     }

@@ -13,10 +13,10 @@ from stockpot.stages.ingest.reporting import REPORTING
 from stockpot.stages.stage import Cost, Shard, Stage, added
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
 
     from stockpot.stages.ingest.dataset import DataSet
-    from stockpot.stages.stage import Facts, Inputs, Reader, Writer
+    from stockpot.stages.stage import Facts, Inputs, Writer
 
 __all__ = ["STAGE", "Params"]
 
@@ -54,17 +54,10 @@ def resolve(values: Mapping[str, Any], facts: Mapping[str, Facts]) -> Params:
     return Params(bool(values["graph.undirected"]), int(reduce), str(source.get("reading", "")))
 
 
-def shards(params: Params, inputs: Inputs) -> Sequence[Shard]:
-    """One shard: the file is read once."""
-    del params, inputs
-    return [Shard("all")]
-
-
 def run(params: Params, inputs: Inputs, shard: Shard, writer: Writer) -> dict[str, Any]:
     """Read, check and write labels and splits, then the graph, then features: never two of them in
     memory together.
     """
-    del shard
     from stockpot.stages.ingest.graph import write_graph
     from stockpot.stages.ingest.open import open_dataset
 
@@ -114,14 +107,6 @@ def _features(params: Params, data: DataSet, writer: Writer) -> dict[str, Any]:
         writer.progress(2 * total + done, 4 * total, "reducing features")
 
     return write_reduced(features, data.num_nodes, params.reduce, writer, progress)
-
-
-def finish(
-    params: Params, inputs: Inputs, outputs: Mapping[str, Reader], writer: Writer
-) -> dict[str, Any]:
-    """State what was read."""
-    del params, inputs, writer
-    return dict(outputs["all"].facts)
 
 
 def cost(params: Params, facts: Mapping[str, Facts]) -> Cost:
@@ -179,9 +164,7 @@ STAGE: Stage[Params] = Stage(
     roles=("source",),
     reads=("graph.undirected", "features.reduce"),
     resolve=resolve,
-    shards=shards,
     run=run,
-    finish=finish,
     cost=cost,
     planning=PLANNING,
     reporting=REPORTING,

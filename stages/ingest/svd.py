@@ -30,6 +30,23 @@ _BLOCK_ROWS = 8192
 
 
 @njit(cache=True)
+def _row_product(
+    indptr: NDArray[np.int64],
+    indices: NDArray[np.int32],
+    data: NDArray[np.float32],
+    i: int,
+    basis: NDArray[np.float64],
+    row: NDArray[np.float64],
+) -> None:
+    """Row = A_i basis, entry by entry. basis : f8[D, k]; row : f8[k]."""
+    row[:] = 0.0
+    for e in range(indptr[i], indptr[i + 1]):
+        value, j = np.float64(data[e]), indices[e]
+        for c in range(len(row)):
+            row[c] += value * basis[j, c]
+
+
+@njit(cache=True)
 def _add_gram(
     indptr: NDArray[np.int64],
     indices: NDArray[np.int32],
@@ -40,11 +57,7 @@ def _add_gram(
     """Out += A^T (A basis), row by row, so that A basis is never held. basis, out : f8[D, k]."""
     row = np.empty(basis.shape[1])
     for i in range(len(indptr) - 1):
-        row[:] = 0.0
-        for e in range(indptr[i], indptr[i + 1]):
-            value, j = np.float64(data[e]), indices[e]
-            for c in range(len(row)):
-                row[c] += value * basis[j, c]
+        _row_product(indptr, indices, data, i, basis, row)
         for e in range(indptr[i], indptr[i + 1]):
             value, j = np.float64(data[e]), indices[e]
             for c in range(len(row)):
@@ -62,11 +75,7 @@ def _project(
     """Out = A basis, summed in float64. basis : f8[D, d]; out : f4[rows, d]."""
     row = np.empty(basis.shape[1])
     for i in range(len(indptr) - 1):
-        row[:] = 0.0
-        for e in range(indptr[i], indptr[i + 1]):
-            value, j = np.float64(data[e]), indices[e]
-            for c in range(len(row)):
-                row[c] += value * basis[j, c]
+        _row_product(indptr, indices, data, i, basis, row)
         for c in range(len(row)):
             out[i, c] = row[c]
 

@@ -14,10 +14,10 @@ from stockpot.stages.judge.ladder import ladder
 from stockpot.stages.judge.planning import PLANNING
 from stockpot.stages.judge.reporting import REPORTING
 from stockpot.stages.judge.sizes import JUDGED, MOST_STEP, judge_bytes, row_passes, sizes
-from stockpot.stages.stage import Cost, Facts, Inputs, Reader, Shard, Stage, Writer
+from stockpot.stages.stage import Cost, Facts, Inputs, Shard, Stage, Writer
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
 
 __all__ = ["STAGE", "Params"]
 
@@ -65,10 +65,6 @@ def _resolve(recipe: Mapping[str, Any], facts: Mapping[str, Facts]) -> Params | 
     if not levels:
         return None
     return Params(model, exact, levels, max_drop, row_passes(int(facts["split"]["train"])))
-
-
-def _shards(params: Params, inputs: Inputs) -> Sequence[Shard]:
-    return [Shard("judge", 0, params.rows)]
 
 
 def _run(params: Params, inputs: Inputs, shard: Shard, writer: Writer) -> dict[str, Any]:
@@ -158,12 +154,6 @@ def _within_halves(features: Any) -> bool:
     return all(float(abs(block).max(initial=0.0)) <= FP16_MAX for _, block in features.chunks())
 
 
-def _finish(
-    params: Params, inputs: Inputs, shards: Mapping[str, Reader], writer: Writer
-) -> dict[str, Any]:
-    return dict(shards["judge"].facts)
-
-
 def _cost(params: Params, facts: Mapping[str, Facts]) -> Cost:
     graph = facts["graph"]
     nodes, columns, nnz = int(graph["num_nodes"]), int(graph["num_features"]), int(graph["nnz"])
@@ -193,9 +183,7 @@ STAGE = Stage(
         "train.model",
     ),
     resolve=_resolve,
-    shards=_shards,
     run=_run,
-    finish=_finish,
     cost=_cost,
     planning=PLANNING,
     reporting=REPORTING,

@@ -95,7 +95,8 @@ def _own_files(dispatcher: Any) -> None:
     files = getattr(getattr(dispatcher, "_cache", None), "_cache_file", None)
     pattern = getattr(files, "_data_name_pattern", None)
     if files is not None and pattern is not None:
-        files._data_name = partial(_file_name, pattern.partition("{")[0])  # noqa: SLF001 - numba has no public way
+        # numba has no public way to name them.
+        files._data_name = partial(_file_name, pattern.partition("{")[0])  # noqa: SLF001
 
 
 def _file_name(stem: str, number: int) -> str:

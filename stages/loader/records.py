@@ -1,27 +1,19 @@
-"""Single records by index: one contiguous range each, its checksum verified before it is first
-parsed in a process.
-"""
+"""Single records by index: one contiguous range each of a packed file."""
 
 from __future__ import annotations
 
-import mmap
 import os
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import cached_property, partial
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import google_crc32c
 import numpy as np
-import pyarrow as pa
 
-from stockpot.stages.codec.format import Codec
-from stockpot.stages.errors import BadInput, Conflict, Corrupt, sensible
-from stockpot.stages.pack import index as packed_index
-from stockpot.stages.pack import schema as packed
+from stockpot.stages.errors import BadInput, Conflict, Corrupt
+from stockpot.stages.loader.packed_file import REBUILD, PackedFile, open_packed, shard_names
 from stockpot.stages.pack.layered import depth
-from stockpot.stages.places import unread
 from stockpot.stages.stage import Derived
 
 if TYPE_CHECKING:
@@ -29,12 +21,12 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from stockpot.stages.codec.format import Codec
     from stockpot.stages.pack.record import Record
     from stockpot.stages.stage import Reader
 
-__all__ = ["Place", "Records", "shard_names"]
+__all__ = ["Place", "Records"]
 
-REBUILD = "run the recipe again: the artifact is quarantined and rebuilt"
 SHARED = (
     "codec",
     "K",
@@ -53,13 +45,6 @@ SHARED = (
 """Metadata all files of one artifact have in common."""
 
 
-def shard_names(names: Sequence[str]) -> list[str]:
-    """Packed files among the payload `names`, in the order of their records."""
-    return sorted(
-        n for n in names if n.endswith(".arrow") and not n.endswith(".index.arrow") and "/" not in n
-    )
-
-
 @dataclass(frozen=True)
 class Place:
     """Where a record lies: `length` bytes from `offset` of the file at `path`, and their
@@ -70,84 +55,6 @@ class Place:
     offset: int
     length: int
     crc32c: int
-
-
-@dataclass
-class _File:
-    """One opened packed file: its mapped bytes, its schema and which of its records were
-    checked.
-    """
-
-    path: Path
-    index: packed_index.Index
-    data: pa.Buffer
-    schema: pa.Schema
-    layout: list[tuple[str, int, Any, int | None]]
-    meta: dict[str, Any]
-    checked: bytearray
-
-    def parsed(self, data: pa.Buffer) -> Record:
-        """The record of these bytes."""
-        batch = pa.ipc.read_record_batch(pa.ipc.read_message(data), self.schema)
-        return packed.parse(batch, self.layout, depth(self.meta))
-
-    @cached_property
-    def codec(self) -> Codec:
-        with sensible(f"{self.path}: the codec"):
-            return Codec.from_json(
-                self.meta["codec"], (self.schema.metadata or {}).get(packed.TABLES)
-            )
-
-
-def _open(path: Path) -> _File:
-    index = packed_index.read_index(
-        path.with_name(path.name.removesuffix(".arrow") + ".index.arrow")
-    )
-    try:
-        with open(path, "rb") as file:
-            size = os.fstat(file.fileno()).st_size
-            if size != index.meta["bytes"]:
-                raise Corrupt(
-                    f"{path}: expected {index.meta['bytes']} bytes, found {size}", fix=REBUILD
-                )
-            data = pa.py_buffer(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
-    except OSError as error:
-        raise unread(
-            path,
-            error,
-            lambda why: Corrupt(f"{path}: expected a packed file, found none ({why})", fix=REBUILD),
-        ) from error
-    _check_places(path, index, size)
-    head, tail = int(index.offset[0]), int(index.offset[-1] + index.length[-1])
-    for what, part in (("head", data.slice(0, head)), ("tail", data.slice(tail))):
-        found = int(google_crc32c.value(part))
-        if found != index.meta[f"{what}_crc32c"]:
-            raise Corrupt(
-                f"{path}: crc32c of its {what} expected {index.meta[f'{what}_crc32c']}, found "
-                f"{found}",
-                fix=REBUILD,
-            )
-    with sensible(str(path)):
-        schema = pa.ipc.read_schema(
-            pa.BufferReader(data.slice(packed.MAGIC_BYTES, head - packed.MAGIC_BYTES))
-        )
-        meta = packed.metadata(schema, str(path))
-        packed.supported(meta, str(path))
-        return _File(
-            path, index, data, schema, packed.layout(schema), meta, bytearray(len(index.offset))
-        )
-
-
-def _check_places(path: Path, index: packed_index.Index, size: int) -> None:
-    """Records lie one after the other, inside the file: what an index says of places is held
-    against the bytes.
-    """
-    ends = index.offset + index.length
-    sound = len(ends) > 0 and (ends >= index.offset).all() and (index.offset[1:] >= ends[:-1]).all()
-    if not sound or index.offset[0] < packed.MAGIC_BYTES or ends[-1] > size:
-        raise Corrupt(
-            f"{path}: its index names places that are not in its {size} bytes", fix=REBUILD
-        )
 
 
 def _gatherer(codes: Reader) -> Callable[[Record], Record]:
@@ -220,7 +127,7 @@ class Records:
             raise BadInput("records: expected at least one packed file (shard-*.arrow), found none")
         self._corrupt, self._codes = corrupt, codes
         self._pid = -1
-        self._files: list[_File] = []
+        self._files: list[PackedFile] = []
         self._first: NDArray[np.int64] = np.zeros(1, np.int64)
         self._gathered: Callable[[Record], Record] | None = None
 
@@ -244,10 +151,10 @@ class Records:
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__init__(**state)  # type: ignore[misc]
 
-    def _opened(self) -> list[_File]:
+    def _opened(self) -> list[PackedFile]:
         if self._pid != os.getpid():
             with self._damage():
-                files = [_open(path) for path in self.paths]
+                files = [open_packed(path) for path in self.paths]
             self._together(files)
             self._files, self._gathered = files, None
             self._first = np.concatenate(
@@ -264,7 +171,7 @@ class Records:
             raise error if self._corrupt is None else self._corrupt(error.message) from error
 
     @staticmethod
-    def _together(files: list[_File]) -> None:
+    def _together(files: list[PackedFile]) -> None:
         first, seen = files[0], 0
         for file in files:
             for key in SHARED:
@@ -365,7 +272,7 @@ class Records:
         if file.checked[k]:
             return file.parsed(data)
         with self._damage():
-            return self._first_read(file, k, data)
+            return file.first_read(k, data)
 
     def unchecked(self, i: int) -> Record:
         """Views on record `i` whose bytes are not read yet, for who reads some of them and checks
@@ -436,7 +343,7 @@ class Records:
         index = file.index
         return Place(file.path, int(index.offset[k]), int(index.length[k]), int(index.crc32c[k]))
 
-    def _find(self, i: int) -> tuple[_File, int]:
+    def _find(self, i: int) -> tuple[PackedFile, int]:
         """File of record `i` and its number there."""
         n = len(self)
         if not -n <= i < n:
@@ -444,22 +351,3 @@ class Records:
         i %= n
         at = int(np.searchsorted(self._first, i, side="right")) - 1
         return self._files[at], i - int(self._first[at])
-
-    @staticmethod
-    def _first_read(file: _File, k: int, data: pa.Buffer) -> Record:
-        where, expected = f"{file.path}: record {k}", int(file.index.crc32c[k])
-        found = int(google_crc32c.value(data))
-        if found != expected:
-            raise Corrupt(f"{where}: crc32c expected {expected}, found {found}", fix=REBUILD)
-        try:
-            record = file.parsed(data)
-        except (pa.ArrowException, KeyError, ValueError, TypeError) as error:
-            raise Corrupt(
-                f"{where}: expected a record batch with the columns of a record ({error})",
-                fix=REBUILD,
-            ) from error
-        wrong = packed_index.mismatch(file.index, k, record, gather=bool(file.meta.get("gather")))
-        if wrong is not None:
-            raise Corrupt(f"{where}: {wrong}", fix=REBUILD)
-        file.checked[k] = 1
-        return record

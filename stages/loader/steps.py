@@ -212,7 +212,8 @@ class Steps:
         if self.delivery.prefetch == 0:
             yield from map(maker.make, plan)
             return
-        ahead = Prefetch(maker._sent, plan, self.delivery.prefetch)  # noqa: SLF001 - these steps, holding rows
+        # `maker` is these steps, with rows held for them.
+        ahead = Prefetch(maker._sent, plan, self.delivery.prefetch)  # noqa: SLF001
         try:
             for sent in ahead:
                 yield self.transfer.received(sent)

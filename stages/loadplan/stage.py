@@ -82,7 +82,6 @@ def resolve(values: Mapping[str, Any], facts: Mapping[str, Facts]) -> Params:
 
 def shards(params: Params, inputs: Inputs) -> Sequence[Shard]:
     """One for each planned epoch."""
-    del inputs
     return [Shard(f"{p:02d}", p, p + 1) for p in range(params.epochs)]
 
 
@@ -138,7 +137,6 @@ def finish(
     params: Params, inputs: Inputs, outputs: Mapping[str, Reader], writer: Writer
 ) -> dict[str, Any]:
     """Facts: rows of the records and rows read, by planned epoch."""
-    del writer
     packed, order = inputs["records"].facts, inputs["order"].facts
     parts = [outputs[name].facts for name in sorted(outputs)]
     return {

@@ -44,23 +44,15 @@ class Params:
 
 def resolve(values: Mapping[str, Any], facts: Mapping[str, Facts]) -> Params:
     """The method, and where it is "overlap" its window and mix."""
-    del facts
     if (method := values["order.method"]) != "overlap":
         return Params(method)
     return Params(method, int(values["order.window"]), int(values["order.mix"]))
-
-
-def shards(params: Params, inputs: Inputs) -> Sequence[Shard]:
-    """One shard over all records."""
-    del params
-    return [Shard("all", 0, int(inputs["records"].facts["records"]))]
 
 
 def run(params: Params, inputs: Inputs, shard: Shard, writer: Writer) -> dict[str, Any]:
     """Histograms; distances where labels count; the tour where there is one. Each round by
     itself.
     """
-    del shard
     from stockpot.stages.order.distance import distances, histograms
     from stockpot.stages.order.tour import longest_tour, random_length, tour_length
 
@@ -118,14 +110,6 @@ def _mean(lengths: Sequence[float]) -> float:
     return round(sum(lengths) / len(lengths), 9)
 
 
-def finish(
-    params: Params, inputs: Inputs, outputs: Mapping[str, Reader], writer: Writer
-) -> dict[str, Any]:
-    """Facts of the one shard."""
-    del params, inputs, writer
-    return dict(outputs["all"].facts)
-
-
 def cost(params: Params, facts: Mapping[str, Facts]) -> Cost:
     """Bytes: 16 a pair of records of a round and 16 a record and class; 16 an output and 4 a node
     are read.
@@ -159,9 +143,7 @@ STAGE: Stage[Params] = Stage(
     roles=("records", "graph"),
     reads=("order.method", "order.window", "order.mix"),
     resolve=resolve,
-    shards=shards,
     run=run,
-    finish=finish,
     cost=cost,
     planning=PLANNING,
     reporting=REPORTING,

@@ -13,7 +13,7 @@ from stockpot.stages.kernels.compiled import njit
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["Adjacency", "adjacency", "neighbours", "row_buffer"]
+__all__ = ["Adjacency", "adjacency", "neighbours", "row_buffer", "tally"]
 
 
 class Adjacency(NamedTuple):
@@ -76,6 +76,27 @@ def neighbours(graph: Adjacency, i: int, out: NDArray[np.int32]) -> int:
             out[length] = j
             length += 1
     return length
+
+
+@njit(cache=True)
+def tally(
+    owner: NDArray[np.int32],
+    row: NDArray[np.int32],
+    length: int,
+    count: NDArray[np.int32],
+    seen: NDArray[np.int32],
+) -> int:
+    """Count the first `length` nodes of `row` by owner in `count`, zeros before, and list the
+    owners in `seen`; returns their number.
+    """
+    owners = 0
+    for k in range(length):
+        p = owner[row[k]]
+        if count[p] == 0:
+            seen[owners] = p
+            owners += 1
+        count[p] += 1
+    return owners
 
 
 @njit(cache=True)

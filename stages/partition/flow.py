@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from stockpot.stages.kernels.compiled import njit
-from stockpot.stages.partition.adjacency import neighbours, row_buffer
+from stockpot.stages.partition.adjacency import neighbours, row_buffer, tally
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -41,13 +41,7 @@ def _flow(
 ) -> int:
     moved = 0
     for i in range(len(part)):
-        length, old, parts = neighbours(graph, i, row), part[i], 0
-        for k in range(length):
-            p = part[row[k]]
-            if count[p] == 0:
-                seen[parts] = p
-                parts += 1
-            count[p] += 1
+        old, parts = part[i], tally(part, row, neighbours(graph, i, row), count, seen)
         best, score = old, -np.inf
         if size[old] <= room[old]:
             score = count[old] - _EMPTIER * (size[old] - 1) / room[old]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from stockpot.stages.kernels.compiled import njit
-from stockpot.stages.partition.adjacency import neighbours, row_buffer
+from stockpot.stages.partition.adjacency import neighbours, row_buffer, tally
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -33,13 +33,7 @@ def _propagate(
 ) -> int:
     moved = 0
     for i in range(len(label)):
-        length, old, labels = neighbours(graph, i, row), label[i], 0
-        for k in range(length):
-            c = label[row[k]]
-            if count[c] == 0:
-                seen[labels] = c
-                labels += 1
-            count[c] += 1
+        old, labels = label[i], tally(label, row, neighbours(graph, i, row), count, seen)
         best, most = old, count[old]
         for k in range(labels):
             c = seen[k]

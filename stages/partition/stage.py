@@ -16,7 +16,7 @@ from stockpot.stages.partition.reporting import REPORTING
 from stockpot.stages.stage import Cost, Shard, Stage
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
 
     from numpy.typing import NDArray
 
@@ -75,20 +75,19 @@ def _entries(graph: Facts) -> int:
     return int(graph["nnz"]) * (2 if graph["directed"] else 1)
 
 
-def shards(params: Params, inputs: Inputs) -> Sequence[Shard]:
-    """One shard: a partition is of the whole graph."""
-    del params
-    return [Shard("all", 0, int(inputs["graph"].facts["num_nodes"]))]
-
-
 def run(params: Params, inputs: Inputs, shard: Shard, writer: Writer) -> dict[str, Any]:
     """Partition the graph, directions and weights dropped."""
-    del shard
     from stockpot.stages.partition.cut import balance
 
     part, cut = (_stream if params.method == "stream" else _solve)(params, inputs["graph"], writer)
     writer.array("part", part)
-    return {"edge_cut": cut, "balance": balance(part, params.parts)}
+    return {
+        "method": params.method,
+        "parts": params.parts,
+        "num_nodes": int(inputs["graph"].facts["num_nodes"]),
+        "edge_cut": round(float(cut), 6),
+        "balance": round(float(balance(part, params.parts)), 6),
+    }
 
 
 def _solve(params: Params, graph: Reader, writer: Writer) -> tuple[NDArray[np.int32], float]:
@@ -141,21 +140,6 @@ def _stream(params: Params, graph: Reader, writer: Writer) -> tuple[NDArray[np.i
     return part, cut_share(rows, part)
 
 
-def finish(
-    params: Params, inputs: Inputs, outputs: Mapping[str, Reader], writer: Writer
-) -> dict[str, Any]:
-    """State what the partition is worth."""
-    del writer
-    quality = outputs["all"].facts
-    return {
-        "method": params.method,
-        "parts": params.parts,
-        "num_nodes": int(inputs["graph"].facts["num_nodes"]),
-        "edge_cut": round(float(quality["edge_cut"]), 6),
-        "balance": round(float(quality["balance"]), 6),
-    }
-
-
 def cost(params: Params, facts: Mapping[str, Facts]) -> Cost:
     """Bytes: 4 a node are written; see `_peak`. Directed graphs are read with their transpose."""
     graph = facts["graph"]
@@ -199,9 +183,7 @@ STAGE: Stage[Params] = Stage(
     roles=("graph",),
     reads=("partition.method", "partition.parts"),
     resolve=resolve,
-    shards=shards,
     run=run,
-    finish=finish,
     cost=cost,
     planning=PLANNING,
     reporting=REPORTING,

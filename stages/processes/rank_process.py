@@ -35,7 +35,8 @@ def main() -> None:
         with joined(rank, job.size, store, inputs, job.device) as team:
             arguments = {name: decoded(value) for name, value in job.arguments.items()}
             named(job.work)(team, inputs=inputs, **arguments)
-    except BaseException as error:  # noqa: BLE001 - said to who started it; the others must not wait for a clean end
+    except BaseException as error:  # noqa: BLE001
+        # Who started it is told; the other ranks must not wait for a clean end.
         if isinstance(error, StockpotError):
             raised(store, rank, error, job)
         traceback.print_exc()

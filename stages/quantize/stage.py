@@ -15,7 +15,7 @@ from stockpot.stages.codec.auto import (
 )
 from stockpot.stages.codec.format import EXACT, FURTHER, TABLE, Codec, describe
 from stockpot.stages.codec.names import is_lossy, parse
-from stockpot.stages.codec.sizes import BLOCK_ROWS, CHUNK_BYTES
+from stockpot.stages.codec.sizes import BLOCK_ROWS, CHUNK_BYTES, row_shards
 from stockpot.stages.codec.tiers import tier_of
 from stockpot.stages.errors import BadInput
 from stockpot.stages.quantize.planning import PLANNING
@@ -31,9 +31,6 @@ if TYPE_CHECKING:
     from stockpot.stages.codec.features import Features
 
 __all__ = ["STAGE", "Params"]
-
-SHARD_ROWS = 1 << 20
-"""Rows a task encodes, of lossy codecs."""
 
 
 @dataclass(frozen=True)
@@ -95,10 +92,7 @@ def _shards(params: Params, inputs: Inputs) -> Sequence[Shard]:
     rows = int(inputs["graph"].facts["num_nodes"])
     if params.codec in EXACT:
         return [Shard("codes", 0, rows)]
-    return [
-        Shard(f"rows-{start // SHARD_ROWS:05d}", start, min(start + SHARD_ROWS, rows))
-        for start in range(0, rows, SHARD_ROWS)
-    ]
+    return row_shards(rows)
 
 
 def _run(params: Params, inputs: Inputs, shard: Shard, writer: Writer) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from stockpot.stages.influence.grouping import write_records
 from stockpot.stages.influence.mix import balanced
 from stockpot.stages.influence.walk_inputs import outputs_of
 from stockpot.stages.kernels.threads import by_workers
@@ -128,11 +129,6 @@ def finish(
         for name in ("n_id", "hops", "edges")
     )
     n_ptr = np.concatenate([[0], np.cumsum(hops.sum(axis=1))]).astype(np.int64)
-    writer.array("outputs", ids[members])
-    writer.array("out_ptr", ptr)
-    writer.array("input_id", members)
-    writer.array("n_id", n_id)
-    writer.array("n_ptr", n_ptr)
     how, nodes = _sampling(params), int(inputs["graph"].facts["num_nodes"])
     stored = edges[:, -1:] if how.one_csr(weighted=inputs["graph"].has("weight")) else edges
     shared = overlap(n_id, n_ptr, nodes)
@@ -140,13 +136,9 @@ def finish(
         "split": params.split,
         "method": params.method,
         "sampling": facts_of(how),
-        "records": len(hops),
-        "outputs": len(ids),
-        "rows": len(n_id),
-        "max_rows": int(np.diff(n_ptr).max()),
+        **write_records(writer, ids, members, ptr, n_id, n_ptr),
         "edges": int(stored.sum()),
         "max_edges": int(stored.sum(axis=1).max()),
-        "replication": round(len(n_id) / len(members), 6),
         "captured": None,
         "num_nodes": nodes,
         "nodes_by_layer": [round(float(mean), 3) for mean in np.cumsum(hops, axis=1).mean(axis=0)],

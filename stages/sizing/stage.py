@@ -47,7 +47,6 @@ class Params:
 
 
 def _resolve(recipe: Mapping[str, Any], facts: Mapping[str, Facts]) -> Params:
-    del facts
     asked = {name: recipe[f"batches.{name}"] for name in ("top_k", "outputs", "mix")}
     return Params(
         method=str(recipe["batches.method"]),

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from stockpot.stages.peak_memory import PeakMemory, anonymous_bytes
 from stockpot.stages.soup.batches import divide
-from stockpot.stages.soup.memory import Peak, anonymous_bytes
 from stockpot.stages.soup.methods import AUTO, BY_GRADIENT, LEARNED, UNFITTED, Methods
 from stockpot.stages.soup.paired_test import Choice, choose, n_eff, paired
 from stockpot.stages.soup.ranking import Ranking
@@ -82,9 +82,9 @@ def cook(
     def timed(name: str, work: Callable[[], Any]) -> tuple[Any, float, int]:
         report(name)
         started = time.perf_counter()
-        with Peak(began) as peak:
+        with PeakMemory(began) as peak:
             result = work()
-        return result, time.perf_counter() - started, peak.bytes
+        return result, time.perf_counter() - started, peak.peak_bytes
 
     ranking, rank_s, rank_bytes = timed("rank", lambda: Ranking(scorer, report))
     parts = divide(ranking.labelled, seed)

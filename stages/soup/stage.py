@@ -11,7 +11,7 @@ from stockpot.stages.errors import BadInput
 from stockpot.stages.soup.compatibility import check_alike
 from stockpot.stages.soup.planning import METHODS, PLANNING
 from stockpot.stages.soup.reporting import REPORTING
-from stockpot.stages.stage import Cost, Facts, Inputs, Reader, Shard, Stage, Writer, added
+from stockpot.stages.stage import Cost, Facts, Inputs, Shard, Stage, Writer, added
 from stockpot.stages.train.cost import TORCH_BYTES, step_bytes
 from stockpot.stages.train.train_params import checked_holdout, resolved_device
 
@@ -94,10 +94,6 @@ def _schedule(method: str, recipe: Mapping[str, Any]) -> dict[str, Any]:
         )
     read = {"published": ("epochs", "rate", "period"), "partition": tuple(get)}.get(method, ())
     return {name: float(get[name]) if name == "rate" else int(get[name]) for name in read}
-
-
-def _shards(params: Params, inputs: Inputs) -> Sequence[Shard]:
-    return [Shard("soup", 0, len(ingredients(inputs)))]
 
 
 def _compatible(paths: Sequence[Any]) -> tuple[dict[str, Any], str, list[str]]:
@@ -193,12 +189,6 @@ def _run(params: Params, inputs: Inputs, shard: Shard, writer: Writer) -> dict[s
     return {**cooked.facts, "init_digest": init_digest, "num_parameters": parameters}
 
 
-def _finish(
-    params: Params, inputs: Inputs, shards: Mapping[str, Reader], writer: Writer
-) -> dict[str, Any]:
-    return dict(shards["soup"].facts)
-
-
 def _cost(params: Params, facts: Mapping[str, Facts]) -> Cost:
     valid = facts["valid"]
     roles = ingredients(facts)
@@ -233,9 +223,7 @@ STAGE = Stage(
         "train.device",
     ),
     resolve=_resolve,
-    shards=_shards,
     run=_run,
-    finish=_finish,
     cost=_cost,
     planning=PLANNING,
     reporting=REPORTING,

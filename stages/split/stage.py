@@ -11,7 +11,7 @@ import numpy as np
 from stockpot.stages.errors import BadInput
 from stockpot.stages.split.planning import PLANNING
 from stockpot.stages.split.reporting import REPORTING
-from stockpot.stages.stage import Cost, Facts, Inputs, Reader, Shard, Stage, Writer
+from stockpot.stages.stage import Cost, Facts, Inputs, Shard, Stage, Writer
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -87,13 +87,7 @@ def _resolve(recipe: Mapping[str, Any], facts: Mapping[str, Facts]) -> Params:
     return Params("seeded", 0, float(train), float(valid), int(seed))
 
 
-def _shards(params: Params, inputs: Inputs) -> Sequence[Shard]:
-    del params, inputs
-    return [Shard("split")]
-
-
 def _run(params: Params, inputs: Inputs, shard: Shard, writer: Writer) -> dict[str, Any]:
-    del shard
     graph = inputs["graph"]
     published = []
     if params.origin == "published":
@@ -146,16 +140,8 @@ def checked_split(
     return ids
 
 
-def _finish(
-    params: Params, inputs: Inputs, shards: Mapping[str, Reader], writer: Writer
-) -> dict[str, Any]:
-    del params, inputs, writer
-    return dict(shards["split"].facts)
-
-
 def _cost(params: Params, facts: Mapping[str, Facts]) -> Cost:
     """Bytes: 4 a node read and written, 28 a node while a permutation is drawn and sorted."""
-    del params
     nodes = int(facts["graph"]["num_nodes"])
     return Cost(4 * nodes, 4 * nodes, 28 * nodes)
 
@@ -168,9 +154,7 @@ STAGE = Stage(
     roles=("graph",),
     reads=("dataset.split", "dataset.split_index"),
     resolve=_resolve,
-    shards=_shards,
     run=_run,
-    finish=_finish,
     cost=_cost,
     planning=PLANNING,
     reporting=REPORTING,

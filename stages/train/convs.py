@@ -86,7 +86,8 @@ class GCNConv(Conv):
         _glorot(self.lin.weight)
         nn.init.zeros_(self.bias)
 
-    def forward(self, x: Tensor | Coded, adj: Adj, own: Tensor | None = None) -> Tensor:  # noqa: ARG002 - as the others
+    def forward(self, x: Tensor | Coded, adj: Adj, own: Tensor | None = None) -> Tensor:
+        del own
         weight = self.lin.weight
         if _aggregate_first(adj, x, weight.shape[0]):
             return functional.linear(spmm(adj.csr, adj.t_csr, dense(x)), weight, self.bias)

@@ -7,14 +7,14 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-from stockpot.stages.stage import Inputs, Reader, Shard, Stage, Writer
+from stockpot.stages.stage import Inputs, Shard, Stage, Writer
 from stockpot.stages.train.cost import PREFETCH, cost, edge_floats, shared_how
 from stockpot.stages.train.planning import PLANNING
 from stockpot.stages.train.reporting import REPORTING
 from stockpot.stages.train.train_params import Params, gpus_here, model_config, resolve
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable
     from pathlib import Path
 
     from stockpot.stages.loader.steps import Steps
@@ -23,10 +23,6 @@ if TYPE_CHECKING:
     from stockpot.stages.train.trainer import Result
 
 __all__ = ["STAGE", "trained"]
-
-
-def _shards(params: Params, inputs: Inputs) -> Sequence[Shard]:
-    return [Shard("ingredient", 0, params.epochs)]
 
 
 def _run(params: Params, inputs: Inputs, shard: Shard, writer: Writer) -> dict[str, Any]:
@@ -163,12 +159,6 @@ def _unheard(done: int, total: int, text: str) -> None:
     """Progress of a rank that nobody listens to."""
 
 
-def _finish(
-    params: Params, inputs: Inputs, shards: Mapping[str, Reader], writer: Writer
-) -> dict[str, Any]:
-    return dict(shards["ingredient"].facts)
-
-
 STAGE = Stage(
     name="train",
     version=1,
@@ -204,9 +194,7 @@ STAGE = Stage(
         "soup.holdout",
     ),
     resolve=resolve,
-    shards=_shards,
     run=_run,
-    finish=_finish,
     cost=cost,
     planning=PLANNING,
     reporting=REPORTING,

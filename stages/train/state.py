@@ -84,7 +84,8 @@ def read_state(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     try:
         with safe_open(path, framework="pt") as file:
             text, expected = _text(path, file)
-            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
+            # The open file is no mapping: it cannot be iterated.
+            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except SafetensorError as error:
         raise Corrupt(f"{path}: expected a safetensors file, found {error}") from error
     except OSError as error:

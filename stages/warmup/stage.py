@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from stockpot.stages.stage import Cost, Facts, Inputs, Reader, Reporting, Shard, Stage, Writer
+from stockpot.stages.stage import Cost, Facts, Inputs, Reporting, Shard, Stage, Writer
 from stockpot.stages.train.cost import cost
 from stockpot.stages.train.reporting import read_curve
 from stockpot.stages.train.stage import STAGE as TRAIN
@@ -19,7 +19,7 @@ from stockpot.stages.train.train_params import Params, resolve
 from stockpot.stages.warmup.planning import PLANNING
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
 
 __all__ = ["STAGE"]
 
@@ -31,18 +31,8 @@ def _resolve(recipe: Mapping[str, Any], facts: Mapping[str, Facts]) -> Params:
     return resolve({**recipe, **_OWN, "index": 0}, facts)
 
 
-def _shards(params: Params, inputs: Inputs) -> Sequence[Shard]:
-    return [Shard("warmup", 0, params.warmup)]
-
-
 def _run(params: Params, inputs: Inputs, shard: Shard, writer: Writer) -> dict[str, Any]:
     return trained(params, inputs, writer, warmup=writer.path("start.safetensors"))
-
-
-def _finish(
-    params: Params, inputs: Inputs, shards: Mapping[str, Reader], writer: Writer
-) -> dict[str, Any]:
-    return dict(shards["warmup"].facts)
 
 
 def _cost(params: Params, facts: Mapping[str, Facts]) -> Cost:
@@ -59,9 +49,7 @@ STAGE = Stage(
     roles=("train", "valid", "order", "exchange", "loads"),
     reads=tuple(key for key in TRAIN.reads if key not in _OWN),
     resolve=_resolve,
-    shards=_shards,
     run=_run,
-    finish=_finish,
     cost=_cost,
     planning=PLANNING,
     reporting=Reporting(read=read_curve),

@@ -72,24 +72,24 @@ def child(case: Case, side: str) -> None:
     import scipy.stats  # noqa: F401 - imports are no part of the growth
     import torch
 
+    from stockpot.stages.peak_memory import PeakMemory
     from stockpot.stages.soup import cross_fit as kitchen
-    from stockpot.stages.soup import memory
 
-    memory._SAMPLE_S = 0.002
+    PeakMemory.every_s = 0.002
     torch.set_num_threads(1)
     run, paths = prepared(case)
     small = Records(run, paths[:2])  # nor are the libraries' own tables and buffers
     small.scorer.gradient(small.stack.blend([0, 1]), [0])
     del small
     ctypes.CDLL("libc.so.6").malloc_trim(0)
-    with memory.Peak() as found:
+    with PeakMemory() as found:
         if side == "full graph":
             graph = Graph(run, paths)
             for i in range(3):
                 graph.accuracy(graph.stack.blend([0, i]))
         else:
             kitchen.cook(Records(run, paths).scorer, method=side)
-    print(found.bytes)
+    print(found.peak_bytes)
 
 
 def gis_passes(count: int) -> int:

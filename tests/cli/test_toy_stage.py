@@ -24,7 +24,7 @@ from stockpot.stages.errors import BadInput
 from stockpot.stages.guess import Guess
 from stockpot.stages.node import node
 from stockpot.stages.recipe_key import key
-from stockpot.stages.stage import Cost, Planning, Reporting, Shard, Stage
+from stockpot.stages.stage import Cost, Planning, Reporting, Stage
 from stockpot.stages.value_range import Range
 
 
@@ -79,9 +79,7 @@ STAGE = Stage(
     roles=("graph",),
     reads=("toy.bins",),
     resolve=lambda recipe, facts: Params(int(recipe["toy.bins"])),
-    shards=lambda params, inputs: [Shard("histogram")],
     run=run,
-    finish=lambda params, inputs, shards, out: dict(shards["histogram"].facts),
     cost=lambda params, facts: Cost(8 * facts["graph"]["num_nodes"], 8 * params.bins, 1 << 20),
     planning=Planning(nodes, {"toy": Toy}, guess),
     reporting=Reporting(

@@ -312,7 +312,8 @@ class _Scattered:
         self, table: Table, wanted: dict[str, str], names: NodeNames, bad: Bad, stack: ExitStack
     ) -> None:
         self.columns, self._bad = len(wanted), bad
-        file = stack.enter_context(tempfile.TemporaryFile(prefix="stockpot-"))  # noqa: SIM115 - entered by the stack
+        # The stack closes it.
+        file = stack.enter_context(tempfile.TemporaryFile(prefix="stockpot-"))  # noqa: SIM115
         self._rows = np.memmap(file, np.float32, "w+", shape=(len(names), self.columns))
         given = np.zeros(len(names), bool)
         batches = table.batches({"id": "strings", **wanted}, _rows_together(self.columns))

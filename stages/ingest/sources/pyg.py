@@ -133,7 +133,8 @@ def _left_out(named: Named, graph: Any) -> tuple[str, ...]:
     """Attributes of the graph that are not taken, sorted."""
     masks = [field for fields in _MASKS.values() for field in fields] if named.splits else []
     taken = {"edge_index", "num_nodes", "y", "x", "edge_weight", *masks}
-    return tuple(sorted(name for name in graph.keys() if name not in taken))  # noqa: SIM118 - no dict
+    # The store of a graph is no dict: it cannot be iterated.
+    return tuple(sorted(name for name in graph.keys() if name not in taken))  # noqa: SIM118
 
 
 def _arrays(text: str, named: Named, graph: Any) -> dict[str, NDArray[Any]]:

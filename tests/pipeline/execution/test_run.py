@@ -5,8 +5,9 @@ import distributed  # noqa: F401 - its defaults: were they loaded inside the blo
 import pytest
 
 from stockpot.execution.cluster import start_local
+from stockpot.execution.job import Job, RunError
 from stockpot.execution.progress import Silent
-from stockpot.execution.run import RunError, Runner, _Job
+from stockpot.execution.run import Runner
 from stockpot.execution.workers import LocalWorkers
 from stockpot.planning import dag
 from stockpot.planning.budget import WORKER_BYTES, Budget
@@ -158,7 +159,7 @@ def test_seconds_are_those_of_its_tasks_and_only_what_is_to_build_is_counted(wor
 
 
 def test_seconds_of_tasks_side_by_side_are_counted_once_and_gaps_not_at_all():
-    job = _Job(None, {}, [], ran=[(10.0, 12.0), (11.0, 13.0), (11.5, 12.0), (20.0, 21.0)])
+    job = Job(None, {}, [], ran=[(10.0, 12.0), (11.0, 13.0), (11.5, 12.0), (20.0, 21.0)])
     assert job.seconds == 4.0
 
 

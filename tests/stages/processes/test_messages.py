@@ -14,7 +14,7 @@ from torch.distributed import HashStore
 
 from stockpot.errors import CorruptArtifact
 from stockpot.execution import ranks
-from stockpot.execution.run import RunError
+from stockpot.execution.job import RunError
 from stockpot.stages.errors import BadInput, Conflict, StockpotError
 from stockpot.stages.processes import process_group as team
 from stockpot.stages.processes import rendezvous as meeting
@@ -239,7 +239,7 @@ def test_no_module_but_the_one_that_starts_dask_imports_pickle_or_moves_objects(
         }
         imported |= {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
         assert (
-            name == "pipeline/execution/cluster.py"
+            name == "pipeline/execution/worker_process.py"
             or not {"pickle", "cloudpickle", "dill", "marshal"} & imported
         ), name
         called = {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
