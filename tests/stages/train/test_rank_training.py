@@ -2,6 +2,8 @@
 on as it was."""
 
 from dataclasses import asdict, replace
+from itertools import product
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,6 +12,7 @@ import torch
 from stockpot.planning.recipe import load
 from stockpot.stages.processes.process_group import led
 from stockpot.stages.train import STAGE
+from stockpot.stages.train.trainer import _team_step
 from tests.coop_ranks import trainings
 from tests.graphs import community_arrays
 from tests.runs import run_here
@@ -118,3 +121,28 @@ def test_ranks_that_were_ended_go_on_bit_by_bit(trained, mode, at):
     assert history == rows
     assert all(torch.equal(values, expected[name]) for name, values in weights.items())
     assert history != trained[mode][1]
+
+
+def test_dropout_is_drawn_apart_by_rank_step_epoch_and_ingredient():
+    """The seeds are watched, in the trainer's own step: no loss tells shared masks from others."""
+
+    def seed(rank, epoch, index, ingredient):
+        model = torch.nn.Linear(3, 2)
+        model.generator = torch.Generator()
+        team = SimpleNamespace(
+            rank=rank,
+            size=RANKS,
+            forward=lambda model, step: model(step.x),
+            total=lambda score, *, flag: (score, flag),
+            add_gradients=lambda model: None,
+        )
+        params = SimpleNamespace(seed=5, index=ingredient, precision="fp32")
+        step = SimpleNamespace(x=torch.ones(4, 3), y=torch.tensor([0, 1, 1, -1]), num_labelled=3)
+        adam = torch.optim.Adam(model.parameters())
+        _team_step(team, params, model, adam, step, epoch, index, due=False)
+        return model.generator.initial_seed()
+
+    places = list(product(range(3), range(2), range(2), range(2)))
+    seeds = [seed(*place) for place in places]
+    assert len(set(seeds)) == len(places)
+    assert seeds == [seed(*place) for place in places]
