@@ -14,13 +14,13 @@ import torch
 
 from stockpot.locate import opened
 from stockpot.stages.errors import sensible
-from stockpot.stages.loader.batches import Batches
+from stockpot.stages.loader.data_batches import Batches
 from stockpot.stages.loader.online_sampling import FreshRecords
 from stockpot.stages.loader.options import Delivery, Form, Schedule, Source
 from stockpot.stages.loader.records import Records
 from stockpot.stages.loader.steps import whole_steps
-from stockpot.stages.loadplan.artifact import LoadPlan
-from stockpot.stages.order.artifact import Order
+from stockpot.stages.loadplan.load_plan import LoadPlan
+from stockpot.stages.order.epoch_order import Order
 from stockpot.stages.pack.layers import Weights
 from stockpot.stages.step import Adj
 from stockpot.stages.train.train_params import resolved_mass

@@ -147,7 +147,7 @@ def parser() -> argparse.ArgumentParser:
     soup = _verb(
         verbs,
         "soup",
-        "souping:soup",
+        "soup:soup",
         "one model from several that exist: of runs, or trained elsewhere",
     )
     soup.add_argument(

@@ -54,7 +54,8 @@ class Known:
     ----------
     values : the recipe's flat values and those of the node ("split", "index").
     params : resolved parameters of the node; perhaps of another version, or a fake's.
-    facts : facts of its inputs by role; of "source" its counts (`stockpot.stages.ingest.counts`).
+    facts : facts of its inputs by role; of "source" its counts
+        (`stockpot.stages.ingest.source_counts`).
     """
 
     values: Mapping[str, Any]

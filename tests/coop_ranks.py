@@ -14,7 +14,7 @@ from torch import distributed
 from torch.nn import functional
 
 from stockpot.stages.errors import Corrupt
-from stockpot.stages.exchange.artifact import LinkReader
+from stockpot.stages.exchange.link_file import LinkReader
 from stockpot.stages.loader.cooperative import CooperativeAssembly
 from stockpot.stages.loader.independent import IndependentAssembly
 from stockpot.stages.loader.records import Records

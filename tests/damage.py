@@ -22,13 +22,13 @@ import torch
 
 from stockpot import open_batches, open_model
 from stockpot.execution.task import FINISH, Task, execute, open_inputs
-from stockpot.inspection.artifact import artifact_document
+from stockpot.inspection.inspect_artifact import artifact_document
 from stockpot.inspection.target import Target as Inspected
 from stockpot.locate import artifact_of
 from stockpot.planning.plan import BUILD, Planner
 from stockpot.planning.recipe import load
 from stockpot.planning.registry import STAGES
-from stockpot.report.outputs import built_of, write_outputs
+from stockpot.report.run_outputs import built_of, write_outputs
 from stockpot.souping.ingredients import found
 from stockpot.souping.souping import Asked, make
 from stockpot.stages.errors import Corrupt, StockpotError

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from stockpot.stages.hag.hag import Hag, plain
-from stockpot.stages.hag.search.rows import merged
+from stockpot.stages.hag.search.csr_rows import merged
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

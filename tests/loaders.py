@@ -4,10 +4,10 @@ loader takes."""
 from dataclasses import fields
 
 from stockpot.stages.loader.assembly import Assembly
-from stockpot.stages.loader.batches import Batches
-from stockpot.stages.loader.choice import steps_of
+from stockpot.stages.loader.data_batches import Batches
 from stockpot.stages.loader.options import Delivery, Form, Schedule, Source
 from stockpot.stages.loader.steps import Steps
+from stockpot.stages.loader.steps_of import steps_of
 from stockpot.stages.pack.layers import Weights
 
 PARTS = (Weights, Form, Schedule, Delivery)

@@ -5,7 +5,7 @@ import numpy as np
 import scipy.sparse as sp
 
 from stockpot.stages.codebook import STAGE as CODEBOOK
-from stockpot.stages.codec.names import is_lossy
+from stockpot.stages.codec.codec_names import is_lossy
 from stockpot.stages.pack import STAGE as PACK
 from stockpot.stages.pack.stage import Params as PackParams
 from stockpot.stages.quantize import STAGE as QUANTIZE

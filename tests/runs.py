@@ -7,7 +7,7 @@ from stockpot.execution.task import FINISH, Task, execute, open_inputs
 from stockpot.planning.plan import BUILD, Planner
 from stockpot.planning.recipe import load
 from stockpot.planning.registry import STAGES
-from stockpot.report.outputs import built_of, write_outputs
+from stockpot.report.run_outputs import built_of, write_outputs
 from stockpot.stages.stage import Shard
 from stockpot.store.digests import StatCache
 from stockpot.store.fingerprints import Seen

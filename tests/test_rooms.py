@@ -2,6 +2,7 @@
 each other."""
 
 import ast
+from collections import Counter
 from functools import cache
 from pathlib import Path
 
@@ -122,3 +123,12 @@ def test_no_two_files_import_each_other():
     for name in graph:
         visit(name)
     assert not circles
+
+
+def test_no_two_files_share_a_name():
+    """But the parts that every stage has, and the errors that both layers know."""
+    shared = {"__init__", "stage", "planning", "reporting", "errors"}
+    names = Counter(
+        path.stem for folder in ("pipeline", "stages") for path in (ROOT / folder).rglob("*.py")
+    )
+    assert {name for name, count in names.items() if count > 1} <= shared

@@ -14,8 +14,8 @@ from stockpot.planning import dag
 from stockpot.planning.registry import STAGES
 from stockpot.stages.errors import sensible
 from stockpot.stages.guess import Guess, known
-from stockpot.stages.ingest.counts import source_counts
 from stockpot.stages.ingest.source import describe, single_file
+from stockpot.stages.ingest.source_counts import source_counts
 from stockpot.stages.node import NODES, SOURCE
 from stockpot.stages.places import local
 from stockpot.stages.stage import Cost

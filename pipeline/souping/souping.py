@@ -15,7 +15,7 @@ from stockpot.planning.budget import granted, measure, refuse
 from stockpot.planning.recipe import from_tables
 from stockpot.planning.registry import STAGES
 from stockpot.souping import ingredients
-from stockpot.souping.outputs import soup_document, soup_page
+from stockpot.souping.soup_outputs import soup_document, soup_page
 from stockpot.stages.errors import BadInput
 from stockpot.stages.soup.compatibility import check_alike
 from stockpot.store.attempt import Attempt, Work

@@ -34,7 +34,7 @@ def _built(args: argparse.Namespace) -> int:
     from stockpot.errors import CorruptArtifact
     from stockpot.execution.progress import display
     from stockpot.execution.run import Runner
-    from stockpot.report.outputs import built_of, check_writable, result_text, write_outputs
+    from stockpot.report.run_outputs import built_of, check_writable, result_text, write_outputs
 
     check_writable(session.runs / session.recipe.name)
     show = display(sys.stdout, silent=args.json)

@@ -16,7 +16,7 @@ __all__ = ["inspect", "recipe", "report"]
 
 
 def report(args: argparse.Namespace) -> int:
-    from stockpot.report.outputs import built_of, write_outputs
+    from stockpot.report.run_outputs import built_of, write_outputs
 
     session = Session(args)
     planned = session.planner.plan()
@@ -41,7 +41,7 @@ def report(args: argparse.Namespace) -> int:
 
 
 def inspect(args: argparse.Namespace) -> int:
-    from stockpot.inspection.artifact import artifact_document, artifact_text
+    from stockpot.inspection.inspect_artifact import artifact_document, artifact_text
     from stockpot.inspection.target import in_folder, in_recipe
 
     folder = Path(args.recipe)
@@ -50,7 +50,7 @@ def inspect(args: argparse.Namespace) -> int:
         document = artifact_document(target)
         said(args, document, "" if args.json else artifact_text(document))
         return 0
-    from stockpot.inspection.record import record_document, record_text
+    from stockpot.inspection.inspect_record import record_document, record_text
 
     words = [] if args.artifact is None else [args.artifact]
     words += [] if args.split is None else ["--split", args.split]

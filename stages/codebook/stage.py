@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 from stockpot.stages.codebook.planning import PLANNING
 from stockpot.stages.codebook.reporting import REPORTING
 from stockpot.stages.codec.auto import judged, keeps
+from stockpot.stages.codec.codec_names import parse
 from stockpot.stages.codec.format import EXACT
-from stockpot.stages.codec.names import parse
 from stockpot.stages.codec.rate_sizes import rate_bytes
-from stockpot.stages.codec.sizes import BLOCK_ROWS, row_shards
+from stockpot.stages.codec.row_blocks import BLOCK_ROWS, row_shards
 from stockpot.stages.codec.tiers import tier_of
 from stockpot.stages.errors import BadInput
 from stockpot.stages.stage import Cost, Facts, Inputs, Reader, Shard, Stage, Writer, added
@@ -93,7 +93,7 @@ def _run(params: Params, inputs: Inputs, shard: Shard, writer: Writer) -> dict[s
 
     import numpy as np
 
-    from stockpot.stages.codec.features import Features
+    from stockpot.stages.codec.feature_blocks import Features
     from stockpot.stages.codec.training_sample import CHUNK_ROWS, sample_rows
 
     graph = inputs["graph"]
@@ -177,7 +177,7 @@ def _tier(
     sample: NDArray[np.float32],
 ) -> dict[str, Any]:
     """Fit the further stages of the exposed rows."""
-    from stockpot.stages.codec.features import Features
+    from stockpot.stages.codec.feature_blocks import Features
     from stockpot.stages.codec.tier_fit import exposed_rows, fit_tier
 
     rows, features = exposed_rows(inputs, params.tier_rows), Features.from_reader(inputs["graph"])

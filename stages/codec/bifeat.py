@@ -15,7 +15,7 @@ from stockpot.stages.codec.nearest import nearest
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from stockpot.stages.codec.names import Kind
+    from stockpot.stages.codec.codec_names import Kind
 
 __all__ = ["log_levels", "vector_parts"]
 

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from stockpot.stages.codec.codec_names import parse
 from stockpot.stages.codec.format import Codec, decode, describe
-from stockpot.stages.codec.names import parse
-from stockpot.stages.codec.sizes import BLOCK_ROWS
+from stockpot.stages.codec.row_blocks import BLOCK_ROWS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping

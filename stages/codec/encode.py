@@ -14,7 +14,7 @@ from stockpot.stages.errors import BadInput
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from stockpot.stages.codec.features import Features
+    from stockpot.stages.codec.feature_blocks import Features
     from stockpot.stages.codec.format import Codec
 
 __all__ = ["are_halves", "encode"]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from stockpot.stages.codec.sizes import BLOCK_ROWS
+from stockpot.stages.codec.row_blocks import BLOCK_ROWS
 from stockpot.stages.kernels.compiled import njit
 
 if TYPE_CHECKING:

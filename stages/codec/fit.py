@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from stockpot.stages.codec.names import parse
+from stockpot.stages.codec.codec_names import parse
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from stockpot.stages.codec.names import Kind
+    from stockpot.stages.codec.codec_names import Kind
 
 __all__ = ["fit"]
 

@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from stockpot.stages.codec.names import parse
+from stockpot.stages.codec.codec_names import parse
 from stockpot.stages.errors import BadInput, Corrupt
 
 if TYPE_CHECKING:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from stockpot.stages.codec.names import Kind
+    from stockpot.stages.codec.codec_names import Kind
 
 __all__ = ["Lookup", "expand"]
 
@@ -73,7 +73,7 @@ class Lookup:
         Corrupt
             A code is outside its table.
         """
-        from stockpot.stages.codec import tables
+        from stockpot.stages.codec import code_tables
 
         if not len(codes):
             return
@@ -81,21 +81,21 @@ class Lookup:
         if self.unit > 1 and int(ids.max()) >= self.entries:
             raise Corrupt(f"codes: expected codes below {self.entries}, found {ids.max()}")
         if not self.disjoint:
-            tables.add_stages(ids, rows, self.values, out)
+            code_tables.add_stages(ids, rows, self.values, out)
             return
         even = self._even if self.unit == 1 else 0
         if even:
-            tables.SET_EVEN[int(self.hi[0])](ids[:, :even], rows, self.values, out)
+            code_tables.SET_EVEN[int(self.hi[0])](ids[:, :even], rows, self.values, out)
         if even < len(self):
             rest = (values[even:] for values in (self.lo, self.hi, self.offset))
-            tables.set_parts(ids[:, even:], rows, *rest, self.values, out)
+            code_tables.set_parts(ids[:, even:], rows, *rest, self.values, out)
 
     @cached_property
     def _even(self) -> int:
         """Codes from the first that all stand for the same number of columns, one of those decoded
         fastest.
         """
-        from stockpot.stages.codec.tables import SET_EVEN
+        from stockpot.stages.codec.code_tables import SET_EVEN
 
         width = self.hi - self.lo
         if int(width[0]) not in SET_EVEN:

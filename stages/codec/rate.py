@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from stockpot.stages.codec.coder import Coder, Sums
-from stockpot.stages.codec.features import Features
+from stockpot.stages.codec.feature_blocks import Features
 from stockpot.stages.codec.format import decode
 from stockpot.stages.codec.rate_error import nmse_by_depth, propagated, sensitivity
 from stockpot.stages.codec.rate_sample import draw
 from stockpot.stages.codec.rate_sizes import FANOUT, LAYERS, WHOLE, WIDTH, most_outputs, most_rows
-from stockpot.stages.codec.sizes import BLOCK_ROWS, CHUNK_BYTES
+from stockpot.stages.codec.row_blocks import BLOCK_ROWS, CHUNK_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping

@@ -11,7 +11,7 @@ import numpy as np
 from stockpot.stages.codec.coder import Coder
 from stockpot.stages.codec.exact_sums import misfit
 from stockpot.stages.codec.format import decode
-from stockpot.stages.codec.sizes import BLOCK_ROWS, CHUNK_BYTES
+from stockpot.stages.codec.row_blocks import BLOCK_ROWS, CHUNK_BYTES
 from stockpot.stages.kernels.threads import in_order
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from stockpot.stages.codec.features import Features
+    from stockpot.stages.codec.feature_blocks import Features
     from stockpot.stages.codec.format import Codec
 
 __all__ = ["PREFIX", "Further", "encode_further", "further_coder"]

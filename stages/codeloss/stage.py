@@ -11,8 +11,8 @@ from stockpot.stages.codec.format import EXACT
 from stockpot.stages.codeloss.planning import PLANNING
 from stockpot.stages.codeloss.reporting import REPORTING
 from stockpot.stages.stage import Cost, Facts, Inputs, Shard, Stage, Writer
-from stockpot.stages.train.cost import TORCH_BYTES, step_bytes
 from stockpot.stages.train.train_params import resolved_device
+from stockpot.stages.train.training_cost import TORCH_BYTES, step_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -43,7 +43,7 @@ def _resolve(recipe: Mapping[str, Any], facts: Mapping[str, Facts]) -> Params | 
 def _run(params: Params, inputs: Inputs, shard: Shard, writer: Writer) -> dict[str, Any]:
     import torch
 
-    from stockpot.stages.codec.features import Features
+    from stockpot.stages.codec.feature_blocks import Features
     from stockpot.stages.loader.options import Delivery, Schedule
     from stockpot.stages.train.evaluate import Score, open_steps, score, settings
     from stockpot.stages.train.model import load_model

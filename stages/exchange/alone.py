@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from stockpot.stages.exchange.counts import reached
 from stockpot.stages.exchange.rank_partition import edges_of, owned
+from stockpot.stages.exchange.rank_reads import reached
 from stockpot.stages.ingest.csr import frozen
 from stockpot.stages.kernels.compiled import njit
 from stockpot.stages.pack.build import gather_further, gather_rows

@@ -16,7 +16,7 @@ from torch import Tensor, distributed
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from stockpot.stages.exchange.step import CoopLayer, CoopStep
+    from stockpot.stages.exchange.rank_step import CoopLayer, CoopStep
     from stockpot.stages.train.model import Model
 
 __all__ = ["Sent", "exchange", "forward", "sent"]

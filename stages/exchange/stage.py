@@ -17,7 +17,7 @@ from stockpot.stages.stage import Cost, Shard, Stage
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from stockpot.stages.exchange.counts import Reads
+    from stockpot.stages.exchange.rank_reads import Reads
     from stockpot.stages.stage import Facts, Inputs, Reader, Writer
 
 __all__ = ["STAGE", "Params"]
@@ -77,10 +77,10 @@ def run(params: Params, inputs: Inputs, shard: Shard, writer: Writer) -> dict[st
     """
     import pyarrow as pa
 
-    from stockpot.stages.exchange.artifact import link_batch, link_schema
-    from stockpot.stages.exchange.counts import reads, received_by_level
     from stockpot.stages.exchange.halo_plan import links
+    from stockpot.stages.exchange.link_file import link_batch, link_schema
     from stockpot.stages.exchange.rank_partition import bounds, checksums, owned
+    from stockpot.stages.exchange.rank_reads import reads, received_by_level
     from stockpot.stages.loader.records import Records
 
     records = Records.from_reader(inputs["records"])
@@ -131,7 +131,8 @@ def finish(
     would be alone.
 
     `received[h]`: for the layer that computes hops <= h; of `together` and `alone`, see
-    `stages.exchange.counts.Reads`. `row_bytes`: of a stored feature row, None where rows differ.
+    `stages.exchange.rank_reads.Reads`. `row_bytes`: of a stored feature row, None where rows
+    differ.
     """
     parts = [outputs[name].facts for name in sorted(outputs)]
     return {

@@ -113,7 +113,7 @@ def plain(indptr: NDArray[Any], indices: NDArray[Any], num_nodes: int | None = N
         multiplicities.
     num_nodes : columns of the CSR; as many as rows by default.
     """
-    from stockpot.stages.hag.search.rows import (
+    from stockpot.stages.hag.search.csr_rows import (
         merged,
     )  # here: who reads a record does without numba and scipy
 

@@ -106,7 +106,8 @@ class Sharing:
     loops : the CSR searched has the diagonal, as the models' matrices have.
     capacity : most aggregation nodes as a share of a record's nodes; -1: as many as pay.
     least : predicted gain from which a record keeps its HAG; 0: always.
-    rates : of `stockpot.stages.hag.cost.Rates`, nanoseconds, as measured when it was decided.
+    rates : of `stockpot.stages.hag.product_cost.Rates`, nanoseconds, as measured when it was
+        decided.
     row_bytes : widths of the products whose gain counts.
     """
 

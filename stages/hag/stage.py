@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 __all__ = ["ENABLED", "STAGE", "Params", "graph_hag"]
 
 ENABLED = ("auto", "always", "never")
-LEAST = 1.2  # stockpot.stages.hag.cost.GAIN, which imports scipy
+LEAST = 1.2  # stockpot.stages.hag.product_cost.GAIN, which imports scipy
 ROW_BYTES = (64, 512)  # 16 and 128 floats: narrow products gain less
 SAMPLE = 6
 SAMPLE_ENTRIES = 4_000_000  # most entries of the sample: a record is always looked at
@@ -60,7 +60,7 @@ def _resolve(recipe: Mapping[str, Any], facts: Mapping[str, Facts]) -> Params:
 
 
 def _run(params: Params, inputs: Inputs, shard: Shard, writer: Writer) -> dict[str, Any]:
-    from stockpot.stages.hag.cost import measured_rates
+    from stockpot.stages.hag.product_cost import measured_rates
 
     rates = asdict(measured_rates(params.device))
     sharing = Sharing(
@@ -85,7 +85,7 @@ def _run(params: Params, inputs: Inputs, shard: Shard, writer: Writer) -> dict[s
 
 
 def _of_graph(params: Params, graph: Reader, sharing: Sharing, writer: Writer) -> dict[str, Any]:
-    from stockpot.stages.hag.choice import best
+    from stockpot.stages.hag.hag_choice import best
 
     _refuse_weights(params, graph)
     choice = best(
@@ -155,7 +155,7 @@ def _refuse_weights(params: Params, graph: Reader) -> None:
 
 def _of_records(params: Params, inputs: Inputs, sharing: Sharing) -> dict[str, Any]:
     """A few records searched: whether any is predicted to gain enough."""
-    from stockpot.stages.hag.choice import best
+    from stockpot.stages.hag.hag_choice import best
 
     _refuse_weights(params, inputs["graph"])
     loops = sharing.loops and not inputs["graph"].facts["weighted"]

@@ -16,8 +16,8 @@ from stockpot.stages.infer.reporting import REPORTING
 from stockpot.stages.soup.planning import METHODS
 from stockpot.stages.soup.stage import ingredients
 from stockpot.stages.stage import Cost, Facts, Inputs, Reader, Shard, Stage, Writer, added
-from stockpot.stages.train.cost import TORCH_BYTES, step_bytes
 from stockpot.stages.train.train_params import resolved_device
+from stockpot.stages.train.training_cost import TORCH_BYTES, step_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -238,9 +238,9 @@ def _shared(model: Network, searched: Reader, graph: Reader, device: str) -> Adj
     import numpy as np
 
     from stockpot.stages.hag.hag import check
-    from stockpot.stages.hag.search.rows import pattern
+    from stockpot.stages.hag.hag_step import StepHag, hag_adjs
+    from stockpot.stages.hag.search.csr_rows import pattern
     from stockpot.stages.hag.stage import graph_hag
-    from stockpot.stages.hag.step import StepHag, hag_adjs
     from stockpot.stages.pack.layers import Weights
 
     hag, loops = graph_hag(searched)

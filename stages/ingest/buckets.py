@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from stockpot.stages.ingest.dataset import EdgeBlock
+    from stockpot.stages.ingest.source_data import EdgeBlock
 
 __all__ = ["Buckets", "RawFile", "Rows", "frozen", "merge_row", "row_ranges"]
 

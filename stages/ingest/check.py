@@ -6,16 +6,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from stockpot.stages.ingest.csr_memory import BLOCK_EDGES, BLOCK_VALUES
 from stockpot.stages.ingest.edges import no_edges
 from stockpot.stages.ingest.features import SparseRows
 from stockpot.stages.ingest.reduction import features_to_reduce
-from stockpot.stages.ingest.sizes import BLOCK_EDGES, BLOCK_VALUES
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from stockpot.stages.ingest.dataset import DataSet, Features
+    from stockpot.stages.ingest.source_data import DataSet, Features
 
 __all__ = ["check_dataset"]
 

@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from stockpot.stages.ingest import sizes
+from stockpot.stages.ingest import csr_memory
 from stockpot.stages.ingest.buckets import Buckets, frozen, merge_row, row_ranges
-from stockpot.stages.ingest.dataset import EdgeBlock
-from stockpot.stages.ingest.sizes import entry_bytes, most_bytes, sort_bytes
+from stockpot.stages.ingest.csr_memory import entry_bytes, most_bytes, sort_bytes
+from stockpot.stages.ingest.source_data import EdgeBlock
 from stockpot.stages.kernels.compiled import njit
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ def build_csr(
     ----------
     edges : gives all stored edges in blocks of at most so many, in order, each time it is called.
     undirected : every edge is taken in both directions.
-    room_bytes : memory it may take beside 40 bytes a node; `sizes.least_bytes` at least.
+    room_bytes : memory it may take beside 40 bytes a node; `csr_memory.least_bytes` at least.
     folder : an empty folder for files; arrays of the result may be memory maps of files in it.
 
     Weights of entries that meet are summed in float64 in stored order, also those of an edge and
@@ -76,24 +76,24 @@ def build_csr(
     Csr. O(E log(max degree)) time. What does not fit takes 8 bytes an entry (12 weighted) of disk,
     and the result.
     """
-    room = room_bytes - sizes.BLOCK_BYTES * sizes.BLOCK_EDGES
+    room = room_bytes - csr_memory.BLOCK_BYTES * csr_memory.BLOCK_EDGES
     kept: list[EdgeBlock] | None = None
     if most_bytes(num_edges, undirected, weighted) <= room_bytes:
         # Reading can mean decompressing or parsing, so edges are kept for the second time.
-        kept, room = list(edges(sizes.BLOCK_EDGES)), room - num_edges * (12 if weighted else 8)
+        kept, room = list(edges(csr_memory.BLOCK_EDGES)), room - num_edges * (12 if weighted else 8)
     indptr, loops = np.zeros(num_nodes + 1, np.int64), 0
-    for block in edges(sizes.BLOCK_EDGES) if kept is None else kept:
+    for block in edges(csr_memory.BLOCK_EDGES) if kept is None else kept:
         loops += _count(frozen(block.source), frozen(block.target), undirected, indptr)
     longest = int(indptr.max())
     np.cumsum(indptr, out=indptr)
     total = int(indptr[-1])
-    again = edges(sizes.BLOCK_EDGES) if kept is None else kept
+    again = edges(csr_memory.BLOCK_EDGES) if kept is None else kept
     in_memory = entry_bytes(weighted) * total + sort_bytes(weighted) * longest <= room
     if in_memory:
         indices, weight = _make(again, indptr, undirected, weighted)
     else:
         # Half for the entries of a range, half to sort its longest row.
-        capacity = max(room // (2 * entry_bytes(weighted)), -(-total // sizes.RANGES))
+        capacity = max(room // (2 * entry_bytes(weighted)), -(-total // csr_memory.RANGES))
         longest = capacity * entry_bytes(weighted) // sort_bytes(weighted)
         buckets = Buckets(folder, row_ranges(indptr, capacity, longest), weighted)
         for block in again:

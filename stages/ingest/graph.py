@@ -11,15 +11,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from stockpot.stages.ingest.csr import build_csr, turned
+from stockpot.stages.ingest.csr_memory import least_bytes
 from stockpot.stages.ingest.edges import no_edges
-from stockpot.stages.ingest.sizes import least_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
     from stockpot.stages.ingest.csr import Edges
-    from stockpot.stages.ingest.dataset import DataSet, EdgeBlock
+    from stockpot.stages.ingest.source_data import DataSet, EdgeBlock
     from stockpot.stages.stage import Writer
 
 __all__ = ["workspace", "write_graph"]

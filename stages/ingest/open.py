@@ -12,7 +12,7 @@ from stockpot.stages.errors import Conflict
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
-    from stockpot.stages.ingest.dataset import DataSet
+    from stockpot.stages.ingest.source_data import DataSet
     from stockpot.stages.stage import Reader
 
 __all__ = ["open_dataset"]

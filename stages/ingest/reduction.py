@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from stockpot.stages.errors import BadInput
 
 if TYPE_CHECKING:
-    from stockpot.stages.ingest.dataset import DataSet, Features
+    from stockpot.stages.ingest.source_data import DataSet, Features
 
 __all__ = ["check_reduce", "features_to_reduce"]
 

@@ -15,7 +15,7 @@ from stockpot.stages.stage import Cost, Shard, Stage, added
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from stockpot.stages.ingest.dataset import DataSet
+    from stockpot.stages.ingest.source_data import DataSet
     from stockpot.stages.stage import Facts, Inputs, Writer
 
 __all__ = ["STAGE", "Params"]
@@ -123,7 +123,7 @@ def cost(params: Params, facts: Mapping[str, Facts]) -> Cost:
     entry (weighted 12) and the rows made so far, twice 4 (8); sparse features, and those to be
     reduced, once more.
     """
-    from stockpot.stages.ingest.sizes import least_bytes, most_bytes
+    from stockpot.stages.ingest.csr_memory import least_bytes, most_bytes
 
     source = facts.get("source") or {}
     nodes, edges = int(source.get("num_nodes", 0)), int(source.get("num_edges_stored", 0))

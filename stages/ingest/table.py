@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from stockpot.stages.ingest.buckets import RawFile
+from stockpot.stages.ingest.csr_memory import BLOCK_VALUES
 from stockpot.stages.ingest.features import SparseRows
 from stockpot.stages.ingest.graph import workspace
-from stockpot.stages.ingest.sizes import BLOCK_VALUES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from stockpot.stages.ingest.dataset import Features
+    from stockpot.stages.ingest.source_data import Features
     from stockpot.stages.stage import Writer
 
     Block = NDArray[np.float32] | SparseRows

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from stockpot.stages.judge.network import Trainee
-    from stockpot.stages.judge.rows import Coding, SampleRows
+    from stockpot.stages.judge.sample_features import Coding, SampleRows
 
 __all__ = ["Candidate", "Decision"]
 

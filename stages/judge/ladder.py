@@ -6,7 +6,7 @@ has.
 
 from __future__ import annotations
 
-from stockpot.stages.codec.names import parse
+from stockpot.stages.codec.codec_names import parse
 
 __all__ = ["ladder", "sized"]
 

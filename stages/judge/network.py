@@ -15,7 +15,15 @@ import torch
 from torch.nn import functional
 
 from stockpot.stages.errors import StockpotError
-from stockpot.stages.judge.sizes import BRANCH_STEPS, DROPOUT, HEADS, HIDDEN, LAYERS, LR, STEM_STEPS
+from stockpot.stages.judge.spending import (
+    BRANCH_STEPS,
+    DROPOUT,
+    HEADS,
+    HIDDEN,
+    LAYERS,
+    LR,
+    STEM_STEPS,
+)
 from stockpot.stages.pack.layers import Weights, trimmed
 from stockpot.stages.step import Adj
 from stockpot.stages.train.model import Model, build_model
@@ -25,7 +33,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from stockpot.stages.judge.records import SampleRecord
+    from stockpot.stages.judge.sample_records import SampleRecord
     from stockpot.stages.pack.layers import Matrix
 
     Rows = Callable[[NDArray[np.int64]], NDArray[np.float32]]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from stockpot.stages.judge.sizes import LEAST_PAIRS, PAIRS
+from stockpot.stages.judge.spending import LEAST_PAIRS, PAIRS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

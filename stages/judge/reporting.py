@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from stockpot.stages.built import TOLERANCE, Block, pick
 from stockpot.stages.codec.auto import keeps
 from stockpot.stages.codec.format import EXACT
-from stockpot.stages.judge.sizes import JUDGED, SHARE
+from stockpot.stages.judge.spending import JUDGED, SHARE
 from stockpot.stages.show.html import count, table, text
 from stockpot.stages.show.plain import table as plain_table
 from stockpot.stages.stage import Reporting

@@ -13,7 +13,7 @@ from stockpot.stages.errors import BadInput
 from stockpot.stages.judge.ladder import ladder
 from stockpot.stages.judge.planning import PLANNING
 from stockpot.stages.judge.reporting import REPORTING
-from stockpot.stages.judge.sizes import JUDGED, MOST_STEP, judge_bytes, row_passes, sizes
+from stockpot.stages.judge.spending import JUDGED, MOST_STEP, judge_bytes, row_passes, sizes
 from stockpot.stages.stage import Cost, Facts, Inputs, Shard, Stage, Writer
 
 if TYPE_CHECKING:
@@ -70,11 +70,11 @@ def _resolve(recipe: Mapping[str, Any], facts: Mapping[str, Facts]) -> Params | 
 def _run(params: Params, inputs: Inputs, shard: Shard, writer: Writer) -> dict[str, Any]:
     import numpy as np
 
-    from stockpot.stages.codec.features import Features
+    from stockpot.stages.codec.feature_blocks import Features
     from stockpot.stages.judge.decision import Decision
     from stockpot.stages.judge.network import Trainee, Trial, network_config
-    from stockpot.stages.judge.records import Maker
-    from stockpot.stages.judge.rows import SampleRows
+    from stockpot.stages.judge.sample_features import SampleRows
+    from stockpot.stages.judge.sample_records import Maker
     from stockpot.stages.train.evaluate import settings
 
     graph, rng = inputs["graph"], np.random.default_rng(params.seed)

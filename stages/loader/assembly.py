@@ -16,9 +16,9 @@ import torch
 from stockpot.stages.codec.coded_rows import Coded, Part, Tables, worth
 from stockpot.stages.codec.format import EXACT, add_further, decode
 from stockpot.stages.errors import BadInput
+from stockpot.stages.hag.hag_step import hag_adjs, hag_matrices, step_hag
 from stockpot.stages.hag.planning import KEPT_BYTES
 from stockpot.stages.hag.sequence import Sequences, read_order
-from stockpot.stages.hag.step import hag_adjs, hag_matrices, step_hag
 from stockpot.stages.pack.join import join
 from stockpot.stages.pack.layers import SEQUENCE, transposes, trimmed
 from stockpot.stages.pack.sampled import sampled_matrices

@@ -15,10 +15,10 @@ import torch
 
 from stockpot.stages.codec.format import add_further, decode
 from stockpot.stages.errors import BadInput, Corrupt
-from stockpot.stages.exchange.artifact import LinkReader
+from stockpot.stages.exchange.link_file import LinkReader
 from stockpot.stages.exchange.rank_partition import cut, own_codes, owned
+from stockpot.stages.exchange.rank_step import CoopLayer, CoopStep
 from stockpot.stages.exchange.share import share
-from stockpot.stages.exchange.step import CoopLayer, CoopStep
 from stockpot.stages.loader.assembly import Assembler
 from stockpot.stages.pack.sampled import deep_enough
 
@@ -42,7 +42,7 @@ class CooperativeAssembly(Assembler):
 
     Parameters
     ----------
-    links : of the split, for a number of ranks; see `stockpot.stages.exchange.artifact`.
+    links : of the split, for a number of ranks; see `stockpot.stages.exchange.link_file`.
     member : this rank.
     crossing : see `stockpot.stages.loader.options.RankPart`.
 

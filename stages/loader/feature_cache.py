@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from stockpot.stages.loader.records import Records
-    from stockpot.stages.loadplan.artifact import PlannedEpoch
+    from stockpot.stages.loadplan.load_plan import PlannedEpoch
     from stockpot.stages.pack.record import Record
 
 __all__ = ["HeldRecords"]

@@ -11,8 +11,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from stockpot.stages.exchange.alone import dealt, narrowed
-from stockpot.stages.exchange.counts import feature_bytes
-from stockpot.stages.exchange.step import ShareStep
+from stockpot.stages.exchange.rank_reads import feature_bytes
+from stockpot.stages.exchange.rank_step import ShareStep
 from stockpot.stages.loader.assembly import Assembler
 
 if TYPE_CHECKING:

@@ -12,8 +12,8 @@ import torch
 from stockpot.stages.errors import BadInput
 from stockpot.stages.loader.records import Records
 from stockpot.stages.loader.transfer import Transfer, checked_device
-from stockpot.stages.loadplan.artifact import LoadPlan
-from stockpot.stages.order.artifact import Order
+from stockpot.stages.loadplan.load_plan import LoadPlan
+from stockpot.stages.order.epoch_order import Order
 from stockpot.stages.pack.layers import Weights
 
 if TYPE_CHECKING:

@@ -17,7 +17,7 @@ from stockpot.stages.errors import BadInput
 from stockpot.stages.loadplan.planning import PLANNING
 from stockpot.stages.loadplan.reporting import REPORTING
 from stockpot.stages.loadplan.size import cache_rows
-from stockpot.stages.order.artifact import walks_tour
+from stockpot.stages.order.epoch_order import walks_tour
 from stockpot.stages.stage import Cost, Shard, Stage
 
 if TYPE_CHECKING:
@@ -89,7 +89,7 @@ def run(params: Params, inputs: Inputs, shard: Shard, writer: Writer) -> dict[st
     """Walk the records of one epoch backwards for the next uses, then forwards for the reads."""
     from stockpot.stages.loader.records import Records
     from stockpot.stages.loadplan.belady import Cache, note_next_uses
-    from stockpot.stages.order.artifact import Order
+    from stockpot.stages.order.epoch_order import Order
 
     records = Records.from_reader(inputs["records"])
     count = len(records) // records.rounds

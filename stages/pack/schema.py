@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
+from stockpot.stages.codec.codec_names import FAMILIES
 from stockpot.stages.codec.format import EXACT
-from stockpot.stages.codec.names import FAMILIES
 from stockpot.stages.errors import BadInput, Corrupt
 from stockpot.stages.hag.columns import COLUMNS as HAG_COLUMNS
 from stockpot.stages.pack.layered import column, is_layered, layers_of, types_of

@@ -101,7 +101,7 @@ def _sampling(inputs: Inputs) -> dict[str, Any]:
 
 def _run(params: Params, inputs: Inputs, shard: Shard, writer: Writer) -> dict[str, Any]:
     from stockpot.stages.codec.format import Codec
-    from stockpot.stages.hag.choice import Shared
+    from stockpot.stages.hag.hag_choice import Shared
     from stockpot.stages.pack.schema import FORMAT
     from stockpot.stages.pack.shard import Builder, write_shard
 

@@ -25,7 +25,7 @@ from torch import distributed
 
 from stockpot.stages.errors import Conflict, StockpotError
 from stockpot.stages.exchange import forward as rows
-from stockpot.stages.exchange.step import CoopStep
+from stockpot.stages.exchange.rank_step import CoopStep
 from stockpot.stages.package import child_environment
 from stockpot.stages.processes.messages import encoded, error_of, message, name_of, received, told
 from stockpot.stages.processes.rendezvous import (

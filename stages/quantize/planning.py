@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from stockpot.stages.codec.codec_names import MOST_STAGES, parse
 from stockpot.stages.codec.format import EXACT, describe
-from stockpot.stages.codec.names import MOST_STAGES, parse
 from stockpot.stages.guess import Guess, Known
 from stockpot.stages.node import node
 from stockpot.stages.recipe_key import SHARE, key

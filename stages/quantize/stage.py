@@ -13,9 +13,9 @@ from stockpot.stages.codec.auto import (
     lossless_limit,
     smaller_bits,
 )
+from stockpot.stages.codec.codec_names import is_lossy, parse
 from stockpot.stages.codec.format import EXACT, FURTHER, TABLE, Codec, describe
-from stockpot.stages.codec.names import is_lossy, parse
-from stockpot.stages.codec.sizes import BLOCK_ROWS, CHUNK_BYTES, row_shards
+from stockpot.stages.codec.row_blocks import BLOCK_ROWS, CHUNK_BYTES, row_shards
 from stockpot.stages.codec.tiers import tier_of
 from stockpot.stages.errors import BadInput
 from stockpot.stages.quantize.planning import PLANNING
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from stockpot.stages.codec.coder import Coder
-    from stockpot.stages.codec.features import Features
+    from stockpot.stages.codec.feature_blocks import Features
 
 __all__ = ["STAGE", "Params"]
 
@@ -96,7 +96,7 @@ def _shards(params: Params, inputs: Inputs) -> Sequence[Shard]:
 
 
 def _run(params: Params, inputs: Inputs, shard: Shard, writer: Writer) -> dict[str, Any]:
-    from stockpot.stages.codec.features import Features
+    from stockpot.stages.codec.feature_blocks import Features
 
     features = Features.from_reader(inputs["graph"])
     if params.codec in EXACT:
@@ -205,7 +205,7 @@ def _finish_tier(
     spread: float,
 ) -> dict[str, Any]:
     """Code what is left of the exposed rows, now that the tables of all rows stand."""
-    from stockpot.stages.codec.features import Features
+    from stockpot.stages.codec.feature_blocks import Features
     from stockpot.stages.codec.residual_tier import encode_further, further_coder
 
     book = inputs["codebook"]

@@ -16,8 +16,8 @@ from stockpot.stages.influence.mix import balanced
 from stockpot.stages.influence.pairs import overlaps, shared
 from stockpot.stages.influence.spans import PAIRS, Entries, largest_entries
 from stockpot.stages.influence.union import record_nodes
-from stockpot.stages.sizing.choice import ALL, Found
 from stockpot.stages.sizing.held import HOPS, held_sums
+from stockpot.stages.sizing.record_size import ALL, Found
 from stockpot.stages.sizing.sample import sampled_outputs
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from stockpot.stages.built import Block, pick, sentence
 from stockpot.stages.show.html import count, percent, text
-from stockpot.stages.sizing.choice import MOST_ROWS, STEP_BYTES
+from stockpot.stages.sizing.record_size import MOST_ROWS, STEP_BYTES
 from stockpot.stages.stage import Reporting
 
 if TYPE_CHECKING:

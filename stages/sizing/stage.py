@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from stockpot.stages.influence.batch_params import most_outputs
 from stockpot.stages.node import SPLITS
-from stockpot.stages.sizing.choice import ALL, MASS_FROM, choose
 from stockpot.stages.sizing.planning import PLANNING
+from stockpot.stages.sizing.record_size import ALL, MASS_FROM, choose
 from stockpot.stages.sizing.reporting import REPORTING
 from stockpot.stages.stage import Cost, Facts, Inputs, Reader, Shard, Stage, Writer
 

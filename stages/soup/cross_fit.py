@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from stockpot.stages.peak_memory import PeakMemory, anonymous_bytes
-from stockpot.stages.soup.batches import divide
+from stockpot.stages.soup.kept_batches import divide
 from stockpot.stages.soup.methods import AUTO, BY_GRADIENT, LEARNED, UNFITTED, Methods
 from stockpot.stages.soup.paired_test import Choice, choose, n_eff, paired
 from stockpot.stages.soup.ranking import Ranking
@@ -22,7 +22,7 @@ from stockpot.stages.soup.stack import groups
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from stockpot.stages.soup.batches import Parts
+    from stockpot.stages.soup.kept_batches import Parts
     from stockpot.stages.soup.methods import Made
     from stockpot.stages.soup.published import SgdParams
     from stockpot.stages.soup.scorer import Scorer

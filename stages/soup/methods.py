@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from stockpot.stages.soup.batches import divide
+from stockpot.stages.soup.kept_batches import divide
 from stockpot.stages.soup.learned import convex_start, learn, learn_signed, portions
 from stockpot.stages.soup.loss_barrier import Barrier, barriers
 from stockpot.stages.soup.parts import record_parts

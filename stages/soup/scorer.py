@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
-    from stockpot.stages.soup.batches import Batches
+    from stockpot.stages.soup.kept_batches import Batches
     from stockpot.stages.soup.stack import Stack
     from stockpot.stages.step import Step
     from stockpot.stages.train.model import Network

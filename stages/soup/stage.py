@@ -12,8 +12,8 @@ from stockpot.stages.soup.compatibility import check_alike
 from stockpot.stages.soup.planning import METHODS, PLANNING
 from stockpot.stages.soup.reporting import REPORTING
 from stockpot.stages.stage import Cost, Facts, Inputs, Shard, Stage, Writer, added
-from stockpot.stages.train.cost import TORCH_BYTES, step_bytes
 from stockpot.stages.train.train_params import checked_holdout, resolved_device
+from stockpot.stages.train.training_cost import TORCH_BYTES, step_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -117,9 +117,9 @@ def _compatible(paths: Sequence[Any]) -> tuple[dict[str, Any], str, list[str]]:
 
 def _run(params: Params, inputs: Inputs, shard: Shard, writer: Writer) -> dict[str, Any]:
     from stockpot.stages.loader.options import Delivery, Schedule
-    from stockpot.stages.soup.batches import Batches
     from stockpot.stages.soup.calibrate import batch_norms
     from stockpot.stages.soup.cross_fit import cook
+    from stockpot.stages.soup.kept_batches import Batches
     from stockpot.stages.soup.published import SgdParams
     from stockpot.stages.soup.scorer import Scorer
     from stockpot.stages.soup.stack import Stack

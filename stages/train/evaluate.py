@@ -10,8 +10,8 @@ import torch
 from torch.nn import functional
 
 from stockpot.stages.exchange.cost_model import widths
-from stockpot.stages.loader.choice import steps_of
 from stockpot.stages.loader.options import Form, Source
+from stockpot.stages.loader.steps_of import steps_of
 from stockpot.stages.pack.layers import Weights
 
 if TYPE_CHECKING:

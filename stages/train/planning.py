@@ -15,8 +15,8 @@ from stockpot.stages.node import node
 from stockpot.stages.partition.blocks import BLOCKS
 from stockpot.stages.recipe_key import BELOW_ONE, MANY, SEED, Auto, key
 from stockpot.stages.stage import Planning
-from stockpot.stages.train.cost import edge_floats
 from stockpot.stages.train.train_params import EPOCHS, Params
+from stockpot.stages.train.training_cost import edge_floats
 from stockpot.stages.value_range import Range
 
 if TYPE_CHECKING:

@@ -8,10 +8,10 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from stockpot.stages.stage import Inputs, Shard, Stage, Writer
-from stockpot.stages.train.cost import PREFETCH, cost, edge_floats, shared_how
 from stockpot.stages.train.planning import PLANNING
 from stockpot.stages.train.reporting import REPORTING
 from stockpot.stages.train.train_params import Params, gpus_here, model_config, resolve
+from stockpot.stages.train.training_cost import PREFETCH, cost, edge_floats, shared_how
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stockpot.stages.errors import BadInput
-from stockpot.stages.order.artifact import walks_tour
+from stockpot.stages.order.epoch_order import walks_tour
 from stockpot.stages.stage import Facts, added
 from stockpot.stages.train.factory import source_digest
 from stockpot.stages.train.ranges import factor, varied_odds

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from stockpot.stages.exchange.step import CoopStep
+    from stockpot.stages.exchange.rank_step import CoopStep
     from stockpot.stages.processes.process_group import Team
     from stockpot.stages.step import Step
     from stockpot.stages.train.model import Network

@@ -11,11 +11,11 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from stockpot.stages.stage import Cost, Facts, Inputs, Reporting, Shard, Stage, Writer
-from stockpot.stages.train.cost import cost
 from stockpot.stages.train.reporting import read_curve
 from stockpot.stages.train.stage import STAGE as TRAIN
 from stockpot.stages.train.stage import trained
 from stockpot.stages.train.train_params import Params, resolve
+from stockpot.stages.train.training_cost import cost
 from stockpot.stages.warmup.planning import PLANNING
 
 if TYPE_CHECKING:

@@ -144,8 +144,8 @@ def measure_encoding(rows: int, threads: int, cpu: bool, names: Sequence[str]) -
 
 
 def measure_decoding(runs: int) -> list[dict]:
+    from stockpot.stages.codec.codec_names import parse
     from stockpot.stages.codec.format import decode, describe
-    from stockpot.stages.codec.names import parse
 
     rows = 100_000
     rng = np.random.default_rng(0)

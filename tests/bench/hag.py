@@ -56,8 +56,8 @@ KEEPS = (0, 4, 16)
 SECONDS, BYTES, FEWER, QUARTER, SHARE_OF_INFLUENCE = 60.0, 6e9, 10.0, 3.0, 0.2
 ROW_BYTES = (4 * 64,)
 RATES = (3e-10, 5e-12, 3.6e-9, 2e-11, 0.0)
-"""Seconds, of `stages.hag.cost.Rates`, about those of one core here: they decide what the floor
-lets be searched."""
+"""Seconds, of `stages.hag.product_cost.Rates`, about those of one core here: they decide what the
+floor lets be searched."""
 
 
 def csr(name: str, *, loops: bool) -> tuple[np.ndarray, np.ndarray]:
@@ -307,8 +307,8 @@ def stages_us(run: Path, runs: int) -> tuple[float, float]:
 def records(name: str, run: Path, runs: int) -> list[dict]:
     """`find` on packed records, without and with the diagonal, beside push PPR of their outputs."""
     from stockpot import open_records
-    from stockpot.stages.hag.choice import find
-    from stockpot.stages.hag.cost import Rates
+    from stockpot.stages.hag.hag_choice import find
+    from stockpot.stages.hag.product_cost import Rates
     from stockpot.stages.influence.push import push_top, workspace
     from stockpot.stages.influence.walk import walk
     from tests.bench.influence import ALPHA, EPS, TOP_K

@@ -33,11 +33,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from stockpot.stages.hag.choice import find
-from stockpot.stages.hag.cost import measured_rates
 from stockpot.stages.hag.hag import plain as flat
+from stockpot.stages.hag.hag_choice import find
 from stockpot.stages.hag.product.levels import transposed
 from stockpot.stages.hag.product.matrix import HagMatrix
+from stockpot.stages.hag.product_cost import measured_rates
 from stockpot.stages.hag.search.prepared import Settings
 from stockpot.stages.hag.search.search import search
 from stockpot.stages.hag.search.shape import Shape, build, outline

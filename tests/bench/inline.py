@@ -15,7 +15,7 @@ from stockpot.execution.task import execute
 from stockpot.planning.budget import Budget
 from stockpot.planning.plan import Planner
 from stockpot.planning.recipe import load
-from stockpot.report.outputs import built_of, write_outputs
+from stockpot.report.run_outputs import built_of, write_outputs
 from stockpot.store.digests import StatCache
 from stockpot.store.fingerprints import Seen
 from stockpot.store.store import Store

@@ -31,10 +31,10 @@ from pathlib import Path
 import numpy as np
 import scipy.sparse as sp
 
+from stockpot.stages.codec.codec_names import parse
 from stockpot.stages.codec.coder import units
-from stockpot.stages.codec.features import Features
+from stockpot.stages.codec.feature_blocks import Features
 from stockpot.stages.codec.fit import fit
-from stockpot.stages.codec.names import parse
 from stockpot.stages.codec.rate import Figures, Measure
 from stockpot.stages.errors import BadInput
 from stockpot.stages.ingest.features import SparseRows

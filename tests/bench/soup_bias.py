@@ -257,7 +257,7 @@ def souped(
 
     from stockpot.locate import artifact_of
     from stockpot.stages.soup import cross_fit as kitchen
-    from stockpot.stages.soup.batches import Batches
+    from stockpot.stages.soup.kept_batches import Batches
     from stockpot.stages.soup.scorer import Scorer
     from stockpot.stages.soup.stack import Stack
     from stockpot.stages.train.evaluate import evaluate, open_steps

@@ -16,7 +16,7 @@ class Records:
 
     def __init__(self, run: Path, paths: list[Path]) -> None:
         from stockpot.locate import artifact_of
-        from stockpot.stages.soup.batches import Batches
+        from stockpot.stages.soup.kept_batches import Batches
         from stockpot.stages.soup.scorer import Scorer
         from stockpot.stages.soup.stack import Stack
         from stockpot.stages.train.evaluate import open_steps

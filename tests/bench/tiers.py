@@ -24,7 +24,7 @@ import scipy.sparse as sp
 
 from stockpot.stages.codec.coder import Coder, units
 from stockpot.stages.codec.exposure import exposed, exposure
-from stockpot.stages.codec.features import Features
+from stockpot.stages.codec.feature_blocks import Features
 from stockpot.stages.codec.fit import fit
 from stockpot.stages.codec.format import decode
 from stockpot.stages.codec.residual_tier import encode_further, further_coder

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from stockpot.stages.loader.batches import data_class
+from stockpot.stages.loader.data_batches import data_class
 from tests.graphs import write_recipe
 from tests.runs import run_here
 

@@ -11,7 +11,7 @@ import pytest
 
 from stockpot import cli, open_batches
 from stockpot.errors import Corrupt
-from stockpot.inspection.artifact import artifact_document, artifact_text
+from stockpot.inspection.inspect_artifact import artifact_document, artifact_text
 from stockpot.inspection.target import Target
 from stockpot.stages.errors import StockpotError
 from stockpot.stages.train.model import build_model, load_model, save_model

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from stockpot.stages.loader.choice import steps_of
 from stockpot.stages.loader.options import Delivery, Schedule, Source
+from stockpot.stages.loader.steps_of import steps_of
 from stockpot.stages.train import evaluate
 from tests.loaders import flat_options
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from stockpot.stages.errors import BadInput
 from stockpot.stages.hag.hag import csr_crc
-from stockpot.stages.hag.search.rows import distinct_rows, merged
+from stockpot.stages.hag.search.csr_rows import distinct_rows, merged
 from stockpot.stages.hag.search.working import live, working_rows
 from stockpot.stages.kernels.compiled import njit
 

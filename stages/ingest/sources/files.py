@@ -16,17 +16,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from stockpot.stages.ingest.csvs import numbers
-from stockpot.stages.ingest.dataset import EdgeBlock
 from stockpot.stages.ingest.edges import check_ids, check_weight
 from stockpot.stages.ingest.features import check_dense_rows
 from stockpot.stages.ingest.fields import PARTS
 from stockpot.stages.ingest.gathered import Gathered, Part
-from stockpot.stages.ingest.names import NodeNames, collect, together
-from stockpot.stages.ingest.rows import StreamedRows
+from stockpot.stages.ingest.node_names import NodeNames, collect, together
+from stockpot.stages.ingest.replayed_rows import StreamedRows
+from stockpot.stages.ingest.source_data import EdgeBlock
 from stockpot.stages.ingest.sources.folder import form, kinds, roles
 from stockpot.stages.ingest.sources.npz import NpzDataSet
 from stockpot.stages.ingest.sources.split_files import split_part
-from stockpot.stages.ingest.tables import FLOATS, INTEGERS, NUMBERS, Table
+from stockpot.stages.ingest.table_files import FLOATS, INTEGERS, NUMBERS, Table
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from stockpot.stages.ingest.bad import Bad
-    from stockpot.stages.ingest.dataset import Features
+    from stockpot.stages.ingest.source_data import Features
     from stockpot.stages.stage import Reader
 
 __all__ = ["edge_table", "open_files"]
@@ -218,7 +218,7 @@ def _once(
 
 
 class FilesDataSet(NpzDataSet):
-    """See `stockpot.stages.ingest.dataset.DataSet`.
+    """See `stockpot.stages.ingest.source_data.DataSet`.
 
     Parameters
     ----------

@@ -55,7 +55,7 @@ def describe(source: str, rest: str) -> Source:
 def _reading(paths: Mapping[str, Path]) -> tuple[str, list[str]]:
     """What is read otherwise than by earlier versions, and columns that are left out."""
     from stockpot.stages.ingest.sources.files import edge_table
-    from stockpot.stages.ingest.tables import Table
+    from stockpot.stages.ingest.table_files import Table
 
     reading, left_out = [], []
     tables = {
@@ -152,7 +152,7 @@ def _edges(path: Path) -> tuple[int, bool]:
 
 
 def _rows(path: Path) -> int:
-    from stockpot.stages.ingest.tables import Table
+    from stockpot.stages.ingest.table_files import Table
 
     if path.suffix == ".npy":
         return _shape(path)[0]
@@ -176,7 +176,7 @@ def _features(path: Path | None, nodes: int) -> dict[str, Any]:
     if path.suffix == ".npy":
         columns = _shape(path)[1]
     else:
-        from stockpot.stages.ingest.tables import Table
+        from stockpot.stages.ingest.table_files import Table
 
         columns = len([name for name in Table(path).columns if name != "id"])
     return {"features": "dense", "num_features": columns, "x_nnz": nodes * columns, "binary": False}

@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from stockpot.stages.ingest.dataset import EdgeBlock
 from stockpot.stages.ingest.edges import check_ids, check_weight, read_num_nodes
 from stockpot.stages.ingest.features import SparseRows, check_dense_rows, check_sparse_rows
 from stockpot.stages.ingest.labels import check_labels, read_splits
 from stockpot.stages.ingest.members import open_npz
+from stockpot.stages.ingest.source_data import EdgeBlock
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from stockpot.stages.errors import BadInput
-    from stockpot.stages.ingest.dataset import Features
     from stockpot.stages.ingest.members import Members
+    from stockpot.stages.ingest.source_data import Features
     from stockpot.stages.stage import Reader
 
 __all__ = ["NpzDataSet", "open_npz_dataset"]
@@ -43,7 +43,7 @@ def open_npz_dataset(reader: Reader) -> Iterator[NpzDataSet]:
 
 
 class NpzDataSet:
-    """See `stockpot.stages.ingest.dataset.DataSet`; a block of edges takes 16 bytes an edge as
+    """See `stockpot.stages.ingest.source_data.DataSet`; a block of edges takes 16 bytes an edge as
     read, 8 as given.
     """
 

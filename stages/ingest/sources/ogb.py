@@ -12,17 +12,17 @@ import numpy as np
 
 from stockpot.stages.errors import BadInput
 from stockpot.stages.ingest.csvs import csv_batches, csv_column, csv_numbers, first_fields
-from stockpot.stages.ingest.dataset import EdgeBlock
 from stockpot.stages.ingest.edges import check_ids
 from stockpot.stages.ingest.gathered import Gathered, Part
-from stockpot.stages.ingest.rows import StreamedRows
+from stockpot.stages.ingest.replayed_rows import StreamedRows
+from stockpot.stages.ingest.source_data import EdgeBlock
 from stockpot.stages.ingest.sources.npz import NpzDataSet
 from stockpot.stages.ingest.sources.ogb_source import KNOWN
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from stockpot.stages.ingest.dataset import Features
+    from stockpot.stages.ingest.source_data import Features
     from stockpot.stages.stage import Reader
 
 __all__ = ["open_ogb"]

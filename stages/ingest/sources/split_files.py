@@ -13,14 +13,14 @@ from stockpot.stages.errors import BadInput
 from stockpot.stages.ingest.csvs import csv_batches
 from stockpot.stages.ingest.dialect import is_float, is_integer, sniff
 from stockpot.stages.ingest.gathered import Gathered, Part
-from stockpot.stages.ingest.tables import INTEGERS, Table
+from stockpot.stages.ingest.table_files import INTEGERS, Table
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from numpy.typing import NDArray
 
-    from stockpot.stages.ingest.names import NodeNames
+    from stockpot.stages.ingest.node_names import NodeNames
 
 __all__ = ["split_part"]
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from stockpot.stages.errors import BadInput
-from stockpot.stages.ingest.dataset import EdgeBlock
+from stockpot.stages.ingest.source_data import EdgeBlock
 from stockpot.stages.ingest.sources.synthetic_source import Communities, parse
 from stockpot.stages.kernels.compiled import njit
 from stockpot.stages.kernels.splitmix import GOLDEN, mixed64

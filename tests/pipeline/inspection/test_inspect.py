@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from stockpot.cli import parser
 from stockpot.command import command
-from stockpot.inspection.record import FIRST, record_document, record_text
+from stockpot.inspection.inspect_record import FIRST, record_document, record_text
 from stockpot.inspection.target import Target
 from stockpot.stages.errors import BadInput, Corrupt
 from stockpot.stages.loader.records import Records

@@ -19,8 +19,8 @@ from stockpot.planning.registry import STAGES
 from stockpot.planning.status import plan_document, plan_text
 from stockpot.stages.errors import BadInput, OverBudget
 from stockpot.stages.guess import Guess
-from stockpot.stages.ingest.counts import source_counts
 from stockpot.stages.ingest.source import describe, single_file
+from stockpot.stages.ingest.source_counts import source_counts
 from stockpot.stages.show.plain import human_bytes
 from stockpot.stages.stage import Cost, Shard
 from stockpot.store.digests import StatCache

@@ -5,8 +5,8 @@ from dataclasses import replace
 
 import pytest
 
-from stockpot.report.outputs import result_text
 from stockpot.report.page import Report, render
+from stockpot.report.run_outputs import result_text
 from stockpot.report.summary import remarks, summarise, view_of
 from tests.pipeline.report.test_summary import built
 from tests.recipes import with_values

@@ -8,8 +8,8 @@ import pytest
 
 from stockpot.planning.dag import build
 from stockpot.planning.recipe import from_tables
-from stockpot.report.outputs import result_text
 from stockpot.report.page import Report, render
+from stockpot.report.run_outputs import result_text
 from stockpot.report.summary import accuracy_rows, inference_seconds, summarise
 from stockpot.stages.built import Built
 from stockpot.stages.errors import BadInput

@@ -190,8 +190,8 @@ def test_the_same_artifacts_for_any_shards_chunks_and_threads(
     g, of = chunked
     book, codes = of(name)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("stockpot.stages.codec.sizes.SHARD_ROWS", 1024 * shard)
-        patch.setattr("stockpot.stages.codec.features.CHUNK_BYTES", 4 * 6 * 1024 * chunk)
+        patch.setattr("stockpot.stages.codec.row_blocks.SHARD_ROWS", 1024 * shard)
+        patch.setattr("stockpot.stages.codec.feature_blocks.CHUNK_BYTES", 4 * 6 * 1024 * chunk)
         root, inputs = tmp_path_factory.mktemp("parts"), {"graph": g}
         params = CODEBOOK.resolve({"features.codec": name}, {"graph": g.facts})
         inputs["codebook"] = mine = run_stage(

@@ -106,7 +106,7 @@ def test_the_same_bytes_for_any_threads_and_chunks(tmp_path, monkeypatch):
     asked = {"features.codec": "pq1", "features.tier_share": 0.7, "features.tier_bytes": 2}
     found = []
     for threads, chunk in ((1, 8 << 20), (3, 1), (2, 4 * 5 * 2048)):
-        monkeypatch.setattr("stockpot.stages.codec.features.CHUNK_BYTES", chunk)
+        monkeypatch.setattr("stockpot.stages.codec.feature_blocks.CHUNK_BYTES", chunk)
         monkeypatch.setattr(further, "CHUNK_BYTES", chunk)
         inputs = {"graph": g, "split": split}
         params = CODEBOOK.resolve(asked, {"graph": g.facts})

@@ -179,7 +179,7 @@ def test_an_unknown_mode_is_refused():
 
 
 def test_logits_of_no_output_have_a_gradient():
-    from stockpot.stages.exchange.step import ShareStep
+    from stockpot.stages.exchange.rank_step import ShareStep
     from stockpot.stages.processes.process_group import Team
 
     model = model_of("gat", 6)

@@ -6,9 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stockpot.stages.errors import BadInput
-from stockpot.stages.hag.choice import choose, find
-from stockpot.stages.hag.cost import Counts, Rates, fit, gain
 from stockpot.stages.hag.hag import check
+from stockpot.stages.hag.hag_choice import choose, find
+from stockpot.stages.hag.product_cost import Counts, Rates, fit, gain
 from stockpot.stages.hag.search.prepared import Settings, prepared
 from stockpot.stages.hag.search.search import search
 from stockpot.stages.hag.search.shape import Shape, outline
@@ -87,7 +87,7 @@ def test_a_clique_pays_and_a_path_is_not_searched(monkeypatch):
     assert found.possible >= found.predicted > 2
     path = csr([[max(0, i - 1), min(99, i + 1)] for i in range(100)])
     monkeypatch.setattr(
-        "stockpot.stages.hag.choice.search_prepared", lambda *_, **__: pytest.fail("searched")
+        "stockpot.stages.hag.hag_choice.search_prepared", lambda *_, **__: pytest.fail("searched")
     )
     found = find(*path, rates=RATES, row_bytes=(64,))
     assert found.hag is None

@@ -10,13 +10,13 @@ import torch
 
 from stockpot.stages.errors import BadInput
 from stockpot.stages.hag import STAGE
-from stockpot.stages.hag.choice import with_hag
 from stockpot.stages.hag.columns import columns_of, hag_of, mismatch
-from stockpot.stages.hag.cost import Counts, Rates, measured_rates
 from stockpot.stages.hag.hag import check, cover
+from stockpot.stages.hag.hag_choice import with_hag
 from stockpot.stages.hag.planning import Sharing, sharing_of
 from stockpot.stages.hag.product.matrix import HagMatrix
-from stockpot.stages.hag.search.rows import pattern
+from stockpot.stages.hag.product_cost import Counts, Rates, measured_rates
+from stockpot.stages.hag.search.csr_rows import pattern
 from stockpot.stages.hag.stage import graph_hag
 from stockpot.stages.loader import assembly
 from stockpot.stages.loader.records import Records
@@ -212,7 +212,7 @@ def test_rates_of_this_machine():
 
 def test_auto_says_no_on_a_random_graph_and_yes_on_cliques(tmp_path, monkeypatch):
     rates = Rates(6e-10, 4e-12, 3e-9, 2e-11, 0.0)
-    monkeypatch.setattr("stockpot.stages.hag.cost.measured_rates", lambda device: rates)
+    monkeypatch.setattr("stockpot.stages.hag.product_cost.measured_rates", lambda device: rates)
     no = decided(inputs_of(tmp_path / "no"), tmp_path / "no").facts
     assert not no["use"]
     assert "none of 6 records" in no["why"]
@@ -274,7 +274,7 @@ def test_weights_that_do_not_factor_are_refused_by_edge(tmp_path):
 
 @pytest.mark.parametrize("name", ["gcn", "sage", "gin"])
 def test_soups_keep_first_sums_of_shared_steps(pack, name):
-    from stockpot.stages.soup.batches import first_layer_once, step_bytes
+    from stockpot.stages.soup.kept_batches import first_layer_once, step_bytes
     from stockpot.stages.train.model import build_model
 
     config = {

@@ -15,7 +15,7 @@ from stockpot.stages.infer.full_graph import full_graph_logits
 from stockpot.stages.pack import STAGE as PACK
 from stockpot.stages.pack.layers import adjacency
 from stockpot.stages.pack.stage import Params as PackParams
-from stockpot.stages.soup.batches import step_bytes
+from stockpot.stages.soup.kept_batches import step_bytes
 from stockpot.stages.step import Adj
 from stockpot.stages.train.convs import LSTMConv
 from stockpot.stages.train.model import build_model

@@ -9,9 +9,9 @@ import pytest
 
 from stockpot.stages.errors import BadInput
 from stockpot.stages.ingest import STAGE
-from stockpot.stages.ingest.counts import source_counts
 from stockpot.stages.ingest.fields import split_name, take
 from stockpot.stages.ingest.source import describe
+from stockpot.stages.ingest.source_counts import source_counts
 from tests.stages.ingest.test_ingest_bad import good, run
 
 IDS = {"train": np.array([4, 0]), "valid": np.array([1]), "test": np.array([3, 5])}

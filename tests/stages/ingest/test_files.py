@@ -16,10 +16,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stockpot.stages.errors import BadInput
-from stockpot.stages.ingest.counts import source_counts
 from stockpot.stages.ingest.features import SparseRows
 from stockpot.stages.ingest.open import open_dataset
 from stockpot.stages.ingest.source import describe
+from stockpot.stages.ingest.source_counts import source_counts
 from stockpot.stages.ingest.sources.folder import SPLIT_FORMS
 from stockpot.store.digests import file_digest, source_digest
 from stockpot.store.reader import SourceReader

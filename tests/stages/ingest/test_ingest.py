@@ -9,11 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stockpot.stages.errors import BadInput
-from stockpot.stages.ingest import STAGE, sizes
+from stockpot.stages.ingest import STAGE, csr_memory
 from stockpot.stages.ingest.buckets import row_ranges
 from stockpot.stages.ingest.csr import build_csr, row_sums, turned
-from stockpot.stages.ingest.dataset import EdgeBlock
 from stockpot.stages.ingest.features import SparseRows
+from stockpot.stages.ingest.source_data import EdgeBlock
 from tests.memory import MemoryReader, run_stage
 
 
@@ -172,8 +172,8 @@ def test_any_memory_and_any_blocks_give_the_same_bytes(
     n, edges, weight = graph
     folder = tmp_path_factory.mktemp("csr")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sizes, "RANGES", ranges)
-        room = sizes.BLOCK_BYTES * sizes.BLOCK_EDGES + 16 * entries
+        patch.setattr(csr_memory, "RANGES", ranges)
+        room = csr_memory.BLOCK_BYTES * csr_memory.BLOCK_EDGES + 16 * entries
         tight = build(n, edges, weight if weighted else None, undirected, folder, room, block)
     indptr, indices, values = summed_in_stored_order(n, edges, weight, undirected)
     assert tight.indptr.tobytes() == indptr.astype(np.int64).tobytes()

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from stockpot.stages.ingest import STAGE, sizes
+from stockpot.stages.ingest import STAGE, csr_memory
 from tests.memory import MemoryReader, MemoryWriter, run_stage
 
 ROOT = Path(__file__).parents[3]
@@ -141,7 +141,7 @@ def test_measured_memory_stays_below_the_projected(tmp_path):
 
 
 def test_a_killed_ingest_starts_clean_and_nothing_is_left(tmp_path, monkeypatch):
-    monkeypatch.setattr(sizes, "BLOCK_EDGES", 50)
+    monkeypatch.setattr(csr_memory, "BLOCK_EDGES", 50)
     given = {"nodes": 60, "edges": 2000, "weighted": True, "columns": 0}
     source = {"source": Source(write(tmp_path / "g.npz", **given))}
     params = STAGE.resolve({"graph.undirected": False, "features.reduce": 0}, {})
@@ -177,7 +177,7 @@ def test_blocks_of_any_size_read_the_same(tmp_path, monkeypatch, save, order):
     whole = run_stage(STAGE, params, {"source": Source(tmp_path / "g.npz")}, tmp_path / "a")
     from stockpot.stages.ingest import table
 
-    monkeypatch.setattr(sizes, "BLOCK_EDGES", 17)
+    monkeypatch.setattr(csr_memory, "BLOCK_EDGES", 17)
     monkeypatch.setattr(table, "BLOCK_VALUES", 50)
     parts = run_stage(
         STAGE,
@@ -193,8 +193,8 @@ def test_blocks_of_any_size_read_the_same(tmp_path, monkeypatch, save, order):
 
 
 def test_column_major_features_are_counted_whole(tmp_path):
-    from stockpot.stages.ingest.counts import source_counts
     from stockpot.stages.ingest.source import describe
+    from stockpot.stages.ingest.source_counts import source_counts
 
     for order in "CF":
         np.savez(

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from stockpot.stages.errors import BadInput
-from stockpot.stages.ingest.counts import source_counts
 from stockpot.stages.ingest.open import open_dataset
 from stockpot.stages.ingest.source import describe
+from stockpot.stages.ingest.source_counts import source_counts
 from stockpot.store.digests import file_digest, source_digest
 from stockpot.store.reader import SourceReader
 

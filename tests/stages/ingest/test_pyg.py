@@ -11,9 +11,9 @@ import pytest
 import scipy.sparse as sp
 
 from stockpot.stages.errors import BadInput
-from stockpot.stages.ingest.counts import source_counts
 from stockpot.stages.ingest.open import open_dataset
 from stockpot.stages.ingest.source import describe
+from stockpot.stages.ingest.source_counts import source_counts
 from stockpot.store.digests import file_digest, source_digest
 from stockpot.store.reader import SourceReader
 
@@ -256,7 +256,7 @@ def test_names_that_are_refused(source, words):
 
 def test_describing_imports_no_torch():
     text = "import sys; from stockpot.stages.ingest.source import describe; "
-    text += "from stockpot.stages.ingest.counts import source_counts as c; "
+    text += "from stockpot.stages.ingest.source_counts import source_counts as c; "
     text += "c(describe('pyg:Planetoid/Cora')); c(describe('ogb:ogbn-arxiv')); "
     text += "print([m for m in ('torch', 'torch_geometric', 'ogb', 'numba') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", text], capture_output=True, text=True, check=True)

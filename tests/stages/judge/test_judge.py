@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 import scipy.sparse as sp
 
-from stockpot.stages.codec.names import parse
+from stockpot.stages.codec.codec_names import parse
 from stockpot.stages.errors import BadInput
 from stockpot.stages.judge import STAGE
 from stockpot.stages.judge.ladder import ladder, sized
 from stockpot.stages.judge.paired import Loss, loss_of, verdict
-from stockpot.stages.judge.records import Maker
-from stockpot.stages.judge.sizes import (
+from stockpot.stages.judge.sample_records import Maker
+from stockpot.stages.judge.spending import (
     BRANCH_STEPS,
     BRANCHES,
     LEAST_STEP,

@@ -8,7 +8,7 @@ import torch
 from stockpot import open_batches
 from stockpot.stages.codec.coded_rows import Coded, dense
 from stockpot.stages.loader.options import Schedule
-from stockpot.stages.soup.batches import first_layer_once, step_bytes
+from stockpot.stages.soup.kept_batches import first_layer_once, step_bytes
 from stockpot.stages.train import trainer
 from stockpot.stages.train.evaluate import evaluate, open_steps
 from stockpot.stages.train.model import build_model

@@ -209,7 +209,7 @@ def test_every_method_has_an_order_for_every_epoch_in_all_ways(tmp_path, method,
 
     def opened():
         from stockpot.stages.loader.records import Records
-        from stockpot.stages.order.artifact import Order
+        from stockpot.stages.order.epoch_order import Order
 
         records, found = (
             Records.from_reader(pack),

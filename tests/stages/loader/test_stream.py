@@ -8,7 +8,7 @@ import torch
 
 from stockpot.stages.errors import BadInput, Conflict, Corrupt
 from stockpot.stages.order import STAGE as ORDER
-from stockpot.stages.order.artifact import Order
+from stockpot.stages.order.epoch_order import Order
 from tests.loaders import read_steps, record_steps
 from tests.memory import MemoryReader, run_stage
 from tests.packs import features, packed

@@ -10,7 +10,7 @@ import torch
 from stockpot.stages.errors import BadInput, Conflict
 from stockpot.stages.loader.records import Records
 from stockpot.stages.loadplan import STAGE
-from stockpot.stages.loadplan.artifact import ARRAYS, LoadPlan
+from stockpot.stages.loadplan.load_plan import ARRAYS, LoadPlan
 from stockpot.stages.loadplan.size import cache_rows
 from stockpot.stages.order import STAGE as ORDER
 from tests.belady_tools import planned_reads

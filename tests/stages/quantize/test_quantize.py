@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stockpot.stages.codec.encode import encode
-from stockpot.stages.codec.features import Features
+from stockpot.stages.codec.feature_blocks import Features
 from stockpot.stages.codec.format import EXACT, Codec, decode, describe
 from stockpot.stages.errors import BadInput, Corrupt
 from stockpot.stages.pack import STAGE as PACK

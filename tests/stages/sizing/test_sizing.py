@@ -12,9 +12,9 @@ from stockpot.stages.influence.walk import walk
 from stockpot.stages.influence.walk_inputs import walk_of
 from stockpot.stages.sizing import STAGE
 from stockpot.stages.sizing import stage as sizing_stage
-from stockpot.stages.sizing.choice import ALL, MOST_ROWS, STEP_BYTES, Found, choose
 from stockpot.stages.sizing.held import HOPS, held_sums
 from stockpot.stages.sizing.measure import Measure
+from stockpot.stages.sizing.record_size import ALL, MOST_ROWS, STEP_BYTES, Found, choose
 from stockpot.stages.sizing.sample import SAMPLE, sampled_outputs
 from stockpot.stages.train.train_params import resolved_mass
 from stockpot.store.keys import plain

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from stockpot.stages.soup.batches import Batches
+from stockpot.stages.soup.kept_batches import Batches
 from stockpot.stages.soup.scorer import Scorer
 from stockpot.stages.soup.stack import Stack
 from stockpot.stages.step import Step

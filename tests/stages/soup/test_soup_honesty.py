@@ -6,8 +6,8 @@ import torch
 
 from stockpot.stages.soup import cross_fit as kitchen
 from stockpot.stages.soup import methods
-from stockpot.stages.soup.batches import PIECES, Batches, Parts, divide
 from stockpot.stages.soup.cross_fit import cook
+from stockpot.stages.soup.kept_batches import PIECES, Batches, Parts, divide
 from stockpot.stages.soup.methods import Made, Methods
 from stockpot.stages.soup.parts import record_parts
 from stockpot.stages.soup.planning import METHODS

@@ -11,9 +11,9 @@ from stockpot.stages.errors import BadInput, Conflict
 from stockpot.stages.loader.options import Schedule
 from stockpot.stages.soup import learned, published, simple
 from stockpot.stages.soup import paired_test as honest
-from stockpot.stages.soup.batches import LEAST, Batches, divide, first_layer_once, step_bytes
 from stockpot.stages.soup.calibrate import recalibrate
 from stockpot.stages.soup.cross_fit import cook
+from stockpot.stages.soup.kept_batches import LEAST, Batches, divide, first_layer_once, step_bytes
 from stockpot.stages.soup.loss_barrier import barriers
 from stockpot.stages.soup.methods import Methods
 from stockpot.stages.soup.ranking import Ranking

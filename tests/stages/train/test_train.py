@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from stockpot.stages.errors import BadInput, StockpotError
-from stockpot.stages.exchange.step import ShareStep
+from stockpot.stages.exchange.rank_step import ShareStep
 from stockpot.stages.processes.process_group import Team
 from stockpot.stages.train import STAGE, checkpoint, trainer
 from stockpot.stages.train.evaluate import Score, evaluate

@@ -11,10 +11,10 @@ import numpy as np
 
 from stockpot.stages.errors import BadInput
 from stockpot.stages.hag.columns import columns_of
-from stockpot.stages.hag.cost import GAIN, Counts, Rates, gain
 from stockpot.stages.hag.factors import factors
+from stockpot.stages.hag.product_cost import GAIN, Counts, Rates, gain
+from stockpot.stages.hag.search.csr_rows import pattern
 from stockpot.stages.hag.search.prepared import Settings, prepared
-from stockpot.stages.hag.search.rows import pattern
 from stockpot.stages.hag.search.search import search_prepared
 from stockpot.stages.hag.search.shape import Outline, Shape, build, outline
 

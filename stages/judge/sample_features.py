@@ -11,7 +11,7 @@ from stockpot.stages.codec.coder import Coder, Sums, units
 from stockpot.stages.codec.encode import FP16_MAX
 from stockpot.stages.codec.fit import fit
 from stockpot.stages.codec.format import decode
-from stockpot.stages.codec.sizes import BLOCK_ROWS, CHUNK_BYTES
+from stockpot.stages.codec.row_blocks import BLOCK_ROWS, CHUNK_BYTES
 from stockpot.stages.pack.layers import Weights, trimmed
 
 if TYPE_CHECKING:
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from stockpot.stages.codec.features import Features
-    from stockpot.stages.judge.records import SampleRecord
+    from stockpot.stages.codec.feature_blocks import Features
+    from stockpot.stages.judge.sample_records import SampleRecord
 
 __all__ = ["Coding", "SampleRows"]
 

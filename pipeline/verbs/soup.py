@@ -16,7 +16,7 @@ __all__ = ["soup"]
 
 def soup(args: argparse.Namespace) -> int:
     from stockpot.execution.progress import Fraction, display
-    from stockpot.souping.outputs import document_text
+    from stockpot.souping.soup_outputs import document_text
     from stockpot.souping.souping import Asked, make
 
     words = [str(path) for path in args.where]

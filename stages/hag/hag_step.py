@@ -13,7 +13,7 @@ from stockpot.stages.hag.columns import hag_of, has_loops, scale_of
 from stockpot.stages.hag.hag import Hag
 from stockpot.stages.hag.product.levels import head, joined, transposed
 from stockpot.stages.hag.product.matrix import HagMatrix
-from stockpot.stages.hag.search.rows import pattern
+from stockpot.stages.hag.search.csr_rows import pattern
 from stockpot.stages.pack.layers import scales
 from stockpot.stages.step import Adj
 

@@ -21,8 +21,8 @@ __all__ = ["StreamedRows"]
 
 
 class StreamedRows:
-    """See `stockpot.stages.ingest.dataset.Features`; memory is that of one batch and of the rows
-    asked for.
+    """See `stockpot.stages.ingest.source_data.Features`; memory is that of one batch and of the
+    rows asked for.
 
     Parameters
     ----------

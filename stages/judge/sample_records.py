@@ -16,7 +16,7 @@ from stockpot.stages.influence.spans import PAIRS
 from stockpot.stages.influence.union import record_nodes
 from stockpot.stages.influence.walk import walk
 from stockpot.stages.ingest.csr import frozen
-from stockpot.stages.judge.sizes import ALPHA, EPS, TOP_K
+from stockpot.stages.judge.spending import ALPHA, EPS, TOP_K
 from stockpot.stages.pack.build import subgraph
 
 if TYPE_CHECKING:
