@@ -235,8 +235,9 @@ def test_predictions_are_by_id_whatever_order_records_and_outputs_come_in(tmp_pa
     model = build_model({**CONFIG, "model": "gcn"}, seed=1).eval()
     steps = data.batches(layers=3, adj="norm", shuffle=False)
     tables = []
-    for name, order in (("one", slice(None)), ("other", slice(None, None, -1))):
-        steps.steps = steps.steps[order]
+    turned = [data.step(group[::-1], 3, "norm", self_loops=True) for group in data.groups]
+    for name, order in (("one", steps.steps), ("other", steps.steps[::-1]), ("turned", turned)):
+        steps.steps = order
         found, scores = predict(
             {"best": model}, "best", steps, len(data.outputs), 3, lambda *_: None
         )
@@ -246,12 +247,16 @@ def test_predictions_are_by_id_whatever_order_records_and_outputs_come_in(tmp_pa
         write_predictions(tmp_path / name, found)
         tables.append((tmp_path / name).read_bytes())
     assert tables[0] == tables[1]
+    columns = [pa.ipc.open_file(table).read_all() for table in tables]
+    assert columns[2]["n_id"].equals(columns[0]["n_id"])
+    probabilities = [np.stack(table["probabilities"].to_numpy()) for table in columns]
+    np.testing.assert_allclose(probabilities[2], probabilities[0], rtol=0, atol=1e-6)
     drawn = np.random.default_rng(0).permutation(
         len(found.n_id)
     )  # as outputs that a user listed in an order of his
     found.n_id, found.probabilities = found.n_id[drawn], found.probabilities[drawn]
     write_predictions(tmp_path / "drawn", found)
-    assert (tmp_path / "drawn").read_bytes() == tables[0]
+    assert (tmp_path / "drawn").read_bytes() == tables[-1]
 
 
 RECIPE = {
