@@ -1,7 +1,9 @@
 """Every node ends committed once, whatever dies on the way."""
 
 import dask
-import distributed  # noqa: F401 - its defaults: were they loaded inside the block below, its end would drop them
+
+# Its defaults: were they loaded inside the block below, its end would drop them.
+import distributed  # noqa: F401
 import pytest
 
 from stockpot.execution.cluster import start_local
