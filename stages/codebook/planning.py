@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from stockpot.stages.codec.codec_names import is_lossy
+from stockpot.stages.codec.columns import features_of, propagated
 from stockpot.stages.guess import Guess, Known
 from stockpot.stages.node import node
 from stockpot.stages.stage import Planning
@@ -23,13 +24,13 @@ def _nodes(values: Values, made: Nodes) -> Iterator[Node]:
         exposed = {"split": "split"} if values["features.tier_share"] > 0 else {}
         yield node(
             "codebook",
-            {"graph": "ingest", **exposed},
+            {"graph": "ingest", **propagated(made), **exposed},
             {"judge": "judge"} if "judge" in made else {},
         )
 
 
 def _guess(known: Known) -> Guess | None:
-    graph = known.facts["graph"]
+    graph = features_of(known.facts)
     sizes = {"num_nodes": graph["num_nodes"], "num_features": graph["num_features"]}
     return Guess(
         {"codec": known.param("codec", "") or "fp32", "sample": known.param("sample", 0), **sizes}

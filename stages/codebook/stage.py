@@ -11,6 +11,7 @@ from stockpot.stages.codebook.planning import PLANNING
 from stockpot.stages.codebook.reporting import REPORTING
 from stockpot.stages.codec.auto import judged, keeps
 from stockpot.stages.codec.codec_names import parse
+from stockpot.stages.codec.columns import features_of
 from stockpot.stages.codec.format import EXACT
 from stockpot.stages.codec.rate_sizes import rate_bytes
 from stockpot.stages.codec.row_blocks import BLOCK_ROWS, row_shards
@@ -60,7 +61,7 @@ def sample_size(num_features: int) -> int:
 
 
 def _resolve(recipe: Mapping[str, Any], facts: Mapping[str, Facts]) -> Params | None:
-    codec, graph = str(recipe["features.codec"]), facts["graph"]
+    codec, graph = str(recipe["features.codec"]), features_of(facts)
     if graph["features"] == "none" or not graph["num_features"]:
         raise BadInput(
             "dataset: expected node features, found none",
@@ -97,7 +98,7 @@ def _run(params: Params, inputs: Inputs, shard: Shard, writer: Writer) -> dict[s
     from stockpot.stages.codec.training_sample import CHUNK_ROWS, sample_rows
 
     graph = inputs["graph"]
-    features = Features.from_reader(graph)
+    features = Features.of(inputs)
     degree = np.diff(graph.array("indptr"))
     columns = features.num_features
     low, high = np.full(columns, np.inf), np.full(columns, -np.inf)
@@ -126,14 +127,15 @@ def _run(params: Params, inputs: Inputs, shard: Shard, writer: Writer) -> dict[s
 def _finish(
     params: Params, inputs: Inputs, shards: Mapping[str, Reader], writer: Writer
 ) -> dict[str, Any]:
-    graph = inputs["graph"].facts
-    sizes = {"num_nodes": int(graph["num_nodes"]), "num_features": int(graph["num_features"])}
     import numpy as np
 
     from stockpot.stages.codec.coder import units
+    from stockpot.stages.codec.feature_blocks import Features
     from stockpot.stages.codec.fit import fit
     from stockpot.stages.codec.rate import measured
 
+    features = Features.of(inputs)
+    sizes = {"num_nodes": features.num_rows, "num_features": features.num_features}
     names = sorted(shards)
     columns = np.stack([shards[name].array(f"part-columns-{name}") for name in names])
     rows = sizes["num_nodes"]
@@ -149,7 +151,7 @@ def _finish(
     for name, values in fitted.items():
         writer.array(name, values)
     found = {"codec": params.codec, "arrays": sorted(fitted), "sample": len(sample), **sizes}
-    found |= measured(params.codec, fitted, inputs["graph"], params.seed)
+    found |= measured(params.codec, fitted, inputs["graph"], features, params.seed)
     return found | (
         _tier(params, inputs, writer, params.codec, fitted, sample) if params.tier else {}
     )
@@ -180,7 +182,7 @@ def _tier(
     from stockpot.stages.codec.feature_blocks import Features
     from stockpot.stages.codec.tier_fit import exposed_rows, fit_tier
 
-    rows, features = exposed_rows(inputs, params.tier_rows), Features.from_reader(inputs["graph"])
+    rows, features = exposed_rows(inputs, params.tier_rows), Features.of(inputs)
     arrays = fit_tier(
         params.tier, rows, features, codec, fitted, sample, params.sample, params.seed
     )
@@ -190,7 +192,7 @@ def _tier(
 
 
 def _cost(params: Params, facts: Mapping[str, Facts]) -> Cost:
-    graph = facts["graph"]
+    graph, edges = features_of(facts), int(facts["graph"]["nnz"])
     nodes, columns, nnz = int(graph["num_nodes"]), int(graph["num_features"]), int(graph["x_nnz"])
     read = 4 * nodes * columns if graph["features"] == "dense" else 8 * nnz + 8 * (nodes + 1)
     kind = parse(params.codec)
@@ -200,7 +202,7 @@ def _cost(params: Params, facts: Mapping[str, Facts]) -> Cost:
     training = kind.coder_bytes(columns) + (
         3 * 8 * (kind.units * kind.entries) ** 2 if kind.family == "rq" else 0
     )
-    measuring = rate_bytes(nodes, columns, int(graph["nnz"]))
+    measuring = rate_bytes(nodes, columns, edges)
     held = 5 * sample + training + measuring + 8 * nodes
     tables = kind.table_bytes(columns)
     if params.tier:
@@ -215,9 +217,7 @@ def _cost(params: Params, facts: Mapping[str, Facts]) -> Cost:
             + trained
         )
         tables += tier.table_bytes(columns) + 8 * params.tier_rows
-        read += (
-            4 * nodes + 4 * int(graph["nnz"]) + 4 * columns * min(params.sample, params.tier_rows)
-        )
+        read += 4 * nodes + 4 * edges + 4 * columns * min(params.sample, params.tier_rows)
     return Cost(read + 8 * nodes, tables, held + (128 << 20))
 
 
@@ -226,7 +226,7 @@ STAGE = Stage(
     version=2,
     exact=False,
     params=Params,
-    roles=("graph", "split"),
+    roles=("graph", "propagated", "split"),
     reads=(
         "features.codec",
         "features.lossless_up_to",

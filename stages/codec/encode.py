@@ -12,6 +12,8 @@ from stockpot.stages.codec import bits
 from stockpot.stages.errors import BadInput
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from numpy.typing import NDArray
 
     from stockpot.stages.codec.feature_blocks import Features
@@ -23,9 +25,16 @@ FP16_MAX = 65504.0
 
 
 def encode(
-    codec: Codec, features: Features
+    codec: Codec,
+    features: Features,
+    made: Callable[[tuple[int, int]], NDArray[np.uint8]] | None = None,
 ) -> tuple[NDArray[np.uint8], NDArray[np.int64] | None, float]:
     """Codes of all rows.
+
+    Parameters
+    ----------
+    made : gives the array that codes of rows of one length are written to, u1 of the shape asked
+        for; one in memory where None. Not asked where the codes are the features' own bytes.
 
     Returns
     -------
@@ -38,7 +47,7 @@ def encode(
     BadInput
         A value the codec cannot hold (fp16: beyond +-65504).
     """
-    if codec.name == "fp32" and features.x is not None:
+    if codec.name == "fp32" and features.x is not None and not features.more:
         values = np.ascontiguousarray(features.x, dtype="<f4")
         return (
             values.view(np.uint8).reshape(features.num_rows, 4 * features.num_features),
@@ -61,9 +70,10 @@ def encode(
         found = np.empty(indices.size * codec.entry_bytes, np.uint8)
         bits.pack_values(indptr, indices, values.view(np.uint32), codec.index_bytes, found)
         return found, indptr * codec.entry_bytes, 0.0
-    out = np.empty(
-        (features.num_rows, features.num_features), "<f4" if codec.name == "fp32" else "<f2"
-    )
+    kind = np.dtype("<f4" if codec.name == "fp32" else "<f2")
+    shape = (features.num_rows, kind.itemsize * features.num_features)
+    codes = np.empty(shape, np.uint8) if made is None else made(shape)
+    out = codes.view(kind)
     error = total = 0.0
     for first, block in features.chunks():
         target = out[first : first + len(block)]
@@ -74,7 +84,6 @@ def encode(
             error, total = error + e, total + t
         else:
             target[:] = block
-    codes = out.view(np.uint8).reshape(features.num_rows, out.itemsize * features.num_features)
     return codes, None, error / total if total else 0.0
 
 

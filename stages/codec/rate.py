@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from stockpot.stages.codec.coder import Coder, Sums
-from stockpot.stages.codec.feature_blocks import Features
 from stockpot.stages.codec.format import decode
 from stockpot.stages.codec.rate_error import nmse_by_depth, propagated, sensitivity
 from stockpot.stages.codec.rate_sample import draw
@@ -22,6 +21,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from stockpot.stages.codec.feature_blocks import Features
     from stockpot.stages.stage import Reader
 
     Decoder = Callable[[NDArray[np.float32]], NDArray[np.float32]]
@@ -161,12 +161,15 @@ class Measure:
 
 
 def measured(
-    name: str, fitted: Mapping[str, NDArray[Any]], graph: Reader, seed: int
+    name: str,
+    fitted: Mapping[str, NDArray[Any]],
+    graph: Reader,
+    features: Features,
+    seed: int,
 ) -> dict[str, Any]:
     """Facts of a code: its errors after aggregation, how much the graph averages out, and on how
     much of it.
     """
-    features = Features.from_reader(graph)
     measure = Measure(graph, features, *_any_nodes(features, seed), seed=seed)
     found = measure.figures(name, fitted)
     return {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from stockpot.stages.codec.columns import propagated
 from stockpot.stages.guess import Guess, Known
 from stockpot.stages.node import node
 from stockpot.stages.stage import Planning
@@ -20,7 +21,7 @@ def _nodes(values: Values, made: Nodes) -> Iterator[Node]:
     if "codebook" in made or values["features.codec"] == "fp16":
         yield node(
             "codeloss",
-            {"valid": "pack:valid", "soup": "soup", "graph": "ingest"},
+            {"valid": "pack:valid", "soup": "soup", "graph": "ingest", **propagated(made)},
             {"codes": "quantize"},
         )
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from stockpot.stages.codec.columns import features_of
 from stockpot.stages.codec.format import EXACT
 from stockpot.stages.codeloss.planning import PLANNING
 from stockpot.stages.codeloss.reporting import REPORTING
@@ -48,7 +49,7 @@ def _run(params: Params, inputs: Inputs, shard: Shard, writer: Writer) -> dict[s
     from stockpot.stages.train.evaluate import Score, open_steps, score, settings
     from stockpot.stages.train.model import load_model
 
-    soup, features = inputs["soup"], Features.from_reader(inputs["graph"])
+    soup, features = inputs["soup"], Features.of(inputs)
     model = load_model(soup.path(f"soup-{soup.facts['chosen']}.safetensors")).to(params.device)
     exact, coded = Score(), Score()
     with settings(writer.threads), torch.no_grad():
@@ -71,7 +72,7 @@ def _run(params: Params, inputs: Inputs, shard: Shard, writer: Writer) -> dict[s
 
 
 def _cost(params: Params, facts: Mapping[str, Facts]) -> Cost:
-    packed, graph = facts["valid"], facts["graph"]
+    packed, graph = facts["valid"], features_of(facts)
     weights = 4 * int(facts["soup"].get("num_parameters", 0))
     rows = 4 * int(graph["num_features"]) * int(packed["max_rows"])
     read = int(packed["bytes"]) + int(packed.get("gather_bytes", 0)) + weights
@@ -84,7 +85,7 @@ STAGE = Stage(
     version=1,
     exact=False,
     params=Params,
-    roles=("valid", "soup", "graph"),
+    roles=("valid", "soup", "graph", "propagated"),
     reads=("train.device",),
     resolve=_resolve,
     run=_run,

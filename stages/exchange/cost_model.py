@@ -122,12 +122,14 @@ def widths(config: Mapping[str, Any]) -> list[int]:
     """Values of a row that ranks exchange at each layer: what its own part makes of the row before
     any edge.
 
-    Attention projects first; elsewhere a row crosses as it is.
+    Attention projects first, and so does a first layer whose aggregation is stored; elsewhere a
+    row crosses as it is.
     """
     layers, hidden = int(config["layers"]), int(config["hidden"])
     if config["model"] == "gat":
         return [hidden] * (layers - 1) + [int(config["heads"]) * int(config["num_classes"])]
-    return [int(config["num_features"])] + [hidden] * (layers - 1)
+    first = hidden if config.get("stored") else int(config["num_features"])
+    return [first] + [hidden] * (layers - 1)
 
 
 def _traffic(reads: Facts, packed: Facts, dims: Sequence[int], rounds: int) -> tuple[int, int, int]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from stockpot.stages.codec.columns import propagated
 from stockpot.stages.guess import Guess, Known
 from stockpot.stages.node import node
 from stockpot.stages.stage import Planning
@@ -18,7 +19,7 @@ __all__ = ["PLANNING"]
 
 def _nodes(values: Values, made: Nodes) -> Iterator[Node]:
     if values["features.codec"] == "auto":
-        yield node("judge", {"graph": "ingest", "split": "split"})
+        yield node("judge", {"graph": "ingest", **propagated(made), "split": "split"})
 
 
 def _guess(known: Known) -> Guess | None:

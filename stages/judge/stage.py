@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from stockpot.stages.codec.auto import code_bytes, exact_codec, keeps
+from stockpot.stages.codec.columns import features_of
 from stockpot.stages.codec.format import describe
 from stockpot.stages.errors import BadInput
 from stockpot.stages.judge.ladder import ladder
@@ -49,7 +50,7 @@ class Params:
 
 def _resolve(recipe: Mapping[str, Any], facts: Mapping[str, Facts]) -> Params | None:
     """None where features are kept, whatever a judge might say: nothing is measured then."""
-    graph, model = facts["graph"], str(recipe["train.model"])
+    graph, model = features_of(facts), str(recipe["train.model"])
     max_drop = float(recipe["features.max_accuracy_drop"])
     if not 0 <= max_drop <= 1:
         raise BadInput(
@@ -94,7 +95,7 @@ def _run(params: Params, inputs: Inputs, shard: Shard, writer: Writer) -> dict[s
         f"few to judge a code by "
         "within a tenth of their training"
     )
-    features = Features.from_reader(graph)
+    features = Features.of(inputs)
     size = sizes(
         params.rows, 1.0, len(splits[0]), len(splits[1]), features.num_features
     )  # a row for each, at least
@@ -155,8 +156,8 @@ def _within_halves(features: Any) -> bool:
 
 
 def _cost(params: Params, facts: Mapping[str, Facts]) -> Cost:
-    graph = facts["graph"]
-    nodes, columns, nnz = int(graph["num_nodes"]), int(graph["num_features"]), int(graph["nnz"])
+    nodes, nnz = int(facts["graph"]["num_nodes"]), int(facts["graph"]["nnz"])
+    columns = int(features_of(facts)["num_features"])
     rows = min(params.rows, nodes)
     peak = (
         (320 << 20)
@@ -175,7 +176,7 @@ STAGE = Stage(
     version=1,
     exact=False,
     params=Params,
-    roles=("graph", "split"),
+    roles=("graph", "propagated", "split"),
     reads=(
         "features.codec",
         "features.lossless_up_to",

@@ -71,6 +71,7 @@ def _guess(known: Known) -> Guess | None:
             "directed": graph["directed"],
             "weighted": graph["weighted"],
             "task": "multiclass",
+            **({"propagated": codes["propagated"]} if "propagated" in codes else {}),
             **gathered,
             **sampling,
             **known.rounds,

@@ -196,6 +196,7 @@ def _finish(
         "hops": max(int(f["hops"]) for f in facts),
         "task": "multiclass",
         "shards": len(facts),
+        **({"propagated": codes["propagated"]} if "propagated" in codes else {}),
         **_rounds(inputs),
         **_sampling(inputs),
         **({"exposed_rows": exposed} if codes.get("tier") else {}),

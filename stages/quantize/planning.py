@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from stockpot.stages.codec.codec_names import MOST_STAGES, parse
+from stockpot.stages.codec.columns import features_of, products_of, propagated
 from stockpot.stages.codec.format import EXACT, describe
 from stockpot.stages.guess import Guess, Known
 from stockpot.stages.node import node
@@ -28,6 +29,12 @@ class Features:
         0,
         "dimensions; > 0: seeded truncated SVD in ingest, dense and much smaller; 0 keeps them",
         Range(0, 2**16),
+    )
+    propagate: int = key(
+        0,
+        "hops: the model reads [x, Mx, .., M^K x], M the matrix that it multiplies by (gcn) or the "
+        "mean over neighbours; computed once",
+        Range(0, 8),
     )
     codec: str = key(
         "auto",
@@ -64,12 +71,14 @@ class Features:
 def _nodes(values: Values, made: Nodes) -> Iterator[Node]:
     book = {"codebook": "codebook"} if "codebook" in made else {}
     yield node(
-        "quantize", {"graph": "ingest", **book}, {"judge": "judge"} if "judge" in made else {}
+        "quantize",
+        {"graph": "ingest", **propagated(made), **book},
+        {"judge": "judge"} if "judge" in made else {},
     )
 
 
 def _guess(known: Known) -> Guess | None:
-    graph = known.facts["graph"]
+    graph = features_of(known.facts)
     nodes, columns, codec = graph["num_nodes"], graph["num_features"], known.param("codec", "fp32")
     row_bytes = describe(codec, columns).row_bytes
     entry = 8 if codec == "lossless-values" else 4
@@ -83,6 +92,7 @@ def _guess(known: Known) -> Guess | None:
         found = {"tier": {"codec": tier, "rows": rows, "row_bytes": size, "error_left": 0.0}}
     return Guess(
         found
+        | products_of(known.facts)
         | {
             "codec": codec,
             "row_bytes": row_bytes,

@@ -14,6 +14,7 @@ from stockpot.stages.codec.auto import (
     smaller_bits,
 )
 from stockpot.stages.codec.codec_names import is_lossy, parse
+from stockpot.stages.codec.columns import features_of, products_of
 from stockpot.stages.codec.format import EXACT, FURTHER, TABLE, Codec, describe
 from stockpot.stages.codec.row_blocks import BLOCK_ROWS, CHUNK_BYTES, row_shards
 from stockpot.stages.codec.tiers import tier_of
@@ -49,7 +50,7 @@ class Params:
 
 
 def _resolve(recipe: Mapping[str, Any], facts: Mapping[str, Facts]) -> Params:
-    asked, graph = str(recipe["features.codec"]), facts["graph"]
+    asked, graph = str(recipe["features.codec"]), features_of(facts)
     if graph["features"] == "none" or not graph["num_features"]:
         raise BadInput(
             "dataset: expected node features, found none",
@@ -98,7 +99,7 @@ def _shards(params: Params, inputs: Inputs) -> Sequence[Shard]:
 def _run(params: Params, inputs: Inputs, shard: Shard, writer: Writer) -> dict[str, Any]:
     from stockpot.stages.codec.feature_blocks import Features
 
-    features = Features.from_reader(inputs["graph"])
+    features = Features.of(inputs)
     if params.codec in EXACT:
         return _run_exact(params, features, writer)
     import numpy as np
@@ -130,10 +131,17 @@ def _run_exact(params: Params, features: Features, writer: Writer) -> dict[str, 
 
     name = "fp16" if params.half and are_halves(features) else params.codec
     codec = describe(name, features.num_features)
-    codes, code_indptr, nmse = encode(codec, features)
+    written: list[Any] = []
+
+    def made(shape: tuple[int, int]) -> NDArray[Any]:
+        written.append(writer.create("codes", shape, "u1"))
+        return written[0]
+
+    codes, code_indptr, nmse = encode(codec, features, made)
     if code_indptr is not None:
         writer.array("code_indptr", code_indptr)
-    writer.array("codes", codes)
+    if not written:
+        writer.array("codes", codes)
     return _facts(
         codec,
         features.num_rows,
@@ -171,7 +179,7 @@ def _finish(
     params: Params, inputs: Inputs, shards: Mapping[str, Reader], writer: Writer
 ) -> dict[str, Any]:
     if params.codec in EXACT:
-        return dict(shards["codes"].facts) | _aggregated(inputs)
+        return dict(shards["codes"].facts) | _measured(inputs)
     import numpy as np
 
     from stockpot.stages.codec.coder import Sums
@@ -192,7 +200,7 @@ def _finish(
         writer.array(TABLE + name, table)
     if params.tier:
         return _finish_tier(params, inputs, writer, codec, codes, nmse, coder.spread(sums))
-    return _facts(codec, rows, codes.size, nmse) | _aggregated(inputs)
+    return _facts(codec, rows, codes.size, nmse) | _measured(inputs)
 
 
 def _finish_tier(
@@ -213,9 +221,7 @@ def _finish_tier(
     coder = further_coder(
         params.tier, {name: book.array(name) for name in book.facts["tier_arrays"]}
     )
-    found = encode_further(
-        Features.from_reader(inputs["graph"]), rows, codec, codes, coder, writer.threads
-    )
+    found = encode_further(Features.of(inputs), rows, codec, codes, coder, writer.threads)
     for name, table in coder.as_fitted.tables.items():
         writer.array(FURTHER + name, table)
     writer.array("codes_1", found.codes)
@@ -223,19 +229,23 @@ def _finish_tier(
     left = max(0.0, nmse * spread - found.before + found.after) / spread if spread else 0.0
     tier = {"codec": params.tier, "rows": len(rows), "row_bytes": coder.row_bytes}
     tier |= {"error_left": found.after / found.before if found.before else 0.0}
-    return _facts(found.codec, len(codes), codes.size + found.codes.size + rows.nbytes, left) | {
-        "tier": tier
-    }
+    coded_bytes = codes.size + found.codes.size + rows.nbytes
+    return (
+        _facts(found.codec, len(codes), coded_bytes, left)
+        | {"tier": tier}
+        | products_of({role: reader.facts for role, reader in inputs.items()})
+    )
 
 
-def _aggregated(inputs: Inputs) -> dict[str, Any]:
-    """What `codebook` measured of the codec."""
+def _measured(inputs: Inputs) -> dict[str, Any]:
+    """What `codebook` measured of the codec, and what the columns are products of."""
     found = inputs["codebook"].facts.get("nmse_aggregated") if "codebook" in inputs else None
-    return {} if found is None else {"nmse_aggregated": found}
+    aggregated = {} if found is None else {"nmse_aggregated": found}
+    return aggregated | products_of({role: reader.facts for role, reader in inputs.items()})
 
 
 def _cost(params: Params, facts: Mapping[str, Facts]) -> Cost:
-    graph = facts["graph"]
+    graph = features_of(facts)
     nodes, columns, nnz = int(graph["num_nodes"]), int(graph["num_features"]), int(graph["x_nnz"])
     read = 4 * nodes * columns if graph["features"] == "dense" else 8 * nnz + 8 * (nodes + 1)
     written = code_bytes(describe(params.codec, columns), graph)
@@ -251,9 +261,9 @@ def _cost(params: Params, facts: Mapping[str, Facts]) -> Cost:
             stored += tier.table_bytes(columns) + more
             read += 4 * columns * params.tier_rows
         return Cost(read + written, 2 * written + stored, held + (128 << 20))
-    # Dense fp32 is the mapped input itself; all else is built whole, beside one dense chunk and the
-    # column ids.
-    built = 0 if params.codec == "fp32" and graph["features"] == "dense" else written
+    # Values are written as they are read, a dense chunk at a time; other codes are built whole,
+    # beside the column ids.
+    built = 0 if params.codec in ("fp32", "fp16") else written
     ids = 12 * nnz if params.codec.startswith("lossless") else 0
     return Cost(read, written, built + ids + (96 << 20))
 
@@ -263,7 +273,7 @@ STAGE = Stage(
     version=1,
     exact=True,
     params=Params,
-    roles=("graph", "codebook"),
+    roles=("graph", "propagated", "codebook"),
     reads=(
         "features.codec",
         "features.lossless_up_to",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from stockpot.stages.codec.columns import propagated
 from stockpot.stages.guess import Guess, Known
 from stockpot.stages.influence.batch_params import TOP_K, most_outputs
 from stockpot.stages.node import SPLITS, node
@@ -25,7 +26,7 @@ MEASURED = ("batches.top_k", "batches.outputs", "batches.mix", "graph.mass")
 
 def _nodes(values: Values, made: Nodes) -> Iterator[Node]:
     if values["batches.method"] in METHODS and "auto" in [values[name] for name in MEASURED]:
-        yield node("sizing", {"graph": "ingest", "split": "split"})
+        yield node("sizing", {"graph": "ingest", "split": "split"}, propagated(made))
 
 
 def _guess(known: Known) -> Guess | None:

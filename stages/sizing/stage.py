@@ -15,7 +15,7 @@ from stockpot.stages.node import SPLITS
 from stockpot.stages.sizing.planning import PLANNING
 from stockpot.stages.sizing.record_size import ALL, MASS_FROM, choose
 from stockpot.stages.sizing.reporting import REPORTING
-from stockpot.stages.stage import Cost, Facts, Inputs, Reader, Shard, Stage, Writer
+from stockpot.stages.stage import Cost, Facts, Inputs, Reader, Shard, Stage, Writer, added
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -34,7 +34,7 @@ _MOST_K = 64
 @dataclass(frozen=True)
 class Params:
     """As the recipe has them; `top_k`, `outputs` and `mix` of 0 are to be chosen, a `top_k` of -1
-    is all nodes.
+    is all nodes. `columns`: of propagated features; 0: as the graph has.
     """
 
     method: str
@@ -44,6 +44,7 @@ class Params:
     top_k: int
     outputs: int
     mix: int
+    columns: int = added(0)
 
 
 def _resolve(recipe: Mapping[str, Any], facts: Mapping[str, Facts]) -> Params:
@@ -53,6 +54,7 @@ def _resolve(recipe: Mapping[str, Any], facts: Mapping[str, Facts]) -> Params:
         alpha=float(recipe["batches.alpha"]),
         eps=float(recipe["batches.eps"]),
         self_loops=bool(recipe["graph.self_loops"]),
+        columns=int(facts.get("propagated", {}).get("num_features", 0)),
         **{name: {"auto": 0, "all": -1}.get(value, value) for name, value in asked.items()},
     )
 
@@ -80,7 +82,7 @@ def _run(params: Params, inputs: Inputs, shard: Shard, writer: Writer) -> dict[s
         fewest=min(len(outputs), _FEWEST[shard.name]),
         measurable=measure.most_outputs,
         nodes=int(facts["num_nodes"]),
-        num_features=int(facts["num_features"] or 0),
+        num_features=params.columns or int(facts["num_features"] or 0),
         exact=shard.name != "train",
         top_k=ALL if params.top_k < 0 else params.top_k,
         outputs=params.outputs,

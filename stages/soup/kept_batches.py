@@ -108,6 +108,8 @@ def first_layer_once(model: Network, step: Step) -> Step:
     """
     if not isinstance(model, GCN | SAGE | GIN) or len(step.adjs) != len(model.convs):
         return step
+    if model.stored is not None:  # the first edges are read by what weights made of the features
+        return step
     first = step.adjs[0].csr
     rows = first.shape[0]
     features = dense(step.x)

@@ -21,7 +21,16 @@ from stockpot.stages.train.attention import attend
 if TYPE_CHECKING:
     from stockpot.stages.step import Adj
 
-__all__ = ["Conv", "GATConv", "GCNConv", "GINConv", "LSTMConv", "SAGEConv", "first_may_project"]
+__all__ = [
+    "Conv",
+    "GATConv",
+    "GCNConv",
+    "GINConv",
+    "LSTMConv",
+    "SAGEConv",
+    "StoredConv",
+    "first_may_project",
+]
 
 # one element of a sparse product costs about as much as 6 multiply-adds of a dense one (measured)
 _SPMM_COST = 6
@@ -71,6 +80,12 @@ class Conv(nn.Module):
         """
         return x
 
+    def stored(self, columns: int) -> tuple[Tensor, Tensor]:
+        """The convolution of [x, .., M^(K-1) x] as a linear map of [x, .., M^K x], each of so many
+        columns: (weight f[out, stored columns], bias f[out]).
+        """
+        raise NotImplementedError
+
 
 class GCNConv(Conv):
     """`A (x W^T) + b`: torch_geometric's `GCNConv(normalize=False)` given the normalised matrix
@@ -92,6 +107,9 @@ class GCNConv(Conv):
         if _aggregate_first(adj, x, weight.shape[0]):
             return functional.linear(spmm(adj.csr, adj.t_csr, dense(x)), weight, self.bias)
         return spmm(adj.csr, adj.t_csr, linear(x, weight)) + self.bias
+
+    def stored(self, columns: int) -> tuple[Tensor, Tensor]:
+        return functional.pad(self.lin.weight, (columns, 0)), self.bias
 
 
 class SAGEConv(Conv):
@@ -122,6 +140,33 @@ class SAGEConv(Conv):
         if isinstance(mine, Coded):
             return out + linear(mine, self.lin_r.weight)
         return torch.addmm(out, mine, self.lin_r.weight.t())
+
+    def stored(self, columns: int) -> tuple[Tensor, Tensor]:
+        neighbours = functional.pad(self.lin_l.weight, (columns, 0))
+        return neighbours + functional.pad(self.lin_r.weight, (0, columns)), self.lin_l.bias
+
+
+class StoredConv(nn.Module):
+    """A first layer whose aggregation is stored: features [x, Mx, .., M^K x] hold M of all columns
+    but the last `columns`, so the convolution `conv` of those reads no edge.
+
+    Its parameters are those of `conv`; on the whole graph so is its result.
+    """
+
+    def __init__(self, conv: Conv, columns: int) -> None:
+        super().__init__()
+        self.conv, self.columns = conv, columns
+
+    def reset_parameters(self) -> None:
+        cast("GCNConv | SAGEConv", self.conv).reset_parameters()
+
+    def forward(self, x: Tensor | Coded) -> Tensor:
+        weight, bias = self.conv.stored(self.columns)
+        return (
+            functional.linear(x, weight, bias)
+            if isinstance(x, Tensor)
+            else linear(x, weight) + bias
+        )
 
 
 class LSTMConv(Conv):

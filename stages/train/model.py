@@ -21,6 +21,7 @@ from stockpot.stages.train.convs import (
     GINConv,
     LSTMConv,
     SAGEConv,
+    StoredConv,
     first_may_project,
 )
 from stockpot.stages.train.factory import factory_of
@@ -72,10 +73,18 @@ class Model(nn.Module):
         layers, hidden = int(config["layers"]), int(config["hidden"])
         dims = [int(config["num_features"]), *[hidden] * (layers - 1), int(config["num_classes"])]
         self.dropout = float(config["dropout"])
+        self.stored: StoredConv | None = None
+        self.stored_norm: nn.LayerNorm | None = None
+        if hops := int(config.get("stored", 0)):
+            columns = dims[0] // (hops + 1)
+            self.stored = StoredConv(self.conv(hops * columns, hidden, last=False), columns)
+            self.stored_norm = nn.LayerNorm(hidden)
+            dims[0] = hidden
         self.convs = nn.ModuleList(
             self.conv(dims[i], dims[i + 1], last=i == layers - 1) for i in range(layers)
         )
-        self.transposes = "all" if first_may_project(dims[0], dims[1]) else "inner"
+        every = self.stored is not None or first_may_project(dims[0], dims[1])
+        self.transposes = "all" if every else "inner"
         self.norms = nn.ModuleList(nn.LayerNorm(hidden) for _ in range(layers - 1))
         self.generator: torch.Generator | None = None
 
@@ -84,10 +93,12 @@ class Model(nn.Module):
         raise NotImplementedError
 
     def reset_parameters(self) -> None:
-        for conv in self.convs:
-            cast("Any", conv).reset_parameters()
-        for norm in self.norms:
-            cast("nn.LayerNorm", norm).reset_parameters()
+        for part in (self.stored, *self.convs):
+            if part is not None:
+                cast("Any", part).reset_parameters()
+        for norm in (self.stored_norm, *self.norms):
+            if norm is not None:
+                cast("nn.LayerNorm", norm).reset_parameters()
 
     def forward(self, x: Tensor | Coded, adjs: Sequence[Adj] | Adj) -> Tensor:
         """Logits of the rows of the last matrix.
@@ -113,7 +124,11 @@ class Model(nn.Module):
         return x
 
     def project(self, i: int, x: Tensor | Coded) -> Tensor | Coded:
-        """What layer `i` computes of each node alone, before any edge."""
+        """What layer `i` computes of each node alone, before any edge; of layer 0, the layer before
+        it too, where the features bring its aggregation.
+        """
+        if i == 0 and self.stored is not None:
+            x = self._hidden(self.stored(x), cast("nn.LayerNorm", self.stored_norm))
         return cast("Conv", self.convs[i]).project(x)
 
     def layer(self, i: int, x: Tensor | Coded, adj: Adj, own: Tensor | None = None) -> Tensor:
@@ -123,7 +138,10 @@ class Model(nn.Module):
         out: Tensor = self.convs[i](x, adj, own)
         if i == len(self.norms):
             return out
-        norm = cast("nn.LayerNorm", self.norms[i])
+        return self._hidden(out, cast("nn.LayerNorm", self.norms[i]))
+
+    def _hidden(self, out: Tensor, norm: nn.LayerNorm) -> Tensor:
+        """A layer's result as the next one reads it."""
         return norm_relu_dropout(
             out,
             norm.weight,

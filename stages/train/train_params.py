@@ -55,6 +55,7 @@ _NOT_MODEL = (
     "storage_gbs",
     "interconnect_gbs",
     "tour",
+    "stored",
 )
 """Of `Params`, what no factory is told: it is the same for the models of one soup, or of the
 training alone."""
@@ -87,6 +88,8 @@ class Params:
         `stockpot.stages.exchange.cost_model` predicts to be faster.
     storage_gbs, interconnect_gbs : GB/s of a rank, for that prediction; an interconnect of 0 is
         that of the device.
+    stored : hops of the propagated features whose last one stands for the first layer: it is
+        exactly that layer's aggregation, so that layer reads no edge. 0: all layers do.
     tour : how epochs walk the tour of an order that has one: "drawn", each from a record of its own
         and in a direction of its own; "fixed", all alike: as a load plan has it.
     """
@@ -119,6 +122,7 @@ class Params:
     storage_gbs: float = added(1.0)
     interconnect_gbs: float = added(0.0)
     keep: str = added("best")
+    stored: int = added(0)
     tour: str = added("fixed")
 
 
@@ -149,12 +153,14 @@ def resolve(recipe: Mapping[str, Any], facts: Mapping[str, Facts]) -> Params:
             f"train.warmup: expected fewer than train.epochs ({least}), found {get['warmup']}",
             fix=f"--set train.warmup={least // 2}",
         )
+    stored = stored_hops(model, int(get["layers"]), recipe, facts.get("train", {}))
     sampling = facts.get("train", {}).get("sampling")
-    if sampling is not None and len(fanouts := sampling["fanouts"]) < int(get["layers"]):
+    needed = int(get["layers"]) - (stored > 0)
+    if sampling is not None and len(fanouts := sampling["fanouts"]) < needed:
         raise BadInput(
-            f"batches.fanouts: expected {get['layers']}, one for each layer of the model, found "
-            f"{list(fanouts)}",
-            fix=f"--set train.layers={len(fanouts)}",
+            f"batches.fanouts: expected {needed}, one for each layer of the model that reads "
+            f"edges, found {list(fanouts)}",
+            fix=f"--set train.layers={len(fanouts) + (stored > 0)}",
         )
     hidden, heads = int(get["hidden"]), int(get["heads"])
     if model == "gat" and hidden % heads:
@@ -212,10 +218,30 @@ def resolve(recipe: Mapping[str, Any], facts: Mapping[str, Facts]) -> Params:
         precision=str(get["precision"]),
         holdout=holdout,
         keep=str(get["keep"]),
+        stored=stored,
         ranks=ranks,
         **_shared(get, ranks),
         tour=_tour(facts),
     )
+
+
+def stored_hops(model: str, layers: int, recipe: Mapping[str, Any], packed: Facts) -> int:
+    """Hops of the propagated features where the last of them is what the first layer of the model
+    would compute: same matrix, and nothing random before it. 0 where it is not, or where that
+    layer is the only one.
+    """
+    found = packed.get("propagated")
+    if found is None or layers < 2:
+        return 0
+    own = {"adj": "mean"} if model == "sage" else {}
+    if model == "gcn":
+        own = {
+            "adj": "norm",
+            "normalization": str(recipe["graph.normalization"]),
+            "self_loops": bool(recipe["graph.self_loops"]),
+        }
+    same = own and all(found[name] == value for name, value in own.items())
+    return int(found["hops"]) if same else 0
 
 
 def steps_of(packed: Facts, per_step: int) -> int:
@@ -344,7 +370,7 @@ def model_config(params: Params, packed: Facts) -> dict[str, Any]:
         "num_features": int(packed["num_features"]),
         "num_classes": int(packed["num_classes"]),
         "hidden": params.hidden,
-        "layers": params.layers,
+        "layers": params.layers - (params.stored > 0),
         "dropout": params.dropout,
         "normalization": params.normalization,
         "mass": params.mass,
@@ -352,6 +378,8 @@ def model_config(params: Params, packed: Facts) -> dict[str, Any]:
     }
     if params.heads:
         config["heads"] = params.heads
+    if params.stored:
+        config["stored"] = params.stored
     if params.model not in NAMES:
         config |= {
             name: value

@@ -34,6 +34,7 @@ mass = "{mass}"
 self_loops = {self_loops}
 [features]
 codec = "fp32"
+propagate = {propagate}
 [partition]
 method = "stream"
 parts = 4
@@ -68,10 +69,13 @@ class Case:
     mass: str = "none"
     self_loops: bool = True
     model: str = "gcn"
+    propagate: int = 0
 
     def __str__(self):
         graph = ("undirected" if self.undirected else "directed") + "-weighted" * self.weighted
-        return f"{graph}-{self.model}-{self.normalization}-{self.mass}" + "-loops" * self.self_loops
+        hops = f"-{self.propagate}-hops" * bool(self.propagate)
+        reader = f"{self.normalization}-{self.mass}" + "-loops" * self.self_loops
+        return f"{graph}-{self.model}-{reader}{hops}"
 
 
 CASES = [
@@ -91,6 +95,11 @@ CASES = [
     Case(undirected=False, weighted=True, model="sage"),
     Case(undirected=False, weighted=False, model="gat"),
     Case(undirected=True, weighted=False, model="gat", self_loops=False),
+    Case(undirected=True, weighted=True, mass="row", propagate=2),
+    Case(undirected=False, weighted=True, normalization="rw", self_loops=False, propagate=1),
+    Case(undirected=True, weighted=True, model="sage", propagate=1),
+    Case(undirected=False, weighted=False, model="sage", propagate=3),
+    Case(undirected=True, weighted=False, model="gat", propagate=2),
 ]
 
 
@@ -125,14 +134,21 @@ class Oracle:
         if not case.weighted:
             self.a = (self.a > 0).astype(float)
         self.x, self.y = torch.from_numpy(data["x"]).double(), torch.from_numpy(data["y"])
+        kind = "gcn" if case.model == "gcn" else "sage"
+        hops = [self.x]
+        for _ in range(case.propagate):
+            matrix = self.matrix(np.arange(NODES), kind, mass="none")
+            hops.append(torch.from_numpy(matrix) @ hops[-1])
+        self.x = torch.cat(hops, 1)
 
-    def matrix(self, ids):
+    def matrix(self, ids, model=None, mass=None):
         """What the model multiplies by in the record of these nodes."""
         case, a = self.case, self.a[np.ix_(ids, ids)]
+        model, mass = model or case.model, mass or case.mass
         eye = np.eye(len(ids))
-        if case.model == "gat":
+        if model == "gat":
             return (a > 0) + eye * case.self_loops
-        if case.model == "sage":
+        if model == "sage":
             pattern = (a > 0).astype(float)
             return pattern / np.maximum(pattern.sum(1, keepdims=True), 1)
         full = self.a.sum(1)[ids] + case.self_loops
@@ -144,7 +160,7 @@ class Oracle:
                 inverse if case.normalization == "rw" else np.ones(len(ids)),
                 np.ones(len(ids)),
             )
-        if case.mass == "row":
+        if mass == "row":
             inside = a.sum(1) + case.self_loops
             left = left * np.divide(full, inside, out=np.zeros_like(full), where=inside > 0)
         return left[:, None] * (a + eye * case.self_loops) * right
@@ -152,16 +168,27 @@ class Oracle:
     def logits(self, model, ids):
         """Of all these nodes."""
         m, x = torch.from_numpy(np.asarray(self.matrix(ids), np.float64)), self.x[ids]
-        for i in range(LAYERS):
-            conv = model.convs[i]
+        convs, norms = list(model.convs), list(model.norms)
+        if self.case.propagate and self.case.model != "gat":
+            # The first layer reads its aggregation where it is stored: of the whole graph.
+            width = x.shape[1] // (self.case.propagate + 1)
+            conv, own, near = model.stored.conv, x[:, :-width], x[:, width:]
+            x = (
+                conv.lin(near) + conv.bias
+                if self.case.model == "gcn"
+                else conv.lin_l(near) + conv.lin_r(own)
+            )
+            x = functional.layer_norm(x, x.shape[1:], *model.stored_norm.parameters()).relu()
+        assert len(convs) + (model.stored is not None) == LAYERS
+        for i, conv in enumerate(convs):
             if self.case.model == "gcn":
                 x = m @ conv.lin(x) + conv.bias
             elif self.case.model == "sage":
                 x = conv.lin_l(m @ x) + conv.lin_r(x)
             else:
                 x = self.attended(conv, m, x)
-            if i + 1 < LAYERS:
-                norm = model.norms[i]
+            if i + 1 < len(convs):
+                norm = norms[i]
                 x = functional.layer_norm(x, x.shape[1:], norm.weight, norm.bias, norm.eps).relu()
         return x
 

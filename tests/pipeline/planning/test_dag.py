@@ -68,6 +68,17 @@ def test_ids_and_wiring():
     assert "judge" not in lossy
 
 
+def test_whoever_reads_features_reads_their_products():
+    found = nodes(features={"propagate": 2, "codec": "sq4"})
+    assert found["propagate"].inputs == {"graph": "ingest"}
+    for name in ("codebook", "quantize", "codeloss"):
+        assert found[name].inputs["propagated"] == "propagate"
+    assert found["sizing"].advice == {"propagated": "propagate"}
+    auto = nodes(features={"propagate": 1})
+    assert auto["judge"].inputs == {"graph": "ingest", "propagated": "propagate", "split": "split"}
+    assert "propagated" not in nodes()["quantize"].inputs
+
+
 SIZES = {"top_k": 16, "outputs": 64, "mix": 4}
 
 

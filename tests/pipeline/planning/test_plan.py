@@ -350,6 +350,7 @@ CHANGES = {
     "graph.normalization": "rw",
     "graph.mass": "row",
     "features.reduce": 4,
+    "features.propagate": 2,
     "features.codec": "fp16",
     "features.lossless_up_to": 0,
     "features.max_accuracy_drop": 0.1,

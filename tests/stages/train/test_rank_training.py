@@ -25,6 +25,7 @@ RECIPE = """
 source = "npz:{npz}"
 [features]
 codec = "fp32"
+propagate = {hops}
 [partition]
 method = "stream"
 parts = 8
@@ -48,10 +49,8 @@ device = "cpu"
 """
 
 
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory):
-    """Name -> (weights, history) of trainings of three ranks and of one process."""
-    folder = tmp_path_factory.mktemp("ranks")
+def prepared(folder, hops=0):
+    """(parameters, inputs by role) of trainings on a weighted graph, partly labelled."""
     rng = np.random.default_rng(0)
     arrays = community_arrays(260, degree=7, features=6, seed=1)
     arrays["y"][rng.random(260) < 0.3] = -1
@@ -66,14 +65,21 @@ def trained(tmp_path_factory):
         edge_weight=rng.uniform(0.3, 3, arrays["edge_index"].shape[1]),
     )
     recipe = folder / "tiny.toml"
-    recipe.write_text(RECIPE.format(npz=folder / "graph.npz", ranks=RANKS))
+    recipe.write_text(RECIPE.format(npz=folder / "graph.npz", ranks=RANKS, hops=hops))
     artifacts = run_here(recipe, folder, ["order", "pack", "exchange"])
     roles = {"train": "pack:train", "valid": "pack:valid", "order": "order", "exchange": "exchange"}
     inputs = {role: artifacts[node] for role, node in roles.items()}
     facts = {role: reader.facts for role, reader in inputs.items()}
     assert 0 < facts["train"]["records"] % 4 < RANKS  # a last step of fewer records than ranks
     assert facts["valid"]["records"] % RANKS  # which not every rank has one of
-    params = STAGE.resolve({**load(recipe).values(), "index": 0}, facts)
+    return STAGE.resolve({**load(recipe).values(), "index": 0}, facts), inputs
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """Name -> (weights, history) of trainings of three ranks and of one process."""
+    folder = tmp_path_factory.mktemp("ranks")
+    params, inputs = prepared(folder)
     jobs = {}
     for mode, cuts in CUTS.items():
         jobs[mode] = {"params": asdict(replace(params, exchange=mode))}
@@ -96,20 +102,35 @@ def trained(tmp_path_factory):
     ("shared", "alone"), [*((mode, "alone") for mode in CUTS), ("warm", "alone warm")]
 )
 def test_ranks_end_with_the_weights_of_one_process(trained, shared, alone):
-    weights, history = trained[shared]
-    expected, rows = trained[alone]
-    assert (
-        [row["epoch"] for row in history]
-        == [row["epoch"] for row in rows]
-        == [*range("warm" in shared, 3)]
-    )
-    for row, other in zip(history, rows, strict=True):
-        assert row == pytest.approx(other, rel=1e-5)
+    same(trained[shared], trained[alone], [*range("warm" in shared, 3)])
+
+
+def same(found, other, epochs):
+    """Weights and history of ranks and of one process agree but for rounding."""
+    (weights, history), (expected, rows) = found, other
+    assert [row["epoch"] for row in history] == [row["epoch"] for row in rows] == epochs
+    for row, one in zip(history, rows, strict=True):
+        assert row == pytest.approx(one, rel=1e-5)
     assert any(row["valid_accuracy"] not in (0, 1) for row in rows)
     for name, values in weights.items():
         torch.testing.assert_close(
             values, expected[name], rtol=0, atol=1e-6, msg=lambda said, at=name: f"{at}: {said}"
         )
+
+
+def test_ranks_train_a_first_layer_whose_aggregation_is_stored(tmp_path):
+    params, inputs = prepared(tmp_path, hops=2)
+    assert params.stored == 2
+    work = {"inputs": inputs, "folder": str(tmp_path / "work")}
+    jobs = {mode: {"params": asdict(replace(params, exchange=mode, epochs=2))} for mode in CUTS}
+    with led(RANKS, trainings, inputs, device="cpu", folder=work["folder"], jobs=jobs) as team:
+        found = trainings(team, **work, jobs=jobs)
+    one = trainings(
+        None, **work, jobs={"alone": {"params": asdict(replace(params, ranks=1, epochs=2))}}
+    )
+    for mode in CUTS:
+        same(found[mode], one["alone"], [0, 1])
+    assert any(name.startswith("stored.conv") for name in one["alone"][0])
 
 
 @pytest.mark.parametrize(

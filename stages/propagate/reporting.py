@@ -1,0 +1,40 @@
+"""What propagate says of a run: how often the features were multiplied, and by what."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from stockpot.stages.built import Block, pick, sentence
+from stockpot.stages.show.html import count
+from stockpot.stages.stage import Reporting
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from stockpot.stages.built import View
+
+__all__ = ["REPORTING"]
+
+_MATRIX = {
+    "mean": "the mean over in-neighbours",
+    "norm": "the normalised matrix that the model reads",
+}
+
+
+def _summary(view: View) -> Mapping[str, Any]:
+    if "propagate" not in view.built:
+        return {}
+    return {"stages": {"propagate": pick(view.facts("propagate"), "hops", "adj", "num_features")}}
+
+
+def _report(summary: Mapping[str, Any], view: View) -> Iterator[Block]:
+    if (found := summary["stages"].get("propagate")) and found.get("hops"):
+        hops = found["hops"]
+        yield sentence(
+            f"Features were multiplied {'once' if hops == 1 else f'{count(hops)} times'} by "
+            f"{_MATRIX[found['adj']]}: the model reads {count(found['num_features'])} columns, the "
+            f"graph's own first."
+        )
+
+
+REPORTING = Reporting(_summary, report=_report)
