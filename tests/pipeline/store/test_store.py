@@ -220,6 +220,24 @@ def test_unwritable(tmp_path, monkeypatch, code):
     assert raised.value.exit_code == 2
 
 
+@pytest.mark.parametrize("links", [True, False])
+def test_the_first_of_several_publishers_counts_and_each_is_told(tmp_path, monkeypatch, links):
+    def refuse(_target, _source):
+        raise OSError(errno.EPERM, os.strerror(errno.EPERM))
+
+    if not links:
+        monkeypatch.setattr(Path, "hardlink_to", refuse)
+    target, claims = tmp_path / "target", tmp_path / "claims"
+    offers = [tmp_path / name for name in ("first", "second", "third")]
+    for offer in offers:
+        offer.write_text(offer.name)
+    assert [fs.publish(offer, target, claims) for offer in offers] == [True, False, False]
+    assert target.read_text() == "first"
+    placed = tmp_path / "placed"
+    assert [fs.link_or_copy(offer, placed, tmp_path) for offer in offers] == [True, False, False]
+    assert placed.read_text() == "first"
+
+
 def test_stale_handles_are_tried_again(built, monkeypatch):
     store, key = built
     monkeypatch.setattr(fs, "STALE_WAIT_S", 0.001)
