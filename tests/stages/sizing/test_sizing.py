@@ -11,6 +11,7 @@ from stockpot.stages.influence import STAGE as INFLUENCE
 from stockpot.stages.influence.walk import walk
 from stockpot.stages.influence.walk_inputs import walk_of
 from stockpot.stages.sizing import STAGE
+from stockpot.stages.sizing import measure
 from stockpot.stages.sizing import stage as sizing_stage
 from stockpot.stages.sizing.held import HOPS, held_sums
 from stockpot.stages.sizing.measure import Measure
@@ -158,6 +159,14 @@ def test_what_is_measured_is_what_the_records_hold(sparse, tmp_path, split, top_
         ids = made.array("n_id")[start:stop], made.array("outputs")[first:last]
         sums += held_sums(indptr, indices, *ids, scratch)
     np.testing.assert_allclose(found.held, sums[0] / sums[1], atol=1e-6)
+
+
+def test_rows_of_a_sample_are_those_of_the_split(sparse, monkeypatch):
+    whole = measure_of(sparse, "test", random=True).of(3, 50, 0)
+    monkeypatch.setattr(measure, "sampled_outputs", lambda *given: given[3][::4])
+    found = measure_of(sparse, "test", random=True).of(3, 50, 0)
+    assert found.records == whole.records
+    assert found.rows == pytest.approx(whole.rows, rel=0.1)
 
 
 def fake(held):
