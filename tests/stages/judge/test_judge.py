@@ -259,6 +259,17 @@ def test_the_loss_is_the_mean_over_outputs_and_pairs_and_its_error_covers_it():
     assert inside > 0.93 * 300
 
 
+def test_pairs_that_lose_unequally_widen_the_error():
+    """Of so many outputs the mean is sure; what three trainings lose is not."""
+    n, lost = 100_000, np.array([0, 2000, 7000])
+    exact = [np.ones(n, bool)] * 3
+    unequal = loss_of(exact, [np.arange(n) >= count for count in lost])
+    equal = loss_of(exact, [np.arange(n) >= lost.mean()] * 3)
+    assert unequal.mean == pytest.approx(equal.mean)
+    assert equal.error < 1e-3
+    assert unequal.error == pytest.approx((lost / n).std(ddof=1) / 3**0.5, rel=0.01)
+
+
 @pytest.mark.parametrize("n", [1, 10, 100, 900])
 def test_few_outputs_that_agree_prove_nothing(n):
     same = [np.ones(n, bool)] * 4

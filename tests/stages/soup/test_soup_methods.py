@@ -254,6 +254,17 @@ def test_portions_hand_out_every_record_once_a_round(labelled, least, seed):
     assert sorted(seen) == records
 
 
+def test_portions_are_drawn_anew_in_every_round_and_alike_for_a_seed():
+    def rounds(seed):
+        found = learned.portions([1] * 40, range(40), 1, seed)
+        return [[next(found)[0] for _ in range(40)] for _ in range(3)]
+
+    drawn = rounds(0)
+    assert all(sorted(one) == list(range(40)) for one in drawn)
+    assert len({tuple(one) for one in (*drawn, *rounds(1), range(40))}) == 7
+    assert rounds(0) == drawn
+
+
 def test_dropout_is_off_while_weights_are_learned():
     def dropping():
         return [nn.Linear(4, 6), nn.Dropout(0.9), nn.Linear(6, 3)]
@@ -469,6 +480,20 @@ def test_statistics_are_measured_integers_kept_and_a_single_model_left_alone():
     without = scorer_of(model, states, steps)
     without.put(without.stack.blend([1, 1, 3]))
     assert model.state_dict()["net.1.num_batches_tracked"] in (20, 40)  # of one ingredient, whole
+
+
+def test_buffers_come_from_the_ingredient_with_most_of_the_parameters():
+    """Of six tensors it has two, the matrices: two thirds of the numbers."""
+    model, states, steps = problem(norms, dtype=torch.float32)
+    for i, state in enumerate(states):
+        state["net.1.running_var"] = torch.full((6,), 1.0 + i)
+    scorer = scorer_of(model, states, steps)
+    alpha = np.zeros((len(scorer.stack.names), 4))
+    for row, p in zip(alpha, scorer.stack.parameters.values(), strict=True):
+        row[2 if p.dim() > 1 else 1] = 1.0
+    assert alpha.sum(0)[1] > alpha.sum(0)[2]
+    scorer.put(alpha)
+    assert torch.equal(model.state_dict()["net.1.running_var"], states[2]["net.1.running_var"])
 
 
 def test_tied_weights_stay_tied_and_have_one_weight():
