@@ -43,9 +43,10 @@ def test_exposure_is_the_squared_weight_of_a_node_in_all_outputs(nodes, degree, 
     np.testing.assert_allclose(found, expected, rtol=1e-12)
 
 
-@given(weight=st.lists(st.integers(0, 4), min_size=1, max_size=30), count=st.integers(0, 32))
-def test_the_most_exposed_are_taken_and_of_equals_the_first(weight, count):
-    weight = np.array(weight, np.float64)
+@given(st.integers(1, 30), st.integers(1, 4), st.floats(0, 1.1), st.integers(0, 999))
+def test_the_most_exposed_are_taken_and_of_equals_the_first(nodes, values, share, seed):
+    weight = np.random.default_rng(seed).integers(0, values, nodes).astype(np.float64)
+    count = int(share * nodes)
     expected = np.sort(np.lexsort((np.arange(len(weight)), -weight))[:count])
     np.testing.assert_array_equal(exposed(weight, count), expected)
 

@@ -243,6 +243,12 @@ def test_its_key_holds_the_model_and_no_other_key_of_the_training():
     assert not [name for name in STAGE.reads if name.split(".")[0] not in ("features", "train")]
 
 
+def test_a_code_as_large_as_what_is_there_is_not_judged():
+    first = ("sq8",), ("sq4", "pq64")
+    assert ladder(10**6, 128, sized("sq8", 10**6, 128) + 1)[:2] == first
+    assert ladder(10**6, 128, sized("sq8", 10**6, 128))[0] == first[1]
+
+
 # --- the test of pairs
 
 

@@ -335,6 +335,13 @@ def test_records_of_the_whole_graph(dense, tmp_path, rounds):
     )
 
 
+@pytest.mark.parametrize(("train", "rest", "mass"), [(0.8, 1.0, "row"), (0.9, 0.5, "none")])
+def test_mass_follows_from_what_records_of_training_hold(train, rest, mass):
+    held = {"train": train, "valid": rest, "test": rest}
+    shards = {split: MemoryReader({}, {"held": [share, 1.0]}) for split, share in held.items()}
+    assert STAGE.finish(None, {}, shards, None)["mass"] == mass
+
+
 def test_mass_is_what_was_found():
     assert resolved_mass("auto", None) == "none"
     assert resolved_mass("auto", {"mass": "row"}) == "row"
