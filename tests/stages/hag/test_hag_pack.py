@@ -141,9 +141,9 @@ def test_every_record_covers_its_csr(pack):
     loops, sums = not pack.facts["weighted"], Counter()
     for record in Records.from_reader(pack):
         hag = hag_of(record)
-        sums.update({
-            name: getattr(hag, name) for name in ("reads", "plain_reads", "adds", "plain_adds")
-        })
+        sums.update(
+            {name: getattr(hag, name) for name in ("reads", "plain_reads", "adds", "plain_adds")}
+        )
         ptr, columns = pattern(record.indptr, record.indices, loops=loops)
         n = record.num_nodes
         assert (cover(hag) != sp.csr_matrix((np.ones(len(columns)), columns, ptr), (n, n))).nnz == 0

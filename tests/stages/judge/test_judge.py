@@ -3,6 +3,7 @@ may."""
 
 import json
 from itertools import pairwise
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,8 +12,10 @@ import scipy.sparse as sp
 from stockpot.stages.codec.codec_names import parse
 from stockpot.stages.errors import BadInput
 from stockpot.stages.judge import STAGE
+from stockpot.stages.judge.decision import Decision
 from stockpot.stages.judge.ladder import ladder, sized
 from stockpot.stages.judge.paired import Loss, loss_of, verdict
+from stockpot.stages.judge.sample_features import Coding
 from stockpot.stages.judge.sample_records import Maker
 from stockpot.stages.judge.spending import (
     BRANCH_STEPS,
@@ -247,6 +250,23 @@ def test_a_code_as_large_as_what_is_there_is_not_judged():
     first = ("sq8",), ("sq4", "pq64")
     assert ladder(10**6, 128, sized("sq8", 10**6, 128) + 1)[:2] == first
     assert ladder(10**6, 128, sized("sq8", 10**6, 128))[0] == first[1]
+
+
+def test_of_a_level_the_code_of_least_error_after_aggregation_is_judged():
+    """Not the one of least error of single rows: an output reads means."""
+
+    def coding(name, nmse, aggregated):
+        return Coding(name, 8, 0, lambda places: places, nmse, aggregated)
+
+    codings = {"sq2": coding("sq2", 0.1, 0.05), "pq8": coding("pq8", 0.2, 0.01)}
+    sample = SimpleNamespace(
+        x=np.zeros((4, 16)), exact=None, coded=lambda name, _seed: codings[name]
+    )
+    right = np.ones(20_000, bool)
+    trainee = SimpleNamespace(branch_rows=1, spent=0, branch=lambda _rows, _pair: right)
+    decision = Decision(trainee, sample, 1000, 0.01, 10**6, 0)
+    assert decision.taken([("sq2", "pq8")], lambda _name: None) == "pq8"
+    assert [(row.codec, row.allowed) for row in decision.table] == [("sq2", None), ("pq8", True)]
 
 
 # --- the test of pairs

@@ -10,8 +10,7 @@ from hypothesis import given
 from stockpot.stages.influence import STAGE as INFLUENCE
 from stockpot.stages.influence.walk import walk
 from stockpot.stages.influence.walk_inputs import walk_of
-from stockpot.stages.sizing import STAGE
-from stockpot.stages.sizing import measure
+from stockpot.stages.sizing import STAGE, measure
 from stockpot.stages.sizing import stage as sizing_stage
 from stockpot.stages.sizing.held import HOPS, held_sums
 from stockpot.stages.sizing.measure import Measure

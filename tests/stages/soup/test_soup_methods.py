@@ -14,7 +14,7 @@ from stockpot.stages.soup import paired_test as honest
 from stockpot.stages.soup.calibrate import recalibrate
 from stockpot.stages.soup.cross_fit import cook
 from stockpot.stages.soup.kept_batches import LEAST, Batches, divide, first_layer_once, step_bytes
-from stockpot.stages.soup.loss_barrier import barriers
+from stockpot.stages.soup.loss_barrier import SLACK, Barrier, barriers
 from stockpot.stages.soup.methods import Methods
 from stockpot.stages.soup.ranking import Ranking
 from stockpot.stages.soup.scorer import Outcome, Scorer
@@ -562,6 +562,16 @@ def test_what_cannot_be_mixed_is_refused(change, kind, words):
 
 
 # --- all of it
+
+
+@pytest.mark.parametrize(
+    ("middle", "soupable"),
+    [(2.0, True), (3.0, True), (3 + SLACK / 2, True), (3 + 2 * SLACK, False), (np.nan, False)],
+)
+def test_a_barrier_stands_above_the_worse_end(middle, soupable):
+    for ends in ((1.0, 3.0), (3.0, 1.0)):
+        assert Barrier(ends, middle).soupable is soupable
+    assert Barrier((1.0, 3.0), 2.5).height == 0.5
 
 
 def test_an_ingredient_behind_a_barrier_is_left_out():
