@@ -90,6 +90,8 @@ def test_the_contract():
     assert {"key", "cached", "seconds", "peak_bytes", "bytes_written", "splits"} <= set(influence)
     assert influence["cached"] is True
     assert influence["seconds"] == pytest.approx(4.5)
+    peaks = [b.manifest["peak_bytes"] for b in nodes if b.node.stage == "influence"]
+    assert influence["peak_bytes"] == max(peaks) < sum(peaks)
     assert set(influence["splits"]) == {"train", "valid", "test"}
     train = influence["splits"]["train"]
     assert {name: train[name] for name in ("records", "rows", "edges", "replication")} == {

@@ -11,7 +11,7 @@ import scipy.sparse as sp
 
 from stockpot.stages.codec.codec_names import parse
 from stockpot.stages.errors import BadInput
-from stockpot.stages.judge import STAGE
+from stockpot.stages.judge import STAGE, network
 from stockpot.stages.judge.decision import Decision
 from stockpot.stages.judge.ladder import ladder, sized
 from stockpot.stages.judge.paired import Loss, loss_of, verdict
@@ -250,6 +250,30 @@ def test_a_code_as_large_as_what_is_there_is_not_judged():
     first = ("sq8",), ("sq4", "pq64")
     assert ladder(10**6, 128, sized("sq8", 10**6, 128) + 1)[:2] == first
     assert ladder(10**6, 128, sized("sq8", 10**6, 128))[0] == first[1]
+
+
+def test_sides_of_a_pair_read_alike_and_all_they_read_is_spent(monkeypatch):
+    monkeypatch.setattr(network, "STEM_STEPS", 4)
+    monkeypatch.setattr(network, "BRANCH_STEPS", 8)
+    g, read = graph(800), []
+    x, facts = g.array("x"), g.facts
+    records = Maker(g).records(split(800).array("train"), 32, 0)[:6]
+    trials = [network.Trial(r, r.n_id.astype(np.int64)) for r in records]
+    config = network.network_config("gcn", facts["num_features"], facts["num_classes"])
+    trainee = network.Trainee(config, trials[:4], trials[4:], 0)
+
+    def side(pair):
+        read.clear()
+        trainee.branch(lambda places: read.append(places.tolist()) or x[places], pair)
+        return list(read)
+
+    rows = [len(t.places) for t in trials]
+    trainee.stem(lambda places: x[places])
+    assert trainee.spent == sum(rows[:4])
+    first = side(0)
+    assert trainee.spent == 3 * sum(rows[:4]) + sum(rows[4:])
+    assert side(0) == first
+    assert side(1) != first
 
 
 def test_of_a_level_the_code_of_least_error_after_aggregation_is_judged():
