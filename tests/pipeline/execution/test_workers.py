@@ -4,12 +4,15 @@ imports Dask."""
 import ast
 import ctypes
 import queue
+import subprocess
+import sys
 import threading
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
 
+import psutil
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -335,3 +338,35 @@ def test_nobody_waits_for_workers_that_are_gone_for_good(monkeypatch):
         StockpotError, match="workers: all processes have died, and none has come back"
     ):
         cluster.wait(0)
+
+
+WORKER = """
+import ctypes, os
+from stockpot.execution.worker_process import dask_setup
+dask_setup(None)
+print(os.getpid(), os.getpgid(0), flush=True)
+ctypes.PyDLL(None).sleep(60)
+"""
+"""Holds the interpreter, as a kernel does: no thread of Python sees that the driver is gone."""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="prctl")
+def test_a_worker_leads_a_group_and_dies_with_its_driver_whatever_it_is_at():
+    driver = "import subprocess, sys; subprocess.run([sys.executable, '-c', sys.argv[1]])"
+    with subprocess.Popen(
+        [sys.executable, "-c", driver, WORKER], stdout=subprocess.PIPE, text=True
+    ) as process:
+        worker, group = map(int, process.stdout.readline().split())
+        process.kill()
+    assert group == worker
+    deadline = time.monotonic() + 20
+    while lives(worker) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not lives(worker)
+
+
+def lives(pid):
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False

@@ -12,7 +12,7 @@ import pytest
 from stockpot.execution.run import Runner
 from stockpot.execution.task import FINISH, Task, execute, open_inputs
 from stockpot.planning import dag
-from stockpot.planning.budget import WORKER_BYTES, Budget, measure, refuse
+from stockpot.planning.budget import WORKER_BYTES, Budget, granted, measure, refuse
 from stockpot.planning.plan import Planner
 from stockpot.planning.recipe import KEYS, from_tables, load
 from stockpot.planning.registry import STAGES
@@ -200,6 +200,12 @@ def test_budget():
     assert human_bytes(999) == "999 B"
     assert human_bytes(2_340_000_000) == "2.3 GB"
     assert human_bytes(9_410_000_000, up=True) == "9.5 GB"
+
+
+def test_a_task_is_granted_what_is_free_between_its_least_and_its_most():
+    cost = Cost(0, 0, 1000, least=400)
+    assert [granted(cost, free) for free in (0, 399, 700, 5000)] == [400, 400, 700, 1000]
+    assert [granted(Cost(0, 0, 1000), free) for free in (0, 5000)] == [1000, 1000]
 
 
 def test_a_plan_needs_counts_and_no_data(tmp_path, monkeypatch):

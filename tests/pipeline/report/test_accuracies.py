@@ -1,6 +1,8 @@
 """One model, one accuracy: equal soups share a row, what chose them is said, and the mean of all is
 a ceiling."""
 
+import re
+
 import pytest
 
 from stockpot.report.accuracies import (
@@ -103,6 +105,12 @@ def test_a_model_has_one_accuracy_whatever_row_it_stands_in():
     assert rows[2].remarks == ["single model 1", "chosen on validation"]
     text = accuracy_text(rows)
     assert text.splitlines()[0].split() == ["accuracy", "valid", "cross-fitted", "test"]
+    assert [re.findall(r"[\d.]+(?= %)", line) for line in text.splitlines() if "%" in line] == [
+        ["61.00", "71.00"],
+        ["62.00", "72.00"],
+        ["62.00", "60.00", "72.00"],
+        ["66.00", "65.00"],
+    ]
     assert "a ceiling" in text.splitlines()[-1]
     only = [b for b in nodes if b.node.stage in ("ingest", "split", "train")]
     assert [one["valid_accuracy"] for one in summarise(recipe, only)["train"]["ingredients"]] == [

@@ -10,9 +10,10 @@ from stockpot.planning.dag import build
 from stockpot.planning.recipe import from_tables
 from stockpot.report.page import Report, render
 from stockpot.report.run_outputs import result_text
-from stockpot.report.summary import accuracy_rows, inference_seconds, summarise
+from stockpot.report.summary import accuracy_rows, inference_seconds, summarise, view_of
 from stockpot.stages.built import Built
 from stockpot.stages.errors import BadInput
+from stockpot.stages.hag.reporting import REPORTING as HAG
 from stockpot.stages.judge.reporting import CODES, rate_cells
 from stockpot.store.run_folder import dump, run_document, write_atomically
 from tests.pipeline import fakes
@@ -89,6 +90,8 @@ def test_the_contract():
     assert {"key", "cached", "seconds", "peak_bytes", "bytes_written", "splits"} <= set(influence)
     assert influence["cached"] is True
     assert influence["seconds"] == pytest.approx(4.5)
+    peaks = [b.manifest["peak_bytes"] for b in nodes if b.node.stage == "influence"]
+    assert influence["peak_bytes"] == max(peaks) < sum(peaks)
     assert set(influence["splits"]) == {"train", "valid", "test"}
     train = influence["splits"]["train"]
     assert {name: train[name] for name in ("records", "rows", "edges", "replication")} == {
@@ -158,6 +161,22 @@ def test_the_contract():
     assert inference_seconds(infer) == said
     assert f"74.50 %\n  {said}\n" in result_text(summary, nodes, Path("runs/toy"))
     assert json.loads(dump(summary)) == summary
+
+
+def test_shared_sums_are_counted_over_all_splits():
+    recipe, nodes = built()
+    counted = {
+        "pack:train": {"records": 3, "reads": 100, "plain_reads": 250},
+        "pack:valid": {"records": 2, "reads": 100, "plain_reads": 150},
+    }
+    for b in nodes:
+        if b.node.id in counted:
+            adds = {"adds": 30, "plain_adds": 90}
+            b.manifest["facts"] = {**b.manifest["facts"], "hag": counted[b.node.id] | adds}
+    hag = summarise(recipe, nodes)["stages"]["hag"]
+    assert (hag["records_used"], hag["reads_ratio"], hag["adds_ratio"]) == (5, 2.0, 3.0)
+    (said,) = [block.body for block in HAG.report({"stages": {"hag": hag}}, view_of(recipe, nodes))]
+    assert "5 records read 2.00 x fewer rows and add 3.00 x fewer" in said
 
 
 def test_a_model_that_shares_nothing_says_why():

@@ -18,7 +18,7 @@ from stockpot.execution.task import execute
 from stockpot.stages.ingest.source import single_file
 from stockpot.store import digests, fs
 from stockpot.store.digests import StatCache, file_digest, payload_digest
-from stockpot.store.manifest import seal, unseal
+from stockpot.store.manifest import build_manifest, seal, unseal
 from stockpot.store.reader import SourceReader
 from stockpot.store.store import Store
 from tests.pipeline.store.toy import CountParams, build, damage, install, plan
@@ -220,6 +220,24 @@ def test_unwritable(tmp_path, monkeypatch, code):
     assert raised.value.exit_code == 2
 
 
+@pytest.mark.parametrize("links", [True, False])
+def test_the_first_of_several_publishers_counts_and_each_is_told(tmp_path, monkeypatch, links):
+    def refuse(_target, _source):
+        raise OSError(errno.EPERM, os.strerror(errno.EPERM))
+
+    if not links:
+        monkeypatch.setattr(Path, "hardlink_to", refuse)
+    target, claims = tmp_path / "target", tmp_path / "claims"
+    offers = [tmp_path / name for name in ("first", "second", "third")]
+    for offer in offers:
+        offer.write_text(offer.name)
+    assert [fs.publish(offer, target, claims) for offer in offers] == [True, False, False]
+    assert target.read_text() == "first"
+    placed = tmp_path / "placed"
+    assert [fs.link_or_copy(offer, placed, tmp_path) for offer in offers] == [True, False, False]
+    assert placed.read_text() == "first"
+
+
 def test_stale_handles_are_tried_again(built, monkeypatch):
     store, key = built
     monkeypatch.setattr(fs, "STALE_WAIT_S", 0.001)
@@ -236,6 +254,21 @@ def test_stale_handles_are_tried_again(built, monkeypatch):
     fails[0] = 99
     with pytest.raises(OSError, match="stale"):
         store.committed("count", key)
+
+
+def test_a_manifest_sums_what_shards_took_and_keeps_their_largest_peak():
+    def entry(seconds, peak, size, started):
+        files = {f"{size}": {"size": size, "digest": "0" * 32}}
+        about = dict.fromkeys(("digest", "attempt", "device", "host"), "x")
+        about |= {"notes": {}, "software": {}, "threads": size, "started": started}
+        return {**about, "seconds": seconds, "peak_bytes": peak, "files": files}
+
+    shards = {"a": entry(1.5, 700, 1, 20.0), "b": entry(2.0, 900, 3, 10.0), "c": entry(0, 0, 2, 30)}
+    whole = ("stage", 1, "0" * 32, {}, [], {}, {}, shards)
+    names = ("stage", "version", "key", "params", "parents", "files", "facts", "shards")
+    found = build_manifest(**dict(zip(names, whole, strict=True)))
+    figures = ("seconds", "peak_bytes", "bytes_written", "threads", "started")
+    assert [found[name] for name in figures] == [3.5, 900, 6, 3, 10.0]
 
 
 def test_sealed_documents():

@@ -7,6 +7,7 @@ import time
 
 import pytest
 
+from stockpot.stages.peak_memory import PeakMemory
 from stockpot.store.usage import Usage
 
 SCRIPT = """
@@ -51,3 +52,17 @@ def test_processes_that_a_task_starts_are_counted_with_it():
             time.sleep(0.02)
         child.communicate("\n")
     assert usage.peak_bytes >= 60 << 20
+
+
+@pytest.mark.parametrize(("since", "grown"), [(None, 600), (50, 650), (900, 0)])
+def test_a_peak_is_what_was_added_to_the_start(since, grown):
+    class Told(PeakMemory):
+        every_s = 3600.0  # looked at when it begins and when it ends
+        held = 100
+
+        def now(self):
+            return self.held
+
+    with Told(since) as peak:
+        peak.held = 700
+    assert peak.peak_bytes == grown

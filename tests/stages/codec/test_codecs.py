@@ -97,6 +97,15 @@ def test_facts_say_what_is_stored(tmp_path, name, sparse):
     assert facts["compression_ratio"] == x.nbytes / (facts["table_bytes"] + facts["code_bytes"])
 
 
+@pytest.mark.parametrize("shift", [0.0, 3.0, -40.0])
+def test_the_spread_is_about_the_mean_whatever_values_are_counted_from(shift):
+    tables = {"levels": np.float32([[0, 4]]), "shift": np.full(1, shift), "scale": np.ones(1)}
+    coder = Coder("sq1", tables)
+    _, sums = coder.encode(np.float32([[1], [3], [5]]))
+    assert coder.spread(sums) == pytest.approx(8)
+    assert coder.codec(sums)[1] == pytest.approx(2 / 8)
+
+
 @given(
     rows=st.integers(1, 700),
     columns=st.integers(1, 19),

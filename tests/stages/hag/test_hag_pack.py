@@ -1,6 +1,7 @@
 """HAGs in packed records: steps by them are the steps of the CSR; auto decides, weights and damage
 are refused."""
 
+from collections import Counter
 from dataclasses import asdict, replace
 
 import numpy as np
@@ -137,15 +138,19 @@ def test_inner_transposes_only_where_asked_for(pack):
 
 
 def test_every_record_covers_its_csr(pack):
-    loops = not pack.facts["weighted"]
+    loops, sums = not pack.facts["weighted"], Counter()
     for record in Records.from_reader(pack):
         hag = hag_of(record)
+        sums.update(
+            {name: getattr(hag, name) for name in ("reads", "plain_reads", "adds", "plain_adds")}
+        )
         ptr, columns = pattern(record.indptr, record.indices, loops=loops)
         n = record.num_nodes
         assert (cover(hag) != sp.csr_matrix((np.ones(len(columns)), columns, ptr), (n, n))).nnz == 0
     counted = pack.facts["hag"]
     assert counted["records"] == pack.facts["records"]
     assert counted["plain_reads"] > 1.2 * counted["reads"]
+    assert counted == {"records": pack.facts["records"], **sums}
 
 
 def test_records_without_one_join_those_with_one(tmp_path):

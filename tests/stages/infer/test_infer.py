@@ -142,7 +142,7 @@ def test_equal_ingredients_count_each_in_the_mean_of_all_and_one_alone_has_none(
     pack = packs()["test"]
     steps = [pack.step(group, 3, "norm", True) for group in pack.groups]
     outputs = len(pack.outputs)
-    right = labelled = 0
+    right, labelled, loss = 0, 0, 0.0
     for one in steps:
         with torch.no_grad():
             mean = (
@@ -152,9 +152,12 @@ def test_equal_ingredients_count_each_in_the_mean_of_all_and_one_alone_has_none(
                 / 3
             )
         right += int((mean.argmax(1) == one.y).sum())
-        labelled += int((one.y >= 0).sum())
+        known = one.y >= 0
+        labelled += int(known.sum())
+        loss -= float(mean[known, one.y[known]].log().sum())
     _, scores = predict(models, "a", steps, outputs, 3, lambda *_: None, None, {"a": 2, "b": 1})
     assert (scores["ensemble"].correct, scores["ensemble"].labelled) == (right, labelled)
+    assert scores["ensemble"].loss_sum == pytest.approx(loss, rel=1e-5)
     _, scores = predict(models, "a", steps, outputs, 3, lambda *_: None)
     assert scores.keys() == {"a", "b"}
     alone = run_stage(

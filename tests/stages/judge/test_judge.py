@@ -3,6 +3,7 @@ may."""
 
 import json
 from itertools import pairwise
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,9 +11,11 @@ import scipy.sparse as sp
 
 from stockpot.stages.codec.codec_names import parse
 from stockpot.stages.errors import BadInput
-from stockpot.stages.judge import STAGE
+from stockpot.stages.judge import STAGE, network
+from stockpot.stages.judge.decision import Decision
 from stockpot.stages.judge.ladder import ladder, sized
 from stockpot.stages.judge.paired import Loss, loss_of, verdict
+from stockpot.stages.judge.sample_features import Coding
 from stockpot.stages.judge.sample_records import Maker
 from stockpot.stages.judge.spending import (
     BRANCH_STEPS,
@@ -243,6 +246,53 @@ def test_its_key_holds_the_model_and_no_other_key_of_the_training():
     assert not [name for name in STAGE.reads if name.split(".")[0] not in ("features", "train")]
 
 
+def test_a_code_as_large_as_what_is_there_is_not_judged():
+    first = ("sq8",), ("sq4", "pq64")
+    assert ladder(10**6, 128, sized("sq8", 10**6, 128) + 1)[:2] == first
+    assert ladder(10**6, 128, sized("sq8", 10**6, 128))[0] == first[1]
+
+
+def test_sides_of_a_pair_read_alike_and_all_they_read_is_spent(monkeypatch):
+    monkeypatch.setattr(network, "STEM_STEPS", 4)
+    monkeypatch.setattr(network, "BRANCH_STEPS", 8)
+    g, read = graph(800), []
+    x, facts = g.array("x"), g.facts
+    records = Maker(g).records(split(800).array("train"), 32, 0)[:6]
+    trials = [network.Trial(r, r.n_id.astype(np.int64)) for r in records]
+    config = network.network_config("gcn", facts["num_features"], facts["num_classes"])
+    trainee = network.Trainee(config, trials[:4], trials[4:], 0)
+
+    def side(pair):
+        read.clear()
+        trainee.branch(lambda places: read.append(places.tolist()) or x[places], pair)
+        return list(read)
+
+    rows = [len(t.places) for t in trials]
+    trainee.stem(lambda places: x[places])
+    assert trainee.spent == sum(rows[:4])
+    first = side(0)
+    assert trainee.spent == 3 * sum(rows[:4]) + sum(rows[4:])
+    assert side(0) == first
+    assert side(1) != first
+
+
+def test_of_a_level_the_code_of_least_error_after_aggregation_is_judged():
+    """Not the one of least error of single rows: an output reads means."""
+
+    def coding(name, nmse, aggregated):
+        return Coding(name, 8, 0, lambda places: places, nmse, aggregated)
+
+    codings = {"sq2": coding("sq2", 0.1, 0.05), "pq8": coding("pq8", 0.2, 0.01)}
+    sample = SimpleNamespace(
+        x=np.zeros((4, 16)), exact=None, coded=lambda name, _seed: codings[name]
+    )
+    right = np.ones(20_000, bool)
+    trainee = SimpleNamespace(branch_rows=1, spent=0, branch=lambda _rows, _pair: right)
+    decision = Decision(trainee, sample, 1000, 0.01, 10**6, 0)
+    assert decision.taken([("sq2", "pq8")], lambda _name: None) == "pq8"
+    assert [(row.codec, row.allowed) for row in decision.table] == [("sq2", None), ("pq8", True)]
+
+
 # --- the test of pairs
 
 
@@ -257,6 +307,17 @@ def test_the_loss_is_the_mean_over_outputs_and_pairs_and_its_error_covers_it():
         found = loss_of(*hits(rng, 2000, 3, 0.02))
         inside += found.least <= 0.8 * 0.02 <= found.bound
     assert inside > 0.93 * 300
+
+
+def test_pairs_that_lose_unequally_widen_the_error():
+    """Of so many outputs the mean is sure; what three trainings lose is not."""
+    n, lost = 100_000, np.array([0, 2000, 7000])
+    exact = [np.ones(n, bool)] * 3
+    unequal = loss_of(exact, [np.arange(n) >= count for count in lost])
+    equal = loss_of(exact, [np.arange(n) >= lost.mean()] * 3)
+    assert unequal.mean == pytest.approx(equal.mean)
+    assert equal.error < 1e-3
+    assert unequal.error == pytest.approx((lost / n).std(ddof=1) / 3**0.5, rel=0.01)
 
 
 @pytest.mark.parametrize("n", [1, 10, 100, 900])

@@ -10,7 +10,7 @@ from stockpot.stages.errors import BadInput, Conflict, Corrupt
 from stockpot.stages.loader.records import Records
 from stockpot.stages.pack import STAGE as PACK
 from stockpot.stages.pack import shard
-from stockpot.stages.pack.index import mismatch, read_index
+from stockpot.stages.pack.index import COLUMNS, mismatch, read_index, write_index
 from stockpot.stages.pack.stage import Params as PackParams
 from tests.memory import run_stage
 from tests.packs import packed
@@ -134,6 +134,27 @@ def test_a_swapped_record_is_found(paths):
     records = Records(paths)
     assert mismatch(index, 0, records[0]) is None
     assert "expected" in mismatch(index, 1, records[0])
+
+
+@pytest.mark.parametrize(
+    ("name", "at", "forged"),
+    [
+        ("offset", 0, lambda old, _size: 0 * old),  # before the first record stands the magic
+        ("offset", 1, lambda old, _size: old - 8),  # begins inside the record before
+        ("length", 1, lambda old, _size: -old),  # ends before it begins
+        ("length", -1, lambda _old, size: size),  # ends behind the file
+    ],
+)
+def test_an_index_that_names_places_outside_the_file_is_refused(paths, name, at, forged):
+    """Its own checksum is right: it was written so."""
+    path = paths[0].with_name("shard-00000.index.arrow")
+    index = read_index(path)
+    rows = {column: getattr(index, column).copy() for column in COLUMNS}
+    assert len(rows["offset"]) > 1
+    rows[name][at] = forged(rows[name][at], index.meta["bytes"])
+    write_index(path, index.meta, rows, index.label_counts)
+    with pytest.raises(Corrupt, match="its index names places that are not in its"):
+        list(Records(paths))
 
 
 def test_errors_come_from_the_reader_that_knows_the_artifact(paths):

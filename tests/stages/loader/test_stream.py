@@ -394,7 +394,7 @@ def test_no_more_is_prepared_than_asked_for(pack):
     next(iterator)
     deadline = threading.Event()
     deadline.wait(0.2)
-    assert len(begun) <= 4  # one handed out, two ready, one at work
+    assert len(begun) <= 3  # one handed out, two ready or at work
     iterator.close()
 
 

@@ -214,6 +214,18 @@ def test_shards_follow_from_counts_alone(tmp_path):
     assert len(STAGE.shards(Params("train"), inputs)) == 1
 
 
+def test_facts_are_sums_and_maxima_over_all_shards(tmp_path):
+    pack, _ = packed(tmp_path, shard_bytes=1)
+    records = Records.from_reader(pack)
+    counts = {"nodes": records.num_nodes, "edges": records.num_edges}
+    assert len(records) == pack.facts["shards"] > 1
+    assert (pack.facts["rows"], pack.facts["edges"]) == tuple(n.sum() for n in counts.values())
+    assert (pack.facts["max_rows"], pack.facts["max_edges"]) == tuple(
+        n.max() for n in counts.values()
+    )
+    assert all(n.max() > n[0] for n in counts.values())  # not those of the first
+
+
 def test_the_projection_covers_what_is_written(tmp_path):
     inputs = inputs_of(tmp_path, features=64)
     cost = STAGE.cost(Params("train"), {role: reader.facts for role, reader in inputs.items()})

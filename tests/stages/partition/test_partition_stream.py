@@ -181,6 +181,23 @@ def test_regions_read_back_what_is_inside_them(tmp_path_factory, graph, number, 
         assert (dense <= expected.toarray()).all()
 
 
+def test_a_cut_begun_anew_reads_nothing_of_the_one_before(tmp_path):
+    """A killed attempt leaves its files: regions are appended to, so they must go first."""
+    indptr, indices = planted(200, 2000)
+    graph = adjacency(indptr, indices)
+    split_edges(graph, (np.arange(200) % 5).astype(np.int32), 5, tmp_path / "r")
+    region = (np.arange(200) % 3).astype(np.int32)
+    again = split_edges(graph, region, 3, tmp_path / "r")
+    fresh = split_edges(graph, region, 3, tmp_path / "fresh")
+    for r in range(3):
+        ids = fresh.nodes(r)
+        for got, expected in zip(
+            again.graph(r, ids, 10**6), fresh.graph(r, ids, 10**6), strict=True
+        ):
+            np.testing.assert_array_equal(got, expected)
+    assert len(list((tmp_path / "r").iterdir())) == 3
+
+
 def test_long_chunks_and_thinning_by_share(tmp_path, monkeypatch):
     monkeypatch.setattr("stockpot.stages.partition.regions._CHUNK", 1000)
     indptr, indices = planted(2000, 30_000)

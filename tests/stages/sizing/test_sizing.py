@@ -10,7 +10,7 @@ from hypothesis import given
 from stockpot.stages.influence import STAGE as INFLUENCE
 from stockpot.stages.influence.walk import walk
 from stockpot.stages.influence.walk_inputs import walk_of
-from stockpot.stages.sizing import STAGE
+from stockpot.stages.sizing import STAGE, measure
 from stockpot.stages.sizing import stage as sizing_stage
 from stockpot.stages.sizing.held import HOPS, held_sums
 from stockpot.stages.sizing.measure import Measure
@@ -158,6 +158,14 @@ def test_what_is_measured_is_what_the_records_hold(sparse, tmp_path, split, top_
         ids = made.array("n_id")[start:stop], made.array("outputs")[first:last]
         sums += held_sums(indptr, indices, *ids, scratch)
     np.testing.assert_allclose(found.held, sums[0] / sums[1], atol=1e-6)
+
+
+def test_rows_of_a_sample_are_those_of_the_split(sparse, monkeypatch):
+    whole = measure_of(sparse, "test", random=True).of(3, 50, 0)
+    monkeypatch.setattr(measure, "sampled_outputs", lambda *given: given[3][::4])
+    found = measure_of(sparse, "test", random=True).of(3, 50, 0)
+    assert found.records == whole.records
+    assert found.rows == pytest.approx(whole.rows, rel=0.1)
 
 
 def fake(held):
@@ -324,6 +332,13 @@ def test_records_of_the_whole_graph(dense, tmp_path, rounds):
     assert (
         INFLUENCE.cost(params, {role: one.facts for role, one in dense.items()}).written >= 4 * 4500
     )
+
+
+@pytest.mark.parametrize(("train", "rest", "mass"), [(0.8, 1.0, "row"), (0.9, 0.5, "none")])
+def test_mass_follows_from_what_records_of_training_hold(train, rest, mass):
+    held = {"train": train, "valid": rest, "test": rest}
+    shards = {split: MemoryReader({}, {"held": [share, 1.0]}) for split, share in held.items()}
+    assert STAGE.finish(None, {}, shards, None)["mass"] == mass
 
 
 def test_mass_is_what_was_found():

@@ -122,6 +122,41 @@ def test_accuracy_or_loss_decides_and_neither_may_be_worse(correct, loss, chosen
     assert honest.choose({"simple": simple, "other": other}).chosen == chosen
 
 
+def sets(n, *right):
+    """Which of n outputs are right: those in these ranges."""
+    return np.isin(np.arange(n), np.concatenate([np.arange(*one) for one in right]))
+
+
+@pytest.mark.parametrize(("errors", "chosen"), [(1.0, "other"), (1.9, "other"), (2.1, "simple")])
+def test_a_gain_in_accuracy_outweighs_a_loss_that_is_not_clearly_higher(errors, chosen):
+    rng = np.random.default_rng(0)
+    noise = rng.normal(size=100)
+    noise = (noise - noise.mean()) / noise.std(ddof=1)
+    simple = Outcome(sets(100, (0, 70)), np.full(100, 5, np.float32))
+    rise = 0.1 * errors  # one standard error of the mean of a hundred is 0.1
+    other = Outcome(sets(100, (0, 85)), (5 + rise + noise).astype(np.float32))
+    assert honest.paired(simple, other).worse == (chosen == "simple")
+    assert honest.choose({"simple": simple, "other": other}).chosen == chosen
+
+
+@pytest.mark.parametrize(
+    ("right", "chosen"),
+    [
+        (((4, 80), (81, 84)), "loss"),  # of seven outputs that differ, one more is lost than won
+        (((8, 80), (81, 82)), "accuracy"),  # of nine, seven more
+    ],
+)
+def test_a_lower_loss_outweighs_accuracy_within_one_standard_error(right, chosen):
+    rng = np.random.default_rng(0)
+    losses = rng.normal(5, 1, size=(3, 100)).astype(np.float32)
+    best = Outcome(sets(100, (0, 60)), losses[0])
+    accuracy = Outcome(sets(100, (0, 80)), losses[1])
+    loss = Outcome(sets(100, *right), losses[2] - np.float32(1))
+    assert best.accuracy < loss.accuracy < accuracy.accuracy
+    outcomes = {"best": best, "accuracy": accuracy, "loss": loss}
+    assert honest.choose(outcomes).chosen == chosen
+
+
 def shifted(rng, n, fall):
     """An outcome as accurate as any other of these, whose losses lie `fall` lower, with noise of
     one."""

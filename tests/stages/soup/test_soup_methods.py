@@ -14,7 +14,7 @@ from stockpot.stages.soup import paired_test as honest
 from stockpot.stages.soup.calibrate import recalibrate
 from stockpot.stages.soup.cross_fit import cook
 from stockpot.stages.soup.kept_batches import LEAST, Batches, divide, first_layer_once, step_bytes
-from stockpot.stages.soup.loss_barrier import barriers
+from stockpot.stages.soup.loss_barrier import SLACK, Barrier, barriers
 from stockpot.stages.soup.methods import Methods
 from stockpot.stages.soup.ranking import Ranking
 from stockpot.stages.soup.scorer import Outcome, Scorer
@@ -254,6 +254,17 @@ def test_portions_hand_out_every_record_once_a_round(labelled, least, seed):
     assert sorted(seen) == records
 
 
+def test_portions_are_drawn_anew_in_every_round_and_alike_for_a_seed():
+    def rounds(seed):
+        found = learned.portions([1] * 40, range(40), 1, seed)
+        return [[next(found)[0] for _ in range(40)] for _ in range(3)]
+
+    drawn = rounds(0)
+    assert all(sorted(one) == list(range(40)) for one in drawn)
+    assert len({tuple(one) for one in (*drawn, *rounds(1), range(40))}) == 7
+    assert rounds(0) == drawn
+
+
 def test_dropout_is_off_while_weights_are_learned():
     def dropping():
         return [nn.Linear(4, 6), nn.Dropout(0.9), nn.Linear(6, 3)]
@@ -471,6 +482,20 @@ def test_statistics_are_measured_integers_kept_and_a_single_model_left_alone():
     assert model.state_dict()["net.1.num_batches_tracked"] in (20, 40)  # of one ingredient, whole
 
 
+def test_buffers_come_from_the_ingredient_with_most_of_the_parameters():
+    """Of six tensors it has two, the matrices: two thirds of the numbers."""
+    model, states, steps = problem(norms, dtype=torch.float32)
+    for i, state in enumerate(states):
+        state["net.1.running_var"] = torch.full((6,), 1.0 + i)
+    scorer = scorer_of(model, states, steps)
+    alpha = np.zeros((len(scorer.stack.names), 4))
+    for row, p in zip(alpha, scorer.stack.parameters.values(), strict=True):
+        row[2 if p.dim() > 1 else 1] = 1.0
+    assert alpha.sum(0)[1] > alpha.sum(0)[2]
+    scorer.put(alpha)
+    assert torch.equal(model.state_dict()["net.1.running_var"], states[2]["net.1.running_var"])
+
+
 def test_tied_weights_stay_tied_and_have_one_weight():
     class Tied(nn.Module):
         def __init__(self):
@@ -537,6 +562,16 @@ def test_what_cannot_be_mixed_is_refused(change, kind, words):
 
 
 # --- all of it
+
+
+@pytest.mark.parametrize(
+    ("middle", "soupable"),
+    [(2.0, True), (3.0, True), (3 + SLACK / 2, True), (3 + 2 * SLACK, False), (np.nan, False)],
+)
+def test_a_barrier_stands_above_the_worse_end(middle, soupable):
+    for ends in ((1.0, 3.0), (3.0, 1.0)):
+        assert Barrier(ends, middle).soupable is soupable
+    assert Barrier((1.0, 3.0), 2.5).height == 0.5
 
 
 def test_an_ingredient_behind_a_barrier_is_left_out():

@@ -1,5 +1,6 @@
 """Ingredients that share their first epochs, differ mildly, or are averages of their own steps."""
 
+import itertools
 from dataclasses import replace
 
 import pytest
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 from stockpot.stages.errors import BadInput, Corrupt
 from stockpot.stages.train import STAGE, trainer
 from stockpot.stages.train.ema import Ema
+from stockpot.stages.train.evaluate import Score
 from stockpot.stages.train.model import build_model, load_model
 from stockpot.stages.train.ranges import factor, varied_odds
 from stockpot.stages.train.state import read_metadata, read_state, state_digest, write_state
@@ -61,6 +63,17 @@ def test_what_follows_a_warm_up_goes_on_at_the_rate_it_ended_with(tmp_path, data
     assert ended < 1
     assert rest.history[0]["lr"] == pytest.approx(ended * 0.3)
     assert rest.history[0]["lr"] <= shared.history[-1]["lr"]
+
+
+def test_a_warm_up_runs_its_epochs_whatever_validation_says(tmp_path, data, monkeypatch):
+    """Its ingredients stop early, it does not: all of them count from its last epoch."""
+    falling = (Score(10 - k, 100, 1.0) for k in itertools.count())
+    monkeypatch.setattr(trainer, "evaluate", lambda *_: next(falling))
+    params = replace(SHARED, epochs=6, warmup=4, patience=1)
+    shared, rest = branch(data, tmp_path, params)
+    assert [row["epoch"] for row in shared.history] == [0, 1, 2, 3]
+    assert [row["epoch"] for row in rest.history] == [4, 5]
+    assert len(train(data, tmp_path / "alone", replace(params, warmup=0)).history) == 2
 
 
 @pytest.mark.parametrize("schedule", ["cosine", "constant"])
