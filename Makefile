@@ -15,7 +15,7 @@ STAGES := ingest split propagate sizing partition influence sample hag order loa
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: data/wordnet.npz help hooks setup run plan status verify report inspect test test-long coverage lint format bench bench-coop bench-influence bench-partition bench-pipeline bench-hag bench-soup bench-coded bench-quantize bench-loader accuracy clean $(STAGES)
+.PHONY: data/wordnet.npz help hooks setup run plan status verify report inspect test test-long coverage lint format bench bench-coop bench-influence bench-partition bench-pipeline bench-hag bench-soup bench-coded bench-quantize bench-loader bench-beyond accuracy clean $(STAGES)
 
 help:  ## list every target
 	@grep -hE '^[a-z][a-zA-Z./_ -]*:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | awk -F'\t' '{printf "  make %-18s %s\n", $$1, $$2}'
@@ -116,6 +116,9 @@ bench-quantize: $(READY)  ## features' codes: error at equal bytes against BiFea
 	$(BIN)/python -m tests.bench.codecs
 	$(BIN)/python -m tests.bench.tiers
 	$(BIN)/python -m tests.bench.coded --epochs
+
+bench-beyond: $(READY)  ## training where features do not fit in memory, against memory-mapped loops (ARGS='--dgl DIR')
+	$(BIN)/python -W ignore -m tests.bench.beyond $(ARGS)
 
 bench-loader: $(READY)  ## a plain loop, DataLoader and Lightning over the run in runs/wordnet (ARGS=WHERE: another): same batches, CPU seconds
 	$(BIN)/python -m tests.bench.loader $(ARGS)

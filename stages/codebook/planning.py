@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from stockpot.stages.codec.codec_names import is_lossy
-from stockpot.stages.codec.columns import features_of, propagated
+from stockpot.stages.codec.feature_columns import features_of, propagated
 from stockpot.stages.guess import Guess, Known
 from stockpot.stages.node import node
 from stockpot.stages.stage import Planning

@@ -11,7 +11,7 @@ from stockpot.stages.codebook.planning import PLANNING
 from stockpot.stages.codebook.reporting import REPORTING
 from stockpot.stages.codec.auto import judged, keeps
 from stockpot.stages.codec.codec_names import parse
-from stockpot.stages.codec.columns import features_of
+from stockpot.stages.codec.feature_columns import features_of
 from stockpot.stages.codec.format import EXACT
 from stockpot.stages.codec.rate_sizes import rate_bytes
 from stockpot.stages.codec.row_blocks import BLOCK_ROWS, row_shards

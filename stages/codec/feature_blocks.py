@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from stockpot.stages.codec.columns import hop_name, slab_starts
+from stockpot.stages.codec.feature_columns import hop_name, slab_starts
 from stockpot.stages.codec.row_blocks import BLOCK_ROWS, CHUNK_BYTES
 from stockpot.stages.errors import BadInput
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from stockpot.stages.codec.columns import propagated
+from stockpot.stages.codec.feature_columns import propagated
 from stockpot.stages.guess import Guess, Known
 from stockpot.stages.node import node
 from stockpot.stages.stage import Planning

@@ -7,7 +7,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from stockpot.stages.codec.columns import features_of
+from stockpot.stages.codec.feature_columns import features_of
 from stockpot.stages.codec.format import EXACT
 from stockpot.stages.codeloss.planning import PLANNING
 from stockpot.stages.codeloss.reporting import REPORTING

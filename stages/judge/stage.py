@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from stockpot.stages.codec.auto import code_bytes, exact_codec, keeps
-from stockpot.stages.codec.columns import features_of
+from stockpot.stages.codec.feature_columns import features_of
 from stockpot.stages.codec.format import describe
 from stockpot.stages.errors import BadInput
 from stockpot.stages.judge.ladder import ladder

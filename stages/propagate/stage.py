@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from stockpot.stages.codec.columns import hop_name, slab_starts
+from stockpot.stages.codec.feature_columns import hop_name, slab_starts
 from stockpot.stages.errors import BadInput
 from stockpot.stages.propagate.planning import PLANNING
 from stockpot.stages.propagate.reporting import REPORTING

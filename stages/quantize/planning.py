@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from stockpot.stages.codec.codec_names import MOST_STAGES, parse
-from stockpot.stages.codec.columns import features_of, products_of, propagated
+from stockpot.stages.codec.feature_columns import features_of, products_of, propagated
 from stockpot.stages.codec.format import EXACT, describe
 from stockpot.stages.guess import Guess, Known
 from stockpot.stages.node import node

@@ -14,7 +14,7 @@ from stockpot.stages.codec.auto import (
     smaller_bits,
 )
 from stockpot.stages.codec.codec_names import is_lossy, parse
-from stockpot.stages.codec.columns import features_of, products_of
+from stockpot.stages.codec.feature_columns import features_of, products_of
 from stockpot.stages.codec.format import EXACT, FURTHER, TABLE, Codec, describe
 from stockpot.stages.codec.row_blocks import BLOCK_ROWS, CHUNK_BYTES, row_shards
 from stockpot.stages.codec.tiers import tier_of

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from stockpot.stages.codec.columns import propagated
+from stockpot.stages.codec.feature_columns import propagated
 from stockpot.stages.guess import Guess, Known
 from stockpot.stages.influence.batch_params import TOP_K, most_outputs
 from stockpot.stages.node import SPLITS, node

@@ -27,6 +27,7 @@ normalization = "sym"
 mass = "auto"
 [features]
 reduce = 0
+propagate = 0
 codec = "auto"
 max_accuracy_drop = 0.002
 [partition]

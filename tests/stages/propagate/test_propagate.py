@@ -8,8 +8,8 @@ import scipy.sparse as sp
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stockpot.stages.codec.columns import hop_name
 from stockpot.stages.codec.feature_blocks import Features
+from stockpot.stages.codec.feature_columns import hop_name
 from stockpot.stages.errors import BadInput
 from stockpot.stages.propagate import STAGE
 from stockpot.stages.propagate.stage import Params, columns_at_once

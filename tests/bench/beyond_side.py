@@ -1,0 +1,158 @@
+"""One side of `make bench-beyond`, alone in a process that may be held to a memory limit: trains on
+its batches, a JSON line an epoch or when its time is over.
+
+    python -m tests.bench.beyond_side stockpot JOB.json
+    python -m tests.bench.beyond_side dgl JOB.json
+"""
+
+from __future__ import annotations
+
+import json
+import mmap
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch.nn import functional
+
+from stockpot.stages.step import Adj
+from stockpot.stages.train.model import build_model, save_model
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from numpy.typing import NDArray
+
+LR = 5e-3
+
+
+def read_bytes() -> int:
+    """Bytes that this process had fetched from storage so far."""
+    lines = Path("/proc/self/io").read_text().splitlines()
+    return int(dict(line.split(": ") for line in lines)["read_bytes"])
+
+
+def sparse(indptr: Any, indices: Any, values: Any, shape: tuple[int, int]) -> torch.Tensor:
+    parts = (torch.from_numpy(np.asarray(part)) for part in (indptr, indices, values))
+    return torch.sparse_csr_tensor(*parts, shape, check_invariants=False)
+
+
+class Stockpot:
+    """Steps of packed records, as `train` reads them."""
+
+    def __init__(self, job: dict[str, Any], model: Any) -> None:
+        from stockpot.stages.loader.options import Delivery, Schedule, Source
+        from stockpot.stages.train.evaluate import open_steps
+        from stockpot.store.store import Store
+
+        store = Store(job["store"])
+        pack, order = (store.open(stage, job[stage]) for stage in ("pack", "order"))
+        source = Source.from_reader(pack, order)
+        self.steps = open_steps(source, model, Schedule(), Delivery(prefetch=2), training=True)
+
+    def epoch(self) -> Iterator[tuple[torch.Tensor, Any, torch.Tensor, int]]:
+        for step in self.steps:
+            yield step.x, step.adjs, step.y, step.x.shape[0]
+
+
+class Dgl:
+    """Batches of DGL's neighbour sampler, features from a memory map."""
+
+    def __init__(self, job: dict[str, Any], model: Any) -> None:
+        import dgl
+
+        del model
+        arrays = np.load(job["graph"])
+        indptr, indices = (torch.from_numpy(arrays[name]) for name in ("indptr", "indices"))
+        graph = dgl.graph(("csc", (indptr, indices, torch.tensor([], dtype=torch.int64))))
+        self.x = np.load(job["features"], mmap_mode="r")
+        if job["advice"] == "random":
+            self.x.base.madvise(mmap.MADV_RANDOM)
+        self.y = torch.from_numpy(arrays["y"].astype(np.int64))
+        self.seeds = torch.from_numpy(arrays["train"].astype(np.int64))
+        sampler = dgl.dataloading.NeighborSampler(job["fanouts"])
+        torch.manual_seed(job["seed"])
+        self.loader = dgl.dataloading.DataLoader(
+            graph, self.seeds, sampler, batch_size=job["batch"], shuffle=True, num_workers=0
+        )
+        self.nodes: list[NDArray[np.int64]] = []
+
+    def epoch(self) -> Iterator[tuple[torch.Tensor, Any, torch.Tensor, int]]:
+        for source, seeds, blocks in self.loader:
+            ids = source.numpy()
+            self.nodes.append(ids)
+            # Rows are read in the order of the file, which is the best that a batch can do.
+            order = np.argsort(ids, kind="stable")
+            x = np.empty((len(ids), self.x.shape[1]), np.float32)
+            x[order] = self.x[ids[order]]
+            yield torch.from_numpy(x), [self.mean(block) for block in blocks], self.y[seeds], len(x)
+
+    @staticmethod
+    def mean(block: Any) -> Adj:
+        """A block's mean over sampled neighbours, and its transpose."""
+        import scipy.sparse as sp
+
+        indptr, indices, _ = block.adj_tensors("csc")
+        shape = (block.num_dst_nodes(), block.num_src_nodes())
+        degree = np.maximum(np.diff(indptr.numpy()), 1)
+        values = np.repeat((1 / degree).astype(np.float32), np.diff(indptr.numpy()))
+        matrix = sp.csr_matrix((values, indices.numpy(), indptr.numpy()), shape)
+        turned = matrix.T.tocsr()
+        return Adj(
+            sparse(matrix.indptr, matrix.indices, matrix.data, matrix.shape),
+            sparse(turned.indptr, turned.indices, turned.data, turned.shape),
+        )
+
+
+def main(kind: str, job: dict[str, Any]) -> None:
+    torch.set_num_threads(1)
+    torch.set_flush_denormal(True)
+    model = build_model(job["model"], seed=job["seed"]).train()
+    model.generator = torch.Generator().manual_seed(job["seed"])
+    adam = torch.optim.Adam(model.parameters(), lr=LR, fused=True)
+    side: Any = {"stockpot": Stockpot, "dgl": Dgl}[kind](job, model)
+    begun = read_bytes()
+    started, cpu = time.perf_counter(), time.process_time()
+    outputs = rows = 0
+    stopped = False
+    for epoch in range(job["epochs"]):
+        for x, adjs, y, count in side.epoch():
+            outputs, rows = outputs + len(y), rows + count
+            if job["train"]:
+                loss = functional.cross_entropy(model(x, adjs), y, ignore_index=-1)
+                adam.zero_grad(set_to_none=True)
+                loss.backward()
+                adam.step()
+            else:
+                float(x.sum())  # every byte is touched
+            stopped = time.perf_counter() - started > job["seconds"]
+            if stopped:
+                break
+        found = {
+            "epoch": epoch,
+            "outputs": outputs,
+            "rows": rows,
+            "seconds": time.perf_counter() - started,
+            "cpu_seconds": time.process_time() - cpu,
+            "read_bytes": read_bytes() - begun,
+            "stopped": stopped,
+        }
+        print(json.dumps(found), flush=True)
+        if job.get("weights"):
+            save_model(Path(job["weights"]) / f"{epoch}.safetensors", model, {})
+        if stopped:
+            break
+    if job.get("accesses"):
+        nodes = getattr(side, "nodes", [])
+        pointer = np.cumsum([0, *(len(ids) for ids in nodes)])
+        np.savez(job["accesses"], n_id=np.concatenate(nodes), n_ptr=pointer)
+
+
+if __name__ == "__main__":
+    import warnings
+
+    warnings.filterwarnings("ignore")
+    main(sys.argv[1], json.loads(Path(sys.argv[2]).read_text()))
