@@ -60,6 +60,15 @@ class Limits:
             for group in made:
                 group.rmdir()
 
+    @property
+    def missing(self) -> str:
+        """Why no such groups can be made here; "" where they can (version 1 of control groups)."""
+        try:
+            with self.groups():
+                return ""
+        except OSError as error:
+            return str(error)
+
     def run(self, command: list[str], env: dict[str, str]) -> str:
         """Standard output of a command under these limits, started with nothing in memory of what
         it reads.
