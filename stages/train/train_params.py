@@ -233,7 +233,7 @@ def stored_hops(model: str, layers: int, recipe: Mapping[str, Any], packed: Fact
     found = packed.get("propagated")
     if found is None or layers < 2:
         return 0
-    own = {"adj": "mean"} if model == "sage" else {}
+    own: dict[str, Any] = {"adj": "mean"} if model == "sage" else {}
     if model == "gcn":
         own = {
             "adj": "norm",

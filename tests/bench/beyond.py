@@ -9,9 +9,9 @@ given (a control group; pages of files count). Both sides train the same GraphSA
 kernels and the same optimiser, one thread; batches are all that differs. DGL's neighbour sampler
 reads its rows from a memory map, as it is and with `MADV_RANDOM`, sorted by id in a batch. The disk
 is this machine's, and throttled to 3,000 reads and 125 MiB a second. Each run is cold, and ends
-after `--seconds`: seconds and bytes of an epoch follow from the outputs it came to. The rows that an
-LRU cache of all the memory would read again are counted on the peer's own batches, a page of 4 kB
-each.
+after `--seconds`: seconds and bytes of an epoch follow from the outputs it came to. The rows that
+an LRU cache of all the memory would read again are counted on the peer's own batches, a page of
+4 kB each.
 
 Epochs to the same accuracy are counted in memory, by exact inference on the whole graph after every
 epoch: those at which a side first comes within 0.3 points of the lower of the two best validation
