@@ -302,6 +302,7 @@ def _cost(params: Params, facts: Mapping[str, Facts]) -> Cost:
         int(packed["bytes"]) + models,
         step_bytes(hidden, packed, edge_floats=floats) + 3 * written,
     )
+    mend = ""
     if params.full_graph:
         nodes, nnz, columns = int(graph["num_nodes"]), int(graph["nnz"]), int(codes["num_features"])
         read += 8 * nodes + 4 * nnz + int(codes["code_bytes"])
@@ -321,12 +322,13 @@ def _cost(params: Params, facts: Mapping[str, Facts]) -> Cost:
             whole += 4 * nodes * (
                 2 * hidden + (0 if sequential else floats) * classes
             ) + 4 * edges * (2 * floats + 4)
-        peak = max(peak, written + whole)
+        if written + whole > peak:  # smaller records are no help then
+            peak, mend = written + whole, "--set infer.full_graph=false"
     if params.ranks > 1:  # a process for every rank
         peak += (params.ranks - 1) * (
             TORCH_BYTES + models + step_bytes(hidden, packed, edge_floats=floats) + written
         )
-    return Cost(read, written, TORCH_BYTES + models + peak)
+    return Cost(read, written, TORCH_BYTES + models + peak, mend=mend)
 
 
 STAGE = Stage(

@@ -11,6 +11,7 @@ from stockpot.stages.codec import coded_rows as coded
 from stockpot.stages.codec.coded_rows import Coded, Part, Tables, dense, linear
 from stockpot.stages.codec.lookup import Lookup
 from stockpot.stages.codec.table_sum import table_sum
+from stockpot.stages.train.convs import GCNConv, SAGEConv, StoredConv
 from stockpot.stages.train.model import build_model
 from tests.stages.steps import adj_of, community, weighted
 
@@ -224,3 +225,27 @@ def test_tables_projected_in_bfloat16_are_summed_in_float32():
         found = x.times(weight)
     assert found.dtype == torch.float32
     assert torch.allclose(found, x.times(weight), atol=1.0)
+
+
+@pytest.mark.parametrize("conv", [GCNConv(30, 8), SAGEConv(30, 8)])
+def test_a_stored_first_layer_takes_codes(conv):
+    """Of 45 stored columns, two hops and the graph's own: rows or codes, the same and the same
+    gradient."""
+    x = coded_of(["pq", "rq"], 70, 45, np.random.default_rng(4), torch.float32)
+    layer = StoredConv(conv, 15)
+    layer.reset_parameters()
+    rows = torch.from_numpy(brute(x)).float()
+    own, near = rows[:, :-15], rows[:, 15:]
+    expected = (
+        conv.lin(near) + conv.bias
+        if isinstance(conv, GCNConv)
+        else conv.lin_l(near) + conv.lin_r(own)
+    )
+    goal = torch.randn_like(expected)
+    wanted = torch.autograd.grad((expected * goal).sum(), list(layer.parameters()))
+    for features in (x, rows):
+        found = layer(features)
+        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+        gradient = torch.autograd.grad((found * goal).sum(), list(layer.parameters()))
+        for one, other in zip(gradient, wanted, strict=True):
+            torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-3)

@@ -17,7 +17,7 @@ from stockpot.stages.train import STAGE, checkpoint, trainer
 from stockpot.stages.train.evaluate import Score, evaluate
 from stockpot.stages.train.model import MODELS, build_model, load_model
 from stockpot.stages.train.state import state_digest
-from stockpot.stages.train.train_params import NAMES, Params
+from stockpot.stages.train.train_params import NAMES, Params, model_config
 from tests.memory import MemoryReader, run_stage
 from tests.stages.steps import Loader, Pack, community, packs
 
@@ -503,6 +503,58 @@ def test_resolve():
 def test_values_outside_their_range_are_refused(key, value, words):
     with pytest.raises(BadInput, match=words):
         STAGE.resolve({**RECIPE, f"train.{key}": value}, {})
+
+
+PRODUCTS = {
+    "hops": 2,
+    "adj": "norm",
+    "normalization": "sym",
+    "self_loops": True,
+    "own_columns": 5,
+}
+STORED = {
+    **RECIPE,
+    "graph.normalization": "sym",
+    "graph.self_loops": True,
+    "train.model": "gcn",
+    "train.layers": 2,
+}
+
+
+@pytest.mark.parametrize(
+    ("changes", "found", "stored"),
+    [
+        ({}, {}, 2),
+        ({"graph.normalization": "rw"}, {}, 0),
+        ({"graph.self_loops": False}, {}, 0),
+        ({"train.layers": 1}, {}, 0),
+        ({}, {"adj": "mean"}, 0),
+        ({"train.model": "sage"}, {}, 0),
+        ({"train.model": "sage"}, {"adj": "mean"}, 2),
+        ({"train.model": "gat"}, {"adj": "mean"}, 0),
+        ({"train.model": "gin"}, {"adj": "mean"}, 0),
+    ],
+)
+def test_a_first_layer_is_stored_where_the_products_are_its_own(changes, found, stored):
+    packed = {"propagated": PRODUCTS | found, "num_features": 15, "num_classes": 3}
+    recipe = {**STORED, **changes}
+    params = STAGE.resolve(recipe, {"train": packed})
+    assert params.stored == stored
+    config = model_config(params, packed)
+    assert config["layers"] == params.layers - bool(stored)
+    assert config.get("stored", 0) == stored
+    assert STAGE.resolve(recipe, {}).stored == 0
+
+
+def test_sampled_layers_are_those_that_read_edges():
+    recipe = {**STORED, "train.layers": 3}
+    sampled = {"sampling": {"fanouts": [5, 5]}}
+    with pytest.raises(BadInput, match=r"expected 3, one for each layer .* that reads edges"):
+        STAGE.resolve(recipe, {"train": sampled})
+    assert STAGE.resolve(recipe, {"train": sampled | {"propagated": PRODUCTS}}).stored == 2
+    with pytest.raises(BadInput, match=r"expected 3, .* found") as error:
+        STAGE.resolve({**recipe, "train.layers": 4}, {"train": sampled | {"propagated": PRODUCTS}})
+    assert "train.layers=3" in error.value.fix
 
 
 def test_the_stage_writes_model_history_and_facts(tmp_path):
