@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from stockpot.planning.recipe import Recipe
     from stockpot.stages.built import Built
 
-__all__ = ["accuracy_rows", "inference_seconds", "remarks", "summarise", "view_of"]
+__all__ = ["accuracy_rows", "gain_words", "inference_seconds", "remarks", "summarise", "view_of"]
 
 
 def view_of(recipe: Recipe, built: Sequence[Built], read: Mapping[str, Any] | None = None) -> View:
@@ -80,6 +80,22 @@ def _stage(nodes: Sequence[Built]) -> dict[str, Any]:
     if len(nodes) > 1:
         found["keys"] = {b.node.id: b.key for b in nodes}
     return found
+
+
+def gain_words(infer: Mapping[str, Any]) -> str:
+    """What the chosen soup gained over the best single model, on the outputs asked for, in words;
+    empty where nothing was compared.
+    """
+    gain = infer.get("gain")
+    if gain is None:
+        return ""
+    points, error = 100 * gain["accuracy"], 100 * gain["error"]
+    number = str(gain["over"]).partition(":")[2]
+    side = "better" if points >= 0 else "worse"
+    return (
+        f"the soup is {abs(points):.2f} ± {error:.2f} points {side} on them than single model "
+        f"{number}, the best on validation (standard error, paired)"
+    )
 
 
 def inference_seconds(infer: Mapping[str, Any]) -> str:

@@ -30,13 +30,25 @@ ENSEMBLE = "ensemble"
 
 class Predictions:
     """Outputs in the order of the sorted split: `n_id` i8[O], `y` i4[O] (-1 unlabelled),
-    `probabilities` f4[O, C].
+    `probabilities` f4[O, C]; and `won`, i8[2]: outputs that the chosen model alone has right, and
+    those that the model it is held against has.
     """
 
     def __init__(self, outputs: int, classes: int) -> None:
         self.n_id: NDArray[np.int64] = np.full(outputs, -1, np.int64)
         self.y: NDArray[np.int32] = np.full(outputs, -1, np.int32)
         self.probabilities: NDArray[np.float32] = np.zeros((outputs, classes), np.float32)
+        self.won: NDArray[np.int64] = np.zeros(2, np.int64)
+
+    def gain(self) -> tuple[float, float] | None:
+        """Accuracy of the chosen model less that of the other, and its standard error, paired over
+        the labelled outputs; None where none has a label.
+        """
+        labelled = int((self.y >= 0).sum())
+        if not labelled:
+            return None
+        mean = int(self.won[0] - self.won[1]) / labelled
+        return mean, float(np.sqrt((int(self.won.sum()) / labelled - mean**2) / labelled))
 
 
 @torch.no_grad()
@@ -49,6 +61,7 @@ def predict(
     progress: Callable[[int, int, str], Any],
     team: Team | None = None,
     together: Mapping[str, int] | None = None,
+    against: str | None = None,
 ) -> tuple[Predictions, dict[str, Score]]:
     """Probabilities by the chosen model, the score of every model, and that of the mean of some as
     `ENSEMBLE`.
@@ -60,6 +73,7 @@ def predict(
     steps : `stockpot.stages.step.Step`s of the split, each output in exactly one.
     outputs, classes : sizes of the result.
     team : ranks that predict together, whose steps these are a part of; each gets the whole result.
+    against : name of another one, which the chosen one is held against output by output.
     together : of how many ingredients each model is the only copy; None: no mean is asked for.
 
     Raises
@@ -73,24 +87,30 @@ def predict(
     total = len(steps)
     for i, step in enumerate(steps):
         summed: Tensor | None = None
+        right: dict[str, Tensor] = {}
         for name, model in models.items():
             logits = model(step.x, step.adjs) if team is None else team.forward(model, step)
             scores[name] += score(logits, step.y)
             if name in together:
                 weighed = logits.softmax(1) * together[name]
                 summed = weighed if summed is None else summed + weighed
+            if name in (chosen, against):
+                right[name] = logits.argmax(1) == step.y
             if name == chosen:
                 at = step.input_id.cpu().numpy()
                 found.n_id[at] = step.n_id[: step.batch_size].cpu().numpy()
                 found.y[at] = step.y.cpu().numpy()
                 found.probabilities[at] = torch.softmax(logits, 1).cpu().numpy()
+        if against in right:
+            mine, its = right[chosen], right[against]
+            found.won += [int((mine & ~its).sum()), int((its & ~mine).sum())]
         if summed is not None:
             scores[ENSEMBLE] += score(summed.log(), step.y)
         progress(i + 1, total, "records")
     if team is not None:
         found.n_id += 1  # 0 where another rank has it
         found.y += 1
-        for values in (found.n_id, found.y, found.probabilities):
+        for values in (found.n_id, found.y, found.probabilities, found.won):
             team.add(torch.from_numpy(values))
         found.n_id -= 1
         found.y -= 1

@@ -28,6 +28,8 @@ def _summary(view: View) -> Mapping[str, Any]:
     if infer is None:
         return {}
     figures = pick(infer.facts, "num_outputs", "test_accuracy", "full_graph_test_accuracy")
+    if "gain" in infer.facts:
+        figures["gain"] = infer.facts["gain"]
     if view.values["infer.split"] != "test":
         # Measured on the nodes asked for, among them perhaps those trained on: no test accuracy.
         figures |= {

@@ -107,6 +107,7 @@ def _run(params: Params, inputs: Inputs, shard: Shard, writer: Writer) -> dict[s
         "test_accuracy": result.accuracies[result.chosen],
         "full_graph_test_accuracy": exact,
         "results": result.accuracies,
+        **({} if result.gain is None else {"gain": result.gain}),
     }
 
 
@@ -125,6 +126,9 @@ class Asked:
     seconds: dict[str, float]
     """Seconds of each part: to load the models; `seconds`, the chosen model's inference alone; of
     all models."""
+    gain: dict[str, Any] | None
+    """By how much the chosen soup is more accurate than the best single model of validation, and
+    the standard error of that, paired over the labelled outputs; None where that one is chosen."""
 
 
 def asked(
@@ -175,10 +179,15 @@ def asked(
         # their scores.
         steps = open_steps(inputs["outputs"], distinct[chosen], *how, member=member)
         found, scores = predict({chosen: distinct[chosen]}, chosen, steps, *sizes)
+        compared: dict[str, Any] | None = None
         clock.append(time.perf_counter())
         if len(distinct) > 1 or together:
             steps = open_steps(inputs["outputs"], distinct[chosen], *how, member=member)
-            _, scores = predict(distinct, chosen, steps, *sizes, together)
+            best = _best_single(inputs)
+            other = None if same[best] == same[chosen] else same[best]
+            found, scores = predict(distinct, chosen, steps, *sizes, together, other)
+            if other is not None and (gain := found.gain()) is not None:
+                compared = {"over": best, "accuracy": gain[0], "error": gain[1]}
         clock.append(time.perf_counter())
     labelled = scores[chosen].labelled
     same |= {ENSEMBLE: ENSEMBLE} if together else {}
@@ -189,7 +198,17 @@ def asked(
         "seconds": alone,
         "all_models_seconds": every if len(scores) > 1 else alone,
     }
-    return Asked(chosen, distinct[chosen], device, found, labelled, accuracies, seconds)
+    return Asked(chosen, distinct[chosen], device, found, labelled, accuracies, seconds, compared)
+
+
+def _best_single(inputs: Inputs) -> str:
+    """The ingredient that validation has as the best, of equals the first."""
+
+    def rank(role: str) -> tuple[float, float]:
+        facts = inputs[role].facts
+        return float(facts["valid_accuracy"]), -float(facts["valid_loss"])
+
+    return max(ingredients(inputs), key=rank)
 
 
 def _unheard(done: int, total: int, text: str) -> None:

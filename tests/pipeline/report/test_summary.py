@@ -10,7 +10,7 @@ from stockpot.planning.dag import build
 from stockpot.planning.recipe import from_tables
 from stockpot.report.page import Report, render
 from stockpot.report.run_outputs import result_text
-from stockpot.report.summary import accuracy_rows, inference_seconds, summarise, view_of
+from stockpot.report.summary import accuracy_rows, gain_words, inference_seconds, summarise, view_of
 from stockpot.stages.built import Built
 from stockpot.stages.errors import BadInput
 from stockpot.stages.hag.reporting import REPORTING as HAG
@@ -161,6 +161,14 @@ def test_the_contract():
     assert inference_seconds(infer) == said
     assert f"74.50 %\n  {said}\n" in result_text(summary, nodes, Path("runs/toy"))
     assert json.loads(dump(summary)) == summary
+    gain = {"over": "ingredient:1", "accuracy": 0.0151, "error": 0.0016}
+    gained = (
+        "the soup is 1.51 ± 0.16 points better on them than single model 1, the best on validation "
+        "(standard error, paired)"
+    )
+    assert (gain_words(infer), gain_words({**infer, "gain": gain})) == ("", gained)
+    summary["infer"] = {**infer, "gain": gain}
+    assert f"74.50 %\n  {gained}\n  {said}\n" in result_text(summary, nodes, Path("runs/toy"))
 
 
 def test_shared_sums_are_counted_over_all_splits():

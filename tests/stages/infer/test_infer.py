@@ -94,6 +94,17 @@ def test_predictions_and_accuracies(tmp_path, model):
             predicted.append(single(torch.from_numpy(x), adj).softmax(1).numpy()[n_id])
     mean = (np.mean(predicted, 0).argmax(1) == y[n_id])[known].mean()
     assert facts["results"]["ensemble"] == pytest.approx(mean)
+    best = max((0, 1), key=lambda i: given[f"ingredient:{i}"].facts["valid_accuracy"])
+    if facts["results"][f"ingredient:{best}"] == facts["test_accuracy"] and "gain" not in facts:
+        assert facts["chosen"] in ("best", given["soup"].facts["chosen"])
+    else:
+        right = [(p.argmax(1) == y[n_id])[known] for p in (probabilities, predicted[best])]
+        difference = right[0].astype(float) - right[1]
+        assert facts["gain"] == {
+            "over": f"ingredient:{best}",
+            "accuracy": pytest.approx(difference.mean()),
+            "error": pytest.approx(difference.std() / len(difference) ** 0.5),
+        }
     member = given["soup"].facts["methods"]["best"]["members"][0]
     assert facts["results"]["best"] == facts["results"][f"ingredient:{member}"]
 
@@ -132,6 +143,28 @@ def test_seconds_are_those_of_the_chosen_model_alone(tmp_path, monkeypatch):
         "full_graph_seconds": 0.0,
     }
     assert not [name for name in facts if "seconds" in name]  # times are in no digest
+
+
+def test_the_chosen_model_is_held_against_another_output_by_output():
+    models = {
+        name: build_model({**CONFIG, "model": "gcn"}, seed=i).eval() for i, name in enumerate("ab")
+    }
+    pack = packs()["test"]
+    steps = [pack.step(group, 3, "norm", True) for group in pack.groups]
+    right = {name: [] for name in models}
+    for one in steps:
+        for name, model in models.items():
+            with torch.no_grad():
+                hits = model(one.x, one.adjs).argmax(1) == one.y
+            right[name].append(hits[one.y >= 0].double())
+    difference = torch.cat(right["b"]) - torch.cat(right["a"])
+    assert difference.abs().sum() > 2
+    found, _ = predict(models, "b", steps, len(pack.outputs), 3, lambda *_: None, against="a")
+    gain, error = found.gain()
+    assert gain == pytest.approx(float(difference.mean()))
+    assert error == pytest.approx(float(difference.std(correction=0)) / len(difference) ** 0.5)
+    alone, _ = predict(models, "b", steps, len(pack.outputs), 3, lambda *_: None)
+    assert alone.won.tolist() == [0, 0]
 
 
 def test_equal_ingredients_count_each_in_the_mean_of_all_and_one_alone_has_none(tmp_path):
