@@ -215,8 +215,7 @@ def records(run: Path) -> int:
 
 
 def ended(ranks: list[tuple[float, float]], patience: int) -> tuple[int, int]:
-    """(best epoch, epochs run) where a training stops once so many epochs are no better; -1 less
-    than it ran where it never stopped."""
+    """(best epoch, epochs run) where a training stops once so many epochs are no better."""
     best = 0
     for epoch, rank in enumerate(ranks):
         if rank > ranks[best]:
@@ -227,8 +226,7 @@ def ended(ranks: list[tuple[float, float]], patience: int) -> tuple[int, int]:
 
 
 def scored(row: dict, patience: int) -> tuple[float, float]:
-    """(Accuracy of either half at the epoch that the other half picks, mean over both; steps
-    taken)."""
+    """(accuracy of either half at the epoch that the other half picks, over both; steps taken)."""
     _, waited = limits(patience, row["steps"])
     correct = steps = 0.0
     for stops in (0, 1):
