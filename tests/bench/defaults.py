@@ -5,9 +5,9 @@
 
 Nothing but the data source, the split seed, one ingredient instead of eight, and what `REDUCED`
 says is set. The reference is trained on the whole graph to its own early stop by its validation
-accuracy (`tests.bench.full_batch`, lr 5e-3, patience 100); `KNOWN` ones are those of
-stages/README.md, not computed again. Everything is run by this process with one thread. Rows go to
-runs/bench/defaults.json as they are measured.
+accuracy (`tests.bench.full_batch`, lr 5e-3, patience 100, most 1,000 epochs, or as `--epochs`
+says); `KNOWN` ones are those of stages/README.md, not computed again. Everything is run by this
+process with one thread. Rows go to runs/bench/defaults.json as they are measured.
 """
 
 from __future__ import annotations
@@ -76,11 +76,11 @@ def figures(summary: dict) -> dict:
     }
 
 
-def reference(folder: Path, trainings: int) -> dict:
+def reference(folder: Path, trainings: int, epochs: int) -> dict:
     """Full batch on the graph, split and model of a run: the mean of so many trainings."""
     graph, x, y, lists, recipe = load(folder)
     args = SimpleNamespace(
-        lr=5e-3, schedule="plateau", epochs=1000, patience=100, model=recipe["train"]["model"]
+        lr=5e-3, schedule="plateau", epochs=epochs, patience=100, model=recipe["train"]["model"]
     )
     for name in ("layers", "hidden", "heads", "dropout", "weight_decay"):
         setattr(args, name, recipe["train"][name])
@@ -105,6 +105,9 @@ def main(argv: list[str]) -> None:
         "--seeds", type=int, nargs="+", default=[0], help="of the split, where none is published"
     )
     parser.add_argument("--trainings", type=int, default=1, help="of the reference, averaged")
+    parser.add_argument(
+        "--epochs", type=int, default=1000, help="of the reference, at most; rows say how many"
+    )
     parser.add_argument("--set", action="append", default=[], dest="extra", help="recipe override")
     parser.add_argument("--store", default="runs/store")
     parser.add_argument("--runs", default="runs/defaults")
@@ -130,7 +133,7 @@ def main(argv: list[str]) -> None:
                 row["full_batch"] = {"test_accuracy": known}
             elif not args.no_reference:
                 row["full_batch"] = reference(
-                    Path(args.runs) / summary["dataset"]["name"], args.trainings
+                    Path(args.runs) / summary["dataset"]["name"], args.trainings, args.epochs
                 )
             row["cpu_seconds"] = time.process_time() - started
             rows.append(row)

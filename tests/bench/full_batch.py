@@ -26,6 +26,9 @@ from stockpot.stages.step import Adj
 from stockpot.stages.train.model import MODELS, build_model
 from stockpot.store.store import Store
 
+CURVE_EVERY = 20
+"""Epochs from one value of a row's `valid_curve`, validation accuracy, to the next."""
+
 
 def load(run: Path):
     """Graph, features f4[N, D], labels and the three node lists a run trained from, out of its
@@ -98,6 +101,7 @@ def train(
     train_ids, valid_ids, test_ids = split
     best, best_epoch = (-1.0, 0.0), -1
     result: dict = {}
+    curve: list[float] = []
     for epoch in range(args.epochs):
         model.train()
         loss = functional.cross_entropy(model(x, adj)[train_ids], y[train_ids])
@@ -110,6 +114,8 @@ def train(
             right = logits.argmax(1) == y
             valid_loss = functional.cross_entropy(logits[valid_ids], y[valid_ids]).item()
         accuracy = right[valid_ids].double().mean().item()
+        if (epoch + 1) % CURVE_EVERY == 0:
+            curve.append(round(accuracy, 4))
         if (accuracy, -valid_loss) > best:
             best, best_epoch = (accuracy, -valid_loss), epoch
             result = {
@@ -126,6 +132,7 @@ def train(
         **result,
         "epochs": epoch + 1,
         "best_epoch": best_epoch,
+        "valid_curve": curve,
         "seconds": round(time.perf_counter() - started, 1),
     }
 

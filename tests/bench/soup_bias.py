@@ -256,6 +256,7 @@ def souped(
     import torch
 
     from stockpot.locate import artifact_of
+    from stockpot.stages.loader.options import Schedule
     from stockpot.stages.soup import cross_fit as kitchen
     from stockpot.stages.soup.kept_batches import Batches
     from stockpot.stages.soup.scorer import Scorer
@@ -270,7 +271,9 @@ def souped(
     states = [read_state(root / variant / f"{i}.safetensors") for i in range(INGREDIENTS)]
     model = build_model(states[0][1]["config"])
     stack = Stack([state for state, _ in states], model)
-    steps = open_steps(artifact_of(run, "pack:valid"), model, training=True, shuffle=False)
+    steps = open_steps(
+        artifact_of(run, "pack:valid"), model, Schedule(shuffle=False), training=True
+    )
     if variant == "holdout":
         steps = Outputs(steps, HOLDOUT, held=True)
     scorer = Scorer(model, stack, Batches(model, steps, 1 << 28))
@@ -278,7 +281,7 @@ def souped(
     started = time.process_time()
     cooked = kitchen.cook(scorer)
     seconds = time.process_time() - started
-    tests = list(open_steps(artifact_of(run, "pack:test"), model, shuffle=False))
+    tests = list(open_steps(artifact_of(run, "pack:test"), model, Schedule(shuffle=False)))
 
     def test(alpha) -> float:
         scorer.put(alpha)
@@ -314,13 +317,14 @@ def reference(graph: Graph, seed: int, variant: str, root: Path | None = None) -
     """Mean accuracy of the last-epoch ingredients, picked by nothing, on the outputs a variant's
     soup is chosen by."""
     from stockpot.locate import artifact_of
+    from stockpot.stages.loader.options import Schedule
     from stockpot.stages.train.evaluate import evaluate, open_steps
     from stockpot.stages.train.holdout import Outputs
     from stockpot.stages.train.model import load_model
 
     root, run = root or FOLDER / "models" / f"{graph.name}-{seed}", FOLDER / f"{graph.name}-{seed}"
     models = [load_model(root / "last" / f"{i}.safetensors") for i in range(INGREDIENTS)]
-    steps = open_steps(artifact_of(run, "pack:valid"), models[0], shuffle=False)
+    steps = open_steps(artifact_of(run, "pack:valid"), models[0], Schedule(shuffle=False))
     steps = list(Outputs(steps, HOLDOUT, held=True) if variant == "holdout" else steps)
     return float(np.mean([evaluate(model, steps).accuracy for model in models]))
 

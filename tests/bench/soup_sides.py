@@ -16,6 +16,7 @@ class Records:
 
     def __init__(self, run: Path, paths: list[Path]) -> None:
         from stockpot.locate import artifact_of
+        from stockpot.stages.loader.options import Schedule
         from stockpot.stages.soup.kept_batches import Batches
         from stockpot.stages.soup.scorer import Scorer
         from stockpot.stages.soup.stack import Stack
@@ -26,18 +27,23 @@ class Records:
         states = [read_state(path) for path in paths]
         model = build_model(states[0][1]["config"])
         self.stack = Stack([state for state, _ in states], model)
-        steps = open_steps(artifact_of(run, "pack:valid"), model, training=True, shuffle=False)
+        steps = open_steps(
+            artifact_of(run, "pack:valid"), model, Schedule(shuffle=False), training=True
+        )
         self.scorer = Scorer(model, self.stack, Batches(model, steps, 1 << 28))
         self.run, self._test = run, None
 
     def test(self, alpha) -> float:
         """Accuracy on the test records, as `infer` reads them."""
         from stockpot.locate import artifact_of
+        from stockpot.stages.loader.options import Schedule
         from stockpot.stages.train.evaluate import evaluate, open_steps
 
         if self._test is None:
             self._test = list(
-                open_steps(artifact_of(self.run, "pack:test"), self.scorer.model, shuffle=False)
+                open_steps(
+                    artifact_of(self.run, "pack:test"), self.scorer.model, Schedule(shuffle=False)
+                )
             )
         self.scorer.put(alpha)
         return evaluate(self.scorer.model, self._test).accuracy
