@@ -29,7 +29,7 @@ import sys
 from pathlib import Path
 
 DATA = {
-    "wordnet": ("data/wordnet.toml", 117_659, 128, []),
+    "wordnet": ("tests/bench/wordnet-gcn.toml", 117_659, 128, []),
     "physics": (
         "data/physics.toml",
         34_493,
@@ -48,7 +48,12 @@ DATA = {
         64,
         ["dataset.source=npz:{made}", "features.reduce=0"],
     ),
-    "wordnet-few": ("data/wordnet.toml", 117_659, 128, ["dataset.source=npz:{made}"]),
+    "wordnet-few": (
+        "tests/bench/wordnet-gcn.toml",
+        117_659,
+        128,
+        ["dataset.source=npz:{made}"],
+    ),
 }
 """Recipe, nodes, columns, and what the recipe's own settings are replaced by."""
 TARGETS = ((30, 0.2), (60, 0.5))
