@@ -86,7 +86,7 @@ format: $(READY)  ## rewrite the code in the house layout
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: bench-coop bench-influence bench-partition bench-pipeline bench-hag bench-soup bench-quantize bench-loader  ## every benchmark; results in runs/bench/NAME.json
+bench: bench-coop bench-influence bench-partition bench-pipeline bench-hag bench-soup bench-quantize bench-loader bench-beyond  ## every benchmark; results in runs/bench/NAME.json
 
 bench-influence: $(READY)  ## PPR + top-k against torch_geometric get_ppr, alternating runs
 	$(BIN)/python -m tests.bench.influence $(ARGS)

@@ -325,10 +325,11 @@ def _cost(params: Params, facts: Mapping[str, Facts]) -> Cost:
     if params.full_graph:
         nodes, nnz, columns = int(graph["num_nodes"]), int(graph["nnz"]), int(codes["num_features"])
         read += 8 * nodes + 4 * nnz + int(codes["code_bytes"])
-        # Per node: two layers' activations, pointers and a loop; per edge an id and a value; and
-        # blocks of rows.
+        # Per node: two layers' activations, a third where the first layer reads no edge, pointers
+        # and a loop; per edge an id and a value; and blocks of rows.
+        stored = hidden if "propagated" in codes else 0
         whole = (
-            nodes * (4 * (max(columns, hidden) + hidden) + 32)
+            nodes * (4 * (max(columns, hidden) + hidden + stored) + 32)
             + 8 * nnz
             + (4 * max(columns, hidden) << 17)
         )
