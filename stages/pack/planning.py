@@ -76,7 +76,7 @@ def _guess(known: Known) -> Guess | None:
             **sampling,
             **known.rounds,
         },
-        {"sampling"},
+        {"sampling", "propagated"},
     )
 
 

@@ -57,7 +57,7 @@ def built(args: argparse.Namespace, folder: Path) -> tuple[dict[str, Any], dict[
     recipe.write_text(f'[dataset]\nsource = "{source}"\n')
     sets = [
         "features.codec=fp32", "features.layout=packed", "batches.top_k=8", "batches.mix=512",
-        "train.model=sage",
+        "batches.outputs=1000", "train.model=sage",
     ]  # fmt: skip
     summary = run(recipe, sets, args.store, folder, ["pack", "order"])
     store = Store(args.store)
