@@ -158,8 +158,8 @@ def resolve(recipe: Mapping[str, Any], facts: Mapping[str, Facts]) -> Params:
     needed = int(get["layers"]) - (stored > 0)
     if sampling is not None and len(fanouts := sampling["fanouts"]) < needed:
         raise BadInput(
-            f"batches.fanouts: expected {needed}, one for each layer of the model that reads "
-            f"edges, found {list(fanouts)}",
+            f"batches.fanouts: expected {needed}, one for each layer of the model"
+            f"{' that reads edges' if stored else ''}, found {list(fanouts)}",
             fix=f"--set train.layers={len(fanouts) + (stored > 0)}",
         )
     hidden, heads = int(get["hidden"]), int(get["heads"])
