@@ -87,7 +87,9 @@ class Dgl:
             # Rows are read in the order of the file, which is the best that a batch can do.
             order = np.argsort(ids, kind="stable")
             x = np.empty((len(ids), self.x.shape[1]), np.float32)
-            x[order] = self.x[ids[order]]
+            for start in range(0, len(order), 8192):  # no second copy of all of them
+                some = order[start : start + 8192]
+                x[some] = self.x[ids[some]]
             yield torch.from_numpy(x), [self.mean(block) for block in blocks], self.y[seeds], len(x)
 
     @staticmethod
