@@ -88,6 +88,22 @@ def test_samples_out_of_range_are_one_line_and_exit_2(
     assert "; fix: " in err
 
 
+def test_what_one_stage_asks_of_an_estimate_hides_no_error_of_another(
+    tmp_path, monkeypatch, capsys
+):
+    """A load plan asks how many rows the records will have; that the fanouts are too few is known
+    without."""
+    write_recipe(tmp_path, nodes=60)
+    monkeypatch.chdir(tmp_path)
+    settings = [
+        "batches.method=labor", "batches.fanouts=[10]", "batches.rounds=2", "order.cache=1.0",
+        "features.layout=gather", "order.method=shuffle",
+    ]  # fmt: skip
+    every = [word for setting in settings for word in ("--set", setting)]
+    assert main(["plan", "tiny.toml", *every]) == 2
+    assert "batches.fanouts: expected 2, one for each layer" in capsys.readouterr().err
+
+
 def test_batches_of_whole_parts_in_two_rounds_are_trained_on(tmp_path):
     write_recipe(tmp_path, ingredients=1, epochs=3, nodes=2000, extra="[partition]\nparts = 40\n")
     text = (

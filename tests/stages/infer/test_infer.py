@@ -6,6 +6,7 @@ import torch
 from stockpot.stages.errors import Corrupt
 from stockpot.stages.hag.sequence import Sequences, read_order
 from stockpot.stages.infer import STAGE, full_graph
+from stockpot.stages.infer.official import official_score
 from stockpot.stages.infer.predict import predict, write_predictions
 from stockpot.stages.infer.stage import Params
 from stockpot.stages.soup import STAGE as SOUP
@@ -143,6 +144,13 @@ def test_seconds_are_those_of_the_chosen_model_alone(tmp_path, monkeypatch):
         "full_graph_seconds": 0.0,
     }
     assert not [name for name in facts if "seconds" in name]  # times are in no digest
+
+
+def test_the_official_evaluator_is_not_asked_about_outputs_without_a_label():
+    y, predicted = np.array([0, 3, -1, 5]), np.array([0, 1, 7, 5])
+    found = official_score("ogbn-arxiv", y, predicted)
+    assert found == {"data": "ogbn-arxiv", "metric": "acc", "value": pytest.approx(2 / 3)}
+    assert official_score("ogbn-arxiv", np.full(2, -1), np.zeros(2, int)) is None
 
 
 def test_the_chosen_model_is_held_against_another_output_by_output():
