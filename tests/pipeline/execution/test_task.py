@@ -19,6 +19,7 @@ from stockpot.errors import (
     StockpotError,
 )
 from stockpot.execution.task import FINISH, Task, build_params, execute
+from stockpot.store.commit import remove_work
 from stockpot.store.digests import file_digest
 from stockpot.store.store import Store
 from tests.pipeline.store import toy
@@ -152,6 +153,31 @@ def test_exact_stage_that_differs_is_named(tmp_path, monkeypatch):
         recorded = execute(replace(task, exact=False))
     assert recorded.digest == first.digest
     assert store.published(task.key, "shard-0").array("x")[0] == 0
+
+
+@pytest.mark.parametrize("exact", [True, False])
+def test_a_commit_of_other_bytes_is_refused_where_the_stage_is_exact(tmp_path, monkeypatch, exact):
+    """Two drivers that do not see each other's work: the one that commits last has other bytes."""
+    turn = itertools.count()
+
+    def run(_params, _inputs, shard, writer):
+        writer.array(f"x-{shard.name}", np.array([next(turn)], np.int64))
+        return {}
+
+    stage = make("count", toy.CountParams, (), toy.count_shards, run, lambda *_: {}, exact=exact)
+    install(monkeypatch, stage)
+    tasks, store = plan(tmp_path, stage), Store(tmp_path)
+    first = [execute(task) for task in tasks][-1]
+    remove_work(store.work(tasks[0].key))
+    monkeypatch.setattr(Store, "committed", lambda *_: False)
+    for task in tasks[:-1]:
+        execute(task)
+    if exact:
+        with pytest.raises(NonDeterminism, match="has other bytes than the committed artifact"):
+            execute(tasks[-1])
+    else:
+        assert execute(tasks[-1]).digest == first.digest  # the first one counts
+    assert store.open("count", tasks[0].key).array("x-shard-0")[0] == 0
 
 
 def test_facts_count_as_bytes(tmp_path, monkeypatch):
