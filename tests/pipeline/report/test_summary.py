@@ -171,6 +171,13 @@ def test_the_contract():
     assert f"74.50 %\n  {gained}\n  {said}\n" in result_text(summary, nodes, Path("runs/toy"))
 
 
+def test_a_stage_is_cached_where_all_of_it_is():
+    recipe, nodes = built()
+    again = [replace(b, cached=b.node.id != "pack:valid") for b in nodes]
+    stages = summarise(recipe, again)["stages"]
+    assert (stages["pack"]["cached"], stages["influence"]["cached"]) == (False, True)
+
+
 def test_shared_sums_are_counted_over_all_splits():
     recipe, nodes = built()
     counted = {

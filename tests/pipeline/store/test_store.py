@@ -162,6 +162,15 @@ def test_manifest_of_another_artifact(built):
         store.open("count", key)
 
 
+def test_a_digest_that_is_not_that_of_the_files_is_refused_though_it_is_sealed(built):
+    store, key = built
+    path = store.folder("count", key) / "manifest.json"
+    manifest = unseal(path.read_bytes(), path)
+    path.write_bytes(seal({**manifest, "digest": "0" * 32}))
+    with pytest.raises(CorruptArtifact, match="digest does not match its list of files"):
+        store.open("count", key)
+
+
 def test_quarantine_and_rebuild(built):
     store, key = built
     digest = store.open("count", key).digest
