@@ -129,6 +129,9 @@ def main() -> None:
     parser.add_argument("--labelled", type=float, default=0.02, help="share of the nodes")
     parser.add_argument("--times", type=float, default=3.0, help="features over the memory limit")
     parser.add_argument("--fanouts", type=int, nargs="+", default=[5, 5, 5], help="of the peer")
+    parser.add_argument(
+        "--batch", type=int, default=250, help="outputs of the peer's batch: more take more memory"
+    )
     parser.add_argument("--epochs", type=int, default=4, help="in memory, to compare accuracies")
     parser.add_argument("--seconds", type=float, default=60, help="most of a run under limits")
     parser.add_argument("--dgl", type=Path, default=None, help="folder that DGL is installed in")
@@ -154,7 +157,7 @@ def main() -> None:
     job = {
         "model": config, "seed": args.seed, "store": args.store, "train": True,
         "pack": pack.key, "order": readers["order"].key, **files, "fanouts": args.fanouts,
-        "batch": max(1, outputs // int(pack.facts["records"])), "advice": "normal",
+        "batch": args.batch, "advice": "normal",
     }  # fmt: skip
     kinds = ["stockpot", *(["dgl"] if args.dgl is not None else [])]
     valid, needed = {}, {}
