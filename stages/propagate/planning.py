@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
 
 from stockpot.stages.guess import Guess, Known
 from stockpot.stages.node import node
@@ -13,7 +14,7 @@ if TYPE_CHECKING:
 
     from stockpot.stages.node import Node, Nodes, Values
 
-__all__ = ["PLANNING"]
+__all__ = ["PLANNING", "product_facts"]
 
 
 def _nodes(values: Values, made: Nodes) -> Iterator[Node]:
@@ -21,26 +22,29 @@ def _nodes(values: Values, made: Nodes) -> Iterator[Node]:
         yield node("propagate", {"graph": "ingest"})
 
 
+def product_facts(params: Any, nodes: int, columns: int) -> dict[str, Any]:
+    """Facts of features with their products, as of an ingested graph whose features are dense.
+
+    Parameters
+    ----------
+    params : of the stage. nodes : of the graph. columns : of its own features.
+    """
+    total = (params.hops + 1) * columns
+    return {
+        "features": "dense",
+        "binary": False,
+        "num_nodes": nodes,
+        "num_features": total,
+        "x_nnz": nodes * total,
+        "own_columns": columns,
+        **asdict(params),
+    }
+
+
 def _guess(known: Known) -> Guess | None:
-    graph, hops = known.facts["graph"], known.param("hops", 1)
-    nodes, columns = graph["num_nodes"], graph["num_features"]
-    total = (hops + 1) * columns
-    return Guess(
-        {
-            "features": "dense",
-            "binary": False,
-            "num_nodes": nodes,
-            "num_features": total,
-            "x_nnz": nodes * total,
-            "hops": hops,
-            "adj": known.param("adj", "mean"),
-            "normalization": known.param("normalization", "none"),
-            "self_loops": known.param("self_loops", False),
-            "own_columns": columns,
-            "columns": known.param("columns", columns),
-        },
-        {"features", "binary", "num_nodes", "num_features", "x_nnz", "hops", "own_columns"},
-    )
+    graph = known.facts["graph"]
+    facts = product_facts(known.params, graph["num_nodes"], graph["num_features"])
+    return Guess(facts, set(facts))
 
 
 PLANNING = Planning(_nodes, guess=_guess)

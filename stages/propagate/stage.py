@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from stockpot.stages.codec.feature_columns import hop_name, slab_starts
 from stockpot.stages.errors import BadInput
-from stockpot.stages.propagate.planning import PLANNING
+from stockpot.stages.propagate.planning import PLANNING, product_facts
 from stockpot.stages.propagate.reporting import REPORTING
 from stockpot.stages.stage import Cost, Facts, Inputs, Reader, Shard, Stage, Writer
 
@@ -137,26 +137,7 @@ def _finish(
     params: Params, inputs: Inputs, shards: Mapping[str, Reader], writer: Writer
 ) -> dict[str, Any]:
     graph = inputs["graph"].facts
-    nodes, columns = int(graph["num_nodes"]), int(graph["num_features"])
-    return propagated_facts(params, nodes, columns)
-
-
-def propagated_facts(params: Params, nodes: int, columns: int) -> dict[str, Any]:
-    """Facts of features with their products, as of an ingested graph whose features are dense."""
-    total = (params.hops + 1) * columns
-    return {
-        "features": "dense",
-        "binary": False,
-        "num_nodes": nodes,
-        "num_features": total,
-        "x_nnz": nodes * total,
-        "hops": params.hops,
-        "adj": params.adj,
-        "normalization": params.normalization,
-        "self_loops": params.self_loops,
-        "own_columns": columns,
-        "columns": params.columns,
-    }
+    return product_facts(params, int(graph["num_nodes"]), int(graph["num_features"]))
 
 
 def _cost(params: Params, facts: Mapping[str, Facts]) -> Cost:
