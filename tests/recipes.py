@@ -185,7 +185,7 @@ SMALL = {
     "graph.normalization": ["sym", "rw", "none"],
     "graph.mass": ["none", "row"],
     "features.reduce": [0, 3],
-    "features.propagate": [0, 1, 8],
+    "features.propagate": ["auto", 0, 1, 8],
     "features.codec": ["auto", "fp32", "fp16", "sq8", "pq2", "rq2"],
     "features.max_accuracy_drop": [0.0, 1.0],
     "features.layout": ["auto", "packed", "gather"],

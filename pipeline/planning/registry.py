@@ -15,6 +15,7 @@ STAGES: dict[str, Stage[Any]] = {
     for name in (
         "ingest",
         "split",
+        "hops",
         "propagate",
         "judge",
         "codebook",

@@ -49,19 +49,36 @@ class Trial:
     places: NDArray[np.int64]
 
 
-def network_config(model: str, num_features: int, num_classes: int) -> dict[str, Any]:
-    """For `build_model`: the network that judges, one of stockpot's, of a fixed depth and width."""
+def network_config(
+    model: str,
+    num_features: int,
+    num_classes: int,
+    *,
+    layers: int = LAYERS,
+    stored: int = 0,
+    normalization: str = "sym",
+    self_loops: bool = True,
+) -> dict[str, Any]:
+    """For `build_model`: the network that judges, one of stockpot's, of a fixed width.
+
+    Parameters
+    ----------
+    layers : that read edges.
+    stored : hops of the features whose last one stands for one more layer, before these; 0: none.
+    normalization, self_loops : of the matrix that "gcn" reads.
+    """
     return {
         "model": model,
         "num_features": num_features,
         "num_classes": num_classes,
         "hidden": HIDDEN,
-        "layers": LAYERS,
+        "layers": layers,
         "dropout": DROPOUT,
         "heads": HEADS,
-        "normalization": "sym",
+        "normalization": normalization,
         "mass": "none",
-        "self_loops": True,
+        "self_loops": self_loops,
+        "stored": stored,
     }
 
 
@@ -72,22 +89,31 @@ class Trainee:
     ----------
     config : of `network_config`.
     train, valid : records to train on and to be asked about.
+    what, mend : whose error it is where the loss is not finite, and what does without the network.
 
     Attributes
     ----------
     spent : rows of all records that went through a training step or an evaluation.
+    read : those of them that the network's layers read: a network of fewer layers reads fewer hops.
     """
 
     def __init__(
-        self, config: Mapping[str, Any], train: Sequence[Trial], valid: Sequence[Trial], seed: int
+        self,
+        config: Mapping[str, Any],
+        train: Sequence[Trial],
+        valid: Sequence[Trial],
+        seed: int,
+        what: str = "judge",
+        mend: str = "--set features.codec=fp32",
     ) -> None:
+        self._what, self._mend = what, mend
         network = build_model(config, seed)
         assert isinstance(network, Model)  # one of stockpot's own
         self._model, self._seed = network, seed
         self._train, self._valid = list(train), list(valid)
         self._adam = torch.optim.Adam(network.parameters(), lr=LR)
         self._start: Any = None
-        self.spent = 0
+        self.spent = self.read = 0
 
     @property
     def branch_rows(self) -> int:
@@ -133,8 +159,9 @@ class Trainee:
             )
             if not math.isfinite(float(loss.detach())):
                 raise StockpotError(
-                    f"judge: step {step}: expected a finite loss, found {float(loss.detach())}",
-                    fix="scale the features, or --set features.codec=fp32",
+                    f"{self._what}: step {step}: expected a finite loss, found "
+                    f"{float(loss.detach())}",
+                    fix=f"scale the features, or {self._mend}",
                 )
             self._adam.zero_grad(set_to_none=True)
             loss.backward()
@@ -153,10 +180,11 @@ class Trainee:
 
     def _logits(self, trial: Trial, rows: Rows, *, training: bool) -> torch.Tensor:
         record, model = trial.record, self._model
-        how = Weights(model.adj, "sym", "none", self_loops=True)
+        config = model.config
+        how = Weights(model.adj, config["normalization"], "none", config["self_loops"])
         matrices = trimmed(
             how,
-            LAYERS,
+            config["layers"],
             record.num_sampled_nodes,
             record.indptr,
             record.indices,
@@ -167,7 +195,9 @@ class Trainee:
         for matrix in matrices:
             if id(matrix) not in made:
                 made[id(matrix)] = _adj(matrix, training=training)
-        x = torch.from_numpy(rows(trial.places[: matrices[0].shape[1]]))
+        read = matrices[0].shape[1]
+        self.read += read
+        x = torch.from_numpy(rows(trial.places[:read]))
         return model(x, [made[id(matrix)] for matrix in matrices])
 
 

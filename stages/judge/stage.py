@@ -119,11 +119,9 @@ def _run(params: Params, inputs: Inputs, shard: Shard, writer: Writer) -> dict[s
             [Trial(record, sample.places(record)) for record in records]
             for records in (train, valid)
         ]
-        widths = {
-            "num_features": features.num_features,
-            "num_classes": int(graph.facts["num_classes"]),
-        }
-        trainee = Trainee(network_config(params.model, **widths), trials[0], trials[1], params.seed)
+        classes = int(graph.facts["num_classes"])
+        config = network_config(params.model, features.num_features, classes)
+        trainee = Trainee(config, trials[0], trials[1], params.seed)
         writer.progress(0, params.rows, "training on fp32")
         trainee.stem(sample.exact)
         nodes = int(graph.facts["num_nodes"])

@@ -18,8 +18,8 @@ __all__ = ["PLANNING", "product_facts"]
 
 
 def _nodes(values: Values, made: Nodes) -> Iterator[Node]:
-    if values["features.propagate"] > 0:
-        yield node("propagate", {"graph": "ingest"})
+    if values["features.propagate"] != 0:
+        yield node("propagate", {"graph": "ingest"}, {"hops": "hops"} if "hops" in made else {})
 
 
 def product_facts(params: Any, nodes: int, columns: int) -> dict[str, Any]:
@@ -44,7 +44,7 @@ def product_facts(params: Any, nodes: int, columns: int) -> dict[str, Any]:
 def _guess(known: Known) -> Guess | None:
     graph = known.facts["graph"]
     facts = product_facts(known.params, graph["num_nodes"], graph["num_features"])
-    return Guess(facts, set(facts))
+    return Guess(facts, frozenset() if "hops" in known.facts else set(facts))
 
 
-PLANNING = Planning(_nodes, guess=_guess)
+PLANNING = Planning(_nodes, guess=_guess, optional=True)

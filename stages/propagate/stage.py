@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from stockpot.stages.codec.feature_columns import hop_name, slab_starts
 from stockpot.stages.errors import BadInput
+from stockpot.stages.propagate.multiplier import columns_at_once, matrix_of
 from stockpot.stages.propagate.planning import PLANNING, product_facts
 from stockpot.stages.propagate.reporting import REPORTING
 from stockpot.stages.stage import Cost, Facts, Inputs, Reader, Shard, Stage, Writer
@@ -24,13 +25,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 __all__ = ["STAGE", "Params"]
-
-_SLAB_BYTES = 1 << 30
-"""Of the columns that are in memory at a time, in one of two arrays; never fewer than a cache line
-of a row, as long as that is `_MOST_BYTES` at most."""
-_MOST_BYTES = 4 << 30
-_LINE = 16
-"""Columns of float32 in a cache line: the least that reading a neighbour's row costs."""
 
 
 @dataclass(frozen=True)
@@ -52,34 +46,22 @@ class Params:
     columns: int
 
 
-def columns_at_once(nodes: int, columns: int) -> int:
-    """Columns of a task: all that `_SLAB_BYTES` hold, in whole cache lines where there are several
-    tasks; by counts alone, as it is part of the key.
-    """
-    row = 4 * max(1, nodes)
-    if columns * row <= _SLAB_BYTES:
-        return max(1, columns)
-    lines = _SLAB_BYTES // row // _LINE * _LINE
-    return min(columns, lines or max(1, min(_LINE, _MOST_BYTES // row)))
-
-
-def _resolve(recipe: Mapping[str, Any], facts: Mapping[str, Facts]) -> Params:
-    graph = facts["graph"]
+def _resolve(recipe: Mapping[str, Any], facts: Mapping[str, Facts]) -> Params | None:
+    """None where nothing is multiplied: the judge of "auto" took no hop, or nobody judged."""
+    asked, graph = recipe["features.propagate"], facts["graph"]
+    if asked == "auto":
+        hops = int(facts["hops"]["hops"]) if "hops" in facts else 0
+        if not hops:
+            return None
+    else:
+        hops = int(asked)
     if graph["features"] == "none" or not graph["num_features"]:
         raise BadInput(
             "features.propagate: expected node features, found none",
             fix="add x, f4[num_nodes, num_features], to the data set",
         )
-    # A model that reads normalised values gets its own matrix; all others, and a model of one's
-    # own that reads a pattern, the mean over neighbours.
-    normalised = recipe["train.model"] == "gcn"
-    return Params(
-        int(recipe["features.propagate"]),
-        "norm" if normalised else "mean",
-        str(recipe["graph.normalization"]) if normalised else "none",
-        bool(recipe["graph.self_loops"]) if normalised else False,
-        columns_at_once(int(graph["num_nodes"]), int(graph["num_features"])),
-    )
+    columns = columns_at_once(int(graph["num_nodes"]), int(graph["num_features"]))
+    return Params(hops, **matrix_of(recipe), columns=columns)
 
 
 def _shards(params: Params, inputs: Inputs) -> Sequence[Shard]:
@@ -93,44 +75,15 @@ def _shards(params: Params, inputs: Inputs) -> Sequence[Shard]:
 def _run(params: Params, inputs: Inputs, shard: Shard, writer: Writer) -> dict[str, Any]:
     import numpy as np
 
-    from stockpot.stages.codec.feature_blocks import Features
-    from stockpot.stages.pack.layers import Weights
-    from stockpot.stages.propagate.hops import Propagation
-
-    graph = inputs["graph"]
-    features = Features.from_reader(graph)
-    x = np.empty((features.num_rows, shard.stop - shard.start), np.float32)
-    for first, block in features.chunks():
-        features.check(block, first)
-        x[first : first + len(block)] = block[:, shard.start : shard.stop]
-    how = Weights(params.adj, params.normalization, "none", params.self_loops)
-    weight = graph.array("weight") if graph.has("weight") else None
-    matrix = Propagation(how, graph.array("indptr"), graph.array("indices"), weight)
+    from stockpot.stages.propagate.products import multiply
 
     def done(hop: int, product: NDArray[np.float32]) -> None:
-        _check(product, hop, shard.start)
         stored = writer.create(hop_name(hop, shard.start), product.shape, np.float32)
         stored[:] = product
         writer.progress(hop, params.hops, "hops")
 
-    matrix.hops(x, params.hops, writer.threads, done)
+    multiply(params, inputs["graph"], shard.start, shard.stop, writer.threads, done)
     return {}
-
-
-def _check(product: NDArray[np.float32], hop: int, column: int) -> None:
-    """Refuse sums that are beyond float32, by row and column."""
-    import numpy as np
-
-    for first in range(0, len(product), 65_536):
-        block = product[first : first + 65_536]
-        if np.isfinite(block).all():
-            continue
-        row, at = divmod(int(np.flatnonzero(~np.isfinite(block).reshape(-1))[0]), block.shape[1])
-        raise BadInput(
-            f"features.propagate: expected products within float32, found {block[row, at]} "
-            f"after hop {hop} at node {first + row}, column {column + at}",
-            fix="scale the features, or --set features.propagate=0",
-        )
 
 
 def _finish(

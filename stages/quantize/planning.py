@@ -1,5 +1,7 @@
 """What quantize takes from a recipe: section `features`, one node, and the bytes of its codes."""
 
+# ruff: noqa: RUF009 - `key` makes a frozen field; nothing mutable is shared
+
 from __future__ import annotations
 
 from dataclasses import dataclass
@@ -10,7 +12,7 @@ from stockpot.stages.codec.feature_columns import features_of, products_of, prop
 from stockpot.stages.codec.format import EXACT, describe
 from stockpot.stages.guess import Guess, Known
 from stockpot.stages.node import node
-from stockpot.stages.recipe_key import SHARE, key
+from stockpot.stages.recipe_key import SHARE, Auto, key
 from stockpot.stages.stage import Planning
 from stockpot.stages.units import MOST_BYTES
 from stockpot.stages.value_range import Range
@@ -30,10 +32,10 @@ class Features:
         "dimensions; > 0: seeded truncated SVD in ingest, dense and much smaller; 0 keeps them",
         Range(0, 2**16),
     )
-    propagate: int = key(
+    propagate: int | Auto = key(
         0,
         "hops: the model reads [x, Mx, .., M^K x], M the matrix that it multiplies by (gcn) or the "
-        "mean over neighbours; computed once",
+        "mean over neighbours; computed once; auto: what short trainings show to gain, at most 2",
         Range(0, 8),
     )
     codec: str = key(

@@ -79,6 +79,16 @@ def test_whoever_reads_features_reads_their_products():
     assert "propagated" not in nodes()["quantize"].inputs
 
 
+def test_hops_are_judged_where_they_are_automatic():
+    found = nodes(features={"propagate": "auto"})
+    assert found["hops"].inputs == {"graph": "ingest", "split": "split"}
+    assert found["propagate"].inputs == {"graph": "ingest"}
+    assert found["propagate"].advice == {"hops": "hops"}
+    assert found["quantize"].inputs["propagated"] == "propagate"
+    assert "hops" not in nodes(features={"propagate": 2})
+    assert not {"hops", "propagate"} & set(nodes(features={"propagate": 0}))
+
+
 SIZES = {"top_k": 16, "outputs": 64, "mix": 4}
 
 

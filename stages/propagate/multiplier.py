@@ -1,0 +1,45 @@
+"""Which matrix features are multiplied by, and how many columns at a time; described without
+numpy.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+__all__ = ["columns_at_once", "matrix_of"]
+
+_SLAB_BYTES = 1 << 30
+"""Of the columns that are in memory at a time, in one of two arrays; never fewer than a cache line
+of a row, as long as that is `_MOST_BYTES` at most."""
+_MOST_BYTES = 4 << 30
+_LINE = 16
+"""Columns of float32 in a cache line: the least that reading a neighbour's row costs."""
+
+
+def columns_at_once(nodes: int, columns: int) -> int:
+    """Columns of a task: all that `_SLAB_BYTES` hold, in whole cache lines where there are several
+    tasks; by counts alone, as it is part of the key.
+    """
+    row = 4 * max(1, nodes)
+    if columns * row <= _SLAB_BYTES:
+        return max(1, columns)
+    lines = _SLAB_BYTES // row // _LINE * _LINE
+    return min(columns, lines or max(1, min(_LINE, _MOST_BYTES // row)))
+
+
+def matrix_of(recipe: Mapping[str, Any]) -> dict[str, Any]:
+    """`adj`, `normalization` and `self_loops` of the matrix that the recipe's model reads.
+
+    A model that reads normalised values gets its own matrix; all others, and a model of one's own
+    that reads a pattern, the mean over neighbours.
+    """
+    if recipe["train.model"] != "gcn":
+        return {"adj": "mean", "normalization": "none", "self_loops": False}
+    return {
+        "adj": "norm",
+        "normalization": str(recipe["graph.normalization"]),
+        "self_loops": bool(recipe["graph.self_loops"]),
+    }
