@@ -62,8 +62,6 @@ __all__ = [
     "raised",
 ]
 
-LEAVE_S = 20.0  # for the others to end once rank 0 has
-
 
 @dataclass(frozen=True)
 class Team:
@@ -286,7 +284,8 @@ def led(
         with joined(0, size, store, inputs, device) as team:
             yield team
         for member in members:
-            member.process.wait(LEAVE_S)
+            # The work is done: on a machine that has much else to do, leaving takes long.
+            member.process.wait(TIMEOUT.total_seconds())
     except (RuntimeError, subprocess.TimeoutExpired) as error:
         if isinstance(error, StockpotError) or not _of_connection(error):
             raise
