@@ -218,6 +218,7 @@ SMALL = {
     "train.schedule": ["plateau", "cosine", "constant"],
     "train.patience": [1, 10**9],
     "train.ingredients": [1, 3],
+    "train.validate": ["auto", 1e-6, 0.5, 1],
     "train.warmup": [0, 1],
     "train.vary": [1.0, 10.0],
     "train.ema": [0.0, 0.999],

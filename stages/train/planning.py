@@ -66,6 +66,12 @@ class Train:
         "150 steps",
         Range(1, 10**9),
     )
+    validate: float | Auto = key(
+        "auto",
+        "share of the row-passes spent on validation, of all records every few epochs; 1: every "
+        "epoch; auto: 0.5, and at least 5 validations within the patience, 10 in a training",
+        Range(0, 1, above=True),
+    )
     ingredients: int = key(8, "models trained from one shared start, to be souped", Range(1, 1000))
     warmup: int = key(
         0,

@@ -178,6 +178,7 @@ STAGE = Stage(
         "train.epochs",
         "train.patience",
         "train.keep",
+        "train.validate",
         "train.warmup",
         "train.vary",
         "train.ema",

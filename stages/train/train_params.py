@@ -4,6 +4,7 @@ drawn.
 
 from __future__ import annotations
 
+import math
 import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -28,6 +29,7 @@ __all__ = [
     "resolve",
     "resolved_device",
     "resolved_mass",
+    "validate_every",
 ]
 
 NAMES = ("gcn", "sage", "gat", "gin", "sage-lstm")
@@ -41,6 +43,11 @@ EPOCHS, PATIENCE = 200, 30
 """Epochs of a training, and those it waits for a better one, where an epoch has several steps."""
 STEPS, WAIT = 1500, 150
 """Steps that these come to at least: where a record is the graph, an epoch is one step."""
+VALIDATE = 0.5
+"""Share of the row-passes that `train.validate = "auto"` spends on validation."""
+PER_PATIENCE, PER_TRAINING = 5, 10
+"""Validations that "auto" leaves within the patience, and in a training, whatever their share: an
+early stop that looks less often stops late, and picks from too few epochs."""
 
 _NOT_MODEL = (
     "index",
@@ -56,6 +63,7 @@ _NOT_MODEL = (
     "interconnect_gbs",
     "tour",
     "stored",
+    "validate_every",
 )
 """Of `Params`, what no factory is told: it is the same for the models of one soup, or of the
 training alone."""
@@ -92,6 +100,7 @@ class Params:
         exactly that layer's aggregation, so that layer reads no edge. 0: all layers do.
     tour : how epochs walk the tour of an order that has one: "drawn", each from a record of its own
         and in a direction of its own; "fixed", all alike: as a load plan has it.
+    validate_every : epochs from one validation to the next; the last epoch has one in any case.
     """
 
     model: str
@@ -124,6 +133,7 @@ class Params:
     keep: str = added("best")
     stored: int = added(0)
     tour: str = added("fixed")
+    validate_every: int = added(1)
 
 
 def resolve(recipe: Mapping[str, Any], facts: Mapping[str, Facts]) -> Params:
@@ -184,6 +194,10 @@ def resolve(recipe: Mapping[str, Any], facts: Mapping[str, Facts]) -> Params:
         if "auto" in (get["epochs"], get["patience"])
         else 1
     )
+    epochs = max(EPOCHS, -(-STEPS // steps)) if get["epochs"] == "auto" else int(get["epochs"])
+    patience = (
+        max(PATIENCE, -(-WAIT // steps)) if get["patience"] == "auto" else int(get["patience"])
+    )
     normalised = (
         own or model == "gcn"
     )  # a mean divides by the neighbours it has: nothing of [graph] changes it
@@ -198,10 +212,8 @@ def resolve(recipe: Mapping[str, Any], facts: Mapping[str, Facts]) -> Params:
             float(get["weight_decay"]), float(get["weight_decay"]) * by["weight_decay"]
         ),
         schedule=str(get["schedule"]),
-        epochs=max(EPOCHS, -(-STEPS // steps)) if get["epochs"] == "auto" else int(get["epochs"]),
-        patience=max(PATIENCE, -(-WAIT // steps))
-        if get["patience"] == "auto"
-        else int(get["patience"]),
+        epochs=epochs,
+        patience=patience,
         seed=seed,
         index=index,
         device=device,
@@ -222,6 +234,9 @@ def resolve(recipe: Mapping[str, Any], facts: Mapping[str, Facts]) -> Params:
         ranks=ranks,
         **_shared(get, ranks),
         tour=_tour(facts),
+        validate_every=validate_every(
+            get["validate"], facts, epochs - int(get["warmup"]), patience
+        ),
     )
 
 
@@ -247,6 +262,28 @@ def stored_hops(model: str, layers: int, recipe: Mapping[str, Any], packed: Fact
 def steps_of(packed: Facts, per_step: int) -> int:
     """Training steps of an epoch over a packed split."""
     return -(-int(packed["records"]) // (int(packed.get("rounds", 1)) * per_step))
+
+
+def validate_every(
+    asked: float | str, facts: Mapping[str, Facts], epochs: int, patience: int
+) -> int:
+    """Epochs from one validation to the next, so that validation is at most the share `asked` of
+    all rows that go through a training step or an evaluation. 1 where every epoch's fits.
+
+    Every validation is of all records, so an epoch is picked by what is reported of it. "auto" is
+    `VALIDATE`, but keeps `PER_PATIENCE` validations within the patience and `PER_TRAINING` in
+    `epochs`.
+    """
+    if "valid" not in facts or asked == 1:
+        return 1
+    trained, validated = (
+        facts[split]["rows"] / int(facts[split].get("rounds", 1)) for split in ("train", "valid")
+    )
+    share = VALIDATE if asked == "auto" else float(asked)
+    every = math.ceil(validated * (1 - share) / (share * max(1.0, trained)))
+    if asked == "auto":
+        every = min(every, patience // PER_PATIENCE, epochs // PER_TRAINING)
+    return max(1, min(every, epochs))
 
 
 def resolved_mass(asked: str, sizing: Facts | None) -> str:

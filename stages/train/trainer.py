@@ -208,10 +208,11 @@ def _epochs(
     identity: Mapping[str, Any],
     team: Team | None,
 ) -> dict[str, Tensor]:
+    every = params.validate_every
     plateau = torch.optim.lr_scheduler.ReduceLROnPlateau(
         adam,
         min_lr=PLATEAU_FLOOR * params.lr,
-        **PLATEAU,
+        **{**PLATEAU, "patience": -(-PLATEAU["patience"] // every)},  # it counts validations
     )
     if progress.plateau is not None:
         plateau.load_state_dict(progress.plateau)
@@ -222,7 +223,7 @@ def _epochs(
     started, before = time.perf_counter(), progress.seconds
     last_saved = last_report = started
     per_epoch = len(train_steps)
-    text = ""
+    text = validated = ""
 
     def save() -> None:
         if team is not None and team.rank > 0:
@@ -262,35 +263,36 @@ def _epochs(
             if now - last_report > REPORT_EVERY_S:
                 report(epoch * per_epoch + done, params.epochs * per_epoch, text)
                 last_report = now
-        with nullcontext() if ema is None else ema.used_by(model):
-            valid = evaluate(model, valid_steps)
-        if team is not None:
-            valid, _ = team.total(valid)
-        _check_labels(progress, valid)
+        _check_labels("train", progress.labelled)
         row = _row(
-            epoch, _rate(adam), Score(progress.correct, progress.labelled, progress.loss_sum), valid
+            epoch, _rate(adam), Score(progress.correct, progress.labelled, progress.loss_sum)
         )
+        if (epoch + 1) % every == 0 or epoch + 1 == until:
+            with nullcontext() if ema is None else ema.used_by(model):
+                valid = evaluate(model, valid_steps)
+            if team is not None:
+                valid, _ = team.total(valid)
+            _check_labels("valid", valid.labelled)
+            row |= {"valid_loss": valid.loss, "valid_accuracy": valid.accuracy}
+            if (
+                params.keep == "last"
+                or progress.best is None
+                or valid.rank > (progress.best["accuracy"], -progress.best["loss"])
+            ):
+                progress.best = {"epoch": epoch, "accuracy": valid.accuracy, "loss": valid.loss}
+                kind = model.state_dict() if ema is None else ema.state
+                best = {name: values.detach().clone() for name, values in kind.items()}
+            if params.schedule == "plateau":
+                plateau.step(valid.loss)
+                progress.plateau = plateau.state_dict()
+            validated = f" valid {100 * valid.accuracy:.2f} %"
         progress.history.append(row)
-        if (
-            params.keep == "last"
-            or progress.best is None
-            or valid.rank > (progress.best["accuracy"], -progress.best["loss"])
-        ):
-            progress.best = {"epoch": epoch, "accuracy": valid.accuracy, "loss": valid.loss}
-            kind = model.state_dict() if ema is None else ema.state
-            best = {name: values.detach().clone() for name, values in kind.items()}
-        if params.schedule == "plateau":
-            plateau.step(valid.loss)
-            progress.plateau = plateau.state_dict()
         progress.epoch, progress.loader = epoch + 1, None
         progress.loss_sum, progress.correct, progress.labelled = 0.0, 0, 0
         if time.perf_counter() - last_saved > CHECKPOINT_AFTER_S:
             save()
             last_saved = time.perf_counter()
-        text = (
-            f"epoch {epoch + 1}/{params.epochs} loss {row['loss']:.3f} valid "
-            f"{100 * valid.accuracy:.2f} %"
-        )
+        text = f"epoch {epoch + 1}/{params.epochs} loss {row['loss']:.3f}{validated}"
         report((epoch + 1) * per_epoch, params.epochs * per_epoch, text)
     progress.seconds = before + time.perf_counter() - started
     progress.rate = _rate(adam)
@@ -384,26 +386,25 @@ def _set_rate(adam: torch.optim.Adam, rate: float) -> None:
 
 
 def _out_of_patience(params: Params, progress: Progress) -> bool:
-    return (
-        progress.best is not None and progress.epoch - 1 - progress.best["epoch"] >= params.patience
-    )
+    """Whether the best epoch is too long ago: the patience in whole spans between validations, so
+    that the last epoch has been looked at.
+    """
+    waited = -(-params.patience // params.validate_every) * params.validate_every
+    return progress.best is not None and progress.epoch - 1 - progress.best["epoch"] >= waited
 
 
-def _check_labels(progress: Progress, valid: Score) -> None:
-    for name, labelled in (("train", progress.labelled), ("valid", valid.labelled)):
-        if labelled == 0:
-            raise BadInput(
-                f"{name} split: expected labelled nodes, found none",
-                fix="label some of its nodes, or change the split",
-            )
+def _check_labels(name: str, labelled: int) -> None:
+    if labelled == 0:
+        raise BadInput(
+            f"{name} split: expected labelled nodes, found none",
+            fix="label some of its nodes, or change the split",
+        )
 
 
-def _row(epoch: int, rate: float, train: Score, valid: Score) -> dict[str, Any]:
+def _row(epoch: int, rate: float, train: Score) -> dict[str, Any]:
     return {
         "epoch": epoch,
         "lr": rate,
         "loss": train.loss,
         "train_accuracy": train.accuracy,
-        "valid_loss": valid.loss,
-        "valid_accuracy": valid.accuracy,
     }

@@ -96,8 +96,11 @@ def cost(params: Params, facts: Mapping[str, Facts]) -> Cost:
         peak = params.ranks * (TORCH_BYTES + step + (12 + 4 * bool(params.ema)) * weights)
     peak += params.ranks * sum(kept_bytes(split, params.layers) for split in (train, valid))
     peak += int(facts["loads"]["cache_bytes"]) if "loads" in facts else 0
-    read = sum(int(split["bytes"]) + int(split.get("gather_bytes", 0)) for split in (train, valid))
-    read = (params.epochs - params.warmup) * read
+    trained, validated = (
+        int(split["bytes"]) + int(split.get("gather_bytes", 0)) for split in (train, valid)
+    )
+    epochs = params.epochs - params.warmup
+    read = epochs * trained + -(-epochs // params.validate_every) * validated
     if params.ranks == 1 or "exchange" not in facts:
         return Cost(read, weights, peak)
     return Cost(read, weights, peak, note=shared_how(params, facts["exchange"], train)["why"])

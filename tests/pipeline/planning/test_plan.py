@@ -417,6 +417,7 @@ CHANGES = {
     "train.warmup": 2,
     "train.vary": 2.0,
     "train.keep": "last",
+    "train.validate": 0.1,
     "train.ema": 0.9,
     "train.precision": "bf16",
     "train.ranks": 2,

@@ -61,6 +61,7 @@ schedule = "plateau"
 epochs = "auto"
 patience = "auto"
 ingredients = 8
+validate = "auto"
 seed = 0
 device = "auto"
 ranks = 1

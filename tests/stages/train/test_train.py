@@ -13,6 +13,7 @@ import torch
 from stockpot.stages.errors import BadInput, StockpotError
 from stockpot.stages.exchange.rank_step import ShareStep
 from stockpot.stages.processes.process_group import Team
+from stockpot.stages.stage import OFF
 from stockpot.stages.train import STAGE, checkpoint, trainer
 from stockpot.stages.train.evaluate import Score, evaluate
 from stockpot.stages.train.model import MODELS, build_model, load_model
@@ -57,6 +58,7 @@ RECIPE = {
     "train.ema": 0.0,
     "train.precision": "fp32",
     "train.keep": "best",
+    "train.validate": "auto",
     "train.device": "cpu",
     "train.ranks": 1,
     "train.exchange": "auto",
@@ -156,6 +158,65 @@ def test_the_last_epoch_s_weights_are_kept_where_validation_is_left_to_soups(tmp
     with pytest.raises(Killed):
         run(tmp_path / "cut", replace(params, keep="last"), kill_at(5, 2))
     assert same(run(tmp_path / "cut", replace(params, keep="last")), last)
+
+
+@pytest.mark.parametrize("schedule", ["constant", "plateau"])
+def test_epochs_between_validations_train_as_all_others(tmp_path, schedule):
+    """What is scored, how seldom it may be, is the same weights; the epoch kept is the best of
+    those scored."""
+    params = replace(BASE, lr=0.05, schedule=schedule, epochs=8)
+    every = run(tmp_path / "every", params)
+    third = run(tmp_path / "third", replace(params, validate_every=3))
+    scored = {2, 5, 7}  # the last one in any case
+    for row, full in zip(third.history, every.history, strict=True):
+        if row["epoch"] in scored:
+            assert row == full
+        else:
+            assert row == {k: v for k, v in full.items() if not k.startswith("valid")}
+    rank = {
+        e: (every.history[e]["valid_accuracy"], -every.history[e]["valid_loss"]) for e in scored
+    }
+    best = max(sorted(scored), key=rank.__getitem__)
+    assert third.best == {"epoch": best, "accuracy": rank[best][0], "loss": -rank[best][1]}
+    data = packs()
+    adj = build_model({**CONFIG, "model": "gcn"}).adj
+    found = evaluate(third.model, data["valid"].batches(layers=3, adj=adj, shuffle=False))
+    assert (found.accuracy, found.loss) == (third.best["accuracy"], third.best["loss"])
+
+
+@pytest.mark.parametrize(("epoch", "step"), [(1, 2), (3, 0), (5, 3), (7, 1)])
+def test_a_training_killed_between_validations_resumes_bit_by_bit(
+    tmp_path, every_step, epoch, step
+):
+    params = replace(BASE, lr=0.05, schedule="plateau", epochs=8, validate_every=3, ema=0.5)
+    whole = run(tmp_path / "whole", params)
+    with pytest.raises(Killed):
+        run(tmp_path / "cut", params, kill_at(epoch, step))
+    assert same(run(tmp_path / "cut", params), whole)
+
+
+@pytest.mark.parametrize(("every", "patience"), [(1, 4), (3, 4), (3, 6), (5, 2)])
+def test_patience_ends_with_a_validation(tmp_path, every, patience):
+    """The epochs without a better one that are waited for are whole spans between validations."""
+    params = replace(
+        BASE, lr=0.05, schedule="constant", epochs=60, patience=patience, validate_every=every
+    )
+    found = run(tmp_path, params)
+    assert len(found.history) < 60
+    waited = len(found.history) - 1 - found.best["epoch"]
+    assert waited == -(-patience // every) * every
+    assert "valid_accuracy" in found.history[-1]
+
+
+def test_a_plateau_waits_for_as_many_epochs_where_validations_are_few(tmp_path):
+    """A loss that never falls lowers the rate after as many epochs, in whole validations."""
+    flat = replace(BASE, lr=3e-8, schedule="plateau", epochs=26)  # nothing is learned
+    falls = {}
+    for every in (1, 2, 5):
+        rows = run(tmp_path / str(every), replace(flat, validate_every=every)).history
+        falls[every] = next(row["epoch"] for row in rows if row["lr"] < flat.lr)
+    # A first one, ten epochs of patience, and one more: in validations 12, 1 + 5 + 1 and 1 + 2 + 1.
+    assert falls == {1: 12, 2: 14, 5: 20}
 
 
 def test_every_ingredient_drops_units_of_its_own(tmp_path):
@@ -586,6 +647,37 @@ def test_projected_memory_grows_with_the_step():
     assert small.read > 0
     assert 0 < small.written < large.written
     assert small.peak < large.peak
+
+
+@pytest.mark.parametrize("share", [0.05, 0.3, 0.5, 0.9, 1])
+@pytest.mark.parametrize(("trained", "rounds"), [(100, 1), (100, 4), (3, 1), (0, 1)])
+def test_validation_is_at_most_its_share_of_the_row_passes(share, trained, rounds):
+    """The fewest epochs between two validations that keep the share, counted."""
+    facts = {"train": {"records": 4, "rows": trained * rounds, "rounds": rounds}}
+    facts["valid"] = {"rows": 250}
+    epochs = 10**6
+    params = STAGE.resolve({**RECIPE, "train.validate": share, "train.epochs": epochs}, facts)
+    every, rows = params.validate_every, max(1, trained)
+    assert 250 / (every * rows + 250) <= share
+    assert every == 1 or 250 / ((every - 1) * rows + 250) > share
+    short = STAGE.resolve({**RECIPE, "train.validate": share, "train.epochs": 5}, facts)
+    assert short.validate_every == min(every, 5)
+
+
+def test_validate_auto_leaves_validations_enough_and_old_keys_as_they_were():
+    facts = {"train": {"records": 4, "rows": 100}, "valid": {"rows": 100}}
+
+    def every(valid, **changes):
+        recipe = {**RECIPE, "train.epochs": 200, "train.patience": 30, **changes}
+        return STAGE.resolve(recipe, {**facts, "valid": {"rows": valid}}).validate_every
+
+    assert [every(v) for v in (50, 100, 200, 500, 10**6)] == [1, 1, 2, 5, 6]  # a fifth of 30
+    assert every(10**6, **{"train.patience": 100}) == 20  # a tenth of 200
+    assert every(10**6, **{"train.patience": 4}) == 1
+    assert every(10**6, **{"train.patience": 100, "train.warmup": 150}) == 5
+    common = STAGE.resolve(RECIPE, facts)
+    assert common == STAGE.resolve({**RECIPE, "train.validate": 1}, facts)
+    assert common.validate_every == Params.__dataclass_fields__["validate_every"].metadata[OFF]
 
 
 @pytest.mark.parametrize(
