@@ -16,7 +16,7 @@ from stockpot.planning.registry import STAGES
 from stockpot.report.accuracies import chosen_words, ensemble_row, soup_rows
 from stockpot.report.origin import origin_sections
 from stockpot.report.stages import draw
-from stockpot.report.summary import gain_words, inference_seconds, view_of
+from stockpot.report.summary import gain_words, inference_seconds, single_words, view_of
 from stockpot.stages.show.chart import meter
 from stockpot.stages.show.html import NO_BREAK, count, number, page, percent, section, table, text
 from stockpot.stages.show.plain import human_bytes
@@ -142,7 +142,7 @@ def _accuracies(summary: Mapping[str, Any]) -> str:
     for i, single in enumerate(singles):
         about = f"{count(single['epochs'])} epochs, {number(single['seconds_per_epoch'])} s each"
         scores = (percent(single["valid_accuracy"]), "", percent(single["test_accuracy"]))
-        rows.append((f"single model {i}, seed {text(single['seed'])}", *scores, "", about))
+        rows.append((f"single model {i}, {text(single_words(single))}", *scores, "", about))
         marked.append(False)
     if len(singles) > 1:
         valid, test = (

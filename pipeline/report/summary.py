@@ -14,7 +14,15 @@ if TYPE_CHECKING:
     from stockpot.planning.recipe import Recipe
     from stockpot.stages.built import Built
 
-__all__ = ["accuracy_rows", "gain_words", "inference_seconds", "remarks", "summarise", "view_of"]
+__all__ = [
+    "accuracy_rows",
+    "gain_words",
+    "inference_seconds",
+    "remarks",
+    "single_words",
+    "summarise",
+    "view_of",
+]
 
 
 def view_of(recipe: Recipe, built: Sequence[Built], read: Mapping[str, Any] | None = None) -> View:
@@ -120,11 +128,17 @@ def _seconds(value: float) -> str:
     return f"{value:.1f} s" if value >= 1 else f"{value:.2g} s"
 
 
+def single_words(single: Mapping[str, Any]) -> str:
+    """What sets a single model apart: its seed, of a tail its epoch too, counted from 1."""
+    epoch = f", epoch {single['epoch'] + 1}" if "epoch" in single else ""
+    return f"seed {single['seed']}{epoch}"
+
+
 def accuracy_rows(summary: Mapping[str, Any]) -> list[Row]:
     """Every single model, every soup that differs from others, and the mean of all predictions."""
     rows = [
         Row(
-            f"single model {i} (seed {single['seed']})",
+            f"single model {i} ({single_words(single)})",
             single["valid_accuracy"],
             single["test_accuracy"],
         )

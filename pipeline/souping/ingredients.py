@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from stockpot.locate import artifact_of
 from stockpot.stages.errors import BadInput, Conflict, Corrupt
 from stockpot.stages.places import local
+from stockpot.stages.train.ingredient import model_files
 from stockpot.store.run_folder import read_run
 
 if TYPE_CHECKING:
@@ -78,15 +79,17 @@ def _files(path: Path) -> list[tuple[str, Path]]:
     if (path / "run.json").exists():
         names = [name for name in read_run(path)["artifacts"] if re.fullmatch(r"train:\d+", name)]
         names.sort(key=lambda name: int(name.split(":")[1]))
-        files = [
-            (f"{path} {name}", artifact_of(path, name).path("model.safetensors")) for name in names
-        ]
+        files = []
+        for name in names:
+            trained = artifact_of(path, name)
+            several = "models" in trained.facts
+            files += [
+                (f"{path} {name} {file}" if several else f"{path} {name}", trained.path(file))
+                for file in model_files(trained.facts)
+            ]
     elif (path / "manifest.json").exists():
-        files = (
-            [(str(path), path / "model.safetensors")]
-            if (path / "model.safetensors").exists()
-            else []
-        )
+        own = sorted(path.glob(f"model*{SUFFIX}"))  # of a tail there are several
+        files = [(str(p) if len(own) > 1 else str(path), p) for p in own]
     else:
         files = [(str(p), p) for p in sorted(path.glob(f"*{SUFFIX}"), key=_by_number)]
     if not files:

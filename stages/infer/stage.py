@@ -14,8 +14,9 @@ from stockpot.stages.infer.official import official_data, official_score
 from stockpot.stages.infer.planning import PLANNING
 from stockpot.stages.infer.reporting import REPORTING
 from stockpot.stages.soup.planning import METHODS
-from stockpot.stages.soup.stage import ingredients
 from stockpot.stages.stage import Cost, Facts, Inputs, Reader, Shard, Stage, Writer, added
+from stockpot.stages.train.ingredient import count, ingredients
+from stockpot.stages.train.ingredient import roles as trainings
 from stockpot.stages.train.train_params import resolved_device
 from stockpot.stages.train.training_cost import TORCH_BYTES, step_bytes
 
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from stockpot.stages.infer.predict import Predictions
     from stockpot.stages.processes.process_group import Team
     from stockpot.stages.step import Adj
+    from stockpot.stages.train.ingredient import Ingredient
     from stockpot.stages.train.model import Network
 
 __all__ = ["STAGE", "Params"]
@@ -157,7 +159,8 @@ def asked(
         else:
             schedule = Schedule(shuffle=False, rank=team.rank, world_size=team.size)
     how = schedule, Delivery(device=device)
-    paths = {role: inputs[role].path("model.safetensors") for role in ingredients(inputs)}
+    singles = ingredients(inputs)
+    paths = {one.name: one.path for one in singles}
     paths |= {name: soup.path(f"soup-{name}.safetensors") for name in soup.facts["methods"]}
     chosen = str(soup.facts["chosen"])
     models: dict[str, tuple[str, Network]] = {}
@@ -169,7 +172,7 @@ def asked(
         digest = state_digest(model.state_dict())
         same[name] = models.setdefault(digest, (name, model))[0]
     distinct = dict(models.values())
-    copies = Counter(same[role] for role in ingredients(inputs))
+    copies = Counter(same[one.name] for one in singles)
     together = copies if copies.total() > 1 else None
     outputs, classes = int(packed["outputs"]), int(packed["num_classes"])
     sizes = (outputs, classes, report or _unheard, team)
@@ -204,11 +207,10 @@ def asked(
 def _best_single(inputs: Inputs) -> str:
     """The ingredient that validation has as the best, of equals the first."""
 
-    def rank(role: str) -> tuple[float, float]:
-        facts = inputs[role].facts
-        return float(facts["valid_accuracy"]), -float(facts["valid_loss"])
+    def rank(one: Ingredient) -> tuple[float, float]:
+        return float(one.facts["valid_accuracy"]), -float(one.facts["valid_loss"])
 
-    return max(ingredients(inputs), key=rank)
+    return max(ingredients(inputs), key=rank).name
 
 
 def _unheard(done: int, total: int, text: str) -> None:
@@ -310,13 +312,13 @@ def _features(codes: Reader) -> NDArray[Any]:
 
 def _cost(params: Params, facts: Mapping[str, Facts]) -> Cost:
     packed, graph, codes = facts["outputs"], facts["graph"], facts["codes"]
-    roles = ingredients(facts)
+    roles = trainings(facts)
     weights = 4 * max((int(facts[role].get("num_parameters", 0)) for role in roles), default=0)
     hidden = max((int(facts[role].get("hidden", _HIDDEN)) for role in roles), default=_HIDDEN)
     floats = max((int(facts[role].get("edge_floats", 0)) for role in roles), default=0)
     outputs, classes = int(packed["outputs"]), int(packed["num_classes"])
     written = outputs * (12 + 4 * classes)
-    models = (len(roles) + len(METHODS)) * weights
+    models = (count(facts) + len(METHODS)) * weights
     read, peak = (
         int(packed["bytes"]) + models,
         step_bytes(hidden, packed, edge_floats=floats) + 3 * written,

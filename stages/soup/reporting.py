@@ -75,12 +75,8 @@ def _gains_nothing(view: View) -> Iterator[str]:
     facts = view.facts("soup")
     methods: Mapping[str, Any] = facts.get("methods") or {}
     chosen, best = methods.get(str(facts.get("chosen"))), methods.get("best")
-    if (
-        view.values["train.ingredients"] < 2
-        or view.values["soup.method"] == "best"
-        or chosen is None
-        or best is None
-    ):
+    trained = models_of(view)
+    if trained < 2 or view.values["soup.method"] == "best" or chosen is None or best is None:
         return
     gain = _judged(chosen) - _judged(best)
     if view.values["soup.method"] != "auto" and gain < 0:
@@ -90,16 +86,27 @@ def _gains_nothing(view: View) -> Iterator[str]:
             f"on validation; fix: --set soup.method=auto, which keeps the better one"
         )
     elif facts["chosen"] == "best" or gain <= 0:
-        mend = (
-            "a longer train.warmup, or a higher train.lr after it"
-            if view.values["train.warmup"]
-            else SHARED_START
+        mend = _mend(
+            view, "a longer train.warmup, or a higher train.lr after it", "a higher train.lr"
         )
         yield (
-            f"no soup of {view.values['train.ingredients']} models is better than the best of them "
+            f"no soup of {trained} models is better than the best of them "
             f"on validation: "
             f"{_why_no_gain(facts)}; fix: {mend}, or --set train.ingredients=1"
         )
+
+
+def models_of(view: View) -> int:
+    """Models that the recipe trains: as many as it names, of a tail those that were kept."""
+    asked = view.values["train.ingredients"]
+    return len(view.facts("train:0").get("models") or ()) if asked == "tail" else int(asked)
+
+
+def _mend(view: View, warmed: str, of_tail: str) -> str:
+    """What makes ingredients soupable, by what they share."""
+    if view.values["train.ingredients"] == "tail":
+        return of_tail
+    return warmed if view.values["train.warmup"] else SHARED_START
 
 
 def _judged(method: Mapping[str, Any]) -> float:
@@ -128,11 +135,7 @@ def _behind_barriers(view: View) -> Iterator[str]:
     behind = [barrier for barrier in measured if not barrier["soupable"]]
     if behind:
         highest = max(barrier["height"] for barrier in behind)
-        mend = (
-            "a longer train.warmup, or a smaller train.vary"
-            if view.values["train.warmup"]
-            else SHARED_START
-        )
+        mend = _mend(view, "a longer train.warmup, or a smaller train.vary", "a lower train.lr")
         yield (
             f"{len(behind)} of {len(measured)} ingredients lie behind a barrier (highest "
             f"{highest:.2f} nats) and are "
@@ -144,7 +147,7 @@ def _fell_back(view: View) -> Iterator[str]:
     facts = view.facts("soup")
     if (
         view.values["soup.method"] != "auto"
-        or view.values["train.ingredients"] < 2
+        or models_of(view) < 2
         or (facts.get("parts") or {}).get("divided", True)
     ):
         return

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from stockpot.stages.show.html import NO_BREAK, count, number, percent, table, text
 from stockpot.stages.show.plain import human_bytes
 from stockpot.stages.soup.soup_chart import Path, Scored, Weights, error_bars, heat_map, landscape
+from stockpot.stages.train.ingredient import models
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -68,7 +69,13 @@ def souped_of(built: Sequence[Built]) -> Souped | None:
         soup.note("peak_bytes") or {},
         facts.get("results") or {},
         facts.get("labelled"),
-        varied([b.manifest.get("params") or {} for b in trained]),
+        [
+            ", ".join(filter(None, [words, f"epoch {one['epoch'] + 1}" if "epoch" in one else ""]))
+            for b, words in zip(
+                trained, varied([b.manifest.get("params") or {} for b in trained]), strict=True
+            )
+            for one in models(b.facts)
+        ],
     )
 
 

@@ -12,6 +12,8 @@ from stockpot.stages.soup.compatibility import check_alike
 from stockpot.stages.soup.planning import METHODS, PLANNING
 from stockpot.stages.soup.reporting import REPORTING
 from stockpot.stages.stage import Cost, Facts, Inputs, Shard, Stage, Writer, added
+from stockpot.stages.train.ingredient import count, ingredients
+from stockpot.stages.train.ingredient import roles as trainings
 from stockpot.stages.train.train_params import checked_holdout, resolved_device
 from stockpot.stages.train.training_cost import TORCH_BYTES, step_bytes
 
@@ -22,7 +24,7 @@ if TYPE_CHECKING:
     from stockpot.stages.step import Step
     from stockpot.stages.train.holdout import Outputs
 
-__all__ = ["STAGE", "Params", "ingredients"]
+__all__ = ["STAGE", "Params"]
 _AUTO = {"published": {"epochs": 25, "rate": 10.0}, "partition": {"epochs": 50, "rate": 1.0}}
 """Their authors' settings for GraphSAGE on ogbn-products; they tuned them for each model and data
 set."""
@@ -57,14 +59,6 @@ class Params:
     period: int = added(0)
     parts: int = added(0)
     drawn: int = added(0)
-
-
-def ingredients(roles: Mapping[str, Any]) -> list[str]:
-    """Roles "ingredient:0", "ingredient:1", ... in the order of their numbers."""
-    return sorted(
-        (role for role in roles if role.startswith("ingredient:")),
-        key=lambda role: int(role.split(":")[1]),
-    )
 
 
 def _resolve(recipe: Mapping[str, Any], facts: Mapping[str, Facts]) -> Params:
@@ -128,7 +122,7 @@ def _run(params: Params, inputs: Inputs, shard: Shard, writer: Writer) -> dict[s
     from stockpot.stages.train.model import build_model
     from stockpot.stages.train.state import read_state, write_state
 
-    paths = [inputs[role].path("model.safetensors") for role in ingredients(inputs)]
+    paths = [one.path for one in ingredients(inputs)]
     config, init_digest, labels = _compatible(paths)
     model = build_model(config).to(params.device)
     stack = Stack([read_state(path)[0] for path in paths], model, labels)
@@ -191,17 +185,17 @@ def _run(params: Params, inputs: Inputs, shard: Shard, writer: Writer) -> dict[s
 
 def _cost(params: Params, facts: Mapping[str, Facts]) -> Cost:
     valid = facts["valid"]
-    roles = ingredients(facts)
+    roles, models = trainings(facts), count(facts)
     weights = 4 * max((int(facts[role].get("num_parameters", 0)) for role in roles), default=0)
     hidden = max((int(facts[role].get("hidden", _HIDDEN)) for role in roles), default=_HIDDEN)
     floats = max((int(facts[role].get("edge_floats", 0)) for role in roles), default=0)
     layers = max((int(facts[role].get("layers", _LAYERS)) for role in roles), default=_LAYERS)
     step = step_bytes(hidden, valid, layers=layers, edge_floats=floats)
     kept = min(KEEP_BYTES, int(valid["records"]) * step_bytes(1, valid))
-    logits = 2 * len(roles) * int(valid["num_classes"]) * (2 * _SAMPLED + 2 * int(valid["records"]))
+    logits = 2 * models * int(valid["num_classes"]) * (2 * _SAMPLED + 2 * int(valid["records"]))
     # Each pass reads what is not kept; every method weighs all ingredients some hundred times,
     # fitted thrice.
-    reads = (4 * len(roles) + 1) * int(valid["bytes"]) + 300 * len(roles) * weights
+    reads = (4 * models + 1) * int(valid["bytes"]) + 300 * models * weights
     least = TORCH_BYTES + step + 3 * logits + 8 * weights
     return Cost(reads, (len(METHODS) + 1) * weights, least + kept, least)
 

@@ -24,8 +24,9 @@ if TYPE_CHECKING:
 __all__ = ["NEWEST", "PREVIOUS", "Kept", "Progress", "load", "load_start", "save", "save_start"]
 
 Kept = dict[str, dict[str, "Tensor"]]
-"""Weights beside the model's own: "best" on validation, and "ema" where they are averaged."""
-_KEPT = ("best", "ema")
+"""Weights beside the model's own: "best" on validation, "ema" where they are averaged, and "tail-E"
+of each epoch E of the tail."""
+_OWN = ("model", "adam", "generator")
 
 NEWEST, PREVIOUS = "checkpoint.safetensors", "checkpoint.previous.safetensors"
 
@@ -153,20 +154,20 @@ def load(
                 path.replace(aside)
             words.append(f"checkpoint set aside as {aside.name}: {error}")
             continue
-        kept: Kept = {group: {} for group in _KEPT}
+        kept: Kept = {}
         for name, values in tensors.items():
             group, _, rest = name.partition(".")
-            if group in kept:
-                kept[group][rest] = values
+            if group not in _OWN:
+                kept.setdefault(group, {})[rest] = values
         return progress, kept, words
     return None, {}, words
 
 
 def _restore(tensors: Mapping[str, Tensor], model: Network, adam: torch.optim.Adam) -> None:
-    parts: dict[str, dict[str, Tensor]] = {group: {} for group in ("model", "adam", *_KEPT)}
+    parts: dict[str, dict[str, Tensor]] = {"model": {}, "adam": {}}
     for name, values in tensors.items():
-        if name != "generator":
-            group, rest = name.split(".", 1)
+        group, _, rest = name.partition(".")
+        if group in parts:
             parts[group][rest] = values
     state = adam.state_dict()
     state["state"] = {}

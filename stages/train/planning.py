@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from stockpot.stages.node import Node, Nodes, Values
 
-__all__ = ["PLANNING"]
+__all__ = ["PLANNING", "ingredients", "trainings"]
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,12 @@ class Train:
         "epoch; auto: 0.5, and at least 5 validations within the patience, 10 in a training",
         Range(0, 1, above=True),
     )
-    ingredients: int = key(8, "models trained from one shared start, to be souped", Range(1, 1000))
+    ingredients: int | Literal["tail"] = key(
+        8,
+        "models trained from one shared start, to be souped | tail: of the last epochs of one "
+        "training, which runs them all: no early stop, no keep",
+        Range(1, 1000),
+    )
     warmup: int = key(
         0,
         "epochs: the first of `epochs`, trained once for all ingredients, which then go their own "
@@ -124,14 +129,20 @@ def trained_on(made: Nodes) -> dict[str, str]:
 
 
 def ingredients(values: Values) -> dict[str, str]:
-    """Role -> node of every ingredient, as whoever reads them all names them."""
-    return {f"ingredient:{i}": f"train:{i}" for i in range(values["train.ingredients"])}
+    """Role -> node of every training, as whoever reads all ingredients names them."""
+    return {f"ingredient:{i}": f"train:{i}" for i in range(trainings(values))}
+
+
+def trainings(values: Values) -> int:
+    """Trainings of a recipe: one for each ingredient, or one whose tail they are."""
+    asked = values["train.ingredients"]
+    return 1 if asked == "tail" else int(asked)
 
 
 def _nodes(values: Values, made: Nodes) -> Iterator[Node]:
     sized = {"sizing": "sizing"} if "sizing" in made else {}
     start = {"start": "warmup"} if "warmup" in made else {}
-    for i in range(values["train.ingredients"]):
+    for i in range(trainings(values)):
         yield node(f"train:{i}", {**trained_on(made), **start}, sized, index=i)
 
 
@@ -156,6 +167,11 @@ def guess(known: Known) -> Guess | None:
             if isinstance(known.params, Params)
             else 0,
             "sequential": isinstance(known.params, Params) and known.params.model == "sage-lstm",
+            **(
+                {"models": [{"epoch": epoch} for epoch in known.params.tail_epochs]}
+                if isinstance(known.params, Params) and known.params.tail
+                else {}
+            ),
         }
     )
 

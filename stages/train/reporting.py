@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from stockpot.stages.built import Block
 from stockpot.stages.stage import Reporting
+from stockpot.stages.train.ingredient import models
 from stockpot.stages.train.learning import Curve, curve, learning_curves
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
 
-    from stockpot.stages.built import View
+    from stockpot.stages.built import Built, View
     from stockpot.stages.stage import Reader
 
 __all__ = ["REPORTING"]
@@ -33,21 +35,38 @@ def _summary(view: View) -> Mapping[str, Any]:
         return {}
     tested, souped = results_on_test(view), view.facts("soup").get("ingredients")
     valid = [one["valid_accuracy"] for one in souped or ()] or [
-        b.facts.get("valid_accuracy") for b in trained
+        one.get("valid_accuracy") for b in trained for one in models(b.facts)
     ]
     ingredients = [
-        {
-            "seed": b.facts.get("seed"),
-            "key": b.key,
-            "epochs": b.facts.get("epochs"),
-            "seconds": b.note("seconds") or b.manifest["seconds"],
-            "seconds_per_epoch": b.note("seconds_per_epoch"),
-            "valid_accuracy": accuracy,
-            "test_accuracy": tested.get(f"ingredient:{b.node.instance['index']}"),
-        }
-        for b, accuracy in zip(trained, valid, strict=True)
+        {**said, "valid_accuracy": accuracy, "test_accuracy": tested.get(name)}
+        for (name, said), accuracy in zip(_singles(trained), valid, strict=True)
     ]
     return {"train": {"ingredients": ingredients}}
+
+
+def _singles(trained: Sequence[Built]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Each model's role and what is said of it. One of a tail has an epoch, the epochs trained up
+    to it, and the seconds since the model before it, so that those of all sum up to the training's.
+    """
+    for b in trained:
+        seconds = b.note("seconds") or b.manifest["seconds"]
+        every = models(b.facts)
+        shares = [1.0]
+        if epochs := [one["epoch"] for one in every if "epoch" in one]:
+            started = int(b.manifest["params"].get("warmup", 0)) - 1
+            spans = [later - earlier for earlier, later in pairwise([started, *epochs])]
+            shares = [span / sum(spans) for span in spans]
+        for i, (one, share) in enumerate(zip(every, shares, strict=True)):
+            own = {"epoch": one["epoch"]} if "epoch" in one else {}
+            said = {
+                "seed": b.facts.get("seed"),
+                "key": b.key,
+                "epochs": own["epoch"] + 1 if own else b.facts.get("epochs"),
+                "seconds": seconds * share,
+                "seconds_per_epoch": b.note("seconds_per_epoch"),
+                **own,
+            }
+            yield f"ingredient:{i if own else b.node.instance['index']}", said
 
 
 def read_curve(reader: Reader, node: str) -> Curve | None:
@@ -66,8 +85,20 @@ def _report(summary: Mapping[str, Any], view: View) -> Iterator[Block]:
 
 
 def _remarks(view: View) -> Iterator[str]:
+    yield from _tail_settled(view)
     yield from _device_fell_back(view)
     yield from _said_in_training(view)
+
+
+def _tail_settled(view: View) -> Iterator[str]:
+    """Models of a tail are alike where the rate falls to nothing."""
+    schedule = view.values["train.schedule"]
+    if view.values["train.ingredients"] == "tail" and schedule != "constant" and view.of("train"):
+        yield (
+            f"train.ingredients tail: with train.schedule {schedule} the rate falls in the last "
+            f"epochs, so that their models are nearly one and their soups gain little; fix: "
+            f"--set train.schedule=constant"
+        )
 
 
 def _device_fell_back(view: View) -> Iterator[str]:

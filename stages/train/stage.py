@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 __all__ = ["STAGE", "trained"]
 
+_SCORES = ("valid_accuracy", "valid_loss")
+
 
 def _run(params: Params, inputs: Inputs, shard: Shard, writer: Writer) -> dict[str, Any]:
     start = inputs["start"].path("start.safetensors") if params.warmup else None
@@ -38,9 +40,10 @@ def trained(
     start: Path | None = None,
     warmup: Path | None = None,
 ) -> dict[str, Any]:
-    """Train on packed records, write `model.safetensors` and `history.json`, return the facts; see
-    `trainer.train`.
+    """Train on packed records, write the model or those of the tail and `history.json`, return the
+    facts; see `trainer.train`.
     """
+    from stockpot.stages.train.ingredient import MODEL, model_file
     from stockpot.stages.train.model import save_model
 
     packed = inputs["train"].facts
@@ -82,7 +85,22 @@ def trained(
             **shared_how(params, inputs["exchange"].facts, packed),
         }
         writer.note("exchange", facts["shared"]["why"])
-    save_model(writer.path("model.safetensors"), result.model, {**facts, "inputs": identity})
+    if params.tail:
+        rows = {int(row["epoch"]): row for row in result.history}
+        facts["models"] = [
+            {"epoch": epoch, **{name: rows[epoch][name] for name in _SCORES}}
+            for epoch in params.tail_epochs
+        ]
+        first = max(facts["models"], key=lambda one: (one["valid_accuracy"], -one["valid_loss"]))
+        facts |= {"best_epoch": first["epoch"], **{name: first[name] for name in _SCORES}}
+        for i, (said, state) in enumerate(zip(facts["models"], result.tail, strict=True)):
+            result.model.load_state_dict(state)
+            own = {name: value for name, value in facts.items() if name != "models"}
+            save_model(
+                writer.path(model_file(i)), result.model, {**own, **said, "inputs": identity}
+            )
+    else:
+        save_model(writer.path(MODEL), result.model, {**facts, "inputs": identity})
     writer.path("history.json").write_text(
         json.dumps(result.history, indent=1, sort_keys=True) + "\n"
     )
@@ -179,6 +197,7 @@ STAGE = Stage(
         "train.patience",
         "train.keep",
         "train.validate",
+        "train.ingredients",
         "train.warmup",
         "train.vary",
         "train.ema",

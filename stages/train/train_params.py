@@ -29,6 +29,7 @@ __all__ = [
     "resolve",
     "resolved_device",
     "resolved_mass",
+    "tail_of",
     "validate_every",
 ]
 
@@ -45,6 +46,9 @@ STEPS, WAIT = 1500, 150
 """Steps that these come to at least: where a record is the graph, an epoch is one step."""
 VALIDATE = 0.5
 """Share of the row-passes that `train.validate = "auto"` spends on validation."""
+TAIL, TAIL_MODELS = 0.5, 8
+"""The last share of a training's epochs whose weights are ingredients where `train.ingredients =
+"tail"`, and the most of them, evenly spaced."""
 PER_PATIENCE, PER_TRAINING = 5, 10
 """Validations that "auto" leaves within the patience, and in a training, whatever their share: an
 early stop that looks less often stops late, and picks from too few epochs."""
@@ -64,6 +68,8 @@ _NOT_MODEL = (
     "tour",
     "stored",
     "validate_every",
+    "tail",
+    "tail_every",
 )
 """Of `Params`, what no factory is told: it is the same for the models of one soup, or of the
 training alone."""
@@ -100,6 +106,8 @@ class Params:
         exactly that layer's aggregation, so that layer reads no edge. 0: all layers do.
     tour : how epochs walk the tour of an order that has one: "drawn", each from a record of its own
         and in a direction of its own; "fixed", all alike: as a load plan has it.
+    tail, tail_every : models kept of the last epochs of this one training, and epochs from one to
+        the next, the last epoch's being the last. 0: one model, as `keep` says.
     validate_every : epochs from one validation to the next; the last epoch has one in any case.
     """
 
@@ -134,6 +142,14 @@ class Params:
     stored: int = added(0)
     tour: str = added("fixed")
     validate_every: int = added(1)
+    tail: int = added(0)
+    tail_every: int = added(0)
+
+    @property
+    def tail_epochs(self) -> tuple[int, ...]:
+        """Epochs, from 0, whose weights are kept as ingredients, ascending; none without a tail."""
+        last = self.epochs - 1
+        return tuple(last - self.tail_every * i for i in reversed(range(self.tail)))
 
 
 def resolve(recipe: Mapping[str, Any], facts: Mapping[str, Facts]) -> Params:
@@ -162,6 +178,13 @@ def resolve(recipe: Mapping[str, Any], facts: Mapping[str, Facts]) -> Params:
         raise BadInput(
             f"train.warmup: expected fewer than train.epochs ({least}), found {get['warmup']}",
             fix=f"--set train.warmup={least // 2}",
+        )
+    whole = get["ingredients"] == "tail"
+    if whole and least - get["warmup"] < 2:
+        raise BadInput(
+            f"train.ingredients: a tail is two epochs at least, after those of the warm-up, found "
+            f"train.epochs {least} and train.warmup {get['warmup']}",
+            fix=f"--set train.epochs={get['warmup'] + 2}",
         )
     stored = stored_hops(model, int(get["layers"]), recipe, facts.get("train", {}))
     sampling = facts.get("train", {}).get("sampling")
@@ -198,6 +221,7 @@ def resolve(recipe: Mapping[str, Any], facts: Mapping[str, Facts]) -> Params:
     patience = (
         max(PATIENCE, -(-WAIT // steps)) if get["patience"] == "auto" else int(get["patience"])
     )
+    tail, tail_every = tail_of(epochs, int(get["warmup"])) if whole else (0, 0)
     normalised = (
         own or model == "gcn"
     )  # a mean divides by the neighbours it has: nothing of [graph] changes it
@@ -229,7 +253,7 @@ def resolve(recipe: Mapping[str, Any], facts: Mapping[str, Facts]) -> Params:
         norm="batch" if model == "gin" else "",
         precision=str(get["precision"]),
         holdout=holdout,
-        keep=str(get["keep"]),
+        keep="last" if whole else str(get["keep"]),
         stored=stored,
         ranks=ranks,
         **_shared(get, ranks),
@@ -237,6 +261,8 @@ def resolve(recipe: Mapping[str, Any], facts: Mapping[str, Facts]) -> Params:
         validate_every=validate_every(
             get["validate"], facts, epochs - int(get["warmup"]), patience
         ),
+        tail=tail,
+        tail_every=tail_every,
     )
 
 
@@ -284,6 +310,18 @@ def validate_every(
     if asked == "auto":
         every = min(every, patience // PER_PATIENCE, epochs // PER_TRAINING)
     return max(1, min(every, epochs))
+
+
+def tail_of(epochs: int, warmup: int) -> tuple[int, int]:
+    """Models of a tail and epochs from one to the next, of a training of `epochs`, those of a
+    warm-up among them.
+
+    >>> tail_of(20, 0), tail_of(44, 0), tail_of(20, 18)
+    ((5, 2), (7, 3), (2, 1))
+    """
+    long = max(2, min(epochs - warmup, math.floor(TAIL * epochs)))
+    every = -(-long // TAIL_MODELS)
+    return long // every, every
 
 
 def resolved_mass(asked: str, sizing: Facts | None) -> str:

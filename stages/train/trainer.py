@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import time
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -56,6 +56,7 @@ class Result:
     about.
 
     `init_digest` is that of the weights it began with: those after the warm-up where there was one.
+    `tail` are the weights after each epoch of `Params.tail_epochs`, in their order.
     """
 
     model: Network
@@ -64,6 +65,7 @@ class Result:
     history: list[dict[str, Any]]
     seconds: float
     words: list[str]
+    tail: list[dict[str, Tensor]] = field(default_factory=list)
 
 
 def train(
@@ -139,7 +141,7 @@ def train(
     words += checked(params.precision, device)
     with settings(progress.threads):
         until = params.epochs if warmup is None else params.warmup
-        best = _epochs(
+        _epochs(
             params,
             until,
             model,
@@ -156,11 +158,17 @@ def train(
     assert progress.best is not None
     last = {"epoch": progress.epoch, "rate": progress.rate / params.lr}
     if warmup is None:
-        model.load_state_dict(best)
+        model.load_state_dict(kept["best"])
     elif team is None or team.rank == 0:
         checkpoint.save_start(warmup, last, model, adam)
     return Result(
-        model.eval(), init_digest, progress.best, progress.history, progress.seconds, words
+        model.eval(),
+        init_digest,
+        progress.best,
+        progress.history,
+        progress.seconds,
+        words,
+        [kept[f"tail-{epoch}"] for epoch in params.tail_epochs],
     )
 
 
@@ -207,7 +215,8 @@ def _epochs(
     report: Callable[[int, int, str], None],
     identity: Mapping[str, Any],
     team: Team | None,
-) -> dict[str, Tensor]:
+) -> None:
+    """Train until the last epoch, or out of patience; weights of epochs are put in `kept`."""
     every = params.validate_every
     plateau = torch.optim.lr_scheduler.ReduceLROnPlateau(
         adam,
@@ -217,8 +226,7 @@ def _epochs(
     if progress.plateau is not None:
         plateau.load_state_dict(progress.plateau)
     _set_rate(adam, progress.rate)
-    best = kept.get("best", {})
-    ema = Ema(model, params.ema, kept.get("ema") or None) if params.ema else None
+    ema = Ema(model, params.ema, kept.get("ema")) if params.ema else None
     patient = until < params.epochs  # a warm-up runs its epochs
     started, before = time.perf_counter(), progress.seconds
     last_saved = last_report = started
@@ -230,8 +238,12 @@ def _epochs(
             return
         progress.seconds = before + time.perf_counter() - started
         progress.rate = _rate(adam)
-        weights = {"best": best} if ema is None else {"best": best, "ema": ema.state}
+        weights = kept if ema is None else {**kept, "ema": ema.state}
         checkpoint.save(folder, identity, progress, model, adam, weights)
+
+    def weights_now() -> dict[str, Tensor]:
+        kind = model.state_dict() if ema is None else ema.state
+        return {name: values.detach().clone() for name, values in kind.items()}
 
     while progress.epoch < until and (patient or not _out_of_patience(params, progress)):
         epoch = progress.epoch
@@ -267,7 +279,7 @@ def _epochs(
         row = _row(
             epoch, _rate(adam), Score(progress.correct, progress.labelled, progress.loss_sum)
         )
-        if (epoch + 1) % every == 0 or epoch + 1 == until:
+        if (epoch + 1) % every == 0 or epoch + 1 == until or epoch in params.tail_epochs:
             with nullcontext() if ema is None else ema.used_by(model):
                 valid = evaluate(model, valid_steps)
             if team is not None:
@@ -280,11 +292,12 @@ def _epochs(
                 or valid.rank > (progress.best["accuracy"], -progress.best["loss"])
             ):
                 progress.best = {"epoch": epoch, "accuracy": valid.accuracy, "loss": valid.loss}
-                kind = model.state_dict() if ema is None else ema.state
-                best = {name: values.detach().clone() for name, values in kind.items()}
+                kept["best"] = weights_now()
             if params.schedule == "plateau":
                 plateau.step(valid.loss)
                 progress.plateau = plateau.state_dict()
+            if epoch in params.tail_epochs:
+                kept[f"tail-{epoch}"] = weights_now()
             validated = f" valid {100 * valid.accuracy:.2f} %"
         progress.history.append(row)
         progress.epoch, progress.loader = epoch + 1, None
@@ -296,7 +309,6 @@ def _epochs(
         report((epoch + 1) * per_epoch, params.epochs * per_epoch, text)
     progress.seconds = before + time.perf_counter() - started
     progress.rate = _rate(adam)
-    return best
 
 
 def _step(

@@ -89,11 +89,13 @@ def cost(params: Params, facts: Mapping[str, Facts]) -> Cost:
     weights = parameter_bytes(params, train)
     # Weights, gradients, two moments, the best weights, and one copy of all in a checkpoint being
     # written; the average.
-    peak = TORCH_BYTES + step + (12 + 4 * bool(params.ema)) * weights
+    # Models of a tail, with their copies in a checkpoint being written.
+    copies = 12 + 4 * bool(params.ema) + 3 * params.tail
+    peak = TORCH_BYTES + step + copies * weights
     if params.ranks > 1:
         # A process for every rank; what they receive comes on top of what they own, at worst every
         # row for every rank.
-        peak = params.ranks * (TORCH_BYTES + step + (12 + 4 * bool(params.ema)) * weights)
+        peak = params.ranks * (TORCH_BYTES + step + copies * weights)
     peak += params.ranks * sum(kept_bytes(split, params.layers) for split in (train, valid))
     peak += int(facts["loads"]["cache_bytes"]) if "loads" in facts else 0
     trained, validated = (
@@ -101,9 +103,10 @@ def cost(params: Params, facts: Mapping[str, Facts]) -> Cost:
     )
     epochs = params.epochs - params.warmup
     read = epochs * trained + -(-epochs // params.validate_every) * validated
+    written = max(1, params.tail) * weights
     if params.ranks == 1 or "exchange" not in facts:
-        return Cost(read, weights, peak)
-    return Cost(read, weights, peak, note=shared_how(params, facts["exchange"], train)["why"])
+        return Cost(read, written, peak)
+    return Cost(read, written, peak, note=shared_how(params, facts["exchange"], train)["why"])
 
 
 def shared_how(params: Params, exchange: Facts, packed: Facts) -> dict[str, Any]:

@@ -23,7 +23,13 @@ if TYPE_CHECKING:
 
 __all__ = ["STAGE"]
 
-_OWN = {"train.vary": 1.0, "train.ema": 0.0, "train.patience": 1, "train.keep": "best"}
+_OWN = {
+    "train.vary": 1.0,
+    "train.ema": 0.0,
+    "train.patience": 1,
+    "train.keep": "best",
+    "train.ingredients": 1,
+}
 """Of `[train]`, what only ingredients read, and what stands for it here."""
 
 

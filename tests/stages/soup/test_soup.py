@@ -15,6 +15,7 @@ from stockpot.stages.soup.stage import Params
 from stockpot.stages.train import STAGE as TRAIN
 from stockpot.stages.train.evaluate import evaluate
 from stockpot.stages.train.holdout import Outputs, held_out
+from stockpot.stages.train.ingredient import roles
 from stockpot.stages.train.model import build_model, load_model, save_model
 from stockpot.stages.train.state import read_state, state_digest, write_state
 from tests.memory import MemoryReader, run_stage
@@ -326,10 +327,8 @@ def test_the_methods_named_are_those_made():
 
 
 def test_more_than_ten_ingredients_stand_in_the_order_of_their_numbers():
-    from stockpot.stages.soup.stage import ingredients
-
-    roles = ["valid", *(f"ingredient:{i}" for i in np.random.default_rng(0).permutation(12))]
-    assert ingredients(dict.fromkeys(roles)) == [f"ingredient:{i}" for i in range(12)]
+    names = ["valid", *(f"ingredient:{i}" for i in np.random.default_rng(0).permutation(12))]
+    assert roles(names) == [f"ingredient:{i}" for i in range(12)]
 
 
 def test_projection_grows_with_the_number_of_ingredients(data):
