@@ -5,6 +5,7 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -16,9 +17,11 @@ from stockpot.stages.processes.process_group import Team
 from stockpot.stages.stage import OFF
 from stockpot.stages.train import STAGE, checkpoint, trainer
 from stockpot.stages.train.evaluate import Score, evaluate
+from stockpot.stages.train.ingredient import count, ingredients
 from stockpot.stages.train.model import MODELS, build_model, load_model
-from stockpot.stages.train.state import state_digest
-from stockpot.stages.train.train_params import NAMES, Params, model_config
+from stockpot.stages.train.state import read_metadata, state_digest
+from stockpot.stages.train.train_params import NAMES, TAIL_MODELS, Params, model_config
+from stockpot.stages.train.train_params import TAIL as TAIL_SHARE
 from tests.memory import MemoryReader, run_stage
 from tests.stages.steps import Loader, Pack, community, packs
 
@@ -59,6 +62,7 @@ RECIPE = {
     "train.precision": "fp32",
     "train.keep": "best",
     "train.validate": "auto",
+    "train.ingredients": 8,
     "train.device": "cpu",
     "train.ranks": 1,
     "train.exchange": "auto",
@@ -694,3 +698,143 @@ def test_few_steps_an_epoch_make_more_epochs(packed, per_step, epochs, patience)
     auto = {**RECIPE, "train.epochs": "auto", "train.patience": "auto", "train.per_step": per_step}
     found = STAGE.resolve(auto, {"train": packed})
     assert (found.epochs, found.patience) == (epochs, patience)
+
+
+TAIL = replace(BASE, lr=0.05, schedule="constant", epochs=8, keep="last", tail=3, tail_every=2)
+"""Models of epochs 3, 5 and 7."""
+
+
+def alike(mine, theirs):
+    return len(mine) == len(theirs) and all(
+        a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+        for a, b in zip(mine, theirs, strict=True)
+    )
+
+
+def test_a_tail_is_what_shorter_trainings_end_with(tmp_path):
+    """At a constant rate a training of e epochs is the first e of a longer one."""
+    found = run(tmp_path / "tail", TAIL)
+    assert TAIL.tail_epochs == (3, 5, 7)
+    ends = [
+        run(tmp_path / str(epoch), replace(TAIL, epochs=epoch + 1, tail=0)).model.state_dict()
+        for epoch in TAIL.tail_epochs
+    ]
+    assert alike(found.tail, ends)
+    assert not alike(found.tail[:1], found.tail[1:2])
+    plain = run(tmp_path / "plain", replace(TAIL, tail=0, tail_every=0))
+    assert same(found, plain)  # nothing else changes
+    assert plain.tail == []
+
+
+def test_models_of_a_tail_are_averages_where_weights_are_averaged(tmp_path):
+    params = replace(TAIL, ema=0.7, validate_every=4)
+    found = run(tmp_path / "tail", params)
+    ends = [
+        run(tmp_path / str(epoch), replace(params, epochs=epoch + 1, tail=0)).model.state_dict()
+        for epoch in params.tail_epochs
+    ]
+    assert alike(found.tail, ends)
+    assert all("valid_accuracy" in found.history[epoch] for epoch in (3, 5, 7))
+    assert all("valid_accuracy" not in found.history[epoch] for epoch in (0, 1, 2, 4, 6))
+
+
+@pytest.mark.parametrize(("epoch", "step"), [(2, 4), (4, 0), (5, 3), (6, 1), (7, 5)])
+@pytest.mark.parametrize("ema", [0.0, 0.5])
+def test_a_training_killed_in_its_tail_resumes_bit_by_bit(tmp_path, every_step, epoch, step, ema):
+    params = replace(TAIL, ema=ema)
+    whole = run(tmp_path / "whole", params)
+    with pytest.raises(Killed):
+        run(tmp_path / "cut", params, kill_at(epoch, step))
+    again = run(tmp_path / "cut", params)
+    assert same(again, whole)
+    assert alike(again.tail, whole.tail)
+
+
+def test_a_tail_cut_by_a_damaged_checkpoint_is_trained_again(tmp_path, every_step):
+    """The previous checkpoint has what the tail had then; the rest is made anew, to the same
+    weights."""
+    whole = run(tmp_path / "whole", TAIL)
+    with pytest.raises(Killed):
+        run(tmp_path / "cut", TAIL, kill_at(6, 2))
+    newest = tmp_path / "cut" / checkpoint.NEWEST
+    data = bytearray(newest.read_bytes())
+    data[len(data) // 2] ^= 1
+    newest.write_bytes(bytes(data))
+    again = run(tmp_path / "cut", TAIL)
+    assert any("set aside" in word for word in again.words)
+    assert alike(again.tail, whole.tail)
+
+
+def test_the_artifact_of_a_tail_has_a_file_for_each_model(tmp_path):
+    data = packs()
+    inputs = {
+        "train": data["train"],
+        "valid": data["valid"],
+        "order": MemoryReader(digest="5" * 32),
+    }
+    found = run_stage(STAGE, TAIL, inputs, tmp_path)
+    assert not found.has("model.safetensors")
+    rows = json.loads(found.path("history.json").read_text())
+    adj = build_model({**CONFIG, "model": "gcn"}).adj
+    valid = data["valid"].batches(layers=3, adj=adj, shuffle=False)
+    trained = MemoryReader(facts=found.facts, root=tmp_path)
+    every = ingredients({"valid": inputs["valid"], "ingredient:0": trained})
+    assert [one.name for one in every] == ["ingredient:0", "ingredient:1", "ingredient:2"]
+    assert [one.facts["epoch"] for one in every] == [3, 5, 7]
+    for one in every:
+        row = rows[one.facts["epoch"]]
+        score = evaluate(load_model(one.path), valid)
+        said = read_metadata(one.path)
+        assert score.accuracy == row["valid_accuracy"] == one.facts["valid_accuracy"]
+        assert score.accuracy == said["valid_accuracy"]
+        assert said["epoch"] == one.facts["epoch"]
+        assert said["inputs"] == {role: reader.digest for role, reader in inputs.items()}
+    best = max((one.facts for one in every), key=lambda f: (f["valid_accuracy"], -f["valid_loss"]))
+    assert found.facts["valid_accuracy"] == best["valid_accuracy"]
+    assert found.facts["best_epoch"] == best["epoch"]
+    assert found.facts["epochs"] == 8
+    several = {"ingredient:1": trained, "ingredient:0": MemoryReader(facts={"seed": 4})}
+    assert [one.file for one in ingredients(several)][:2] == [
+        "model.safetensors",
+        "model-00.safetensors",
+    ]
+    assert count({role: reader.facts for role, reader in several.items()}) == 4
+
+
+@pytest.mark.parametrize("warmup", [0, 3, 12, 40])
+@pytest.mark.parametrize("epochs", [2, 3, 5, 8, 20, 44, 200, 1500])
+def test_a_tail_is_the_last_share_of_the_epochs_evenly_spaced(epochs, warmup):
+    recipe = {**RECIPE, "train.ingredients": "tail", "train.epochs": epochs}
+    recipe["train.warmup"] = warmup
+    facts = {"train": {"records": 4}}
+    if warmup > epochs - 2:
+        with pytest.raises(BadInput, match=r"train\.(ingredients|warmup): "):
+            STAGE.resolve(recipe, facts)
+        return
+    params = STAGE.resolve(recipe, facts)
+    kept = params.tail_epochs
+    assert kept[-1] == epochs - 1
+    assert 2 <= len(kept) <= TAIL_MODELS
+    assert {b - a for a, b in pairwise(kept)} == {params.tail_every}
+    first = kept[0] - params.tail_every + 1  # of the epochs that the tail spans
+    assert first >= warmup
+    assert epochs - first <= max(2, TAIL_SHARE * epochs)
+    assert params.keep == "last"
+
+
+@pytest.mark.parametrize(("epochs", "warmup"), [(1, 0), (9, 8)])
+def test_a_tail_of_one_epoch_is_refused(epochs, warmup):
+    recipe = {**RECIPE, "train.ingredients": "tail", "train.epochs": epochs}
+    with pytest.raises(BadInput, match=r"train\.ingredients: a tail is two epochs") as refused:
+        STAGE.resolve({**recipe, "train.warmup": warmup}, {"train": {"records": 4}})
+    assert refused.value.fix == f"--set train.epochs={warmup + 2}"
+
+
+def test_only_a_tail_changes_the_parameters_of_a_training():
+    """The number of separate ingredients stands in none of them."""
+    facts = {"train": {"records": 4}}
+    common = STAGE.resolve(RECIPE, facts)
+    assert common == STAGE.resolve({**RECIPE, "train.ingredients": 50}, facts)
+    assert (common.tail, common.tail_every) == (0, 0)
+    for name in ("tail", "tail_every"):
+        assert Params.__dataclass_fields__[name].metadata[OFF] == 0

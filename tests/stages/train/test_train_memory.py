@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -65,6 +66,8 @@ def pack_and_params(root, model):
         heads=4 if model == "gat" or ":" in model else 0,
         source_digest=source_digest(model) if ":" in model else "",
     )
+    if model == "tail":
+        params = replace(params, model="sage", hidden=1024, epochs=8, tail=8, tail_every=1)
     return MemoryReader(facts=facts, root=root / "pack"), params
 
 
@@ -86,7 +89,7 @@ def root(tmp_path_factory):
     return folder
 
 
-@pytest.mark.parametrize("model", ["gat", "gin", "my_nets:build"])
+@pytest.mark.parametrize("model", ["gat", "gin", "my_nets:build", "tail"])
 def test_measured_memory_is_below_the_projection(root, model):
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
