@@ -66,12 +66,6 @@ class Train:
         "150 steps",
         Range(1, 10**9),
     )
-    validate: float | Auto = key(
-        "auto",
-        "share of the row-passes spent on validation, of all records every few epochs; 1: every "
-        "epoch; auto: 0.5, and at least 5 validations within the patience, 10 in a training",
-        Range(0, 1, above=True),
-    )
     ingredients: int | Literal["tail"] = key(
         8,
         "models trained from one shared start, to be souped | tail: of the last epochs of one "
@@ -97,6 +91,12 @@ class Train:
     )
     precision: Literal["fp32", "bf16"] = key(
         "fp32", "fp32 | bf16: dense products of a training step in bfloat16"
+    )
+    validate: float | Auto = key(
+        "auto",
+        "share of the row-passes spent on validation, of all records every few epochs; 1: every "
+        "epoch; auto: 0.5, and at least 5 validations within the patience, 10 in a training",
+        Range(0, 1, above=True),
     )
     seed: int = key(
         0,
