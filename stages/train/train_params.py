@@ -46,7 +46,7 @@ STEPS, WAIT = 1500, 150
 """Steps that these come to at least: where a record is the graph, an epoch is one step."""
 VALIDATE = 0.5
 """Share of the row-passes that `train.validate = "auto"` spends on validation."""
-TAIL, TAIL_MODELS = 0.5, 8
+TAIL, TAIL_MODELS = 0.75, 8
 """The last share of a training's epochs whose weights are ingredients where `train.ingredients =
 "tail"`, and the most of them, evenly spaced."""
 PER_PATIENCE, PER_TRAINING = 5, 10
@@ -317,7 +317,7 @@ def tail_of(epochs: int, warmup: int) -> tuple[int, int]:
     warm-up among them.
 
     >>> tail_of(20, 0), tail_of(44, 0), tail_of(20, 18)
-    ((5, 2), (7, 3), (2, 1))
+    ((7, 2), (6, 5), (2, 1))
     """
     long = max(2, min(epochs - warmup, math.floor(TAIL * epochs)))
     every = -(-long // TAIL_MODELS)
