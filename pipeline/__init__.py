@@ -1,8 +1,8 @@
 """stockpot: a large graph, once and offline, into stored mini-batches; models by streaming them,
 souped into one.
 
-What scripts import: `open_batches`, `open_records`, `open_model`, and `HagAggregation` for models
-of torch_geometric. None imports Dask.
+What scripts import: `open_batches`, `open_records`, `open_model`, `open_student`, and
+`HagAggregation` for models of torch_geometric. None imports Dask.
 """
 
 from __future__ import annotations
@@ -11,10 +11,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from stockpot.batches import open_batches, open_model, open_records
+    from stockpot.batches import open_batches, open_model, open_records, open_student
     from stockpot.stages.hag.module import HagAggregation
 
-__all__ = ["HagAggregation", "open_batches", "open_model", "open_records"]
+__all__ = ["HagAggregation", "open_batches", "open_model", "open_records", "open_student"]
 
 _HOME = {"HagAggregation": "stockpot.stages.hag.module"}
 

@@ -32,8 +32,9 @@ if TYPE_CHECKING:
     from torch import nn
 
     from stockpot.stages.stage import Reader
+    from stockpot.stages.student.serving import Student
 
-__all__ = ["open_batches", "open_model", "open_records"]
+__all__ = ["open_batches", "open_model", "open_records", "open_student"]
 
 
 def open_batches(
@@ -162,6 +163,26 @@ def open_model(where: str | Path, *, store: str | Path | None = None) -> nn.Modu
     model = load_model(artifact_of(where, "soup", store).path("chosen.safetensors")).eval()
     model.register_forward_pre_hook(_with_transposes)
     return model
+
+
+def open_student(where: str | Path, *, store: str | Path | None = None) -> Student:
+    """The student of a run: `student(ids)` are probabilities f4[n, C] of nodes of its graph,
+    `student.new(x, neighbours)` of others; `store` as in `open_batches`.
+
+    Raises
+    ------
+    BadInput
+        `where` is not the folder of a run that has a student.
+    Conflict
+        The run's features are not those that it was taught on.
+    """
+    from stockpot.locate import artifact_of
+    from stockpot.stages.student.serving import Student
+
+    mend = "stockpot run RECIPE --set infer.by=student builds it"
+    taught = artifact_of(where, "student", store, fix=mend)
+    codes, graph = (artifact_of(where, name, store) for name in ("quantize", "ingest"))
+    return Student(taught, codes, graph)
 
 
 def _with_transposes(model: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:

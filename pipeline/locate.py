@@ -71,14 +71,18 @@ def _moved_with(folder: Path, was: Path) -> Iterator[Path]:
 
 
 def _artifact(
-    run: Mapping[str, Any], folder: Path, name: str, store: str | Path | None = None
+    run: Mapping[str, Any],
+    folder: Path,
+    name: str,
+    store: str | Path | None = None,
+    fix: str = BUILD,
 ) -> ArtifactReader:
     from stockpot.store.store import Store
 
     entry = run["artifacts"].get(name)
     if entry is None:
         there = ", ".join(sorted(run["artifacts"])) or "nothing"
-        raise BadInput(f"{folder / 'run.json'}: no artifact {name}; it has {there}", fix=BUILD)
+        raise BadInput(f"{folder / 'run.json'}: no artifact {name}; it has {there}", fix=fix)
     place = _store_of(run, folder, entry, store)
     found = Store(place).open(entry["stage"], entry["key"])
     if place != Path(run["store"]) and entry.get("digest", found.digest) != found.digest:
@@ -91,16 +95,18 @@ def _artifact(
     return found
 
 
-def artifact_of(where: str | Path, name: str, store: str | Path | None = None) -> ArtifactReader:
+def artifact_of(
+    where: str | Path, name: str, store: str | Path | None = None, *, fix: str = BUILD
+) -> ArtifactReader:
     """Artifact `name` ("soup", "pack:train", ...) of the run in folder `where`; `store` as of
-    `opened`.
+    `opened`; `fix` says how a run gets one.
     """
     folder = local(where, "run")
     if not (folder / "run.json").exists():
         raise BadInput(
             f"{folder}: expected the folder of a run with run.json, found none", fix=BUILD
         )
-    return _artifact(read_run(folder), folder, name, store)
+    return _artifact(read_run(folder), folder, name, store, fix)
 
 
 def opened(where: str | Path | Reader, split: str, store: str | Path | None = None) -> Opened:

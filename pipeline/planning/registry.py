@@ -32,6 +32,7 @@ STAGES: dict[str, Stage[Any]] = {
         "warmup",
         "train",
         "soup",
+        "student",
         "infer",
         "codeloss",
     )

@@ -11,7 +11,13 @@ from stockpot.planning.registry import STAGES
 from stockpot.report.accuracies import accuracy_text
 from stockpot.report.machine import machine
 from stockpot.report.page import Report, render
-from stockpot.report.summary import accuracy_rows, gain_words, inference_seconds, summarise
+from stockpot.report.summary import (
+    accuracy_rows,
+    gain_words,
+    inference_seconds,
+    student_words,
+    summarise,
+)
 from stockpot.stages.built import Built
 from stockpot.stages.show.plain import table
 from stockpot.store.fs import unique
@@ -122,11 +128,12 @@ def result_text(summary: Mapping[str, Any], built: Sequence[Built], folder: Path
                 f"{official['value']:.4f}"
             )
         spent = inference_seconds(infer)
-        gained = gain_words(infer)
+        gained, student = gain_words(infer), student_words(infer)
         parts.append(
             f"inference on {infer['num_outputs']:,} nodes: {found}"
             + (f"\n  {gained}" if gained else "")
             + (f"\n  {spent}" if spent else "")
+            + (f"\n  {student}" if student else "")
         )
     if left_out := summary["dataset"]["left_out"]:
         parts.append(f"left out of the data set: {', '.join(left_out)}")

@@ -20,6 +20,7 @@ __all__ = [
     "inference_seconds",
     "remarks",
     "single_words",
+    "student_words",
     "summarise",
     "view_of",
 ]
@@ -122,6 +123,28 @@ def inference_seconds(infer: Mapping[str, Any]) -> str:
         if infer.get(name) is not None
     ]
     return ", ".join(parts)
+
+
+def student_words(infer: Mapping[str, Any]) -> str:
+    """What the student is worth, in words; empty where there is none."""
+    student = infer.get("student")
+    if student is None:
+        return ""
+    kept, taught = (
+        "-" if student[name] is None else f"{100 * student[name]:.2f} %"
+        for name in ("test_accuracy", "taught_test_accuracy")
+    )
+    said = (
+        f"the student: test accuracy {kept} by one that was not taught these nodes, {taught} by "
+        f"the one that serves"
+    )
+    each = student["hundredth"]
+    if each["seconds"] is None:
+        return said
+    return (
+        f"{said}; {each['outputs']:,} nodes in {1000 * each['seconds']:.3g} ms by one thread, "
+        f"{1000 * each['table_seconds']:.3g} ms looked up in predictions.arrow"
+    )
 
 
 def _seconds(value: float) -> str:

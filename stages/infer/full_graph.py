@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from stockpot.stages.hag.sequence import Sequences, read_order
-from stockpot.stages.pack.layers import SEQUENCE
+from stockpot.stages.pack.layers import SEQUENCE, adjacency
 from stockpot.stages.step import Adj
 from stockpot.stages.train.foreign import Foreign
 
@@ -22,12 +22,27 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from stockpot.stages.pack.layers import Matrix
+    from stockpot.stages.stage import Reader
     from stockpot.stages.train.model import Network
 
-__all__ = ["full_graph_logits"]
+__all__ = ["full_graph_logits", "graph_matrix"]
 
 BLOCK_ROWS = 32_768
 SEQUENCE_ROWS = 4096  # a state of several numbers for every entry of a block's rows
+
+
+def graph_matrix(graph: Reader, model: Network) -> Matrix:
+    """The matrix of a whole ingested graph as `model` reads it. O(N + E)."""
+    config = model.config
+    return adjacency(
+        graph.array("indptr"),
+        graph.array("indices"),
+        weight=graph.array("weight") if graph.has("weight") else None,
+        adj=model.adj,
+        normalization=config["normalization"],
+        mass=config["mass"],
+        self_loops=config["self_loops"],
+    )
 
 
 def _block(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from stockpot.stages.node import node
 from stockpot.stages.pack.planning import outputs_of
@@ -22,6 +22,11 @@ __all__ = ["PLANNING"]
 
 @dataclass(frozen=True)
 class Infer:
+    by: Literal["records", "student"] = key(
+        "records",
+        "records: the chosen model, each output on its record | student: an MLP that it taught, "
+        "one row each",
+    )
     split: str = key("test", "test | all | a file of node ids (.npy or text)")
     top_k: int = key(0, "nodes kept for every output; 0: as in batches", Range(0, 10**6))
     full_graph: bool = key(True, "also exact inference on the whole graph, to compare with")
@@ -30,7 +35,11 @@ class Infer:
 def _nodes(values: Values, made: Nodes) -> Iterator[Node]:
     more = {
         role: name
-        for role, name in (("hag", "hag:graph"), ("exchange", "exchange:outputs"))
+        for role, name in (
+            ("hag", "hag:graph"),
+            ("exchange", "exchange:outputs"),
+            ("student", "student"),
+        )
         if name in made
     }
     yield node(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from stockpot.stages.errors import Corrupt
+from stockpot.stages.errors import BadInput, Corrupt
 from stockpot.stages.train.evaluate import Score, score
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from stockpot.stages.processes.process_group import Team
     from stockpot.stages.train.model import Network
 
-__all__ = ["ENSEMBLE", "Predictions", "predict", "write_predictions"]
+__all__ = ["ENSEMBLE", "PredictionTable", "Predictions", "predict", "write_predictions"]
 
 ENSEMBLE = "ensemble"
 """Name of the score of the mean of all ingredients' probabilities."""
@@ -143,3 +143,28 @@ def write_predictions(path: Path, found: Predictions) -> None:
     )
     with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, batch.schema) as file:
         file.write_batch(batch)
+
+
+class PredictionTable:
+    """Probabilities looked up in a file of `write_predictions`: `table(ids)` are f4[n, C].
+
+    The file is mapped; O(log outputs) for each id, none of which may be of another node.
+    """
+
+    def __init__(self, path: Path) -> None:
+        import pyarrow as pa
+
+        self._batch = pa.ipc.open_file(pa.memory_map(str(path))).get_batch(0)
+        column = self._batch.column("probabilities")
+        self._n_id = self._batch.column("n_id").to_numpy()
+        self._rows = column.flatten().to_numpy().reshape(-1, column.type.list_size)
+
+    def __call__(self, ids: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Probabilities of nodes `ids`, i8[n]."""
+        at = np.searchsorted(self._n_id, ids).clip(max=len(self._n_id) - 1)
+        if (missing := np.flatnonzero(self._n_id[at] != ids)).size:
+            raise BadInput(
+                f"predictions: expected one for node {ids[missing[0]]}, found none",
+                fix="--set infer.split=all",
+            )
+        return np.take(self._rows, at, axis=0)

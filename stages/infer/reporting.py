@@ -13,7 +13,7 @@ from stockpot.stages.stage import Reporting
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from stockpot.stages.built import View
+    from stockpot.stages.built import Built, View
 
 __all__ = ["REPORTING"]
 
@@ -37,9 +37,35 @@ def _summary(view: View) -> Mapping[str, Any]:
             "full_graph_accuracy": figures["full_graph_test_accuracy"],
         }
         figures |= {"test_accuracy": None, "full_graph_test_accuracy": None}
+    figures["student"] = _student(view, infer)
     if "official" in infer.facts:
         figures["official"] = infer.facts["official"]
     return {"infer": {**{name: infer.note(name) for name in SECONDS}, **figures}}
+
+
+def _student(view: View, infer: Built) -> Mapping[str, Any] | None:
+    """Figures of the student, where there is one: its accuracy on test nodes that its twin was not
+    taught, and on those that it was; seconds of all outputs, and of a hundredth of the nodes.
+    """
+    if "student" not in view.built or "student" not in infer.node.inputs:
+        return None
+    names = (
+        "test_accuracy",
+        "taught_test_accuracy",
+        "teacher_test_accuracy",
+        "agreement",
+        "teacher",
+        "num_parameters",
+    )
+    return {
+        "seconds": infer.note("student_seconds"),
+        **pick(view.facts("student"), *names),
+        "hundredth": {
+            "outputs": infer.note("hundredth"),
+            "seconds": infer.note("student_hundredth_seconds"),
+            "table_seconds": infer.note("table_hundredth_seconds"),
+        },
+    }
 
 
 def _remarks(view: View) -> Iterator[str]:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
+from stockpot.stages.infer.full_graph_cost import full_graph_bytes, widest
 from stockpot.stages.infer.official import official_data, official_score
 from stockpot.stages.infer.planning import PLANNING
 from stockpot.stages.infer.reporting import REPORTING
@@ -22,19 +23,22 @@ from stockpot.stages.train.training_cost import TORCH_BYTES, step_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+    from pathlib import Path
 
+    import numpy as np
     from numpy.typing import NDArray
 
     from stockpot.stages.infer.predict import Predictions
     from stockpot.stages.processes.process_group import Team
     from stockpot.stages.step import Adj
+    from stockpot.stages.student.serving import Student
     from stockpot.stages.train.ingredient import Ingredient
     from stockpot.stages.train.model import Network
 
 __all__ = ["STAGE", "Params"]
 
-_HIDDEN = 1024  # width reckoned with until an ingredient says its own
-_DECODE_ROWS = 65_536
+_REPEATS = 9
+"""Of a measurement, whose median is noted."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +52,8 @@ class Params:
     ranks : processes that predict the split.
     exchange : "cooperative": together, record by record; else each takes every `ranks`-th, so that
         no row crosses.
-    official : data set of OGB whose evaluator scores the predictions, "" for none.
+    official : data set of OGB whose evaluator scores the chosen model's predictions, "" for none.
+    by : whose predictions are written: "records", the chosen model's, or "student".
     """
 
     full_graph: bool
@@ -56,6 +61,7 @@ class Params:
     ranks: int = added(1)
     exchange: str = added("auto")
     official: str = added("")
+    by: str = added("records")
 
 
 def _resolve(recipe: Mapping[str, Any], facts: Mapping[str, Facts]) -> Params:
@@ -67,6 +73,7 @@ def _resolve(recipe: Mapping[str, Any], facts: Mapping[str, Facts]) -> Params:
         ranks,
         "cooperative" if together else "auto",
         official_data(recipe),
+        str(recipe["infer.by"]),
     )
 
 
@@ -82,27 +89,33 @@ def _run(params: Params, inputs: Inputs, shard: Shard, writer: Writer) -> dict[s
 
         with led(params.ranks, asked, inputs, device=params.device, **options) as team:
             result = asked(team, inputs, writer.progress, **options)
-    found = result.found
-    started = time.perf_counter()
-    write_predictions(writer.path("predictions.arrow"), found)
+    found, official, by_student = result.found, {}, {}
+    if params.official:
+        predicted = found.probabilities.argmax(1)
+        official["official"] = official_score(params.official, found.y, predicted)
+    if params.by == "student":
+        from stockpot.stages.student.serving import Student
+
+        student = Student(inputs["student"], inputs["codes"], inputs["graph"])
+        by_student["student_accuracy"] = _answer(student, found, writer)
+    started, path = time.perf_counter(), writer.path("predictions.arrow")
+    write_predictions(path, found)
     for name, seconds in (
         *result.seconds.items(),
         ("write_seconds", time.perf_counter() - started),
     ):
         writer.note(name, seconds)
+    if params.by == "student":
+        _time_serving(student, path, found.n_id, writer)
     exact = None
     if params.full_graph:
         started = time.perf_counter()
         with settings(writer.threads):
             exact = _full_graph_accuracy(result.model, inputs, found, writer, result.device)
         writer.note("full_graph_seconds", time.perf_counter() - started)
-    official = {}
-    if params.official:
-        official["official"] = official_score(
-            params.official, found.y, found.probabilities.argmax(1)
-        )
     return {
         **official,
+        **by_student,
         "num_outputs": int(inputs["outputs"].facts["outputs"]),
         "labelled": result.labelled,
         "chosen": result.chosen,
@@ -111,6 +124,44 @@ def _run(params: Params, inputs: Inputs, shard: Shard, writer: Writer) -> dict[s
         "results": result.accuracies,
         **({} if result.gain is None else {"gain": result.gain}),
     }
+
+
+def _answer(student: Student, found: Predictions, writer: Writer) -> float | None:
+    """Put the student's probabilities in the place of the chosen model's, and say how many of the
+    labelled outputs it has right; None where none has a label.
+    """
+    from stockpot.stages.train.evaluate import settings
+
+    with settings(1):
+        started = time.perf_counter()
+        found.probabilities = student(found.n_id)
+        writer.note("student_seconds", time.perf_counter() - started)
+    labelled = found.y >= 0
+    right = found.probabilities.argmax(1) == found.y
+    return float(right[labelled].mean()) if labelled.any() else None
+
+
+def _time_serving(student: Student, path: Path, n_id: NDArray[np.int64], writer: Writer) -> None:
+    """Note what a hundredth of the nodes takes in one thread: by the student, and looked up in what
+    was written.
+    """
+    import numpy as np
+
+    from stockpot.stages.infer.predict import PredictionTable
+    from stockpot.stages.train.evaluate import settings
+
+    asked = -(-student.rows.num_nodes // 100)
+    ids = np.random.default_rng(0).choice(n_id, min(asked, len(n_id)), replace=False)
+    table = PredictionTable(path)
+    with settings(1):
+        for name, ask in (("student", student), ("table", table)):
+            seconds = []
+            for _ in range(_REPEATS):
+                started = time.perf_counter()
+                ask(ids)
+                seconds.append(time.perf_counter() - started)
+            writer.note(f"{name}_hundredth_seconds", float(np.median(seconds)))
+    writer.note("hundredth", len(ids))
 
 
 @dataclass(frozen=True)
@@ -223,24 +274,15 @@ def _full_graph_accuracy(
     """Accuracy of exact inference on the labelled outputs; None where none has a label."""
     import torch
 
-    from stockpot.stages.infer.full_graph import full_graph_logits
-    from stockpot.stages.pack.layers import adjacency
+    from stockpot.stages.codec.node_rows import NodeRows
+    from stockpot.stages.infer.full_graph import full_graph_logits, graph_matrix
 
     labelled = found.y >= 0
     if not labelled.any():
         return None
-    graph, config = inputs["graph"], model.config
-    weight = graph.array("weight") if graph.has("weight") else None
-    matrix = adjacency(
-        graph.array("indptr"),
-        graph.array("indices"),
-        weight=weight,
-        adj=model.adj,
-        normalization=config["normalization"],
-        mass=config["mass"],
-        self_loops=config["self_loops"],
-    )
-    x = torch.from_numpy(_features(inputs["codes"])).to(device)
+    graph = inputs["graph"]
+    matrix = graph_matrix(graph, model)
+    x = torch.from_numpy(NodeRows(inputs["codes"]).all()).to(device)
     shared = (
         _shared(model, inputs["hag"], graph, device) if "hag" in inputs and model.shares else None
     )
@@ -277,45 +319,10 @@ def _shared(model: Network, searched: Reader, graph: Reader, device: str) -> Adj
     )[0]
 
 
-def _features(codes: Reader) -> NDArray[Any]:
-    """Decoded features of all nodes: f4[N, num_features]."""
-    import numpy as np
-
-    from stockpot.stages.codec.format import Codec, add_further, decode
-
-    codec = Codec.from_reader(codes)
-    rows = int(codes.facts["num_nodes"])
-    stored = codes.array("codes")
-    out = np.empty((rows, codec.num_features), np.float32)
-    if codec.row_bytes is None:
-        pointer = codes.array("code_indptr")
-        for start in range(0, rows, _DECODE_ROWS):
-            part = pointer[start : start + _DECODE_ROWS + 1]
-            decode(
-                codec,
-                stored[part[0] : part[-1]],
-                part - part[0],
-                out=out[start : start + len(part) - 1],
-            )
-        return out
-    for start in range(0, rows, _DECODE_ROWS):
-        stop = min(start + _DECODE_ROWS, rows)
-        decode(codec, stored[start:stop], out=out[start:stop])
-    if codec.further is not None:
-        coded, more = codes.array("codes_1_rows"), codes.array("codes_1")
-        for start in range(0, len(coded), _DECODE_ROWS):
-            add_further(
-                codec, more[start : start + _DECODE_ROWS], coded[start : start + _DECODE_ROWS], out
-            )
-    return out
-
-
 def _cost(params: Params, facts: Mapping[str, Facts]) -> Cost:
-    packed, graph, codes = facts["outputs"], facts["graph"], facts["codes"]
+    packed = facts["outputs"]
     roles = trainings(facts)
-    weights = 4 * max((int(facts[role].get("num_parameters", 0)) for role in roles), default=0)
-    hidden = max((int(facts[role].get("hidden", _HIDDEN)) for role in roles), default=_HIDDEN)
-    floats = max((int(facts[role].get("edge_floats", 0)) for role in roles), default=0)
+    weights, hidden, floats = widest(facts, roles)
     outputs, classes = int(packed["outputs"]), int(packed["num_classes"])
     written = outputs * (12 + 4 * classes)
     models = (count(facts) + len(METHODS)) * weights
@@ -325,25 +332,8 @@ def _cost(params: Params, facts: Mapping[str, Facts]) -> Cost:
     )
     mend = ""
     if params.full_graph:
-        nodes, nnz, columns = int(graph["num_nodes"]), int(graph["nnz"]), int(codes["num_features"])
-        read += 8 * nodes + 4 * nnz + int(codes["code_bytes"])
-        # Per node: two layers' activations, a third where the first layer reads no edge, pointers
-        # and a loop; per edge an id and a value; and blocks of rows.
-        stored = hidden if "propagated" in codes else 0
-        whole = (
-            nodes * (4 * (max(columns, hidden) + hidden + stored) + 32)
-            + 8 * nnz
-            + (4 * max(columns, hidden) << 17)
-        )
-        if floats:
-            # Attention projects all nodes before the first edge; a model without layers sees all
-            # edges at once. Where neighbours are read in order, a block of a few thousand rows,
-            # some of them long, is held.
-            sequential = any(facts[role].get("sequential") for role in roles)
-            edges = min(nnz, (nnz << 14) // max(1, nodes)) if sequential else nnz + nodes
-            whole += 4 * nodes * (
-                2 * hidden + (0 if sequential else floats) * classes
-            ) + 4 * edges * (2 * floats + 4)
+        more, whole = full_graph_bytes(facts, roles, classes)
+        read += more
         if written + whole > peak:  # smaller records are no help then
             peak, mend = written + whole, "--set infer.full_graph=false"
     if params.ranks > 1:  # a process for every rank
@@ -358,8 +348,9 @@ STAGE = Stage(
     version=1,
     exact=False,
     params=Params,
-    roles=("outputs", "soup", "ingredient*", "graph", "codes", "hag", "exchange"),
+    roles=("outputs", "soup", "ingredient*", "graph", "codes", "hag", "exchange", "student"),
     reads=(
+        "infer.by",
         "infer.full_graph",
         "infer.split",
         "dataset.source",

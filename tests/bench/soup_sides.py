@@ -56,7 +56,7 @@ class Graph:
         import torch
 
         from stockpot.locate import artifact_of
-        from stockpot.stages.infer.stage import _features
+        from stockpot.stages.codec.node_rows import NodeRows
         from stockpot.stages.loader.assembly import csr_tensor, quiet_csr
         from stockpot.stages.soup.stack import Stack
         from stockpot.stages.step import Adj
@@ -72,7 +72,7 @@ class Graph:
         self.indptr, self.indices = graph.array("indptr"), graph.array("indices")
         matrix = self._matrix(self.indptr, self.indices)
         self.adj = Adj(csr_tensor(matrix))
-        self.x = torch.from_numpy(_features(artifact_of(run, "quantize")))
+        self.x = torch.from_numpy(NodeRows(artifact_of(run, "quantize")).all())
         self.y = torch.from_numpy(graph.array("y").astype(np.int64))
         self.ids = {
             name: torch.from_numpy(split.array(name).astype(np.int64)) for name in ("valid", "test")

@@ -432,6 +432,12 @@ CHANGES = {
     "soup.period": 3,
     "soup.parts": 16,
     "soup.drawn": 2,
+    "student.teacher": "soup",
+    "student.hidden": 64,
+    "student.epochs": 7,
+    "student.dropout": 0.4,
+    "student.noise": 0.4,
+    "infer.by": "student",
     "infer.split": "all",
     "infer.top_k": 4,
     "infer.full_graph": False,
@@ -464,6 +470,13 @@ WITHIN |= {
     f"train.{name}": {"ranks": 2} for name in ("exchange", "storage_gbs", "interconnect_gbs")
 }
 """What else stands in the key's section, before and after, where the key is looked at only then."""
+ROWS = {"features": {"layout": "gather", "propagate": 1}}
+BESIDE = {"infer.by": ROWS}
+BESIDE |= {
+    f"student.{name}": {**ROWS, "infer": {"by": "student"}}
+    for name in ("teacher", "hidden", "epochs", "dropout", "noise")
+}
+"""What else stands in other sections."""
 FIXED = {
     "dataset.source": "enters by content",
     "train.device": "auto is what this machine has",
@@ -499,7 +512,8 @@ def test_every_recipe_key_moves_what_the_table_says(tmp_path):
     for key, value in CHANGES.items():
         file = masked if key == "dataset.split_index" else source
         section, *inner = key.split(".")
-        base = {**BASE, section: {**BASE.get(section, {}), **WITHIN.get(key, {})}}
+        base = {**BASE, **BESIDE.get(key, {})}
+        base[section] = {**base.get(section, {}), **WITHIN.get(key, {})}
         before = resolved(planner(tmp_path, file, **base))
         table = {inner[-1]: value} if len(inner) == 1 else {inner[0]: {inner[1]: value}}
         after = resolved(planner(tmp_path, file, **{**base, section: {**base[section], **table}}))
@@ -515,7 +529,7 @@ def test_of_the_training_only_its_model_moves_the_judge(tmp_path):
     anything."""
     source, base = (
         write_npz(tmp_path / "g.npz", nodes=200),
-        {**BASE, "features": {"lossless_up_to": 0}},
+        {**BASE, "features": {"lossless_up_to": 0, "propagate": 1}},
     )
     before, moved = resolved(planner(tmp_path, source, **base))["judge"], set()
     for key, value in CHANGES.items():

@@ -14,9 +14,9 @@ from stockpot.stages.codec import residual_tier as further
 from stockpot.stages.codec.coded_rows import Coded
 from stockpot.stages.codec.exposure import exposed, exposure
 from stockpot.stages.codec.format import Codec, decode
+from stockpot.stages.codec.node_rows import NodeRows
 from stockpot.stages.codec.tiers import tier_of
 from stockpot.stages.errors import BadInput, Corrupt
-from stockpot.stages.infer.stage import _features
 from stockpot.stages.loader.records import Records
 from stockpot.stages.quantize import STAGE
 from tests.loaders import read_steps
@@ -99,7 +99,9 @@ def test_further_stages_are_added_and_nothing_is_stored_twice(tmp_path, codec, s
     assert facts["code_bytes"] == sum(codes.arrays[name].nbytes for name in kept)
     assert facts["table_bytes"] == sum(t.nbytes for t in tables)
     assert facts["compression_ratio"] == 4 * x.size / (facts["code_bytes"] + facts["table_bytes"])
-    np.testing.assert_allclose(_features(codes), found, atol=1e-5)
+    np.testing.assert_allclose(NodeRows(codes).all(), found, atol=1e-5)
+    some = np.array([2399, *rows[:3], 0])
+    np.testing.assert_array_equal(NodeRows(codes).of(some), NodeRows(codes).all()[some])
 
 
 def test_the_same_bytes_for_any_threads_and_chunks(tmp_path, monkeypatch):

@@ -234,9 +234,9 @@ def test_blocks_of_rows_give_the_whole_graph(kind, rows, monkeypatch):
 def test_variable_rows_decode_block_by_block(monkeypatch):
     import scipy.sparse as sp
 
-    from stockpot.stages.infer import stage
+    from stockpot.stages.codec import node_rows
 
-    monkeypatch.setattr(stage, "_DECODE_ROWS", 11)
+    monkeypatch.setattr(node_rows, "_DECODE_ROWS", 11)
     x = sp.random(60, 30, 0.2, format="csr", rng=np.random.default_rng(0))
     x.data[:] = 1
     x.sort_indices()
@@ -251,7 +251,10 @@ def test_variable_rows_decode_block_by_block(monkeypatch):
         "code_indptr": 2 * x.indptr.astype(np.int64),
     }
     codes = MemoryReader(arrays, {"description": description, "num_nodes": 60})
-    assert (stage._features(codes) == x.toarray()).all()
+    rows = node_rows.NodeRows(codes)
+    assert (rows.all() == x.toarray()).all()
+    ids = np.array([59, 0, 7, 7])
+    assert (rows.of(ids) == x[ids].toarray()).all()
 
 
 def test_full_graph_can_be_left_out_and_unlabelled_outputs_have_no_accuracy(tmp_path):
