@@ -1,5 +1,7 @@
 """What student takes from a recipe: section `student`, and one node where inference is by it."""
 
+# ruff: noqa: RUF009 - `key` makes a frozen field; nothing mutable is shared
+
 from __future__ import annotations
 
 from dataclasses import dataclass
@@ -8,7 +10,7 @@ from typing import TYPE_CHECKING, Literal
 from stockpot.stages.errors import BadInput
 from stockpot.stages.guess import Guess, Known
 from stockpot.stages.node import node
-from stockpot.stages.recipe_key import BELOW_ONE, MANY, key
+from stockpot.stages.recipe_key import BELOW_ONE, MANY, Auto, key
 from stockpot.stages.stage import Planning
 from stockpot.stages.train.planning import ingredients
 from stockpot.stages.value_range import Range
@@ -29,7 +31,11 @@ class Student:
         "ensemble where there are several",
     )
     hidden: int = key(512, "width of its two hidden layers", Range(1, 2**16))
-    epochs: int = key(40, "passes over the nodes it is taught", MANY)
+    epochs: int | Auto = key(
+        "auto",
+        "passes over the nodes it is taught; auto: 40, more where these are fewer than 1,500 steps",
+        MANY,
+    )
     dropout: float = key(0.2, "share of hidden values dropped while it is taught", BELOW_ONE)
     noise: float = key(
         0.0,

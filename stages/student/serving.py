@@ -13,8 +13,8 @@ from stockpot.stages.errors import BadInput, Conflict
 from stockpot.stages.ingest.csr import frozen
 from stockpot.stages.pack.build import weight_sums
 from stockpot.stages.pack.layers import Weights
-from stockpot.stages.student.network import load_student
 from stockpot.stages.student.new_rows import joined, new_rows
+from stockpot.stages.student.student_network import load_student
 from stockpot.stages.student.teaching import predicted
 
 if TYPE_CHECKING:

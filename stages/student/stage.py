@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from stockpot.stages.errors import BadInput
 from stockpot.stages.infer.full_graph_cost import full_graph_bytes, widest
 from stockpot.stages.stage import Cost, Derived, Facts, Inputs, Reader, Shard, Stage, Writer
+from stockpot.stages.student.lesson import BATCH, Lesson
 from stockpot.stages.student.planning import PLANNING, student_parameters
 from stockpot.stages.student.reporting import REPORTING
 from stockpot.stages.train.ingredient import count, ingredients
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
 
 __all__ = ["STAGE", "Params"]
 
+EPOCHS, STEPS = 40, 1500
+"""Passes of a lesson, and the steps that they come to at least."""
 _MEND = "stockpot run RECIPE, which trains on the features that it has"
 
 
@@ -61,7 +64,7 @@ def _resolve(recipe: Mapping[str, Any], facts: Mapping[str, Facts]) -> Params:
     return Params(
         teacher,
         int(recipe["student.hidden"]),
-        int(recipe["student.epochs"]),
+        _epochs(recipe["student.epochs"], int(facts["graph"]["num_nodes"])),
         float(recipe["student.dropout"]),
         float(recipe["student.noise"]),
         str(recipe["train.precision"]),
@@ -70,14 +73,19 @@ def _resolve(recipe: Mapping[str, Any], facts: Mapping[str, Facts]) -> Params:
     )
 
 
+def _epochs(asked: int | str, nodes: int) -> int:
+    """Passes over all nodes; "auto" is `EPOCHS`, or as many as make `STEPS` steps."""
+    return max(EPOCHS, -(-STEPS // -(-nodes // BATCH))) if asked == "auto" else int(asked)
+
+
 def _run(params: Params, inputs: Inputs, shard: Shard, writer: Writer) -> dict[str, Any]:
     import numpy as np
     import torch
 
     from stockpot.stages.codec.node_rows import NodeRows
-    from stockpot.stages.student.network import save_student
+    from stockpot.stages.student.student_network import save_student
     from stockpot.stages.student.teacher import teacher_probabilities
-    from stockpot.stages.student.teaching import Lesson, predicted, taught
+    from stockpot.stages.student.teaching import predicted, taught
     from stockpot.stages.train.evaluate import settings
 
     models = _teachers(params, inputs)

@@ -5,7 +5,6 @@ read.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,7 +12,8 @@ import torch
 from torch.nn import functional
 
 from stockpot.stages.kernels.precision import products
-from stockpot.stages.student.network import StudentNetwork
+from stockpot.stages.student.lesson import BATCH
+from stockpot.stages.student.student_network import StudentNetwork
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -21,34 +21,14 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
-__all__ = ["Lesson", "predicted", "standard", "taught", "teaching_step"]
+    from stockpot.stages.student.lesson import Lesson
 
-BATCH = 1024
-"""Rows of a step."""
+__all__ = ["predicted", "standard", "taught", "teaching_step"]
+
 RATE = 1e-3
 """Adam's first rate, which falls to 0 by a cosine."""
 PREDICTED_ROWS = 16_384
 """Rows predicted at a time."""
-
-
-@dataclass(frozen=True)
-class Lesson:
-    """How a student is taught.
-
-    Attributes
-    ----------
-    hidden : its width. epochs : passes over the rows.
-    dropout : share of the hidden values dropped. noise : standard deviation of the normal noise
-        that is added to the rows, whose columns have a deviation of 1 then.
-    precision : "fp32" or "bf16", of the products. seed : of weights, order, dropout and noise.
-    """
-
-    hidden: int
-    epochs: int
-    dropout: float
-    noise: float
-    precision: str = "fp32"
-    seed: int = 0
 
 
 def standard(x: NDArray[np.float32], ids: NDArray[np.int64]) -> tuple[Tensor, Tensor]:

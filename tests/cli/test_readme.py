@@ -43,8 +43,14 @@ def executed(text):
 
 
 def test_every_block_is_run_by_a_test_below():
-    assert len(BLOCKS) == 4
-    for words in (("cross_entropy",), ("DataLoader",), ("def build",), ("HagAggregation",)):
+    assert len(BLOCKS) == 5
+    for words in (
+        ("cross_entropy",),
+        ("DataLoader",),
+        ("def build",),
+        ("HagAggregation",),
+        ("open_student",),
+    ):
         assert block(*words)
 
 
@@ -69,6 +75,18 @@ def test_the_loader_of_the_readme_reads_two_epochs(folder, monkeypatch):
     monkeypatch.chdir(folder)
     names = executed(block("DataLoader"))
     assert names["loader"].dataset.state_dict(0)["epoch"] == 1
+
+
+def test_the_student_of_the_readme_answers(tmp_path, monkeypatch):
+    extra = '[features]\npropagate = 1\n[infer]\nby = "student"\n[student]\nepochs = 2\n'
+    recipe = write_recipe(
+        tmp_path, "wordnet", nodes=200, features=128, epochs=1, ingredients=1, extra=extra
+    )
+    run_here(recipe, tmp_path / "runs")
+    monkeypatch.chdir(tmp_path)
+    names = executed(block("open_student"))
+    assert names["known"].shape == (2, 4)
+    assert names["new"].shape == (1, 4)
 
 
 def test_the_factory_of_the_readme_builds_a_model():

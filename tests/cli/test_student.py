@@ -13,7 +13,7 @@ from stockpot.errors import BadInput
 from stockpot.locate import artifact_of
 from stockpot.stages.codec.node_rows import NodeRows
 from stockpot.stages.infer.predict import PredictionTable
-from stockpot.stages.student.network import load_student
+from stockpot.stages.student.student_network import load_student
 from tests.graphs import write_recipe
 from tests.runs import run_here
 

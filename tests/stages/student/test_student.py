@@ -19,11 +19,12 @@ from stockpot.stages.quantize import STAGE as QUANTIZE
 from stockpot.stages.quantize.stage import Params as QuantizeParams
 from stockpot.stages.stage import Shard
 from stockpot.stages.student import STAGE
-from stockpot.stages.student.network import StudentNetwork, load_student, save_student
+from stockpot.stages.student.lesson import Lesson
 from stockpot.stages.student.serving import Student
 from stockpot.stages.student.stage import Params
+from stockpot.stages.student.student_network import StudentNetwork, load_student, save_student
 from stockpot.stages.student.teacher import teacher_probabilities
-from stockpot.stages.student.teaching import Lesson, predicted, taught, teaching_step
+from stockpot.stages.student.teaching import predicted, taught, teaching_step
 from stockpot.stages.train.model import build_model, load_model, save_model
 from stockpot.stages.train.state import read_state
 from tests.memory import MemoryReader, MemoryWriter, run_stage
@@ -222,10 +223,17 @@ def recipe(**changes):
 
 
 def test_auto_asks_all_where_there_are_several():
-    one, two = {"ingredient:0": {}}, {"ingredient:0": {}, "ingredient:1": {}}
+    one = {"graph": {"num_nodes": 3000}, "ingredient:0": {}}
+    two = {**one, "ingredient:1": {}}
     assert STAGE.resolve(recipe(), two) == Params("ensemble", 64, 7, 0.1, 0.0, "bf16", 3, "cpu")
     assert STAGE.resolve(recipe(), one).teacher == "soup"
     assert STAGE.resolve(recipe(teacher="soup"), two).teacher == "soup"
+
+
+def test_few_nodes_are_gone_over_more_often():
+    for nodes, epochs in ((1, 1500), (3000, 500), (1024 * 38, 40), (10**6, 40)):
+        facts = {"graph": {"num_nodes": nodes}, "ingredient:0": {}}
+        assert STAGE.resolve(recipe(epochs="auto"), facts).epochs == epochs
 
 
 def test_models_of_other_features_are_refused(tmp_path):

@@ -60,8 +60,8 @@ class StudentNetwork(nn.Module):
         ----------
         shift, scale : f4[num_features].
         """
-        self.first.bias -= self.first.weight @ (scale * shift)
-        self.first.weight *= scale
+        self.first.bias.sub_(self.first.weight @ (scale * shift))
+        self.first.weight.mul_(scale)
 
 
 def save_student(path: Path, student: StudentNetwork, metadata: Mapping[str, Any]) -> None:
