@@ -309,6 +309,7 @@ def test_predictions_are_by_id_whatever_order_records_and_outputs_come_in(tmp_pa
 RECIPE = {
     "dataset.source": "wordnet",
     "infer.split": "test",
+    "infer.by": "records",
     "infer.full_graph": False,
     "train.device": "cpu",
     "train.ranks": 1,
