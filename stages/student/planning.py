@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from stockpot.stages.node import Node, Nodes, Values
 
-__all__ = ["PLANNING", "student_parameters"]
+__all__ = ["PLANNING", "no_hops", "student_parameters"]
 
 
 @dataclass(frozen=True)
@@ -49,11 +49,7 @@ def _nodes(values: Values, made: Nodes) -> Iterator[Node]:
     if values["infer.by"] != "student":
         return
     if not values["features.propagate"]:
-        raise BadInput(
-            "infer.by: student: it reads no edge, so its rows have to hold what neighbours say: "
-            "expected features.propagate above 0, found 0",
-            fix="--set features.propagate=2, or --set infer.by=records",
-        )
+        raise no_hops("0")
     yield node(
         "student",
         {
@@ -63,6 +59,15 @@ def _nodes(values: Values, made: Nodes) -> Iterator[Node]:
             "soup": "soup",
             **ingredients(values),
         },
+    )
+
+
+def no_hops(found: str) -> BadInput:
+    """The error of a student whose rows would hold nothing of the neighbours."""
+    return BadInput(
+        f"infer.by: student: it reads no edge, so its rows have to hold what neighbours say: "
+        f"expected features.propagate above 0, found {found}",
+        fix="--set features.propagate=2, or --set infer.by=records",
     )
 
 

@@ -13,7 +13,7 @@ from stockpot.stages.errors import BadInput
 from stockpot.stages.infer.full_graph_cost import full_graph_bytes, widest
 from stockpot.stages.stage import Cost, Derived, Facts, Inputs, Reader, Shard, Stage, Writer
 from stockpot.stages.student.lesson import BATCH, Lesson
-from stockpot.stages.student.planning import PLANNING, student_parameters
+from stockpot.stages.student.planning import PLANNING, no_hops, student_parameters
 from stockpot.stages.student.reporting import REPORTING
 from stockpot.stages.train.ingredient import count, ingredients
 from stockpot.stages.train.ingredient import roles as trainings
@@ -58,6 +58,8 @@ class Params:
 
 
 def _resolve(recipe: Mapping[str, Any], facts: Mapping[str, Facts]) -> Params:
+    if facts["codes"].get("propagated") is None:
+        raise no_hops("none: features.propagate = auto found that no hop pays")
     teacher = str(recipe["student.teacher"])
     if teacher == "auto":
         teacher = "ensemble" if count(facts) > 1 else "soup"

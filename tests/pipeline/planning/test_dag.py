@@ -233,13 +233,30 @@ def test_refused(tables):
         nodes(**tables)
 
 
+def test_a_student_is_built_where_inference_is_by_it():
+    assert "student" not in nodes(features={"propagate": 1})
+    planned = nodes(features={"propagate": 1}, infer={"by": "student"}, train={"ingredients": 2})
+    assert planned["student"].inputs == {
+        "graph": "ingest",
+        "split": "split",
+        "codes": "quantize",
+        "soup": "soup",
+        "ingredient:0": "train:0",
+        "ingredient:1": "train:1",
+    }
+    assert planned["infer"].inputs["student"] == "student"
+    with pytest.raises(BadInput, match=r"above 0, found 0; fix: --set features\.propagate=2"):
+        nodes(infer={"by": "student"})
+
+
 def test_stages_read_keys_that_exist_and_have_the_roles_they_are_given():
     known = set(KEYS) | {"dataset.split"}
     for name, stage in STAGES.items():
         assert stage.name == name
         assert set(stage.reads) <= known, name
     tables = {
-        "infer": {"split": "ids.npy"},
+        "infer": {"split": "ids.npy", "by": "student"},
+        "features": {"propagate": 1},
         "batches": {"method": "cluster"},
         "train": {"warmup": 1},
     }

@@ -223,7 +223,8 @@ def recipe(**changes):
 
 
 def test_auto_asks_all_where_there_are_several():
-    one = {"graph": {"num_nodes": 3000}, "ingredient:0": {}}
+    codes = {"propagated": {"hops": 1}}
+    one = {"graph": {"num_nodes": 3000}, "codes": codes, "ingredient:0": {}}
     two = {**one, "ingredient:1": {}}
     assert STAGE.resolve(recipe(), two) == Params("ensemble", 64, 7, 0.1, 0.0, "bf16", 3, "cpu")
     assert STAGE.resolve(recipe(), one).teacher == "soup"
@@ -232,8 +233,14 @@ def test_auto_asks_all_where_there_are_several():
 
 def test_few_nodes_are_gone_over_more_often():
     for nodes, epochs in ((1, 1500), (3000, 500), (1024 * 38, 40), (10**6, 40)):
-        facts = {"graph": {"num_nodes": nodes}, "ingredient:0": {}}
+        facts = {"graph": {"num_nodes": nodes}, "codes": {"propagated": {}}, "ingredient:0": {}}
         assert STAGE.resolve(recipe(epochs="auto"), facts).epochs == epochs
+
+
+def test_where_no_hop_was_found_to_pay_there_is_no_student():
+    facts = {"graph": {"num_nodes": 100}, "codes": {}, "ingredient:0": {}}
+    with pytest.raises(BadInput, match=r"found none: .*auto.*fix: --set features.propagate=2"):
+        STAGE.resolve(recipe(), facts)
 
 
 def test_models_of_other_features_are_refused(tmp_path):
