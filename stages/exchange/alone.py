@@ -53,7 +53,10 @@ def narrowed(record: Record, ranks: int, rank: int, layers: int) -> Record:
     ends = np.cumsum(sizes)
     each = edges_of(record)
     depths = range(min(layers, len(each))) if record.layered else [layers - 1]
-    kept = [_rows_of(each[min(k, len(each) - 1)], rows[: ends[k]], name) for k in depths]
+    kept = [
+        _rows_of(each[min(k, len(each) - 1)], rows[: ends[k]] if layers else rows[:0], name)
+        for k in depths
+    ]
     mine = owned(record.block_ptr, ranks, rank)
     outputs = slice(int(mine.start[0]), int(mine.stop[0]))
     block_ptr = np.repeat(ends[:, None].astype(np.int32), record.block_ptr.shape[1], axis=1)

@@ -13,6 +13,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from stockpot.stages.errors import BadInput
+from stockpot.stages.row_sizes import multiply_adds
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -88,12 +89,14 @@ def predicted(
     )
     crossing, projects = widths(config), config["model"] == "gat"
     dims = [features, *[int(config["hidden"])] * (layers - 1), int(config["num_classes"])]
+    if layers == 0:  # rows alone: what a row costs is the size of the model
+        dims = [multiply_adds(config), 1]
     # Forward, and backward where there is a gradient behind it: at the first layer of what was made
     # of features.
     value = 2 if bf16 and projects else 4
     sent = [value * width * (2 if i or projects else 1) for i, width in enumerate(crossing)]
     row_bytes = exchange["row_bytes"]
-    if row_bytes is not None and row_bytes <= 4 * crossing[0] and device == "cpu":
+    if sent and row_bytes is not None and row_bytes <= 4 * crossing[0] and device == "cpu":
         sent[0] = int(row_bytes)  # as stored
     crosses = [_at(exchange["received"], layers - 1 - i) for i in range(layers)]
     rounds = int(packed.get("rounds", 1))
@@ -105,7 +108,8 @@ def predicted(
         else 1.0
     )
     traffic = {
-        name: _traffic(exchange[name], packed, dims, rounds) for name in ("together", "alone")
+        name: _traffic(exchange[name], packed, dims, rounds, layers)
+        for name in ("together", "alone")
     }
     both = zip(traffic["together"], traffic["alone"], strict=True)
     sums = sum(a * b for a, b in zip(sent, crosses, strict=True)) // rounds
@@ -126,22 +130,28 @@ def widths(config: Mapping[str, Any]) -> list[int]:
     row crosses as it is.
     """
     layers, hidden = int(config["layers"]), int(config["hidden"])
+    if layers == 0:  # no row is read by another
+        return []
     if config["model"] == "gat":
         return [hidden] * (layers - 1) + [int(config["heads"]) * int(config["num_classes"])]
     first = hidden if config.get("stored") else int(config["num_features"])
     return [first] + [hidden] * (layers - 1)
 
 
-def _traffic(reads: Facts, packed: Facts, dims: Sequence[int], rounds: int) -> tuple[int, int, int]:
+def _traffic(
+    reads: Facts, packed: Facts, dims: Sequence[int], rounds: int, layers: int
+) -> tuple[int, int, int]:
     """(bytes read, those of features, multiply-adds) of an epoch."""
-    layers, weighted = len(dims) - 1, bool(packed["weighted"])
+    weighted = bool(packed["weighted"])
     rows, edges, features = (_at(reads[name], layers) for name in ("rows", "edges", "features"))
     structure = (
-        rows * (8 + 4 * weighted) + 4 * _at(reads["rows"], layers - 1) + edges * (4 + 4 * weighted)
+        rows * (8 + 4 * weighted)
+        + 4 * (_at(reads["rows"], layers - 1) if layers else 0)
+        + edges * (4 + 4 * weighted)
     )
     work = 0
     for i, (a, b) in enumerate(pairwise(dims)):
-        depth = layers - i
+        depth = max(0, layers - i)
         work += _PASSES * (
             _at(reads["rows"], depth) * a * b + _at(reads["edges"], depth) * min(a, b)
         )

@@ -85,6 +85,8 @@ def forward(model: Model, step: CoopStep, group: Any = None) -> Tensor:
     they are narrower.
     """
     x = step.x
+    if not step.layers:
+        return model(x, ())
     for i, layer in enumerate(step.layers):
         if i == 0 and step.codes is not None:
             far = step.decoded(exchange(step.codes, layer, group))

@@ -25,7 +25,8 @@ def _nodes(values: Values, made: Nodes) -> Iterator[Node]:
     if (ranks := values["train.ranks"]) <= 1:
         return
     parts = values["partition.parts"]
-    most = num_blocks(BLOCKS if isinstance(parts, str) else int(parts))
+    counted = isinstance(parts, str) or "partition" not in made
+    most = num_blocks(BLOCKS if counted else int(parts))
     if ranks > most:
         raise BadInput(
             f"train.ranks: expected at most {most}, one a block of the packed records, found "

@@ -109,6 +109,8 @@ def share(pieces: Sequence[Piece], links: Sequence[Links], how: Weights, layers:
         np.concatenate([piece.used for piece in pieces])[order],
     )
     base = np.concatenate([[0], np.cumsum([piece.used.size for piece in pieces])])
+    if layers == 0:  # own outputs, of which nothing is read by others
+        return _share(pieces, rows, sizes.sum(0), ())
 
     count = sizes.sum(0)
     places = [place[a:b] for a, b in pairwise(base)]
@@ -140,13 +142,22 @@ def share(pieces: Sequence[Piece], links: Sequence[Links], how: Weights, layers:
                 received=np.bincount(owner_of[read], minlength=ranks),
             )
         )
+    return _share(pieces, rows, count, tuple(made))
+
+
+def _share(
+    pieces: Sequence[Piece],
+    rows: Sequence[NDArray[np.int64]],
+    sizes: NDArray[np.int64],
+    layers: tuple[Layer, ...],
+) -> Share:
     return Share(
-        layers=tuple(made),
+        layers=layers,
         n_id=_placed(rows, [piece.n_id for piece in pieces]),
         y=np.concatenate([piece.y for piece in pieces]),
         input_id=np.concatenate([piece.input_id for piece in pieces]),
         rows=tuple(rows),
-        sizes=count,
+        sizes=sizes,
     )
 
 

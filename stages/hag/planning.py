@@ -11,6 +11,7 @@ from stockpot.stages.errors import BadInput
 from stockpot.stages.guess import Guess, Known
 from stockpot.stages.node import node
 from stockpot.stages.recipe_key import Auto, key
+from stockpot.stages.row_sizes import ROW_MODELS
 from stockpot.stages.sample.limits import METHODS as SAMPLED
 from stockpot.stages.stage import Planning
 from stockpot.stages.value_range import Range
@@ -51,8 +52,11 @@ def unshared(values: Values) -> str:
     """Why no product of the recipe can be shared by a HAG; empty where it can."""
     if values["batches.method"] in SAMPLED:
         return f"batches.method {values['batches.method']!r}: sampled rows are weighted one by one"
+    if values["batches.method"] == "propagate":
+        return "batches.method 'propagate': its records have no edges"
     model = values["train.model"]
     reasons = {
+        **dict.fromkeys(ROW_MODELS, "it reads no edge"),
         "gat": "its weights differ by edge",
         "sage-lstm": "it reads neighbours in order, and steps through prefixes that rows share in "
         "any case",

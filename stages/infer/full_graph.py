@@ -14,6 +14,7 @@ from stockpot.stages.hag.sequence import Sequences, read_order
 from stockpot.stages.pack.layers import SEQUENCE, adjacency
 from stockpot.stages.step import Adj
 from stockpot.stages.train.foreign import Foreign
+from stockpot.stages.train.row_models import RowModel
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -31,8 +32,12 @@ BLOCK_ROWS = 32_768
 SEQUENCE_ROWS = 4096  # a state of several numbers for every entry of a block's rows
 
 
-def graph_matrix(graph: Reader, model: Network) -> Matrix:
-    """The matrix of a whole ingested graph as `model` reads it. O(N + E)."""
+def graph_matrix(graph: Reader, model: Network) -> Matrix | None:
+    """The matrix of a whole ingested graph as `model` reads it, None for one that reads no edge.
+    O(N + E).
+    """
+    if isinstance(model, RowModel):
+        return None
     config = model.config
     return adjacency(
         graph.array("indptr"),
@@ -69,10 +74,23 @@ def _block(
     return Adj(csr)  # no gradient is taken
 
 
+def _row_logits(
+    model: RowModel, x: Tensor, progress: Callable[[int, int, str], Any] | None
+) -> Tensor:
+    """Logits of every row, a block after the other: one pass."""
+    parts = x.split(BLOCK_ROWS)
+    found = []
+    for part in parts:
+        found.append(model.rows(part))
+        if progress is not None:
+            progress(len(found), len(parts), "all rows")
+    return torch.cat(found)
+
+
 @torch.no_grad()
 def full_graph_logits(
     model: Network,
-    matrix: Matrix,
+    matrix: Matrix | None,
     x: Tensor,
     progress: Callable[[int, int, str], Any] | None = None,
     shared: Adj | None = None,
@@ -83,7 +101,7 @@ def full_graph_logits(
     ----------
     model : in eval mode.
     matrix : message passing matrix of the whole graph, from
-        `stockpot.stages.pack.layers.adjacency`.
+        `stockpot.stages.pack.layers.adjacency`; None for a model that reads no edge.
     x : f4[N, num_features].
     progress : (blocks done, blocks of all layers, text).
     shared : the same matrix by a HAG, to be multiplied by instead, each layer in one piece.
@@ -95,6 +113,9 @@ def full_graph_logits(
     beside them. A model of one's own knows no layers: it sees the whole graph in one pass, with all
     its messages in memory.
     """
+    if isinstance(model, RowModel):
+        return _row_logits(model, x, progress)
+    assert matrix is not None
     nodes = matrix.shape[0]
     if isinstance(model, Foreign):
         logits = model(x, _block(matrix, 0, nodes, x.device))

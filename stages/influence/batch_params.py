@@ -13,7 +13,16 @@ if TYPE_CHECKING:
 
     from stockpot.stages.stage import Facts
 
-__all__ = ["PARTED", "READS", "Params", "count_of", "mixed", "most_outputs", "resolve"]
+__all__ = [
+    "PARTED",
+    "READS",
+    "ROWS",
+    "Params",
+    "count_of",
+    "mixed",
+    "most_outputs",
+    "resolve",
+]
 
 READS = (
     "batches.method",
@@ -31,6 +40,8 @@ READS = (
     "infer.top_k",
 )
 PARTED = ("batch", "cluster")  # outputs grouped by the partition
+ROWS = "propagate"
+"""The method whose records are their outputs alone, without edges."""
 
 TOP_K = 16
 """Neighbours kept for an output where nothing was measured."""
@@ -47,7 +58,7 @@ class Params:
 
     Attributes
     ----------
-    method : node | batch | cluster | random.
+    method : node | batch | cluster | random | propagate.
     split : split the records are for.
     source : where its outputs come from: train | valid | test (the split), all (every node), nodes
         (a file of ids).
@@ -96,12 +107,14 @@ def resolve(values: Mapping[str, Any], facts: Mapping[str, Facts]) -> Params:
     whole = top_k == "all" and method in ("node", "random")
     outputs = values["batches.outputs"]
     if outputs == "auto":
-        outputs = sized.get("outputs") or most_outputs(outputs, count, split)
+        auto = rows_at_once(count, split) if method == ROWS else most_outputs(outputs, count, split)
+        outputs = sized.get("outputs") or auto
     outputs = int(outputs)
     mix = values["batches.mix"]
     if mix == "auto":
         mix = mixed(balanced(max(count, 1), outputs)[1]) if method == "node" else 0
-    ppr, batch, mass = method != "cluster", method == "batch", float(values["batches.aux_mass"])
+    ppr, batch = method not in ("cluster", ROWS), method == "batch"
+    mass = float(values["batches.aux_mass"])
     return Params(
         method=method,
         split=split,
@@ -126,6 +139,14 @@ def most_outputs(asked: int | str, count: int, split: str) -> int:
     """
     if asked != "auto":
         return int(asked)
+    outputs = min(max(-(-count // _RECORDS), _LEAST_OUTPUTS), _MOST_OUTPUTS)
+    return outputs if split == "train" else 2 * outputs  # no backward pass
+
+
+def rows_at_once(count: int, split: str) -> int:
+    """Most outputs in a record of rows alone, as "auto" has them: a step costs its rows and nothing
+    else, so there are as many as learn fast.
+    """
     outputs = min(max(-(-count // _RECORDS), _LEAST_OUTPUTS), _MOST_OUTPUTS)
     return outputs if split == "train" else 2 * outputs  # no backward pass
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from stockpot.stages.guess import LARGEST, Guess, Known
-from stockpot.stages.influence.batch_params import TOP_K
+from stockpot.stages.influence.batch_params import ROWS, TOP_K
 from stockpot.stages.node import NODES, SPLITS, node
 from stockpot.stages.recipe_key import MANY, SHARE, Auto, key
 from stockpot.stages.stage import Planning
@@ -27,17 +27,17 @@ __all__ = ["PLANNING"]
 
 REPLICATION = 6.0
 """Rows for each output, as a guess has them."""
-METHODS = ("node", "batch", "cluster", "random")
+METHODS = ("node", "batch", "cluster", "random", ROWS)
 """Values of `batches.method` whose records this stage makes; it has two for parts of the
 partition."""
 
 
 @dataclass(frozen=True)
 class Batches:
-    method: Literal["node", "batch", "cluster", "random", "neighbor", "labor"] = key(
+    method: Literal["node", "batch", "cluster", "random", "neighbor", "labor", "propagate"] = key(
         "node",
         "node: PageRank of every output | batch: of parts | cluster, random: baselines | neighbor, "
-        "labor: sampled",
+        "labor: sampled | propagate: rows without edges, for sgc, sign",
     )
     alpha: float = key(
         0.25, "probability that a walk goes home: larger stays nearer", Range(0.001, 1, below=True)
@@ -157,10 +157,14 @@ def _guess(known: Known) -> Guess | None:
         rows = max(rows, math.ceil(share * nodes))
     if (mix := known.param("mix", 0)) and known.values["batches.method"] == "batch":
         records = max(records, math.ceil(known.facts["partition"]["parts"] / mix))
+    edgeless = known.values["batches.method"] == ROWS
+    if edgeless:
+        rows = outputs
     rounds = known.param("rounds", 1)
     rows, records = rounds * min(rows, records * nodes), rounds * records
     return Guess(
         ({"rounds": rounds} if rounds > 1 else {})
+        | ({"edgeless": True} if edgeless else {})
         | {
             "split": split,
             "method": known.values["batches.method"],
@@ -171,7 +175,8 @@ def _guess(known: Known) -> Guess | None:
             "replication": rows / max(1, outputs * rounds),
             "captured": None,
             "num_nodes": nodes,
-        }
+        },
+        {"edgeless"},
     )
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from stockpot.stages.influence.batch_params import PARTED, READS, Params, resolve
+from stockpot.stages.influence.batch_params import PARTED, READS, ROWS, Params, resolve
 from stockpot.stages.influence.grouping import (
     at_random,
     by_influence,
@@ -47,7 +47,7 @@ def shards(params: Params, inputs: Inputs) -> Sequence[Shard]:
     PPR is needed.
     """
     ids = outputs_of(params, inputs)
-    if params.method == "cluster" or params.whole:
+    if _unpushed(params):
         return [Shard("all", 0, len(ids))]
     if params.method == "batch":
         # A shard begins with the first part whose outputs start in a new span.
@@ -59,9 +59,14 @@ def shards(params: Params, inputs: Inputs) -> Sequence[Shard]:
     return [Shard(f"{i:05d}", start, stop) for i, (start, stop) in enumerate(bounds)]
 
 
+def _unpushed(params: Params) -> bool:
+    """Whether records follow from their outputs without a PPR."""
+    return params.method in ("cluster", ROWS) or params.whole
+
+
 def run(params: Params, inputs: Inputs, shard: Shard, writer: Writer) -> dict[str, Any]:
     """PPR of one span: the largest entries of each output or part."""
-    if params.method == "cluster" or params.whole:
+    if _unpushed(params):
         return {}
     return (part_sets if params.method == "batch" else output_rows)(params, inputs, shard, writer)
 
@@ -82,7 +87,7 @@ def finish(
         n_id, n_ptr = nodes(members, ptr)
         if params.whole:
             captured = 1.0
-        elif seed == 0 and params.method != "cluster":
+        elif seed == 0 and not _unpushed(params):
             captured = _captured(params, inputs, ids, record, n_id, n_ptr)
         found.append((members, ptr, n_id, n_ptr))
     members, n_id = (np.concatenate([one[i] for one in found]) for i in (0, 2))
@@ -93,6 +98,7 @@ def finish(
         **write_records(writer, ids, members, ptr, n_id, n_ptr),
         "captured": captured,
         "num_nodes": int(inputs["graph"].facts["num_nodes"]),
+        **({"edgeless": True} if params.method == ROWS else {}),
     }
     return facts if params.rounds == 1 else {**facts, "rounds": params.rounds}
 
@@ -111,6 +117,12 @@ def _method(
             records,
             lambda seed: at_random(len(ids), records, seed),
             lambda *_: (np.tile(every, records), ends),
+        )
+    if params.method == ROWS:
+        return (
+            records,
+            lambda seed: at_random(len(ids), records, seed),
+            lambda members, ptr: (ids[members], ptr),
         )
     if params.method in PARTED:
         owner = owner_of(ids, inputs)
@@ -192,6 +204,9 @@ def cost(params: Params, facts: Mapping[str, Facts]) -> Cost:
     split = facts.get("split", {})
     count = int(split[params.source]) if params.source in ("train", "valid", "test") else nodes
     graph = 8 * nodes + (8 if facts["graph"].get("weighted") else 4) * edges
+    if params.method == ROWS:
+        written = params.rounds * 24 * count
+        return Cost(read=4 * count, written=written, peak=(96 << 20) + 40 * count + 2 * written)
     if params.method in PARTED:
         # By mass as measured: 9 times the nodes at .95, 23 times at 1.
         share = 24.0 if params.mass else 2.0 * max(params.ratio, 1.0)

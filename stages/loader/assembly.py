@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from stockpot.stages.pack.layers import Matrix
     from stockpot.stages.pack.record import Record
 
-__all__ = ["Assembler", "Assembly", "csr_tensor"]
+__all__ = ["Assembler", "Assembly", "csr_tensor", "with_edges"]
 
 
 class Assembler(ABC):
@@ -98,8 +98,12 @@ class Assembly(Assembler):
         L = self.form.layers
         joined = join(parts, layers=L)
         nodes = joined.num_sampled_nodes.tolist()
-        adjs = self.shared_once(records, parts, joined) if self.form.hag else None
-        if self.form.weights.adj == SEQUENCE:
+        if L:
+            with_edges(self.store, L)
+        adjs = self.shared_once(records, parts, joined) if self.form.hag and L else None
+        if not L:
+            adjs = ()
+        elif self.form.weights.adj == SEQUENCE:
             adjs = self.sequences(joined)
         elif adjs is None:
             symmetric = self.form.weights.symmetric and joined.symmetric
@@ -297,6 +301,22 @@ class Assembly(Assembler):
     def tensor(self, values: NDArray[Any]) -> torch.Tensor:
         """A freshly made array as a tensor on this device."""
         return self.transfer.moved(torch.from_numpy(values))
+
+
+def with_edges(records: Records, layers: int) -> None:
+    """Refuse records without edges to a model that reads some.
+
+    Raises
+    ------
+    BadInput
+        They are outputs alone.
+    """
+    if records.edgeless:
+        raise BadInput(
+            f"a model of {layers} layers that read edges: expected records with edges, found those "
+            f"of batches.method propagate, which have none",
+            fix="--set batches.method=node, or --set train.model=sign",
+        )
 
 
 def further_stages(

@@ -19,7 +19,7 @@ from stockpot.stages.exchange.link_file import LinkReader
 from stockpot.stages.exchange.rank_partition import cut, own_codes, owned
 from stockpot.stages.exchange.rank_step import CoopLayer, CoopStep
 from stockpot.stages.exchange.share import share
-from stockpot.stages.loader.assembly import Assembler
+from stockpot.stages.loader.assembly import Assembler, with_edges
 from stockpot.stages.pack.sampled import deep_enough
 
 if TYPE_CHECKING:
@@ -56,6 +56,8 @@ class CooperativeAssembly(Assembler):
     def __init__(self, base: Assembly, links: LinkReader, member: int, crossing: int) -> None:
         self.base, self.links, self.member, self.crossing = base, links, member, crossing
         self.store, self.form = base.store, base.form
+        if self.form.layers:
+            with_edges(self.store, self.form.layers)
         if self.store.sampled:
             deep_enough(self.store.sampled, self.form.layers)
         self.bytes_read = self.feature_bytes = 0

@@ -37,7 +37,7 @@ class Batches(Steps):
     Each has `x`, `y` (int64, outputs only, -1 unlabelled), `n_id`, `input_id`, `num_sampled_nodes`,
     `batch_size`, `num_outputs_step` and its edges: `adj_t` (CSR, row = destination), `edge_index`
     with `edge_weight` where values are not all 1, or after `layers(L)` `adjs`, one CSR a layer, the
-    first applied first, row i of it being column i.
+    first applied first, row i of it being column i. Of records without edges it has none of these.
 
     Parameters
     ----------
@@ -127,6 +127,8 @@ class DataAssembly(Assembler):
 
     def assemble(self, records: Sequence[int], num_outputs: int) -> Any:
         """The batch of these records."""
+        if self.base.store.edgeless:
+            return self._rows(records, num_outputs)
         parts = [self.base.record(i) for i in records]
         joined = join(parts, layers=self.depth)
         hops = joined.num_sampled_nodes.tolist()
@@ -161,6 +163,26 @@ class DataAssembly(Assembler):
             made = {id(m): self._wide(m) for m in matrices}
             data.adjs = tuple(made[id(m)] for m in matrices)
         return data
+
+    def _rows(self, records: Sequence[int], num_outputs: int) -> Any:
+        """The batch of records without edges: nothing of it stands for any."""
+        if self.depth or self.as_ == "edge_index":
+            raise BadInput(
+                f"{self.store_key}: its records have no edges (batches.method propagate): expected "
+                f"as_ csr, and layers None, found {self.as_} and {self.depth}",
+                fix="--set batches.method=node, or open_batches without as_ and layers",
+            )
+        parts = [self.base.record(i) for i in records]
+        joined = join(parts, layers=0)
+        return self._data(
+            x=self.base.features(parts, joined),
+            y=self.base.tensor(joined.y.astype(np.int64)),
+            n_id=self.base.tensor(joined.n_id.astype(np.int64)),
+            input_id=self.base.tensor(joined.input_id.astype(np.int64)),
+            num_sampled_nodes=joined.num_sampled_nodes.tolist(),
+            batch_size=int(joined.y.size),
+            num_outputs_step=num_outputs,
+        )
 
     def _wide(self, matrix: Matrix) -> torch.Tensor:
         # 64-bit ids: PyG's layers that do not multiply (attention, max) scatter by them, which

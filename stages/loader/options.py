@@ -75,7 +75,8 @@ class Form:
 
     Attributes
     ----------
-    layers : depth of the model: a step is trimmed to it.
+    layers : depth of the model: a step is trimmed to it. 0: it reads outputs alone, and steps have
+        no matrices.
     weights : values of the matrices.
     transposes : what a backward pass will read of them. none | inner: but of the first matrix,
         where the features get no gradient through it | all | places: all, with the places of their
@@ -95,7 +96,7 @@ class Form:
     dtype: torch.dtype = torch.float32
 
     def __post_init__(self) -> None:
-        _whole("layers", self.layers, 1)
+        _whole("layers", self.layers, 0)
         if self.transposes not in TRANSPOSES:
             raise BadInput(
                 f"transposes: expected {' | '.join(TRANSPOSES)}, found {self.transposes}"

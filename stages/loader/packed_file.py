@@ -55,7 +55,8 @@ class PackedFile:
     def parsed(self, data: pa.Buffer) -> Record:
         """The record of these bytes."""
         batch = pa.ipc.read_record_batch(pa.ipc.read_message(data), self.schema)
-        return packed.parse(batch, self.layout, depth(self.meta))
+        edges = not packed.edgeless(self.meta)
+        return packed.parse(batch, self.layout, depth(self.meta), edges=edges)
 
     @cached_property
     def codec(self) -> Codec:

@@ -14,6 +14,7 @@ import numpy as np
 from stockpot.stages.errors import BadInput, Conflict, Corrupt
 from stockpot.stages.loader.packed_file import REBUILD, PackedFile, open_packed, shard_names
 from stockpot.stages.pack.layered import depth
+from stockpot.stages.pack.schema import edgeless
 from stockpot.stages.stage import Derived
 
 if TYPE_CHECKING:
@@ -41,6 +42,7 @@ SHARED = (
     "form",
     "sampling",
     "inputs",
+    "requires",
 )
 """Metadata all files of one artifact have in common."""
 
@@ -213,6 +215,11 @@ class Records:
     def sampled(self) -> int:
         """Layers that were sampled; 0 where records hold all edges between their nodes."""
         return depth(self.meta)
+
+    @property
+    def edgeless(self) -> bool:
+        """Whether records are their outputs alone, without edges."""
+        return edgeless(self.meta)
 
     @property
     def codec(self) -> Codec:

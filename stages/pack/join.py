@@ -143,7 +143,7 @@ def join(records: Sequence[Record], layers: int | None = None) -> Joined:
     ----------
     records : at least one, all directed or none, all weighted or none.
     layers : keep only what a model of that many layers needs: nodes of hops <= layers, rows of hops
-        <= layers - 1.
+        <= layers - 1. 0: the outputs, without edges.
 
     Returns
     -------
@@ -159,11 +159,12 @@ def join(records: Sequence[Record], layers: int | None = None) -> Joined:
     kept = [int(e[-1] if layers is None else e[min(layers, e.size - 1)]) for e in ends]
     whole = [int(e[-1] if layers is None else e[min(layers - 1, e.size - 1)]) for e in ends]
     layered = records[0].layered
-    if layered:
-        whole = [0] * len(records)  # no one CSR
+    if layered or layers == 0:
+        whole = [0] * len(records)  # no one CSR, or no edges
     hops = max(e.size if layers is None else min(layers + 1, e.size) for e in ends)
     edges = [
-        r.num_edges if layered else int(r.indptr[w]) for r, w in zip(records, whole, strict=True)
+        0 if layers == 0 else r.num_edges if layered else int(r.indptr[w])
+        for r, w in zip(records, whole, strict=True)
     ]
     if sum(edges) > INT32_MAX or sum(kept) > INT32_MAX:
         raise BadInput(

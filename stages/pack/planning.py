@@ -27,12 +27,8 @@ def _nodes(values: Values, made: Nodes) -> Iterator[Node]:
     shared = {"hag": "hag"} if "hag" in made else {}
     for records in [n for n in made.values() if n.stage in ("influence", "sample")]:
         split = records.instance["split"]
-        inputs = {
-            "graph": "ingest",
-            "partition": "partition",
-            "records": records.id,
-            "codes": "quantize",
-        }
+        parts = {"partition": "partition"} if "partition" in made else {}
+        inputs = {"graph": "ingest", **parts, "records": records.id, "codes": "quantize"}
         yield node(f"pack:{split}", inputs, shared, split=split)
 
 
@@ -41,6 +37,8 @@ def _guess(known: Known) -> Guess | None:
     rows, count = records["rows"], max(1, records["records"])
     degree = graph["nnz"] / max(1, graph["num_nodes"])
     edges = min(math.ceil(rows * degree), count * graph["nnz"])
+    edgeless = {"edgeless": True} if records.get("edgeless") else {}
+    edges = 0 if edgeless else edges
     sampling = {}
     if "sampling" in records:
         edges, sampling = records["edges"], {"sampling": records["sampling"]}
@@ -64,19 +62,22 @@ def _guess(known: Known) -> Guess | None:
             "max_edges": records["max_edges"]
             if sampling
             else min(graph["nnz"], math.ceil(LARGEST * edges / count)),
-            "hops": 16,
+            "hops": 1 if edgeless else 16,
             "shards": 1,
             "codec": codes["codec"],
-            "K": num_blocks(int(known.facts["partition"]["parts"])),
+            "K": num_blocks(
+                int(graph["num_nodes"] if edgeless else known.facts["partition"]["parts"])
+            ),
             "directed": graph["directed"],
             "weighted": graph["weighted"],
             "task": "multiclass",
             **({"propagated": codes["propagated"]} if "propagated" in codes else {}),
             **gathered,
             **sampling,
+            **edgeless,
             **known.rounds,
         },
-        {"sampling", "propagated"},
+        {"sampling", "propagated", "edgeless"},
     )
 
 

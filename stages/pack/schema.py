@@ -23,12 +23,14 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 __all__ = [
+    "EDGELESS",
     "FORMAT",
     "INT32_MAX",
     "KEY",
     "MAGIC_BYTES",
     "TABLES",
     "canonical",
+    "edgeless",
     "layout",
     "metadata",
     "parse",
@@ -43,13 +45,22 @@ TABLES = b"stockpot.tables"
 """Metadata of files of lossy codes: the codec's tables, one after the other."""
 MAGIC_BYTES = 8
 """`ARROW1` and its padding stand before the schema message of an Arrow IPC file."""
+EDGELESS = "edgeless"
 REQUIRES = frozenset(
-    {*(f"codec:{name}" for name in (*EXACT, *FAMILIES)), "rounds", "gather", "tiers", "sampled"}
+    {
+        *(f"codec:{name}" for name in (*EXACT, *FAMILIES)),
+        "rounds",
+        "gather",
+        "tiers",
+        "sampled",
+        EDGELESS,
+    }
 )
 """What a file may ask of its reader, as far as this version knows; "rounds": to read one round's
 records an epoch; "gather": to read the codes of its nodes from the artifact of codes; "tiers": to
 add further stages to some rows; "sampled": that edges are a sample, in form "nodes" one for all
-layers, in form "layers" one for each."""
+layers, in form "layers" one for each; "edgeless": that nodes are outputs alone, whose edges are not
+there, nor their columns."""
 FORMS = ("nodes", "layers")
 
 OPTIONAL = (
@@ -83,6 +94,11 @@ def canonical(value: Any) -> bytes:
     return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()
 
 
+def edgeless(meta: Mapping[str, Any]) -> bool:
+    """Whether the records of a file are their outputs alone, without edges."""
+    return EDGELESS in meta.get("requires", ())
+
+
 def _types(meta: Mapping[str, Any]) -> dict[str, pa.DataType]:
     row_bytes = meta["codec"]["row_bytes"]
     types = {
@@ -97,15 +113,16 @@ def _types(meta: Mapping[str, Any]) -> dict[str, pa.DataType]:
             types["code_indptr"] = pa.int32()
         if (further := meta["codec"].get("further")) is not None:
             types |= {"codes_1": pa.binary(further["row_bytes"]), "codes_1_rows": pa.int32()}
-    if meta["form"] == "layers":
+    no_edges = edgeless(meta)
+    if meta["form"] == "layers" or no_edges:
         del types["indptr"], types["indices"]
-    if meta["directed"] and "sampling" in meta:
+    if meta["directed"] and ("sampling" in meta or no_edges):
         types["out_deg"] = pa.int32()
     elif meta["directed"]:
         types |= dict.fromkeys(("t_indptr", "t_indices", "out_deg"), pa.int32())
     if meta["weighted"]:
         types |= dict.fromkeys(
-            ("deg_w",) if "sampling" in meta else ("weight", "deg_w"), pa.float32()
+            ("deg_w",) if "sampling" in meta or no_edges else ("weight", "deg_w"), pa.float32()
         )
     if "hag" in meta:
         types |= {name: pa.from_numpy_dtype(kind) for name, kind in HAG_COLUMNS.items()}
@@ -214,7 +231,11 @@ def layout(schema: pa.Schema) -> list[tuple[str, int, Any, int | None]]:
 
 
 def parse(
-    batch: pa.RecordBatch, columns: list[tuple[str, int, Any, int | None]], sampled: int = 0
+    batch: pa.RecordBatch,
+    columns: list[tuple[str, int, Any, int | None]],
+    sampled: int = 0,
+    *,
+    edges: bool = True,
 ) -> Record:
     """Zero-copy views on one record batch of checked bytes; columns this version does not know are
     ignored.
@@ -223,6 +244,7 @@ def parse(
     ----------
     columns : from `layout` of the file's schema.
     sampled : layers of a sampled record, 0 of any other.
+    edges : False where the file says that its records have none, nor columns for them.
 
     Raises
     ------
@@ -241,4 +263,7 @@ def parse(
     if "code_indptr" in found:
         found["codes"] = found["codes"].reshape(-1)
     found["block_ptr"] = found["block_ptr"].reshape(found["num_sampled_nodes"].size, -1)
+    if not edges:
+        found["indptr"] = np.zeros(found["n_id"].size + 1, np.int32)
+        found["indices"] = np.zeros(0, np.int32)
     return Record(**(layers_of(found, sampled) if sampled else found))

@@ -36,18 +36,21 @@ class Builder:
 
     Parameters
     ----------
-    inputs : roles graph, partition, records, codes.
+    inputs : roles graph, partition, records, codes; no partition where records have no edges: the
+        blocks of ownership are equal ranges of ids then.
     blocks : most units of ownership K; fewer where the partition has fewer parts.
     gather : leave the codes where they are.
     """
 
     def __init__(self, inputs: Inputs, blocks: int, *, gather: bool = False) -> None:
-        graph, partition, records, codes = (
-            inputs[r] for r in ("graph", "partition", "records", "codes")
-        )
-        self.parts = int(partition.facts["parts"])
+        graph, records, codes = (inputs[r] for r in ("graph", "records", "codes"))
+        self.edgeless = bool(records.facts.get("edgeless"))
+        if self.edgeless:
+            self.parts = int(graph.facts["num_nodes"])
+        else:
+            self.parts = int(inputs["partition"].facts["parts"])
+            self.part = inputs["partition"].array("part")
         self.blocks = num_blocks(self.parts, blocks)
-        self.part = partition.array("part")
         self.indptr, self.indices, self.y = (
             graph.array("indptr"),
             graph.array("indices"),
@@ -87,6 +90,8 @@ class Builder:
         """
         if self.sampler is not None:
             return self._sampled(r)
+        if self.edgeless:
+            return self._rows(r)
         nodes = self.n_id[self.n_ptr[r] : self.n_ptr[r + 1]]
         outputs = self.outputs[self._span(r)]
         block = block_of(self.part[nodes], self.parts, self.blocks)
@@ -110,6 +115,22 @@ class Builder:
             t_indices=t_indices if directed else None,
             weight=weight if weighted else None,
             deg_w=deg_w.astype(np.float32) if weighted else None,
+        )
+
+    def _rows(self, r: int) -> Record:
+        """Record `r` of outputs alone: no edge is looked at. O(outputs log outputs)."""
+        outputs = self.outputs[self._span(r)]
+        n_id = np.sort(outputs)
+        block = block_of(n_id, self.parts, self.blocks)  # rises with the id
+        ends = np.searchsorted(block, np.arange(self.blocks + 1)).astype(np.int32)
+        weighted = self.weight.size > 0
+        return Record(
+            **self._of(outputs, self.input_id[self._span(r)], n_id),
+            num_sampled_nodes=np.array([n_id.size], np.int32),
+            block_ptr=ends[None],
+            indptr=np.zeros(n_id.size + 1, np.int32),
+            indices=np.zeros(0, np.int32),
+            deg_w=weight_sums(n_id, self.indptr, self.weight) if weighted else None,
         )
 
     def _sampled(self, r: int) -> Record:

@@ -55,6 +55,8 @@ def _row_bytes(params: Params, graph: Facts, records: Facts, codes: Facts) -> fl
             tier["row_bytes"] + 4
         )  # as if of every row: those that have them stand in more records than others
     code = 0 if params.gather else code
+    if records.get("edgeless"):
+        return float(code) + 24
     if "sampling" in records:
         layers = len(records["sampling"]["fanouts"])
         return (
@@ -102,7 +104,7 @@ def _sampling(inputs: Inputs) -> dict[str, Any]:
 def _run(params: Params, inputs: Inputs, shard: Shard, writer: Writer) -> dict[str, Any]:
     from stockpot.stages.codec.format import Codec
     from stockpot.stages.hag.hag_choice import Shared
-    from stockpot.stages.pack.schema import FORMAT
+    from stockpot.stages.pack.schema import EDGELESS, FORMAT
     from stockpot.stages.pack.shard import Builder, write_shard
 
     builder = Builder(inputs, params.blocks, gather=params.gather)
@@ -119,6 +121,7 @@ def _run(params: Params, inputs: Inputs, shard: Shard, writer: Writer) -> dict[s
             *gather,
             *tiers,
             *(["sampled"] if sampling else []),
+            *([EDGELESS] if builder.edgeless else []),
         ],
         "form": "layers" if builder.layered else "nodes",
         "task": "multiclass",
@@ -134,7 +137,9 @@ def _run(params: Params, inputs: Inputs, shard: Shard, writer: Writer) -> dict[s
         "first_record": shard.start,
         "records": int(inputs["records"].facts["records"]),
         "inputs": {
-            role: inputs[role].digest for role in ("graph", "partition", "records", "codes")
+            role: inputs[role].digest
+            for role in ("graph", "partition", "records", "codes")
+            if role in inputs
         },
         **rounds,
         **gather,
@@ -199,6 +204,7 @@ def _finish(
         **({"propagated": codes["propagated"]} if "propagated" in codes else {}),
         **_rounds(inputs),
         **_sampling(inputs),
+        **({"edgeless": True} if inputs["records"].facts.get("edgeless") else {}),
         **({"exposed_rows": exposed} if codes.get("tier") else {}),
         **({"layout": layout, "gather_bytes": gather_bytes} if params.gather else {}),
         **(
@@ -239,7 +245,8 @@ def _cost(params: Params, facts: Mapping[str, Facts]) -> Cost:
             else "always"
         )
         note += f"; partial sums are shared in records {gain}"
-    return Cost(16 * nodes + 4 * nnz + written, written, peak, note=note)
+    edges = 0 if records.get("edgeless") else 4 * nnz
+    return Cost(16 * nodes + edges + written, written, peak, note=note)
 
 
 STAGE = Stage(

@@ -36,7 +36,9 @@ class Partition:
 
 
 def _nodes(values: Values, made: Nodes) -> Iterator[Node]:
-    yield node("partition", {"graph": "ingest"})
+    """None where records have no edges: nothing is cut, and ranks own equal ranges of ids."""
+    if values["batches.method"] != "propagate":
+        yield node("partition", {"graph": "ingest"})
 
 
 def _guess(known: Known) -> Guess | None:

@@ -33,10 +33,11 @@ def columns_at_once(nodes: int, columns: int) -> int:
 def matrix_of(recipe: Mapping[str, Any]) -> dict[str, Any]:
     """`adj`, `normalization` and `self_loops` of the matrix that the recipe's model reads.
 
-    A model that reads normalised values gets its own matrix; all others, and a model of one's own
-    that reads a pattern, the mean over neighbours.
+    A model that reads normalised values gets its own matrix, as logistic regression on its powers
+    does (arXiv 1902.07153); all others, and a model of one's own that reads a pattern, the mean
+    over neighbours.
     """
-    if recipe["train.model"] != "gcn":
+    if recipe["train.model"] not in ("gcn", "sgc"):
         return {"adj": "mean", "normalization": "none", "self_loops": False}
     return {
         "adj": "norm",

@@ -106,11 +106,12 @@ def open_steps(
         int(config["layers"]),
         Weights(model.adj, config["normalization"], config["mass"], config["self_loops"]),
         transposes=model.transposes if training else "none",
-        coded=type(model) in MODELS.values(),  # a model of one's own is called with feature rows
+        # a model of one's own is called with feature rows
+        coded=type(model) in MODELS.values() and model.coded,
         hag=model.shares,
     )
     if member is not None and member.exchange is not None:
-        member = replace(member, crossing=4 * widths(config)[0])
+        member = replace(member, crossing=4 * max(widths(config)[:1], default=0))
     source = source if isinstance(source, Source) else Source.from_reader(source)
     return steps_of(source, form, schedule, delivery, member)
 

@@ -42,7 +42,7 @@ class Foreign(nn.Module):
     `generator` for every step: a resumed training draws the same.
     """
 
-    shares = False  # it is called with edges
+    shares = coded = False  # it is called with edges, and with feature rows
     transposes = "none"  # its operators find their own gradients
 
     def __init__(self, module: Any, config: Mapping[str, Any]) -> None:

@@ -1,5 +1,5 @@
-"""GCN, GraphSAGE, GIN and GAT with torch_geometric's semantics and parameter names, and models of
-one's own.
+"""GCN, GraphSAGE, GIN and GAT with torch_geometric's semantics and parameter names, models of rows,
+and models of one's own.
 
 A forward pass takes one `Adj` a layer (trimmed to the rows that layer needs), or the same one for
 all layers (the whole graph); no pass ever transposes, sorts or normalises anything.
@@ -26,6 +26,7 @@ from stockpot.stages.train.convs import (
 )
 from stockpot.stages.train.factory import factory_of
 from stockpot.stages.train.foreign import Foreign
+from stockpot.stages.train.row_models import SGC, SIGN, RowModel
 from stockpot.stages.train.state import read_state, write_state
 
 if TYPE_CHECKING:
@@ -60,12 +61,14 @@ class Model(nn.Module):
     generator : source of the dropout masks; torch's default generator where None.
     adj : the matrix it reads, see `stockpot.stages.pack.layers.Weights`.
     shares : whether its matrices may be HAGs, products that add shared partial sums once.
+    coded : whether a step's features may stay codes.
     transposes : what of it a training step's backward pass reads, see
         `stockpot.stages.loader.options.Form`.
     """
 
     adj = "plain"
     shares = True
+    coded = True
 
     def __init__(self, config: Mapping[str, Any]) -> None:
         super().__init__()
@@ -213,13 +216,15 @@ class GAT(Model):
         return GATConv(in_dim, out_dim, self.heads, concat=not last)
 
 
-Network = Model | Foreign
-MODELS: dict[str, type[Model]] = {
+Network = Model | RowModel | Foreign
+MODELS: dict[str, type[Model | RowModel]] = {
     "gcn": GCN,
     "sage": SAGE,
     "gat": GAT,
     "gin": GIN,
     "sage-lstm": LSTM,
+    "sgc": SGC,
+    "sign": SIGN,
 }
 
 
@@ -229,8 +234,9 @@ def build_model(config: Mapping[str, Any], seed: int | None = None) -> Network:
     Parameters
     ----------
     config : "model" (of `MODELS`, or "package.module:factory"), "num_features", "hidden",
-        "num_classes", "layers", "dropout", "heads" for gat; "source_digest" for a factory; further
-        keys are kept and stored.
+        "num_classes", "layers", "dropout", "heads" for gat; for sgc and sign what
+        `stockpot.stages.row_sizes.linear_layers` takes; "source_digest" for a factory;
+        further keys are kept and stored.
     seed : seed of the initial weights; torch's global generator where None.
 
     Raises

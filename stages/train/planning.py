@@ -15,8 +15,8 @@ from stockpot.stages.node import node
 from stockpot.stages.partition.blocks import BLOCKS
 from stockpot.stages.recipe_key import BELOW_ONE, MANY, SEED, Auto, key
 from stockpot.stages.stage import Planning
-from stockpot.stages.train.train_params import EPOCHS, Params
-from stockpot.stages.train.training_cost import edge_floats
+from stockpot.stages.train.train_params import EPOCHS, Params, widest
+from stockpot.stages.train.training_cost import edge_floats, parameter_bytes
 from stockpot.stages.value_range import Range
 
 if TYPE_CHECKING:
@@ -30,12 +30,15 @@ __all__ = ["PLANNING", "ingredients", "trainings"]
 @dataclass(frozen=True)
 class Train:
     model: str = key(
-        "gcn", "gcn | sage | gat | gin | sage-lstm | package.module:factory, a model of your own"
+        "gcn",
+        "gcn | sage | gat | gin | sage-lstm | sgc, sign: of rows alone, with features.propagate | "
+        "package.module:factory, a model of your own",
     )
     per_step: int = key(1, "records joined per training step: fewer, larger steps", MANY)
     layers: int = key(
         3,
-        "message passing layers; records hold every hop they reach, whatever this is",
+        "message passing layers; of sign, linear layers after those of the hops; records hold "
+        "every hop they reach",
         Range(1, 1000),
     )
     hidden: int = key(
@@ -152,6 +155,9 @@ def guess(known: Known) -> Guess | None:
     hidden, layers = int(known.values["train.hidden"]), int(known.values["train.layers"])
     widths = [packed["num_features"], *[hidden] * max(0, layers - 1), packed["num_classes"]]
     weights = sum(2 * (a + 3) * b for a, b in itertools.pairwise(widths))
+    if isinstance(known.params, Params) and known.params.hops:
+        hidden = widest(known.params)
+        weights = parameter_bytes(known.params, packed) // 4
     return Guess(
         {
             "seed": int(known.values["train.seed"]) + int(known.values.get("index", 0)),

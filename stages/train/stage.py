@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from stockpot.stages.stage import Inputs, Shard, Stage, Writer
 from stockpot.stages.train.planning import PLANNING
 from stockpot.stages.train.reporting import REPORTING
-from stockpot.stages.train.train_params import Params, gpus_here, model_config, resolve
+from stockpot.stages.train.train_params import Params, gpus_here, model_config, resolve, widest
 from stockpot.stages.train.training_cost import PREFETCH, cost, edge_floats, shared_how
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ def trained(
         "valid_accuracy": float(result.best["accuracy"]),
         "valid_loss": float(result.best["loss"]),
         "layers": params.layers,
-        "hidden": params.hidden,
+        "hidden": widest(params),
         "num_parameters": sum(p.numel() for p in result.model.parameters()),
         "init_digest": result.init_digest,
     }

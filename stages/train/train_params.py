@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from stockpot.stages.errors import BadInput
 from stockpot.stages.order.epoch_order import walks_tour
+from stockpot.stages.row_sizes import ROW_MODELS
 from stockpot.stages.stage import Facts, added
 from stockpot.stages.train.factory import source_digest
 from stockpot.stages.train.ranges import factor, varied_odds
@@ -31,13 +32,14 @@ __all__ = [
     "resolved_mass",
     "tail_of",
     "validate_every",
+    "widest",
 ]
 
-NAMES = ("gcn", "sage", "gat", "gin", "sage-lstm")
+NAMES = ("gcn", "sage", "gat", "gin", "sage-lstm", *ROW_MODELS)
 """Models of stockpot, `stockpot.stages.train.model.MODELS`; any other name is
 package.module:factory."""
 
-SHARED = ("gcn", "sage", "gat")
+SHARED = ("gcn", "sage", "gat", *ROW_MODELS)
 """Models that several ranks train together."""
 
 EPOCHS, PATIENCE = 200, 30
@@ -70,6 +72,7 @@ _NOT_MODEL = (
     "validate_every",
     "tail",
     "tail_every",
+    "hops",
 )
 """Of `Params`, what no factory is told: it is the same for the models of one soup, or of the
 training alone."""
@@ -104,6 +107,8 @@ class Params:
         that of the device.
     stored : hops of the propagated features whose last one stands for the first layer: it is
         exactly that layer's aggregation, so that layer reads no edge. 0: all layers do.
+    hops : of the propagated features, of sgc and sign, whose steps read no edge; `layers` is what
+        `stockpot.stages.row_sizes` calls the head then. 0: other models.
     tour : how epochs walk the tour of an order that has one: "drawn", each from a record of its own
         and in a direction of its own; "fixed", all alike: as a load plan has it.
     tail, tail_every : models kept of the last epochs of this one training, and epochs from one to
@@ -141,6 +146,7 @@ class Params:
     keep: str = added("best")
     stored: int = added(0)
     tour: str = added("fixed")
+    hops: int = added(0)
     validate_every: int = added(1)
     tail: int = added(0)
     tail_every: int = added(0)
@@ -187,8 +193,9 @@ def resolve(recipe: Mapping[str, Any], facts: Mapping[str, Facts]) -> Params:
             fix=f"--set train.epochs={get['warmup'] + 2}",
         )
     stored = stored_hops(model, int(get["layers"]), recipe, facts.get("train", {}))
+    hops = row_hops(model, facts.get("train", {}))
     sampling = facts.get("train", {}).get("sampling")
-    needed = int(get["layers"]) - (stored > 0)
+    needed = 0 if hops else int(get["layers"]) - (stored > 0)
     if sampling is not None and len(fanouts := sampling["fanouts"]) < needed:
         raise BadInput(
             f"batches.fanouts: expected {needed}, one for each layer of the model"
@@ -202,6 +209,9 @@ def resolve(recipe: Mapping[str, Any], facts: Mapping[str, Facts]) -> Params:
             f"found {hidden}",
             fix=f"--set train.hidden={-(-hidden // heads) * heads}",
         )
+    if model == "sgc":  # one linear map
+        get |= {"layers": 1, "hidden": 0, "dropout": 0.0}
+        hidden = 0
     index, seed = int(recipe["index"]), int(get["seed"])
     by = {
         name: factor(float(get["vary"]), seed, index, name)
@@ -263,7 +273,34 @@ def resolve(recipe: Mapping[str, Any], facts: Mapping[str, Facts]) -> Params:
         ),
         tail=tail,
         tail_every=tail_every,
+        hops=hops,
     )
+
+
+def row_hops(model: str, packed: Facts) -> int:
+    """Hops of the features that a model of rows reads; 0 for a model that reads edges.
+
+    Raises
+    ------
+    BadInput
+        The features are not multiplied, or the model reads edges and the records have none.
+    """
+    if model not in ROW_MODELS:
+        if packed.get("edgeless"):
+            raise BadInput(
+                f"batches.method: its records have no edges, and train.model {model!r} reads some: "
+                f"expected a method other than propagate, or {' or '.join(ROW_MODELS)}",
+                fix="--set batches.method=node, or --set train.model=sign",
+            )
+        return 0
+    found = packed.get("propagated")
+    if found is None:
+        raise BadInput(
+            f"features.propagate: train.model {model!r} reads features that are multiplied by the "
+            f"graph's matrix: expected 1 hop or more, found 0",
+            fix="--set features.propagate=3",
+        )
+    return int(found["hops"])
 
 
 def stored_hops(model: str, layers: int, recipe: Mapping[str, Any], packed: Facts) -> int:
@@ -436,6 +473,11 @@ def _gpus() -> int:
     return int(here["present"]) if here["usable"] else 0
 
 
+def widest(params: Params) -> int:
+    """Columns of the widest hidden layer."""
+    return params.hidden * (params.hops + 1)
+
+
 def model_config(params: Params, packed: Facts) -> dict[str, Any]:
     """For `build_model`: what the model is made of, and for a factory all of `[train]` but the
     ingredient's number.
@@ -455,6 +497,8 @@ def model_config(params: Params, packed: Facts) -> dict[str, Any]:
         config["heads"] = params.heads
     if params.stored:
         config["stored"] = params.stored
+    if params.hops:
+        config |= {"layers": 0, "head": params.layers, "hops": params.hops}
     if params.model not in NAMES:
         config |= {
             name: value

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 from stockpot.stages.exchange.cost_model import Rates, choice, predicted
 from stockpot.stages.hag.planning import kept_bytes
+from stockpot.stages.row_sizes import ROW_MODELS, linear_layers
 from stockpot.stages.stage import Cost, Facts
-from stockpot.stages.train.train_params import NAMES, Params, model_config
+from stockpot.stages.train.train_params import NAMES, Params, model_config, widest
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -68,6 +69,9 @@ def step_bytes(
 
 
 def parameter_bytes(params: Params, facts: Facts) -> int:
+    if params.model in ROW_MODELS:
+        layers = linear_layers(model_config(params, facts))
+        return 4 * sum(count * (a * b + b + 2 * a) for count, a, b in layers)
     features, classes = int(facts["num_features"]), int(facts["num_classes"])
     dims = [features, *[params.hidden] * (params.layers - 1), classes]
     # Matrices of a layer; 4 is a guess.
@@ -82,9 +86,13 @@ def cost(params: Params, facts: Mapping[str, Facts]) -> Cost:
     floats = edge_floats(params, train)
     step = max(
         step_bytes(
-            params.hidden, train, per_step=params.per_step, layers=params.layers, edge_floats=floats
+            widest(params),
+            train,
+            per_step=params.per_step,
+            layers=params.layers,
+            edge_floats=floats,
         ),
-        step_bytes(params.hidden, valid, edge_floats=floats),
+        step_bytes(widest(params), valid, edge_floats=floats),
     )
     weights = parameter_bytes(params, train)
     # Weights, gradients, two moments, the best weights, and one copy of all in a checkpoint being
