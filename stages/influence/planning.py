@@ -112,10 +112,8 @@ def splits(values: Values) -> tuple[str, ...]:
     """Splits that records are made of; "infer" is what inference asks for, where that is not the
     test split.
     """
-    own = values["infer.split"] != "test" or values["infer.top_k"] not in (
-        0,
-        values["batches.top_k"],
-    )
+    larger = values["infer.top_k"] not in (0, values["batches.top_k"])
+    own = values["infer.split"] != "test" or (larger and values["batches.method"] != ROWS)
     return (*SPLITS, "infer") if own else SPLITS
 
 

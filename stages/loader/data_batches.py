@@ -127,7 +127,7 @@ class DataAssembly(Assembler):
 
     def assemble(self, records: Sequence[int], num_outputs: int) -> Any:
         """The batch of these records."""
-        if self.base.store.edgeless:
+        if self.base.store.edgeless or self.depth == 0:
             return self._rows(records, num_outputs)
         parts = [self.base.record(i) for i in records]
         joined = join(parts, layers=self.depth)
@@ -165,11 +165,11 @@ class DataAssembly(Assembler):
         return data
 
     def _rows(self, records: Sequence[int], num_outputs: int) -> Any:
-        """The batch of records without edges: nothing of it stands for any."""
+        """The outputs of records, where these have no edges or no layer reads any."""
         if self.depth or self.as_ == "edge_index":
             raise BadInput(
-                f"{self.store_key}: its records have no edges (batches.method propagate): expected "
-                f"as_ csr, and layers None, found {self.as_} and {self.depth}",
+                f"{self.store_key}: its batches have no edges (batches.method propagate): expected "
+                f"as_ csr, and layers None or 0, found {self.as_} and {self.depth}",
                 fix="--set batches.method=node, or open_batches without as_ and layers",
             )
         parts = [self.base.record(i) for i in records]

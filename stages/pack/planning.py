@@ -57,7 +57,7 @@ def _guess(known: Known) -> Guess | None:
             "dropped_nodes": 0,
             "bytes": math.ceil(code_bytes + 16 * rows + edge_bytes * edges),
             "num_classes": graph["num_classes"],
-            "num_features": graph["num_features"],
+            "num_features": codes["num_features"],
             "max_rows": min(graph["num_nodes"], math.ceil(LARGEST * rows / count)),
             "max_edges": records["max_edges"]
             if sampling

@@ -39,6 +39,7 @@ propagate = {propagate}
 method = "stream"
 parts = 4
 [batches]
+method = "{method}"
 outputs = 40
 top_k = 4
 mix = 2
@@ -70,12 +71,14 @@ class Case:
     self_loops: bool = True
     model: str = "gcn"
     propagate: int = 0
+    method: str = "node"
 
     def __str__(self):
         graph = ("undirected" if self.undirected else "directed") + "-weighted" * self.weighted
         hops = f"-{self.propagate}-hops" * bool(self.propagate)
         reader = f"{self.normalization}-{self.mass}" + "-loops" * self.self_loops
-        return f"{graph}-{self.model}-{reader}{hops}"
+        rows = "-rows" * (self.method == "propagate")
+        return f"{graph}-{self.model}-{reader}{hops}{rows}"
 
 
 CASES = [
@@ -100,6 +103,11 @@ CASES = [
     Case(undirected=True, weighted=True, model="sage", propagate=1),
     Case(undirected=False, weighted=False, model="sage", propagate=3),
     Case(undirected=True, weighted=False, model="gat", propagate=2),
+    Case(undirected=True, weighted=True, model="sgc", propagate=2, method="propagate"),
+    Case(undirected=False, weighted=True, normalization="rw", model="sgc", propagate=1),
+    Case(undirected=False, weighted=True, model="sign", propagate=2, method="propagate"),
+    Case(undirected=True, weighted=False, model="sign", propagate=3, method="propagate"),
+    Case(undirected=True, weighted=False, model="sign", propagate=1),
 ]
 
 
@@ -134,7 +142,7 @@ class Oracle:
         if not case.weighted:
             self.a = (self.a > 0).astype(float)
         self.x, self.y = torch.from_numpy(data["x"]).double(), torch.from_numpy(data["y"])
-        kind = "gcn" if case.model == "gcn" else "sage"
+        kind = "gcn" if case.model in ("gcn", "sgc") else "sage"
         hops = [self.x]
         for _ in range(case.propagate):
             matrix = self.matrix(np.arange(NODES), kind, mass="none")
@@ -167,6 +175,8 @@ class Oracle:
 
     def logits(self, model, ids):
         """Of all these nodes."""
+        if self.case.model in ("sgc", "sign"):
+            return self.of_rows(model, self.x[ids])
         m, x = torch.from_numpy(np.asarray(self.matrix(ids), np.float64)), self.x[ids]
         convs, norms = list(model.convs), list(model.norms)
         if self.case.propagate and self.case.model != "gat":
@@ -190,6 +200,17 @@ class Oracle:
             if i + 1 < len(convs):
                 norm = norms[i]
                 x = functional.layer_norm(x, x.shape[1:], norm.weight, norm.bias, norm.eps).relu()
+        return x
+
+    def of_rows(self, model, x):
+        """SGC or SIGN of rows that hold all hops; every dropout is off."""
+        hops = x.split(x.shape[1] // (self.case.propagate + 1), 1)
+        if self.case.model == "sgc":
+            return model.lin(hops[-1])
+        assert len(model.head) == LAYERS
+        x = torch.cat([lin(hop) for lin, hop in zip(model.lins, hops, strict=True)], 1)
+        for norm, lin in zip(model.norms, model.head, strict=True):
+            x = lin(functional.layer_norm(x, x.shape[1:], norm.weight, norm.bias, norm.eps).relu())
         return x
 
     @staticmethod

@@ -107,7 +107,23 @@ def test_sizes_are_measured_where_one_of_them_is_automatic(auto):
     assert named["influence:test"].advice == named["warmup"].advice == named["train:0"].advice == {}
 
 
-@pytest.mark.parametrize("method", ["batch", "cluster", "neighbor", "labor"])
+def test_records_of_rows_are_made_of_no_partition():
+    found = nodes(batches={"method": "propagate"}, features={"propagate": 2, "codec": "fp32"})
+    assert not {"partition", "sizing", "hag"} & set(found)
+    assert found["influence:train"].inputs == {"graph": "ingest", "split": "split"}
+    assert found["pack:train"].inputs == {
+        "graph": "ingest",
+        "records": "influence:train",
+        "codes": "quantize",
+    }
+    assert found["order"].inputs["records"] == "influence:train"
+    larger = nodes(batches={"method": "propagate"}, infer={"top_k": 32})
+    assert "pack:infer" not in larger  # rows have no neighbours to keep
+    shared = nodes(batches={"method": "propagate"}, train={"ranks": 64}, partition={"parts": 3})
+    assert shared["exchange"].inputs == {"records": "pack:train"}
+
+
+@pytest.mark.parametrize("method", ["batch", "cluster", "neighbor", "labor", "propagate"])
 def test_other_methods_have_no_sizes_to_measure(method):
     assert "sizing" not in nodes(batches={"method": method})
 

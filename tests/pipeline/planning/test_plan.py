@@ -362,6 +362,73 @@ def test_unsupported_values_are_refused_before_anything_runs(tmp_path, override,
         plan()
 
 
+@pytest.mark.parametrize(
+    ("overrides", "words", "mend"),
+    [
+        (["train.model=sign"], "features.propagate: .* found 0", "features.propagate=3"),
+        (
+            ["train.model=sgc", "batches.method=propagate"],
+            "features.propagate: .* found 0",
+            "features.propagate=3",
+        ),
+        (
+            ["batches.method=propagate", "features.propagate=2"],
+            "records have no edges, and train.model 'gcn' reads some",
+            "batches.method=node, or --set train.model=sign",
+        ),
+        (
+            ["batches.method=propagate", "hag.enabled=always"],
+            "cannot serve batches.method 'propagate': its records have no edges",
+            "hag.enabled=auto",
+        ),
+        (
+            ["train.model=sign", "features.propagate=2", "hag.enabled=always"],
+            "cannot serve train.model 'sign': it reads no edge",
+            "hag.enabled=auto",
+        ),
+    ],
+)
+def test_rows_and_edges_that_do_not_go_together_are_refused_at_once(
+    tmp_path, overrides, words, mend
+):
+    source = f"npz:{write_npz(tmp_path / 'g.npz', nodes=200)}"
+    recipe = from_tables("toy", {"dataset": {"source": source}}, overrides)
+    with pytest.raises(BadInput, match=words) as error:
+        Planner(recipe, Store(tmp_path / "s"), StatCache(tmp_path / "c"), Seen(None)).plan()
+    assert mend in error.value.fix
+    first = mend.split(",")[0]
+    mended = [o for o in overrides if o.split("=")[0] != first.split("=")[0]] + [first]
+    recipe = from_tables("toy", {"dataset": {"source": source}}, mended)
+    plan = Planner(recipe, Store(tmp_path / "s"), StatCache(tmp_path / "c"), Seen(None))
+    if overrides[:2] != ["batches.method=propagate", "hag.enabled=always"]:  # has no model of rows
+        plan.plan()
+
+
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_a_guess_of_rows_is_what_they_are(tmp_path, ranks):
+    """What is planned of records without edges before any is built, and of their model."""
+    planned = {
+        p.node.id: p
+        for p in planner(
+            tmp_path,
+            write_npz(tmp_path / "g.npz", nodes=400),
+            batches={"method": "propagate", "outputs": 50},
+            features={"propagate": 2, "codec": "fp32"},
+            train={"model": "sign", "layers": 2, "hidden": 8, "ranks": ranks},
+            infer={"top_k": 32},
+        ).plan()
+    }
+    assert "partition" not in planned
+    packed, records = planned["pack:train"].facts, planned["influence:train"].facts
+    assert (records["records"], records["outputs"], records["rows"]) == (4, 200, 200)
+    assert (packed["rows"], packed["edges"], packed["max_edges"], packed["K"]) == (200, 0, 0, 64)
+    assert packed["edgeless"]
+    model = planned["train:0"]
+    assert (model.params.hops, model.facts["hidden"]) == (2, 24)
+    weights = 3 * (16 * 8 + 8) + 2 * 24 + 24 * 8 + 8 + 2 * 8 + 8 * 4 + 4
+    assert weights <= model.facts["num_parameters"] <= 2 * weights
+
+
 CHANGES = {
     "dataset.split.train": 0.6,
     "dataset.split.valid": 0.2,

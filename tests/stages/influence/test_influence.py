@@ -97,14 +97,40 @@ def check(out, ids, cap):
     assert out.facts["replication"] == pytest.approx(len(n_id) / len(outputs), abs=1e-6)
 
 
-@pytest.mark.parametrize("method", ["node", "batch", "cluster", "random"])
+@pytest.mark.parametrize("method", ["node", "batch", "cluster", "random", "propagate"])
 @pytest.mark.parametrize("split", ["train", "valid"])
 def test_every_method_fills_the_same_format(inputs, tmp_path, method, split):
     params, out = build(inputs, tmp_path, batches__method=method, split=split)
     check(out, inputs["split"].array(split), params.outputs)
     assert out.facts["split"] == split
     assert out.facts["method"] == method
-    assert (out.facts["captured"] is None) == (method == "cluster")
+    assert (out.facts["captured"] is None) == (method in ("cluster", "propagate"))
+
+
+def test_records_of_rows_are_their_outputs_dealt_anew_in_each_round(inputs, tmp_path):
+    """No PPR is computed, and nothing but outputs is in a record."""
+    params, out = build(
+        {role: inputs[role] for role in ("graph", "split")},
+        tmp_path / "one",
+        batches__method="propagate",
+        batches__rounds=3,
+    )
+    check(out, inputs["split"].array("train"), 60)
+    assert (params.top_k, params.mix, params.alpha, params.eps) == (0, 0, 0.0, 0.0)
+    assert out.facts["edgeless"]
+    assert out.facts["replication"] == 1.0
+    np.testing.assert_array_equal(out.array("n_id"), out.array("outputs"))
+    np.testing.assert_array_equal(out.array("n_ptr"), out.array("out_ptr"))
+    rounds = np.split(out.array("outputs"), 3)
+    assert not np.array_equal(rounds[0], rounds[1])
+    # Dealt evenly: a record of a seventh of 450 outputs has some from each quarter of the ids.
+    first = out.array("outputs")[: int(out.array("out_ptr")[1])]
+    assert np.histogram(first, 4, (0, 900))[0].min() >= 5
+    again = build(inputs, tmp_path / "two", batches__method="propagate", batches__rounds=3,
+                  batches__alpha=0.5, batches__top_k=9, threads=3)  # fmt: skip
+    assert again[0] == params
+    for name in NAMES:
+        np.testing.assert_array_equal(again[1].array(name), out.array(name))
 
 
 def test_records_are_the_union_of_the_largest_entries(inputs, tmp_path):

@@ -30,12 +30,14 @@ propagate = {hops}
 method = "stream"
 parts = 8
 [batches]
+method = "{method}"
 outputs = 24
 top_k = 4
 mix = 2
 [hag]
 enabled = "never"
 [train]
+model = "{model}"
 layers = 2
 hidden = 8
 dropout = 0.0
@@ -49,7 +51,7 @@ device = "cpu"
 """
 
 
-def prepared(folder, hops=0):
+def prepared(folder, hops=0, model="gcn", method="node"):
     """(parameters, inputs by role) of trainings on a weighted graph, partly labelled."""
     rng = np.random.default_rng(0)
     arrays = community_arrays(260, degree=7, features=6, seed=1)
@@ -65,7 +67,9 @@ def prepared(folder, hops=0):
         edge_weight=rng.uniform(0.3, 3, arrays["edge_index"].shape[1]),
     )
     recipe = folder / "tiny.toml"
-    recipe.write_text(RECIPE.format(npz=folder / "graph.npz", ranks=RANKS, hops=hops))
+    recipe.write_text(
+        RECIPE.format(npz=folder / "graph.npz", ranks=RANKS, hops=hops, model=model, method=method)
+    )
     artifacts = run_here(recipe, folder, ["order", "pack", "exchange"])
     roles = {"train": "pack:train", "valid": "pack:valid", "order": "order", "exchange": "exchange"}
     inputs = {role: artifacts[node] for role, node in roles.items()}
@@ -131,6 +135,24 @@ def test_ranks_train_a_first_layer_whose_aggregation_is_stored(tmp_path):
     for mode in CUTS:
         same(found[mode], one["alone"], [0, 1])
     assert any(name.startswith("stored.conv") for name in one["alone"][0])
+
+
+@pytest.mark.parametrize(
+    ("model", "method"), [("sign", "propagate"), ("sgc", "propagate"), ("sign", "labor")]
+)
+def test_ranks_train_models_of_rows(tmp_path, model, method):
+    """On records without edges, and on sampled ones, of which outputs alone are read."""
+    params, inputs = prepared(tmp_path, 2, model, method)
+    assert params.hops == 2
+    work = {"inputs": inputs, "folder": str(tmp_path / "work")}
+    jobs = {mode: {"params": asdict(replace(params, exchange=mode, epochs=2))} for mode in CUTS}
+    with led(RANKS, trainings, inputs, device="cpu", folder=work["folder"], jobs=jobs) as team:
+        found = trainings(team, **work, jobs=jobs)
+    one = trainings(
+        None, **work, jobs={"alone": {"params": asdict(replace(params, ranks=1, epochs=2))}}
+    )
+    for mode in CUTS:
+        same(found[mode], one["alone"], [0, 1])
 
 
 @pytest.mark.parametrize(
