@@ -1,10 +1,10 @@
 """What untouched defaults give on many graphs, against full-batch training of the same model.
 
-    make accuracy ARGS="--defaults"  # all graphs, GCN, the published split or split seed 0
+    make accuracy ARGS="--defaults"  # all graphs, GCN and SIGN, published split or split seed 0
     make accuracy ARGS="--defaults --data cora dense --seeds 1 2 --set batches.top_k=16"
 
 Nothing but the data source, the split seed, one ingredient instead of eight, and what `REDUCED`
-says is set. The reference is trained on the whole graph to its own early stop by its validation
+says is set; for SIGN, the baseline that reads no edge, `BASELINE` too. The reference is trained on the whole graph to its own early stop by its validation
 accuracy (`tests.bench.full_batch`, lr 5e-3, patience 100, most 1,000 epochs, or as `--epochs`
 says); `KNOWN` ones are those of stages/README.md, not computed again. Everything is run by this
 process with one thread. Rows go to runs/bench/defaults.json as they are measured.
@@ -16,6 +16,7 @@ import argparse
 import json
 import statistics
 import time
+from itertools import product
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -44,6 +45,9 @@ REDUCED = {"debian": 128, "physics": 128, "wordnet": 128}
 """Columns of features that are left, where all of them would take hours."""
 KNOWN = {"computers": 0.9131, "physics": 0.9621, "wordnet": 0.8359}
 """Test accuracy of full batch by stages/README.md, GCN."""
+
+
+BASELINE = ["train.model=sign", "features.propagate=3", "batches.method=propagate"]
 
 
 def defaults(data: str, seed: int, extra: list[str], store: str, runs: str) -> dict:
@@ -104,6 +108,7 @@ def main(argv: list[str]) -> None:
     parser.add_argument(
         "--seeds", type=int, nargs="+", default=[0], help="of the split, where none is published"
     )
+    parser.add_argument("--models", nargs="+", choices=["gcn", "sign"], default=["gcn", "sign"])
     parser.add_argument("--trainings", type=int, default=1, help="of the reference, averaged")
     parser.add_argument(
         "--epochs", type=int, default=1000, help="of the reference, at most; rows say how many"
@@ -119,19 +124,20 @@ def main(argv: list[str]) -> None:
     args.out.parent.mkdir(parents=True, exist_ok=True)
     rows: list[dict] = []
     print(
-        "| data | split seed | train sizes, mass | valid | full batch | batched | less | full "
+        "| data | model | split seed | train sizes, mass | valid | full batch | batched | less | full "
         "graph | less |"
     )
-    print("|---|---|---|---|---|---|---|---|---|", flush=True)
+    print("|---|---|---|---|---|---|---|---|---|---|", flush=True)
     for data in args.data:
-        for seed in args.seeds:
+        for seed, model in product(args.seeds, args.models):
             started = time.process_time()
-            summary = defaults(data, seed, args.extra, args.store, args.runs)
-            row = {"data": data, "seed": seed, "set": args.extra, **figures(summary)}
+            extra = [*(BASELINE if model == "sign" else []), *args.extra]
+            summary = defaults(data, seed, extra, args.store, args.runs)
+            row = {"data": data, "model": model, "seed": seed, "set": extra, **figures(summary)}
             known = KNOWN.get(data) if seed == 0 else None
             if known is not None:
                 row["full_batch"] = {"test_accuracy": known}
-            elif not args.no_reference:
+            elif not args.no_reference and model == "gcn":
                 row["full_batch"] = reference(
                     Path(args.runs) / summary["dataset"]["name"], args.trainings, args.epochs
                 )
@@ -141,7 +147,7 @@ def main(argv: list[str]) -> None:
             whole = row.get("full_batch", {}).get("test_accuracy", float("nan"))
             less = [100 * (row[name] - whole) for name in ("test", "test_full_graph")]
             print(
-                f"| {data} | {seed} | {row['sizes'].get('train')}, {row['mass']} | "
+                f"| {data} | {model} | {seed} | {row['sizes'].get('train')}, {row['mass']} | "
                 f"{100 * row['valid']:.2f} "
                 f"| {100 * whole:.2f} | {100 * row['test']:.2f} | {less[0]:+.2f} "
                 f"| {100 * row['test_full_graph']:.2f} | {less[1]:+.2f} |",

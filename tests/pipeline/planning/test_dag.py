@@ -201,6 +201,7 @@ def test_shared_sums_advise_the_packs_and_serve_the_whole_graph_only_where_asked
         "gat": "differ by edge",
         "my.nets:build": "called with the edges",
         "sage-lstm": "in order",
+        "sign": "reads no edge",
     }
     for model, words in refused.items():
         with pytest.raises(BadInput, match=f"hag.enabled: .*{words}"):

@@ -212,7 +212,7 @@ def test_one_seed_is_one_start_and_leaves_torch_alone():
 def test_other_models_are_refused_by_name():
     with pytest.raises(
         BadInput,
-        match=r"expected gcn, sage, gat, gin, sage-lstm or package.module:factory, found 'mlp'",
+        match=r"gin, sage-lstm, sgc, sign or package.module:factory, found 'mlp'",
     ):
         build_model({**CONFIG, "model": "mlp"})
 

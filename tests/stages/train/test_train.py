@@ -547,8 +547,8 @@ def test_resolve():
             "model",
             "mlp",
             (
-                "train.model: expected gcn, sage, gat, gin, sage-lstm or package.module:factory, "
-                "found 'mlp'"
+                "train.model: expected gcn, sage, gat, gin, sage-lstm, sgc, sign or "
+                "package.module:factory, found 'mlp'"
             ),
         ),
         (
