@@ -4,10 +4,11 @@
     make accuracy ARGS="--defaults --data cora dense --seeds 1 2 --set batches.top_k=16"
 
 Nothing but the data source, the split seed, one ingredient instead of eight, and what `REDUCED`
-says is set; for SIGN, the baseline that reads no edge, `BASELINE` too. The reference is trained on the whole graph to its own early stop by its validation
-accuracy (`tests.bench.full_batch`, lr 5e-3, patience 100, most 1,000 epochs, or as `--epochs`
-says); `KNOWN` ones are those of stages/README.md, not computed again. Everything is run by this
-process with one thread. Rows go to runs/bench/defaults.json as they are measured.
+says is set; for SIGN, the baseline that reads no edge, `BASELINE` too. The reference is GCN trained
+on the whole graph to its own early stop by its validation accuracy (`tests.bench.full_batch`, lr
+5e-3, patience 100, most 1,000 epochs, or as `--epochs` says); `KNOWN` ones are those of
+stages/README.md, not computed again. Everything is run by this process with one thread. Rows go to
+runs/bench/defaults.json as they are measured.
 """
 
 from __future__ import annotations
@@ -124,8 +125,8 @@ def main(argv: list[str]) -> None:
     args.out.parent.mkdir(parents=True, exist_ok=True)
     rows: list[dict] = []
     print(
-        "| data | model | split seed | train sizes, mass | valid | full batch | batched | less | full "
-        "graph | less |"
+        "| data | model | split seed | train sizes, mass | valid | full batch | batched | less "
+        "| full graph | less |"
     )
     print("|---|---|---|---|---|---|---|---|---|---|", flush=True)
     for data in args.data:

@@ -22,6 +22,7 @@ import torch
 from torch.nn import functional
 
 from stockpot.stages.pack.layers import adjacency
+from stockpot.stages.row_sizes import ROW_MODELS
 from stockpot.stages.step import Adj
 from stockpot.stages.train.model import MODELS, build_model
 from stockpot.store.store import Store
@@ -144,7 +145,9 @@ def main() -> None:
     parser.add_argument(
         "run", type=Path, help="folder of a run; its graph, split and [train] are used"
     )
-    parser.add_argument("--model", choices=list(MODELS), default=None)
+    parser.add_argument(
+        "--model", choices=[name for name in MODELS if name not in ROW_MODELS], default=None
+    )
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--lr", type=float, default=None)
     parser.add_argument("--schedule", choices=["plateau", "cosine", "constant"], default="plateau")
