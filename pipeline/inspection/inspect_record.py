@@ -47,6 +47,8 @@ def record_document(target: Target, again: str) -> dict[str, Any]:
             fix=f"{again} --record {min(max(i, 0), len(records) - 1)}",
         )
     record, place, meta = records[i], records.place(i), records.meta
+    # Columns of edges are made on reading where a file has none.
+    left_out = {"layers", *(("indptr", "indices") if records.edgeless else ())}
     y = np.asarray(record.y)
     classes, counts = np.unique(y[y >= 0], return_counts=True)
     return {
@@ -67,11 +69,12 @@ def record_document(target: Target, again: str) -> dict[str, Any]:
         "columns": {
             f.name: int(getattr(record, f.name).nbytes)
             for f in fields(record)
-            if f.name != "layers" and getattr(record, f.name) is not None
+            if f.name not in left_out and getattr(record, f.name) is not None
         }
         | _layers(record),
         "directed": bool(meta["directed"]),
         "weighted": bool(meta["weighted"]),
+        "edgeless": records.edgeless,
         "num_outputs": record.num_outputs,
         "num_nodes": record.num_nodes,
         "num_edges": record.num_edges,
@@ -187,7 +190,7 @@ def record_text(document: dict[str, Any]) -> str:
         if codec["row_bytes"] is None
         else f"{codec['row_bytes']:,} bytes a row"
     )
-    kind = ", ".join(word for word in ("directed", "weighted") if d[word])
+    kind = ", ".join(word for word in ("directed", "weighted", "edgeless") if d[word])
     rounds = f", round {d['round']} of {d['rounds']}" if d["rounds"] > 1 else ""
     columns = ", ".join(f"{name} {human_bytes(size)}" for name, size in d["columns"].items())
     head = [

@@ -107,8 +107,7 @@ def resolve(values: Mapping[str, Any], facts: Mapping[str, Facts]) -> Params:
     whole = top_k == "all" and method in ("node", "random")
     outputs = values["batches.outputs"]
     if outputs == "auto":
-        auto = rows_at_once(count, split) if method == ROWS else most_outputs(outputs, count, split)
-        outputs = sized.get("outputs") or auto
+        outputs = sized.get("outputs") or most_outputs(outputs, count, split)
     outputs = int(outputs)
     mix = values["batches.mix"]
     if mix == "auto":
@@ -139,14 +138,6 @@ def most_outputs(asked: int | str, count: int, split: str) -> int:
     """
     if asked != "auto":
         return int(asked)
-    outputs = min(max(-(-count // _RECORDS), _LEAST_OUTPUTS), _MOST_OUTPUTS)
-    return outputs if split == "train" else 2 * outputs  # no backward pass
-
-
-def rows_at_once(count: int, split: str) -> int:
-    """Most outputs in a record of rows alone, as "auto" has them: a step costs its rows and nothing
-    else, so there are as many as learn fast.
-    """
     outputs = min(max(-(-count // _RECORDS), _LEAST_OUTPUTS), _MOST_OUTPUTS)
     return outputs if split == "train" else 2 * outputs  # no backward pass
 
