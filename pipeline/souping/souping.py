@@ -217,6 +217,8 @@ def _stage(
 def _facts(one: Ingredient) -> dict[str, Any]:
     config = one.metadata["config"]
     sizes = {name: config[name] for name in ("hidden", "layers") if name in config}
+    if "hops" in config:  # of sign, the maps of all hops side by side
+        sizes["hidden"] *= int(config["hops"]) + 1
     counted = {
         name: one.metadata[name]
         for name in ("num_parameters", "edge_floats")
