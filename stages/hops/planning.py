@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from stockpot.stages.errors import BadInput
 from stockpot.stages.guess import Guess, Known
 from stockpot.stages.hops.hop_spending import MOST_HOPS
 from stockpot.stages.node import node
+from stockpot.stages.row_sizes import ROW_MODELS
 from stockpot.stages.stage import Planning
 
 if TYPE_CHECKING:
@@ -19,6 +21,12 @@ __all__ = ["PLANNING"]
 
 def _nodes(values: Values, made: Nodes) -> Iterator[Node]:
     if values["features.propagate"] == "auto":
+        if (model := values["train.model"]) in ROW_MODELS:
+            raise BadInput(
+                f"features.propagate: auto judges models that read edges, and train.model "
+                f"{model!r} reads products alone: expected 1 hop or more, found auto",
+                fix="--set features.propagate=3",
+            )
         yield node("hops", {"graph": "ingest", "split": "split"})
 
 

@@ -367,6 +367,11 @@ def test_unsupported_values_are_refused_before_anything_runs(tmp_path, override,
     [
         (["train.model=sign"], "features.propagate: .* found 0", "features.propagate=3"),
         (
+            ["train.model=sgc", "features.propagate=auto"],
+            "features.propagate: auto judges models that read edges",
+            "features.propagate=3",
+        ),
+        (
             ["train.model=sgc", "batches.method=propagate"],
             "features.propagate: .* found 0",
             "features.propagate=3",
