@@ -73,9 +73,11 @@ def trained(recipe: Path, folder: Path, seed: int, epochs: int) -> dict[str, Any
     plain = trainer._step
 
     def step(model: Any, adam: Any, batch: Any, epoch: int, index: int, precision: str) -> Any:
-        found = plain(model, adam, batch, epoch, index, precision)
         for decay in DECAYS:
-            ema = emas.setdefault(decay, Ema(model, decay))
+            if decay not in emas:  # as in a training: from the weights before the first step
+                emas[decay] = Ema(model, decay)
+        found = plain(model, adam, batch, epoch, index, precision)
+        for decay, ema in emas.items():
             ema.update(model)
             if epoch + 1 in ENDS:
                 averages[epoch + 1, decay] = {k: v.clone() for k, v in ema.state.items()}
