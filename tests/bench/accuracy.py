@@ -30,8 +30,13 @@ EARLY_STOP = ["train.schedule=plateau", "train.epochs=1000", "train.patience=40"
 
 BASELINE = {"sgc": "features.propagate=3", "sign": "features.propagate=3"}
 """Models of rows, trained on records without edges; they have no full batch that differs."""
-CHOSEN: dict[str, list[str]] = {}
-"""What validation chose for SIGN, by graph; the command is in stages/README.md."""
+SHORT = ["train.layers=2", "train.epochs=20", "train.schedule=cosine"]
+CHOSEN = {
+    "wordnet": [*SHORT, "train.lr=1e-2", "train.dropout=0.2"],
+    "computers": [*SHORT, "train.lr=3e-3"],
+    "physics": [*SHORT, "train.lr=3e-3"],
+}
+"""Short trainings of SIGN; of WordNet's rates and dropouts validation chose (stages/README.md)."""
 
 
 def recipe_of(data: str) -> Path:
