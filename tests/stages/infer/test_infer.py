@@ -215,7 +215,8 @@ def test_blocks_of_rows_give_the_whole_graph(kind, rows, monkeypatch):
     monkeypatch.setattr(full_graph, "BLOCK_ROWS", rows)
     monkeypatch.setattr(full_graph, "SEQUENCE_ROWS", rows)
     a, x, _ = community(seed=3)
-    model = build_model({**CONFIG, "model": kind}, seed=1).eval()
+    rows_alone = {"hops": 1, "head": 2}  # what sgc and sign are told
+    model = build_model({**CONFIG, **rows_alone, "model": kind}, seed=1).eval()
     matrix = adjacency(a.indptr.astype(np.int64), a.indices, adj=model.adj)
     calls = []
     found = full_graph.full_graph_logits(
