@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from stockpot import open_batches, open_model, open_records
-from stockpot.stages.infer.stage import _features
+from stockpot.stages.codec.node_rows import NodeRows
 from tests.graphs import write_recipe
 from tests.runs import run_here
 
@@ -54,7 +54,7 @@ def test_a_run_is_souped_and_asked_like_any_other(tmp_path, monkeypatch, case):
     # Of equal rows, records and the whole graph agree.
     assert summary["infer"]["full_graph_test_accuracy"] == summary["infer"]["test_accuracy"]
     model = open_model("runs/tiny")
-    whole = _features(store.open("quantize", summary["artifacts"]["quantize"]["key"]))
+    whole = NodeRows(store.open("quantize", summary["artifacts"]["quantize"]["key"])).all()
     predicted = store.open("infer", summary["artifacts"]["infer"]["key"]).path("predictions.arrow")
     table = pa.ipc.open_file(predicted).read_all()
     ids = np.array(table["n_id"].to_pylist())

@@ -150,9 +150,9 @@ def test_outputs_of_records_are_rows_of_the_whole_graph(tmp_path, model, codec):
     config = configured(model, num_features=32, hops=1)
     built = build_model(config, seed=0).eval()
     every = inputs["codes"]
-    from stockpot.stages.infer.stage import _features
+    from stockpot.stages.codec.node_rows import NodeRows
 
-    whole = full_graph_logits(built, None, torch.from_numpy(_features(every)))
+    whole = full_graph_logits(built, None, torch.from_numpy(NodeRows(every).all()))
     records = Records.from_reader(reader)
     assert sum(records.num_edges) > 0
     with torch.no_grad():
