@@ -15,7 +15,7 @@ STAGES := ingest split propagate sizing partition influence sample hag order loa
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: data/wordnet.npz help hooks setup run plan status verify report inspect test test-long coverage lint format bench bench-coop bench-influence bench-partition bench-pipeline bench-hag bench-soup bench-coded bench-quantize bench-loader bench-beyond accuracy clean $(STAGES)
+.PHONY: data/wordnet.npz help hooks setup run plan status verify report inspect test test-long coverage lint format bench bench-coop bench-influence bench-partition bench-pipeline bench-hag bench-soup bench-coded bench-quantize bench-loader bench-beyond bench-student accuracy clean $(STAGES)
 
 help:  ## list every target
 	@grep -hE '^[a-z][a-zA-Z./_ -]*:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | awk -F'\t' '{printf "  make %-18s %s\n", $$1, $$2}'
@@ -119,6 +119,9 @@ bench-quantize: $(READY)  ## features' codes: error at equal bytes against BiFea
 
 bench-beyond: $(READY)  ## training where features do not fit in memory, against memory-mapped loops (ARGS='--dgl DIR')
 	$(BIN)/python -W ignore -m tests.bench.beyond $(ARGS)
+
+bench-student: $(READY)  ## what narrows a student's gap on nodes it was not taught, on the run in runs/wordnet (ARGS='WHERE --kept test')
+	$(BIN)/python -m tests.bench.student $(or $(ARGS),runs/wordnet)
 
 bench-loader: $(READY)  ## a plain loop, DataLoader and Lightning over the run in runs/wordnet (ARGS=WHERE: another): same batches, CPU seconds
 	$(BIN)/python -m tests.bench.loader $(ARGS)

@@ -226,6 +226,7 @@ SMALL = {
     "soup.method": ["auto", "best", "uniform", "greedy", "gis", "learned"],
     "soup.holdout": [0.0, 0.5],
     "student.teacher": ["auto", "soup", "ensemble"],
+    "student.hops": [0, 3],
     "student.hidden": [1, 64],
     "student.epochs": [1, 3],
     "student.dropout": [0.0, 0.99],

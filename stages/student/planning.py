@@ -30,6 +30,11 @@ class Student:
         "soup: the chosen one | ensemble: the mean of all ingredients' probabilities | auto: "
         "ensemble where there are several",
     )
+    hops: int = key(
+        2,
+        "hops that its rows hold beyond features.propagate, for what layers of its teacher read",
+        Range(0, 8),
+    )
     hidden: int = key(512, "width of its two hidden layers", Range(1, 2**16))
     epochs: int | Auto = key(
         "auto",
@@ -79,7 +84,8 @@ def student_parameters(features: int, hidden: int, classes: int) -> int:
 def _guess(known: Known) -> Guess | None:
     graph, codes = known.facts["graph"], known.facts["codes"]
     hidden = known.param("hidden", known.values["student.hidden"])
-    count = student_parameters(codes["num_features"], hidden, graph["num_classes"])
+    columns = codes["num_features"] + known.values["student.hops"] * graph["num_features"]
+    count = student_parameters(columns, hidden, graph["num_classes"])
     return Guess({"num_parameters": count, "hidden": hidden})
 
 

@@ -8,13 +8,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from stockpot.stages.codec.node_rows import NodeRows
 from stockpot.stages.errors import BadInput, Conflict
 from stockpot.stages.ingest.csr import frozen
 from stockpot.stages.pack.build import weight_sums
-from stockpot.stages.pack.layers import Weights
 from stockpot.stages.student.new_rows import joined, new_rows
 from stockpot.stages.student.student_network import load_student
+from stockpot.stages.student.student_rows import StudentRows, matrix_weights
 from stockpot.stages.student.teaching import predicted
 
 if TYPE_CHECKING:
@@ -50,15 +49,11 @@ class Student:
                 f"{self.metadata['codes']}, found {codes.digest}",
                 fix="stockpot run RECIPE student --set infer.by=student",
             )
-        self.rows = NodeRows(codes)
+        self.rows = StudentRows(taught, codes)
         products = codes.facts["propagated"]
-        self._hops, self._columns = int(products["hops"]), int(products["own_columns"])
-        self._how = Weights(
-            products["adj"],
-            products["normalization"] if products["adj"] == "norm" else "none",
-            "none",
-            bool(products["self_loops"]),
-        )
+        self._columns = int(products["own_columns"])
+        self._hops = self.network.first.in_features // self._columns - 1
+        self._how = matrix_weights(products)
         self._graph = graph
 
     def __call__(self, ids: ArrayLike) -> NDArray[np.float32]:

@@ -42,12 +42,14 @@ class Params:
     Attributes
     ----------
     teacher : "soup" or "ensemble".
+    hops : that rows hold beyond the stored ones.
     hidden, epochs, dropout, noise : see `stockpot.stages.student.teaching.Lesson`.
     precision : of the products, "fp32" or "bf16". seed : of weights, order, dropout and noise.
     device : where teachers are asked and students taught.
     """
 
     teacher: str
+    hops: int
     hidden: int
     epochs: int
     dropout: float
@@ -65,6 +67,7 @@ def _resolve(recipe: Mapping[str, Any], facts: Mapping[str, Facts]) -> Params:
         teacher = "ensemble" if count(facts) > 1 else "soup"
     return Params(
         teacher,
+        int(recipe["student.hops"]),
         int(recipe["student.hidden"]),
         _epochs(recipe["student.epochs"], int(facts["graph"]["num_nodes"])),
         float(recipe["student.dropout"]),
@@ -86,6 +89,7 @@ def _run(params: Params, inputs: Inputs, shard: Shard, writer: Writer) -> dict[s
 
     from stockpot.stages.codec.node_rows import NodeRows
     from stockpot.stages.student.student_network import save_student
+    from stockpot.stages.student.student_rows import MORE, multiply_further
     from stockpot.stages.student.teacher import teacher_probabilities
     from stockpot.stages.student.teaching import predicted, taught
     from stockpot.stages.train.evaluate import settings
@@ -105,6 +109,12 @@ def _run(params: Params, inputs: Inputs, shard: Shard, writer: Writer) -> dict[s
             work,
         )
         writer.note("teacher_seconds", time.perf_counter() - started)
+        if params.hops:
+            products = codes.facts["propagated"]
+            width = params.hops * int(products["own_columns"])
+            more = writer.create(MORE, (len(x), width), np.float32)
+            multiply_further(x, params.hops, products, inputs["graph"], writer.threads, more)
+            x = np.concatenate([x, more], axis=1)
         everyone = np.arange(len(x))
         test = np.asarray(inputs["split"].array("test"), np.int64)
         predictions = {}
@@ -209,7 +219,8 @@ def _cost(params: Params, facts: Mapping[str, Facts]) -> Cost:
     """Rows f4[N, F] beside what exact inference holds of them, and two tables of probabilities."""
     graph, codes = facts["graph"], facts["codes"]
     nodes, classes = int(graph["num_nodes"]), int(graph["num_classes"])
-    columns = int(codes["num_features"])
+    more = params.hops * int(graph["num_features"])
+    columns = int(codes["num_features"]) + more
     roles = trainings(facts)
     asked = count(facts) if params.teacher == "ensemble" else 1
     weights, _, _ = widest(facts, roles)
@@ -217,10 +228,12 @@ def _cost(params: Params, facts: Mapping[str, Facts]) -> Cost:
     own = 4 * student_parameters(columns, params.hidden, classes)
     # Weights, gradients, two moments; the activations of a step, and of rows that are predicted.
     teaching = 8 * own + 4 * (1 << 14) * (columns + 8 * params.hidden + 4 * classes)
-    peak = whole + 8 * classes * nodes + teaching + (asked + 1) * weights
+    # What exact inference held is gone when rows are made wider, which holds them twice.
+    wide = 4 * nodes * (2 * columns + 2 * int(graph["num_features"]))
+    peak = max(whole, wide) + 8 * classes * nodes + teaching + (asked + 1) * weights
     return Cost(
         asked * read + (asked + 1) * weights,
-        2 * own,
+        2 * own + 4 * nodes * more,
         TORCH_BYTES + peak,
         mend="--set infer.by=records",
     )
@@ -234,6 +247,7 @@ STAGE = Stage(
     roles=("graph", "split", "codes", "soup", "ingredient*"),
     reads=(
         "student.teacher",
+        "student.hops",
         "student.hidden",
         "student.epochs",
         "student.dropout",

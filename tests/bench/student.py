@@ -6,8 +6,9 @@ a run that is there.
 
 Each line is a student that is not taught the nodes of `--kept`: its accuracy on these and on the
 training nodes, and how often it agrees with its teacher on those kept out. Settings are chosen by
-`valid`; `test` is for the figure of what was chosen. Rows beyond the stored ones are tried here
-alone: a hop more, the logarithm of the degree, and the mean of the neighbours' probabilities.
+`valid`; `test` is for the figure of what was chosen. Rows may hold more than the stored ones:
+further hops (`student.hops`), and tried here alone, the logarithm of the degree and the mean of the
+neighbours' probabilities by the teacher.
 """
 
 from __future__ import annotations
@@ -41,7 +42,8 @@ LESSONS = {
     "noise 0.3": {"noise": 0.3},
     "hidden 1024": {"hidden": 1024},
 }
-ROWS = ("a hop more", "degree", "neighbours' probabilities")
+NEAR = "neighbours' probabilities"
+ROWS = ("1 hop more", "2 hops more", "degree", NEAR, f"1 hop more + {NEAR}")
 
 
 class Taught:
@@ -76,18 +78,21 @@ class Taught:
         return Propagation(how, self.graph.array("indptr"), self.graph.array("indices"), weight)
 
     def rows(self, more: str, teacher: str) -> np.ndarray:
-        """The stored rows, and beside them what is tried."""
-        if not more:
-            return self.x
-        if more == "degree":
-            degree = np.diff(self.graph.array("indptr"))
-            beside = np.log1p(degree).astype(np.float32)[:, None]
-        else:
+        """The stored rows, and beside them what is tried, its parts joined by " + "."""
+        beside: list[np.ndarray] = []
+        for part in filter(None, more.split(" + ")):
+            if part == "degree":
+                degree = np.diff(self.graph.array("indptr"))
+                beside.append(np.log1p(degree).astype(np.float32)[:, None])
+                continue
+            by_hop = part.endswith("more")
             last = self.x[:, -int(self.products["own_columns"]) :]
-            source = last if more == "a hop more" else self.targets(teacher)
-            beside = np.empty(source.shape, np.float32)
-            self.matrix().times(np.ascontiguousarray(source), beside, self.threads)
-        return np.concatenate([self.x, beside], axis=1)
+            source = np.ascontiguousarray(last) if by_hop else self.targets(teacher)
+            for _ in range(int(part[0]) if by_hop else 1):
+                beside.append(np.empty_like(source))
+                self.matrix().times(source, beside[-1], self.threads)
+                source = beside[-1]
+        return np.concatenate([self.x, *beside], axis=1)
 
     def accuracy(self, label: np.ndarray, split: str) -> float:
         ids = self.ids[split]

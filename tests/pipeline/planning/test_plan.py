@@ -505,6 +505,7 @@ CHANGES = {
     "soup.parts": 16,
     "soup.drawn": 2,
     "student.teacher": "soup",
+    "student.hops": 1,
     "student.hidden": 64,
     "student.epochs": 7,
     "student.dropout": 0.4,
@@ -546,7 +547,7 @@ ROWS = {"features": {"layout": "gather", "propagate": 1}}
 BESIDE = {"infer.by": ROWS}
 BESIDE |= {
     f"student.{name}": {**ROWS, "infer": {"by": "student"}}
-    for name in ("teacher", "hidden", "epochs", "dropout", "noise")
+    for name in ("teacher", "hops", "hidden", "epochs", "dropout", "noise")
 }
 """What else stands in other sections."""
 FIXED = {

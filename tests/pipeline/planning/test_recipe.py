@@ -103,7 +103,14 @@ LATER = {
         "seeds": "random",
     },
     "soup": {"epochs": "auto", "rate": "auto", "period": 4, "parts": 32, "drawn": 4},
-    "student": {"teacher": "auto", "hidden": 512, "epochs": "auto", "dropout": 0.2, "noise": 0.0},
+    "student": {
+        "teacher": "auto",
+        "hops": 2,
+        "hidden": 512,
+        "epochs": "auto",
+        "dropout": 0.2,
+        "noise": 0.0,
+    },
 }
 """Keys that came after the contract, with their defaults."""
 

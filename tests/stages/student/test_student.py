@@ -2,6 +2,7 @@
 against a graph that has them, and what is refused."""
 
 import copy
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -23,6 +24,7 @@ from stockpot.stages.student.lesson import Lesson
 from stockpot.stages.student.serving import Student
 from stockpot.stages.student.stage import Params
 from stockpot.stages.student.student_network import StudentNetwork, load_student, save_student
+from stockpot.stages.student.student_rows import StudentRows, multiply_further
 from stockpot.stages.student.teacher import teacher_probabilities
 from stockpot.stages.student.teaching import predicted, taught, teaching_step
 from stockpot.stages.train.model import build_model, load_model, save_model
@@ -33,7 +35,7 @@ from tests.stages.steps import adj_of, community, weighted
 
 SIZES = {"num_features": 8, "num_classes": 3, "hidden": 16, "layers": 2, "dropout": 0.0}
 READ = {"normalization": "sym", "mass": "none", "self_loops": True, "heads": 4}
-PARAMS = Params("ensemble", 24, 3, 0.1, 0.05, "fp32", 5, "cpu")
+PARAMS = Params("ensemble", 0, 24, 3, 0.1, 0.05, "fp32", 5, "cpu")
 LESSON = Lesson(hidden=24, epochs=3, dropout=0.1, noise=0.05, seed=5)
 
 
@@ -166,13 +168,35 @@ def test_nothing_of_a_node_that_is_not_taught_is_read():
         assert torch.equal(mine, its)
 
 
-def test_the_stage_teaches_two_and_says_what_they_are_worth(tmp_path):
+def test_rows_are_wider_by_products_of_the_stored_ones(tmp_path):
     given = inputs(tmp_path / "in")
-    found = run_stage(STAGE, PARAMS, given, tmp_path / "out")
-    x, y = NodeRows(given["codes"]).all(), given["graph"].array("y")
+    found = run_stage(STAGE, replace(PARAMS, hops=3, epochs=1), given, tmp_path / "out")
+    x, g = NodeRows(given["codes"]).all(), given["graph"]
+    a = np.zeros((300, 300))
+    rows = np.repeat(np.arange(300), np.diff(g.array("indptr")))
+    a[rows, g.array("indices")] = 1
+    mean = a / np.maximum(a.sum(1, keepdims=True), 1)
+    last, expected = x[:, 4:].astype(np.float64), [x.astype(np.float64)]
+    for _ in range(3):
+        last = mean @ last
+        expected.append(last)
+    ids = np.array([299, 0, 7, 7])
+    wide = StudentRows(found, given["codes"]).of(ids)
+    np.testing.assert_allclose(wide, np.concatenate(expected, 1)[ids], atol=1e-6)
+    student = Student(found, given["codes"], g)
+    assert student(ids).shape == (4, 3)
+    assert found.facts["num_features"] == 8 + 3 * 4
+
+
+@pytest.mark.parametrize("hops", [0, 2])
+def test_the_stage_teaches_two_and_says_what_they_are_worth(tmp_path, hops):
+    given = inputs(tmp_path / "in")
+    found = run_stage(STAGE, replace(PARAMS, hops=hops), given, tmp_path / "out")
+    stored, y = NodeRows(given["codes"]).all(), given["graph"].array("y")
+    x = StudentRows(found, given["codes"]).of(np.arange(300))
     test, everyone = given["split"].array("test"), np.arange(300)
     models = [(load_model(given[f"ingredient:{i}"].path("model.safetensors")), 1) for i in range(2)]
-    targets = teacher_probabilities(models, given["graph"], torch.from_numpy(x))
+    targets = teacher_probabilities(models, given["graph"], torch.from_numpy(stored))
     labelled = y[test] >= 0
     right = (targets[test].argmax(1) == y[test])[labelled].mean()
     assert found.facts["teacher_test_accuracy"] == pytest.approx(right)
@@ -206,7 +230,7 @@ def test_labels_are_for_the_figures_alone(tmp_path):
 def test_a_soup_teaches_alone(tmp_path):
     given = inputs(tmp_path / "in")
     found = run_stage(
-        STAGE, Params("soup", 24, 3, 0.1, 0.05, "fp32", 5, "cpu"), given, tmp_path / "out"
+        STAGE, Params("soup", 0, 24, 3, 0.1, 0.05, "fp32", 5, "cpu"), given, tmp_path / "out"
     )
     x = NodeRows(given["codes"]).all()
     soup = load_model(given["soup"].path("chosen.safetensors"))
@@ -217,7 +241,7 @@ def test_a_soup_teaches_alone(tmp_path):
 
 
 def recipe(**changes):
-    values = {"teacher": "auto", "hidden": 64, "epochs": 7, "dropout": 0.1, "noise": 0.0}
+    values = {"teacher": "auto", "hops": 1, "hidden": 64, "epochs": 7, "dropout": 0.1, "noise": 0.0}
     found = {f"student.{name}": value for name, value in {**values, **changes}.items()}
     return found | {"train.precision": "bf16", "train.seed": 3, "train.device": "cpu"}
 
@@ -226,7 +250,7 @@ def test_auto_asks_all_where_there_are_several():
     codes = {"propagated": {"hops": 1}}
     one = {"graph": {"num_nodes": 3000}, "codes": codes, "ingredient:0": {}}
     two = {**one, "ingredient:1": {}}
-    assert STAGE.resolve(recipe(), two) == Params("ensemble", 64, 7, 0.1, 0.0, "bf16", 3, "cpu")
+    assert STAGE.resolve(recipe(), two) == Params("ensemble", 1, 64, 7, 0.1, 0.0, "bf16", 3, "cpu")
     assert STAGE.resolve(recipe(), one).teacher == "soup"
     assert STAGE.resolve(recipe(teacher="soup"), two).teacher == "soup"
 
@@ -314,9 +338,19 @@ def wide(g, root, hops, adj, normalization, self_loops):
     directed=st.booleans(),
     weighted_edges=st.booleans(),
     alone=st.booleans(),
+    more=st.integers(0, 2),
 )
 def test_rows_of_a_new_node_are_those_of_a_graph_that_has_it(
-    tmp_path_factory, seed, hops, adj, normalization, self_loops, directed, weighted_edges, alone
+    tmp_path_factory,
+    seed,
+    hops,
+    adj,
+    normalization,
+    self_loops,
+    directed,
+    weighted_edges,
+    alone,
+    more,
 ):
     """Of the whole graph's last node: cut off, then described as a new one by its neighbours. The
     first hop is exact; all are where no edge leads back from it."""
@@ -347,14 +381,19 @@ def test_rows_of_a_new_node_are_those_of_a_graph_that_has_it(
         return MemoryReader(arrays, facts)
 
     x = g.arrays["x"]
-    how = (hops, adj, normalization if adj == "norm" else "none", self_loops and adj == "norm")
-    exact = NodeRows(wide(reader(a, x), root / "whole", *how)).of(np.array([n - 1]))
+    how = (adj, normalization if adj == "norm" else "none", self_loops and adj == "norm")
+    exact = NodeRows(wide(reader(a, x), root / "whole", hops + more, *how)).of(np.array([n - 1]))
     small = a[: n - 1, : n - 1].tocsr()
     cut = reader(small, x[: n - 1].copy())
-    codes = wide(cut, root / "cut", *how)
-    network = StudentNetwork(codes.facts["num_features"], 8, 3)
+    codes = wide(cut, root / "cut", hops, *how)
+    network = StudentNetwork(exact.shape[1], 8, 3)
     save_student(root / "student.safetensors", network, {"codes": "c" * 32})
-    student = Student(MemoryReader(root=root), codes, cut)
+    further = np.zeros((n - 1, 5 * more), np.float32)
+    if more:
+        rows = NodeRows(codes).all()
+        multiply_further(rows, more, codes.facts["propagated"], cut, 1, further)
+    arrays = {"more": further} if more else {}
+    student = Student(MemoryReader(arrays, root=root), codes, cut)
     row = slice(a.indptr[n - 1], a.indptr[n])
     near = a.indices[row].astype(np.int64)
     weight = [a.data[row]] if weighted_edges else None
