@@ -227,6 +227,7 @@ SMALL = {
     "soup.holdout": [0.0, 0.5],
     "student.teacher": ["auto", "soup", "ensemble"],
     "student.hops": [0, 3],
+    "student.neighbours": [True, False],
     "student.hidden": [1, 64],
     "student.epochs": [1, 3],
     "student.dropout": [0.0, 0.99],

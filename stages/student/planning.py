@@ -35,6 +35,10 @@ class Student:
         "hops that its rows hold beyond features.propagate, for what layers of its teacher read",
         Range(0, 8),
     )
+    neighbours: bool = key(
+        default=True,
+        about="its rows also hold the mean of what its teacher says of the node's neighbours",
+    )
     hidden: int = key(512, "width of its two hidden layers", Range(1, 2**16))
     epochs: int | Auto = key(
         "auto",
@@ -85,6 +89,7 @@ def _guess(known: Known) -> Guess | None:
     graph, codes = known.facts["graph"], known.facts["codes"]
     hidden = known.param("hidden", known.values["student.hidden"])
     columns = codes["num_features"] + known.values["student.hops"] * graph["num_features"]
+    columns += graph["num_classes"] if known.values["student.neighbours"] else 0
     count = student_parameters(columns, hidden, graph["num_classes"])
     return Guess({"num_parameters": count, "hidden": hidden})
 

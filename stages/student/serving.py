@@ -11,9 +11,10 @@ import numpy as np
 from stockpot.stages.errors import BadInput, Conflict
 from stockpot.stages.ingest.csr import frozen
 from stockpot.stages.pack.build import weight_sums
+from stockpot.stages.pack.layers import Weights
 from stockpot.stages.student.new_rows import joined, new_rows
 from stockpot.stages.student.student_network import load_student
-from stockpot.stages.student.student_rows import StudentRows, matrix_weights
+from stockpot.stages.student.student_rows import TOLD, StudentRows, matrix_weights
 from stockpot.stages.student.teaching import predicted
 
 if TYPE_CHECKING:
@@ -52,7 +53,9 @@ class Student:
         self.rows = StudentRows(taught, codes)
         products = codes.facts["propagated"]
         self._columns = int(products["own_columns"])
-        self._hops = self.network.first.in_features // self._columns - 1
+        self._told = taught.array(TOLD) if taught.has(TOLD) else None
+        said = 0 if self._told is None else self._told.shape[1]
+        self._hops = (self.network.first.in_features - said) // self._columns - 1
         self._how = matrix_weights(products)
         self._graph = graph
 
@@ -111,16 +114,23 @@ class Student:
             if np.unique(ids).size != ids.size:
                 raise BadInput(f"neighbours of new node {i}: expected each once, found one twice")
         indptr, ids = joined(each)
-        edges = self._edges(each, weight)
-        return new_rows(
+        edges, stored = self._edges(each, weight), self.rows.of(ids)
+        width = (self._hops + 1) * self._columns
+        rows = new_rows(
             self._how,
             self._hops,
             features,
             indptr,
-            self.rows.of(ids),
+            stored[:, :width],
             self._degrees(ids, edges),
             edges,
         )
+        if self._told is None:
+            return rows
+        told = self._told[ids]
+        nothing = np.zeros((len(each), told.shape[1]), np.float32)  # nobody asked the new node yet
+        said = new_rows(Weights("mean"), 1, nothing, indptr, told, np.zeros(len(ids)))
+        return np.concatenate([rows, said[:, told.shape[1] :]], axis=1)
 
     def _features(self, x: ArrayLike, count: int) -> NDArray[np.float32]:
         features = np.asarray(x, np.float32)

@@ -21,7 +21,7 @@ from stockpot.stages.train.train_params import resolved_device
 from stockpot.stages.train.training_cost import TORCH_BYTES
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     import numpy as np
     from numpy.typing import NDArray
@@ -43,6 +43,7 @@ class Params:
     ----------
     teacher : "soup" or "ensemble".
     hops : that rows hold beyond the stored ones.
+    neighbours : rows hold the mean of what the teacher says of neighbours, too.
     hidden, epochs, dropout, noise : see `stockpot.stages.student.teaching.Lesson`.
     precision : of the products, "fp32" or "bf16". seed : of weights, order, dropout and noise.
     device : where teachers are asked and students taught.
@@ -50,6 +51,7 @@ class Params:
 
     teacher: str
     hops: int
+    neighbours: bool
     hidden: int
     epochs: int
     dropout: float
@@ -68,6 +70,7 @@ def _resolve(recipe: Mapping[str, Any], facts: Mapping[str, Facts]) -> Params:
     return Params(
         teacher,
         int(recipe["student.hops"]),
+        bool(recipe["student.neighbours"]),
         int(recipe["student.hidden"]),
         _epochs(recipe["student.epochs"], int(facts["graph"]["num_nodes"])),
         float(recipe["student.dropout"]),
@@ -89,7 +92,6 @@ def _run(params: Params, inputs: Inputs, shard: Shard, writer: Writer) -> dict[s
 
     from stockpot.stages.codec.node_rows import NodeRows
     from stockpot.stages.student.student_network import save_student
-    from stockpot.stages.student.student_rows import MORE, multiply_further
     from stockpot.stages.student.teacher import teacher_probabilities
     from stockpot.stages.student.teaching import predicted, taught
     from stockpot.stages.train.evaluate import settings
@@ -109,12 +111,7 @@ def _run(params: Params, inputs: Inputs, shard: Shard, writer: Writer) -> dict[s
             work,
         )
         writer.note("teacher_seconds", time.perf_counter() - started)
-        if params.hops:
-            products = codes.facts["propagated"]
-            width = params.hops * int(products["own_columns"])
-            more = writer.create(MORE, (len(x), width), np.float32)
-            multiply_further(x, params.hops, products, inputs["graph"], writer.threads, more)
-            x = np.concatenate([x, more], axis=1)
+        x = np.concatenate([x, *_beside(params, inputs, x, targets, writer)], axis=1)
         everyone = np.arange(len(x))
         test = np.asarray(inputs["split"].array("test"), np.int64)
         predictions = {}
@@ -142,6 +139,37 @@ def _run(params: Params, inputs: Inputs, shard: Shard, writer: Writer) -> dict[s
         "agreement": float((predictions["kept-out"] == told).mean()),
         "taught_agreement": float((predictions["student"] == told).mean()),
     }
+
+
+def _beside(
+    params: Params,
+    inputs: Inputs,
+    x: NDArray[np.float32],
+    targets: NDArray[np.float32],
+    writer: Writer,
+) -> Iterator[NDArray[np.float32]]:
+    """Columns beside the stored rows, written as they are made; see `StudentRows`."""
+    import numpy as np
+
+    from stockpot.stages.student.student_rows import (
+        MORE,
+        NEAR,
+        TOLD,
+        mean_of_neighbours,
+        multiply_further,
+    )
+
+    graph, products = inputs["graph"], inputs["codes"].facts["propagated"]
+    if params.hops:
+        width = params.hops * int(products["own_columns"])
+        more = writer.create(MORE, (len(x), width), np.float32)
+        multiply_further(x, params.hops, products, graph, writer.threads, more)
+        yield more
+    if params.neighbours:
+        near = writer.create(NEAR, targets.shape, np.float32)
+        mean_of_neighbours(targets, graph, writer.threads, near)
+        writer.array(TOLD, targets)
+        yield near
 
 
 class _Work:
@@ -219,7 +247,7 @@ def _cost(params: Params, facts: Mapping[str, Facts]) -> Cost:
     """Rows f4[N, F] beside what exact inference holds of them, and two tables of probabilities."""
     graph, codes = facts["graph"], facts["codes"]
     nodes, classes = int(graph["num_nodes"]), int(graph["num_classes"])
-    more = params.hops * int(graph["num_features"])
+    more = params.hops * int(graph["num_features"]) + params.neighbours * classes
     columns = int(codes["num_features"]) + more
     roles = trainings(facts)
     asked = count(facts) if params.teacher == "ensemble" else 1
@@ -233,7 +261,7 @@ def _cost(params: Params, facts: Mapping[str, Facts]) -> Cost:
     peak = max(whole, wide) + 8 * classes * nodes + teaching + (asked + 1) * weights
     return Cost(
         asked * read + (asked + 1) * weights,
-        2 * own + 4 * nodes * more,
+        2 * own + 4 * nodes * (more + params.neighbours * classes),
         TORCH_BYTES + peak,
         mend="--set infer.by=records",
     )
@@ -248,6 +276,7 @@ STAGE = Stage(
     reads=(
         "student.teacher",
         "student.hops",
+        "student.neighbours",
         "student.hidden",
         "student.epochs",
         "student.dropout",

@@ -19,10 +19,19 @@ if TYPE_CHECKING:
 
     from stockpot.stages.stage import Reader
 
-__all__ = ["MORE", "StudentRows", "matrix_weights", "multiply_further"]
+__all__ = [
+    "MORE",
+    "NEAR",
+    "TOLD",
+    "StudentRows",
+    "matrix_weights",
+    "mean_of_neighbours",
+    "multiply_further",
+]
 
-MORE = "more"
-"""Array f4[N, hops D] of a student's artifact: columns behind the stored ones."""
+MORE, NEAR, TOLD = "more", "near", "told"
+"""Arrays of a student's artifact: f4[N, hops D], columns behind the stored ones; f4[N, C], behind
+these, means of what the teacher says of neighbours; f4[N, C], what it says of the nodes."""
 
 
 def matrix_weights(products: Mapping[str, Any]) -> Weights:
@@ -57,6 +66,16 @@ def multiply_further(
     matrix.hops(x[:, -columns:].copy(), hops, threads, done)
 
 
+def mean_of_neighbours(
+    told: NDArray[np.float32], graph: Reader, threads: int, out: NDArray[np.float32]
+) -> None:
+    """Write the mean over each node's in-neighbours of their rows of `told`, f4[N, C], to `out`;
+    zeros where it has none. O(E C).
+    """
+    matrix = Propagation(Weights("mean"), graph.array("indptr"), graph.array("indices"))
+    matrix.times(told, out, threads)
+
+
 class StudentRows:
     """Rows by node id: those of the codes, and behind them the student's own columns.
 
@@ -68,13 +87,11 @@ class StudentRows:
     def __init__(self, taught: Reader, codes: Reader) -> None:
         self._stored = NodeRows(codes)
         self.num_nodes = self._stored.num_nodes
-        self._more = taught.array(MORE) if taught.has(MORE) else None
+        self._beside = [taught.array(name) for name in (MORE, NEAR) if taught.has(name)]
 
     def of(self, ids: NDArray[np.integer[Any]]) -> NDArray[np.float32]:
-        """Rows f4[n, F] of nodes `ids`, i4|i8[n]: one read of each node's code, and one of its
-        further columns.
+        """Rows f4[n, F] of nodes `ids`, i4|i8[n]: one read of each node's code, and one of each
+        kind of columns beside it.
         """
         stored = self._stored.of(ids)
-        if self._more is None:
-            return stored
-        return np.concatenate([stored, self._more[ids]], axis=1)
+        return np.concatenate([stored, *(part[ids] for part in self._beside)], axis=1)

@@ -506,6 +506,7 @@ CHANGES = {
     "soup.drawn": 2,
     "student.teacher": "soup",
     "student.hops": 1,
+    "student.neighbours": False,
     "student.hidden": 64,
     "student.epochs": 7,
     "student.dropout": 0.4,
@@ -547,7 +548,7 @@ ROWS = {"features": {"layout": "gather", "propagate": 1}}
 BESIDE = {"infer.by": ROWS}
 BESIDE |= {
     f"student.{name}": {**ROWS, "infer": {"by": "student"}}
-    for name in ("teacher", "hops", "hidden", "epochs", "dropout", "noise")
+    for name in ("teacher", "hops", "neighbours", "hidden", "epochs", "dropout", "noise")
 }
 """What else stands in other sections."""
 FIXED = {

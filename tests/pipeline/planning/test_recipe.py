@@ -106,6 +106,7 @@ LATER = {
     "student": {
         "teacher": "auto",
         "hops": 2,
+        "neighbours": True,
         "hidden": 512,
         "epochs": "auto",
         "dropout": 0.2,

@@ -35,7 +35,7 @@ from tests.stages.steps import adj_of, community, weighted
 
 SIZES = {"num_features": 8, "num_classes": 3, "hidden": 16, "layers": 2, "dropout": 0.0}
 READ = {"normalization": "sym", "mass": "none", "self_loops": True, "heads": 4}
-PARAMS = Params("ensemble", 0, 24, 3, 0.1, 0.05, "fp32", 5, "cpu")
+PARAMS = Params("ensemble", 0, False, 24, 3, 0.1, 0.05, "fp32", 5, "cpu")
 LESSON = Lesson(hidden=24, epochs=3, dropout=0.1, noise=0.05, seed=5)
 
 
@@ -170,7 +170,8 @@ def test_nothing_of_a_node_that_is_not_taught_is_read():
 
 def test_rows_are_wider_by_products_of_the_stored_ones(tmp_path):
     given = inputs(tmp_path / "in")
-    found = run_stage(STAGE, replace(PARAMS, hops=3, epochs=1), given, tmp_path / "out")
+    params = replace(PARAMS, hops=3, neighbours=True, epochs=1)
+    found = run_stage(STAGE, params, given, tmp_path / "out")
     x, g = NodeRows(given["codes"]).all(), given["graph"]
     a = np.zeros((300, 300))
     rows = np.repeat(np.arange(300), np.diff(g.array("indptr")))
@@ -180,18 +181,29 @@ def test_rows_are_wider_by_products_of_the_stored_ones(tmp_path):
     for _ in range(3):
         last = mean @ last
         expected.append(last)
+    models = [(load_model(given[f"ingredient:{i}"].path("model.safetensors")), 1) for i in range(2)]
+    told = teacher_probabilities(models, g, torch.from_numpy(x))
+    np.testing.assert_array_equal(found.array("told"), told)
+    expected.append(mean @ told)
     ids = np.array([299, 0, 7, 7])
     wide = StudentRows(found, given["codes"]).of(ids)
     np.testing.assert_allclose(wide, np.concatenate(expected, 1)[ids], atol=1e-6)
     student = Student(found, given["codes"], g)
     assert student(ids).shape == (4, 3)
-    assert found.facts["num_features"] == 8 + 3 * 4
+    assert found.facts["num_features"] == 8 + 3 * 4 + 3
+    # As a new node its neighbours say of it what they say of it in the graph.
+    node = int(np.diff(g.array("indptr")).argmax())
+    near = np.flatnonzero(a[node])
+    row = student.new_rows(x[[node], :4], [near])
+    np.testing.assert_allclose(row[0, -3:], (mean @ told)[node], atol=1e-6)
+    assert (student.new_rows(x[[node], :4], [[]])[0, 4:] == 0).all()
 
 
-@pytest.mark.parametrize("hops", [0, 2])
-def test_the_stage_teaches_two_and_says_what_they_are_worth(tmp_path, hops):
+@pytest.mark.parametrize(("hops", "neighbours"), [(0, False), (2, True)])
+def test_the_stage_teaches_two_and_says_what_they_are_worth(tmp_path, hops, neighbours):
     given = inputs(tmp_path / "in")
-    found = run_stage(STAGE, replace(PARAMS, hops=hops), given, tmp_path / "out")
+    params = replace(PARAMS, hops=hops, neighbours=neighbours)
+    found = run_stage(STAGE, params, given, tmp_path / "out")
     stored, y = NodeRows(given["codes"]).all(), given["graph"].array("y")
     x = StudentRows(found, given["codes"]).of(np.arange(300))
     test, everyone = given["split"].array("test"), np.arange(300)
@@ -230,7 +242,7 @@ def test_labels_are_for_the_figures_alone(tmp_path):
 def test_a_soup_teaches_alone(tmp_path):
     given = inputs(tmp_path / "in")
     found = run_stage(
-        STAGE, Params("soup", 0, 24, 3, 0.1, 0.05, "fp32", 5, "cpu"), given, tmp_path / "out"
+        STAGE, Params("soup", 0, False, 24, 3, 0.1, 0.05, "fp32", 5, "cpu"), given, tmp_path / "out"
     )
     x = NodeRows(given["codes"]).all()
     soup = load_model(given["soup"].path("chosen.safetensors"))
@@ -241,7 +253,15 @@ def test_a_soup_teaches_alone(tmp_path):
 
 
 def recipe(**changes):
-    values = {"teacher": "auto", "hops": 1, "hidden": 64, "epochs": 7, "dropout": 0.1, "noise": 0.0}
+    values = {
+        "teacher": "auto",
+        "hops": 1,
+        "neighbours": True,
+        "hidden": 64,
+        "epochs": 7,
+        "dropout": 0.1,
+        "noise": 0.0,
+    }
     found = {f"student.{name}": value for name, value in {**values, **changes}.items()}
     return found | {"train.precision": "bf16", "train.seed": 3, "train.device": "cpu"}
 
@@ -250,7 +270,9 @@ def test_auto_asks_all_where_there_are_several():
     codes = {"propagated": {"hops": 1}}
     one = {"graph": {"num_nodes": 3000}, "codes": codes, "ingredient:0": {}}
     two = {**one, "ingredient:1": {}}
-    assert STAGE.resolve(recipe(), two) == Params("ensemble", 1, 64, 7, 0.1, 0.0, "bf16", 3, "cpu")
+    assert STAGE.resolve(recipe(), two) == Params(
+        "ensemble", 1, True, 64, 7, 0.1, 0.0, "bf16", 3, "cpu"
+    )
     assert STAGE.resolve(recipe(), one).teacher == "soup"
     assert STAGE.resolve(recipe(teacher="soup"), two).teacher == "soup"
 
