@@ -14,6 +14,7 @@ from stockpot.locate import artifact_of
 from stockpot.stages.codec.node_rows import NodeRows
 from stockpot.stages.infer.predict import PredictionTable
 from stockpot.stages.student.student_network import load_student
+from stockpot.stages.student.student_rows import StudentRows
 from tests.graphs import write_recipe
 from tests.runs import run_here
 
@@ -49,8 +50,9 @@ def test_predictions_are_the_students(run):
     np.testing.assert_array_equal(n_id, np.sort(test))
     found = open_student(run)(n_id)
     np.testing.assert_allclose(found, probabilities, atol=1e-6)
-    network, _ = load_student(artifact_of(run, "student").path("student.safetensors"))
-    rows = NodeRows(artifact_of(run, "quantize")).all()[n_id]
+    taught, codes = artifact_of(run, "student"), artifact_of(run, "quantize")
+    network, _ = load_student(taught.path("student.safetensors"))
+    rows = StudentRows(taught, codes).of(n_id)
     import torch
 
     with torch.no_grad():
