@@ -31,8 +31,8 @@ class Student:
         "ensemble where there are several",
     )
     hops: int = key(
-        2,
-        "hops that its rows hold beyond features.propagate, for what layers of its teacher read",
+        0,
+        "hops that its rows hold beyond features.propagate; they gain where neighbours is off",
         Range(0, 8),
     )
     neighbours: bool = key(

@@ -105,7 +105,7 @@ LATER = {
     "soup": {"epochs": "auto", "rate": "auto", "period": 4, "parts": 32, "drawn": 4},
     "student": {
         "teacher": "auto",
-        "hops": 2,
+        "hops": 0,
         "neighbours": True,
         "hidden": 512,
         "epochs": "auto",
