@@ -15,7 +15,7 @@ STAGES := ingest split propagate sizing partition influence sample hag order loa
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: data/wordnet.npz help hooks setup run plan status verify report inspect test test-long coverage lint format bench bench-coop bench-influence bench-partition bench-pipeline bench-hag bench-soup bench-coded bench-quantize bench-loader bench-beyond bench-student accuracy clean $(STAGES)
+.PHONY: data/wordnet.npz help hooks setup run plan status verify report inspect test test-long coverage lint format bench bench-coop bench-influence bench-partition bench-pipeline bench-hag bench-soup bench-coded bench-quantize bench-loader bench-step bench-beyond bench-student accuracy clean $(STAGES)
 
 help:  ## list every target
 	@grep -hE '^[a-z][a-zA-Z./_ -]*:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | awk -F'\t' '{printf "  make %-18s %s\n", $$1, $$2}'
@@ -86,7 +86,7 @@ format: $(READY)  ## rewrite the code in the house layout
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: bench-coop bench-influence bench-partition bench-pipeline bench-hag bench-soup bench-quantize bench-loader bench-beyond  ## every benchmark; results in runs/bench/NAME.json
+bench: bench-coop bench-influence bench-partition bench-pipeline bench-hag bench-soup bench-quantize bench-loader bench-step bench-beyond  ## every benchmark; results in runs/bench/NAME.json
 
 bench-influence: $(READY)  ## PPR + top-k against torch_geometric get_ppr, alternating runs
 	$(BIN)/python -m tests.bench.influence $(ARGS)
@@ -125,6 +125,9 @@ bench-student: $(READY)  ## what narrows a student's gap on nodes it was not tau
 
 bench-loader: $(READY)  ## a plain loop, DataLoader and Lightning over the run in runs/wordnet (ARGS=WHERE: another): same batches, CPU seconds
 	$(BIN)/python -m tests.bench.loader $(ARGS)
+
+bench-step: $(READY)  ## the training step of a recipe against its products and one pass over each activation; what a batch costs above its copy
+	$(BIN)/python -W ignore -m tests.bench.step $(ARGS)
 
 accuracy: $(READY)  ## the accuracy table of stages/README.md: stockpot against full-batch training (about an hour)
 	$(BIN)/python -m tests.bench.accuracy $(ARGS)

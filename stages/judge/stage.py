@@ -171,7 +171,7 @@ def _cost(params: Params, facts: Mapping[str, Facts]) -> Cost:
 
 STAGE = Stage(
     name="judge",
-    version=1,
+    version=2,
     exact=False,
     params=Params,
     roles=("graph", "propagated", "split"),

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
@@ -13,11 +14,12 @@ from torch.nn import functional
 
 from stockpot.stages.hag.product.matrix import HagMatrix
 from stockpot.stages.kernels.precision import in_float32
+from stockpot.stages.kernels.threads import on_spans, spans
 
 if TYPE_CHECKING:
     from stockpot.stages.step import Sparse
 
-__all__ = ["dropout_mask", "norm_relu_dropout", "reads", "spmm"]
+__all__ = ["dropout_mask", "norm_relu_dropout", "product", "reads", "spmm"]
 
 
 def reads(csr: Sparse) -> int:
@@ -29,15 +31,16 @@ class _Spmm(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, csr: Sparse, t_csr: Sparse, x: Tensor) -> Tensor:
         ctx.t_csr = t_csr  # plain attribute: a sparse matrix that never needs a gradient
-        return _product(csr, x)
+        return product(csr, x)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[None, None, Tensor]:
-        return None, None, _product(ctx.t_csr, grad.contiguous())
+        return None, None, product(ctx.t_csr, grad.contiguous())
 
 
-def _product(csr: Sparse, x: Tensor) -> Tensor:
+def product(csr: Sparse, x: Tensor) -> Tensor:
+    """`csr @ x` in a tensor of its own, without a gradient; as `spmm`."""
     if isinstance(csr, HagMatrix):
         return csr.product(x)
     # The native kernel behind the reduction is a third faster than MKL's behind a plain `mm`; CPU
@@ -60,31 +63,45 @@ def spmm(csr: Sparse, t_csr: Sparse | None, x: Tensor) -> Tensor:
     f4[rows, dim]; O(reads dim). No gradient is computed where `x` needs none.
     """
     if not (x.requires_grad and torch.is_grad_enabled()):
-        return _product(csr, x)
+        return product(csr, x)
     if t_csr is None:
         raise ValueError("sparse product: a gradient needs the transpose; these steps bring none")
     return _Spmm.apply(csr, t_csr, x)
 
 
+def _seed(generator: torch.Generator | None, device: Any) -> np.uint64:
+    """Of one mask: 64 bits of the generator."""
+    word = torch.empty(1, dtype=torch.int64, device=device)
+    word.random_(-(2**63), None, generator=generator)
+    return np.uint64(int(word) & (2**64 - 1))
+
+
 def dropout_mask(
-    shape: tuple[int, ...], threshold: int, generator: torch.Generator | None, device: Any
+    shape: tuple[int, int], threshold: int, generator: torch.Generator | None, device: Any
 ) -> Tensor:
     """u1[shape] of 0 (dropped, with probability threshold / 256) and 1, one random byte an element.
 
-    torch's own dropout draws one float an element: 15 times slower on a CPU and more than the
-    matrix product beside it.
+    On a CPU the generator gives one seed, whose stream is counted through: its own numbers take
+    longer than LayerNorm and ReLU together. torch's own dropout draws one float an element.
     """
-    count = 1
-    for n in shape:
-        count *= n
-    words = torch.empty((count + 7) // 8, dtype=torch.int64, device=device)
-    words.random_(
-        -(2**63), None, generator=generator
-    )  # without a lower end only 63 of the 64 bits are random
-    return words.view(torch.uint8)[:count].view(shape).ge_(threshold)
+    if torch.device(device).type != "cpu":
+        count = shape[0] * shape[1]
+        words = torch.empty((count + 7) // 8, dtype=torch.int64, device=device)
+        words.random_(
+            -(2**63), None, generator=generator
+        )  # without a lower end only 63 of the 64 bits are random
+        return words.view(torch.uint8)[:count].view(shape).ge_(threshold)
+    from stockpot.stages.kernels.norm_kernel import keep_mask
+
+    mask = torch.empty(shape, dtype=torch.uint8)
+    rows = spans(shape[0], mask.numel())
+    on_spans(rows, keep_mask, _seed(generator, device), threshold, mask.numpy())
+    return mask
 
 
 class _NormReluDropout(torch.autograd.Function):
+    """By torch's operators, on any device."""
+
     @staticmethod
     def forward(
         ctx: Any,
@@ -102,7 +119,7 @@ class _NormReluDropout(torch.autograd.Function):
         out, mean, rstd = torch.native_layer_norm(
             x, [x.shape[1]], weight * scale, bias * scale, eps
         )
-        out.relu_().mul_(dropout_mask(tuple(x.shape), threshold, generator, x.device))
+        out.relu_().mul_(dropout_mask((x.shape[0], x.shape[1]), threshold, generator, x.device))
         ctx.save_for_backward(x, mean, rstd, weight, bias, out)
         ctx.scale = scale
         return out
@@ -127,11 +144,70 @@ class _NormReluDropout(torch.autograd.Function):
         return dx, dw.mul_(ctx.scale), db.mul_(ctx.scale), None, None, None
 
 
+class _FusedNormReluDropout(torch.autograd.Function):
+    """By one kernel forward and one backward, on a CPU."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        weight: Tensor,
+        bias: Tensor,
+        eps: float,
+        p: float,
+        generator: torch.Generator | None,
+        shift: Tensor | None,
+    ) -> Tensor:
+        from stockpot.stages.kernels.norm_kernel import forward
+
+        threshold = round(p * 256)
+        ctx.scale = 256 / (256 - threshold)  # as above
+        x = x.contiguous()
+        scaled, moved = weight * ctx.scale, torch.zeros_like(weight) if shift is None else shift
+        out, (mean, rstd) = torch.empty_like(x), x.new_empty((2, x.shape[0]))
+        arrays = (a.detach().numpy() for a in (x, moved, scaled, bias * ctx.scale))
+        on_spans(
+            spans(x.shape[0], x.numel()),
+            forward,
+            *arrays,
+            eps,
+            _seed(generator, x.device),
+            threshold,
+            mean.numpy(),
+            rstd.numpy(),
+            out.numpy(),
+        )
+        ctx.save_for_backward(x, moved, scaled, out, mean, rstd)
+        ctx.shifted = shift is not None
+        return out
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        from stockpot.stages.kernels.norm_kernel import BLOCK, backward
+
+        saved = ctx.saved_tensors
+        x = saved[0]
+        blocks = -(-x.shape[0] // BLOCK)
+        dx, sums = torch.empty_like(x), x.new_empty((blocks, 3, x.shape[1]))
+        arrays = (a.detach().numpy() for a in (grad.contiguous(), *saved, dx, sums))
+        on_spans(spans(blocks, x.numel()), backward, *arrays)
+        dw, db, ds = sums.sum(0)
+        own = ds if ctx.shifted else None
+        return dx, dw.mul_(ctx.scale), db.mul_(ctx.scale), None, None, None, own
+
+
 @in_float32
 def norm_relu_dropout(
-    x: Tensor, weight: Tensor, bias: Tensor, eps: float, p: float, generator: torch.Generator | None
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    eps: float,
+    p: float,
+    generator: torch.Generator | None,
+    shift: Tensor | None = None,
 ) -> Tensor:
-    """`dropout(relu(layer_norm(x)))`.
+    """`dropout(relu(layer_norm(x + shift)))`.
 
     Parameters
     ----------
@@ -139,11 +215,19 @@ def norm_relu_dropout(
     weight, bias : f4[dim], of the LayerNorm.
     p : probability of dropping an element, in [0, 1); kept to the nearest 1/256. 0 in evaluation.
     generator : source of the mask; torch's default generator where None.
+    shift : f4[dim], the bias of the layer before, whose gradient costs no pass of its own here;
+        None: 0.
 
     Returns
     -------
     f4[rows, dim]
     """
-    if p == 0.0 or round(p * 256) == 0:
+    drops = round(p * 256) > 0
+    fused = drops and not x.is_cuda
+    if shift is not None and not fused:
+        x = x + shift
+    if not drops:
         return functional.layer_norm(x, [x.shape[1]], weight, bias, eps).relu_()
+    if fused:
+        return _FusedNormReluDropout.apply(x, weight, bias, eps, p, generator, shift)
     return _NormReluDropout.apply(x, weight, bias, eps, p, generator)

@@ -83,8 +83,12 @@ class Assembly(Assembler):
         return found
 
     def record(self, i: int) -> Record:
-        """Record `i` of the split; without features where these are held."""
-        return self.store[i] if self.held is None else self.held[i]
+        """Record `i` of the split; without features where these are held, or gathered straight into
+        the step.
+        """
+        if self.held is not None:
+            return self.held[i]
+        return self.store.stored(i) if self.store.plain else self.store[i]
 
     def assemble(self, records: Sequence[int], num_outputs: int) -> Step:
         """The step of these records."""
@@ -281,6 +285,9 @@ class Assembly(Assembler):
             return Coded(tuple(found))
         x = torch.empty((n, codec.num_features), dtype=torch.float32, pin_memory=self.transfer.pin)
         out = x.numpy()
+        if self.held is None and self.store.plain and not any(part.codes.size for part in parts):
+            self.store.rows(joined.n_id, out)
+            return self.transfer.moved(x).to(self.form.dtype)
         for r, part in enumerate(parts):
             n = joined.kept[r]
             rows = None if joined.rows is None else joined.rows[r]

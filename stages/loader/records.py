@@ -132,6 +132,7 @@ class Records:
         self._files: list[PackedFile] = []
         self._first: NDArray[np.int64] = np.zeros(1, np.int64)
         self._gathered: Callable[[Record], Record] | None = None
+        self._table: NDArray[np.uint8] | None = None
 
     @classmethod
     def from_reader(cls, reader: Reader) -> Records:
@@ -158,7 +159,7 @@ class Records:
             with self._damage():
                 files = [open_packed(path) for path in self.paths]
             self._together(files)
-            self._files, self._gathered = files, None
+            self._files, self._gathered, self._table = files, None, None
             self._first = np.concatenate(
                 [[0], np.cumsum([len(f.index.offset) for f in files])]
             ).astype(np.int64)
@@ -303,6 +304,22 @@ class Records:
         return self._gather_from()(record)
 
     @property
+    def plain(self) -> bool:
+        """Whether features are fp32 rows of the whole graph, which `rows` reads without a record
+        in between.
+        """
+        return self.gathers and not self.fresh and self.codec.name == "fp32"
+
+    def rows(self, nodes: NDArray[np.integer[Any]], out: NDArray[np.float32]) -> None:
+        """Fill `out` (f4[n, num_features]) with the rows of `nodes` (of the graph), where they are
+        `plain`: one copy, O(n num_features).
+        """
+        if self._table is None:
+            self._table = self._whole_codes().array("codes")
+        # "clip" writes without a buffer; ids are those of records whose checksums were right
+        np.take(self._table, nodes, axis=0, out=out.view(np.uint8), mode="clip")
+
+    @property
     def num_labelled(self) -> NDArray[np.int64]:
         """i8[records], outputs with a label."""
         return np.concatenate([f.index.label_counts.sum(1) for f in self._opened()]).astype(
@@ -310,7 +327,13 @@ class Records:
         )
 
     def _gather_from(self) -> Callable[[Record], Record]:
-        """Fills the codes of the whole graph into a record.
+        """Fills the codes of the whole graph into a record; errors as of `_whole_codes`."""
+        if self._gathered is None:
+            self._gathered = _gatherer(self._whole_codes())
+        return self._gathered
+
+    def _whole_codes(self) -> Reader:
+        """The artifact of codes that features are gathered from.
 
         Raises
         ------
@@ -319,24 +342,22 @@ class Records:
         Conflict
             The artifact of codes is not the one the records were packed for.
         """
-        if self._gathered is None:
-            digest = self.meta["inputs"]["codes"]
-            if self._codes is None:
-                raise BadInput(
-                    f"{self.paths[0]}: its features are gathered from the codes of digest "
-                    f"{digest}, expected the store "
-                    "that has them, found files only",
-                    fix="open the run or the artifact in its store, or pack with --set "
-                    "features.layout=packed",
-                )
-            codes = self._codes()
-            if codes.digest != digest:
-                raise Conflict(
-                    f"{self.paths[0]}: expected codes of digest {digest}, found {codes.digest}",
-                    fix=REBUILD,
-                )
-            self._gathered = _gatherer(codes)
-        return self._gathered
+        digest = self.meta["inputs"]["codes"]
+        if self._codes is None:
+            raise BadInput(
+                f"{self.paths[0]}: its features are gathered from the codes of digest "
+                f"{digest}, expected the store "
+                "that has them, found files only",
+                fix="open the run or the artifact in its store, or pack with --set "
+                "features.layout=packed",
+            )
+        codes = self._codes()
+        if codes.digest != digest:
+            raise Conflict(
+                f"{self.paths[0]}: expected codes of digest {digest}, found {codes.digest}",
+                fix=REBUILD,
+            )
+        return codes
 
     def place(self, i: int) -> Place:
         """Where record `i` of the split lies.

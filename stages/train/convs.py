@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from stockpot.stages.codec.coded_rows import Coded, dense, first_rows, linear
+from stockpot.stages.kernels.layer_product import layer_product
 from stockpot.stages.kernels.sparse_product import reads, spmm
 from stockpot.stages.train.attention import attend
 
@@ -80,6 +81,13 @@ class Conv(nn.Module):
         """
         return x
 
+    @property
+    def shift(self) -> Tensor | None:
+        """The bias, where the convolution may leave it to the norm that follows: called with
+        `biased=False`.
+        """
+        return None
+
     def stored(self, columns: int) -> tuple[Tensor, Tensor]:
         """The convolution of [x, .., M^(K-1) x] as a linear map of [x, .., M^K x], each of so many
         columns: (weight f[out, stored columns], bias f[out]).
@@ -101,12 +109,20 @@ class GCNConv(Conv):
         _glorot(self.lin.weight)
         nn.init.zeros_(self.bias)
 
-    def forward(self, x: Tensor | Coded, adj: Adj, own: Tensor | None = None) -> Tensor:
+    @property
+    def shift(self) -> Tensor | None:
+        return self.bias
+
+    def forward(
+        self, x: Tensor | Coded, adj: Adj, own: Tensor | None = None, *, biased: bool = True
+    ) -> Tensor:
         del own
         weight = self.lin.weight
         if _aggregate_first(adj, x, weight.shape[0]):
-            return functional.linear(spmm(adj.csr, adj.t_csr, dense(x)), weight, self.bias)
-        return spmm(adj.csr, adj.t_csr, linear(x, weight)) + self.bias
+            bias = self.bias if biased else None
+            return functional.linear(spmm(adj.csr, adj.t_csr, dense(x)), weight, bias)
+        out = spmm(adj.csr, adj.t_csr, linear(x, weight))
+        return out.add_(self.bias) if biased else out
 
     def stored(self, columns: int) -> tuple[Tensor, Tensor]:
         return functional.pad(self.lin.weight, (columns, 0)), self.bias
@@ -129,14 +145,29 @@ class SAGEConv(Conv):
         for parameter in (self.lin_l.weight, self.lin_l.bias, self.lin_r.weight):
             nn.init.uniform_(parameter, -bound, bound)
 
-    def forward(self, x: Tensor | Coded, adj: Adj, own: Tensor | None = None) -> Tensor:
+    @property
+    def shift(self) -> Tensor | None:
+        return self.lin_l.bias
+
+    def forward(
+        self, x: Tensor | Coded, adj: Adj, own: Tensor | None = None, *, biased: bool = True
+    ) -> Tensor:
+        bias = self.lin_l.bias if biased else None
+        if own is None and isinstance(x, Tensor):
+            return layer_product(
+                adj,
+                x,
+                self.lin_l.weight,
+                bias,
+                self.lin_r.weight,
+                first=_aggregate_first(adj, x, self.lin_l.out_features),
+            )
         mine = first_rows(x, adj.csr.shape[0]) if own is None else own
         if _aggregate_first(adj, x, self.lin_l.out_features):
-            out = functional.linear(
-                spmm(adj.csr, adj.t_csr, dense(x)), self.lin_l.weight, self.lin_l.bias
-            )
+            out = functional.linear(spmm(adj.csr, adj.t_csr, dense(x)), self.lin_l.weight, bias)
         else:
-            out = spmm(adj.csr, adj.t_csr, linear(x, self.lin_l.weight)) + self.lin_l.bias
+            out = spmm(adj.csr, adj.t_csr, linear(x, self.lin_l.weight))
+            out = out if bias is None else out.add_(bias)
         if isinstance(mine, Coded):
             return out + linear(mine, self.lin_r.weight)
         return torch.addmm(out, mine, self.lin_r.weight.t())
@@ -160,13 +191,12 @@ class StoredConv(nn.Module):
     def reset_parameters(self) -> None:
         cast("GCNConv | SAGEConv", self.conv).reset_parameters()
 
-    def forward(self, x: Tensor | Coded) -> Tensor:
+    def forward(self, x: Tensor | Coded, *, biased: bool = True) -> Tensor:
         weight, bias = self.conv.stored(self.columns)
-        return (
-            functional.linear(x, weight, bias)
-            if isinstance(x, Tensor)
-            else linear(x, weight) + bias
-        )
+        if isinstance(x, Tensor):
+            return functional.linear(x, weight, bias if biased else None)
+        out = linear(x, weight)
+        return out + bias if biased else out
 
 
 class LSTMConv(Conv):

@@ -131,20 +131,29 @@ class Model(nn.Module):
         it too, where the features bring its aggregation.
         """
         if i == 0 and self.stored is not None:
-            x = self._hidden(self.stored(x), cast("nn.LayerNorm", self.stored_norm))
+            shift = self._left_to_norm(self.stored.conv)
+            out = self.stored(x, biased=shift is None)
+            x = self._hidden(out, cast("nn.LayerNorm", self.stored_norm), shift)
         return cast("Conv", self.convs[i]).project(x)
 
     def layer(self, i: int, x: Tensor | Coded, adj: Adj, own: Tensor | None = None) -> Tensor:
         """Layer `i` after `project`: f4[rows, out]. `own`: the rows, where they are not the first
         of `x`.
         """
-        out: Tensor = self.convs[i](x, adj, own)
+        conv = cast("Conv", self.convs[i])
         if i == len(self.norms):
-            return out
-        return self._hidden(out, cast("nn.LayerNorm", self.norms[i]))
+            last: Tensor = conv(x, adj, own)
+            return last
+        shift = self._left_to_norm(conv)
+        out = conv(x, adj, own) if shift is None else conv(x, adj, own, biased=False)
+        return self._hidden(out, cast("nn.LayerNorm", self.norms[i]), shift)
 
-    def _hidden(self, out: Tensor, norm: nn.LayerNorm) -> Tensor:
-        """A layer's result as the next one reads it."""
+    def _left_to_norm(self, conv: Conv) -> Tensor | None:
+        """The bias that the norm after `conv` adds, which sums its gradient on the way back."""
+        return conv.shift if self.training else None
+
+    def _hidden(self, out: Tensor, norm: nn.LayerNorm, shift: Tensor | None) -> Tensor:
+        """A layer's result as the next one reads it; `shift` is still to be added to it."""
         return norm_relu_dropout(
             out,
             norm.weight,
@@ -152,6 +161,7 @@ class Model(nn.Module):
             norm.eps,
             self.dropout if self.training else 0.0,
             self.generator,
+            shift,
         )
 
 

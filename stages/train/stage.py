@@ -179,7 +179,7 @@ def _unheard(done: int, total: int, text: str) -> None:
 
 STAGE = Stage(
     name="train",
-    version=1,
+    version=2,
     exact=False,
     params=Params,
     roles=("train", "valid", "order", "start", "exchange", "loads"),

@@ -49,7 +49,7 @@ def _cost(params: Params, facts: Mapping[str, Facts]) -> Cost:
 
 STAGE = Stage(
     name="warmup",
-    version=1,
+    version=2,
     exact=False,
     params=Params,
     roles=("train", "valid", "order", "exchange", "loads"),

@@ -45,10 +45,14 @@ def test_gathered_records_equal_packed_ones(tmp_path, kind):
     np.testing.assert_array_equal(again[1].codes, expected[1].codes)
 
 
-def test_steps_do_not_know_the_difference(tmp_path):
+@pytest.mark.parametrize("per_step", [1, 2])
+def test_steps_do_not_know_the_difference(tmp_path, monkeypatch, per_step):
     sides = [packed(tmp_path / str(g), gather=g)[0] for g in (False, True)]
+    beside, straight = (Records.from_reader(side) for side in sides)
+    assert (beside.plain, straight.plain) == (False, True)
+    monkeypatch.setattr(Records, "gathered", None)  # rows go into the step, not into a record
     for mine, theirs in zip(
-        *(read_steps(r, layers=2, per_step=2, shuffle=False) for r in sides), strict=True
+        *(read_steps(r, layers=2, per_step=per_step, shuffle=False) for r in sides), strict=True
     ):
         assert (mine.x == theirs.x).all()
         assert (mine.n_id == theirs.n_id).all()

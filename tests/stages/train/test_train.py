@@ -267,11 +267,11 @@ def test_many_kills_in_one_training(tmp_path, every_step):
 
 def test_the_learning_rate_of_a_plateau_survives_a_kill(tmp_path, every_step, monkeypatch):
     monkeypatch.setitem(trainer.PLATEAU, "patience", 0)
-    params = replace(BASE, schedule="plateau", lr=0.3, epochs=6)
+    params = replace(BASE, schedule="plateau", lr=0.3, epochs=12)
     whole = run(tmp_path / "whole", params)
     assert whole.history[-1]["lr"] < 0.3
     with pytest.raises(Killed):
-        run(tmp_path / "cut", params, kill_at(5, 1))
+        run(tmp_path / "cut", params, kill_at(11, 1))
     assert same(run(tmp_path / "cut", params), whole)
 
 
