@@ -269,7 +269,7 @@ def _cost(params: Params, facts: Mapping[str, Facts]) -> Cost:
 
 STAGE = Stage(
     name="student",
-    version=1,
+    version=2,
     exact=False,
     params=Params,
     roles=("graph", "split", "codes", "soup", "ingredient*"),
