@@ -15,7 +15,7 @@ STAGES := ingest split propagate sizing partition influence sample hag order loa
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: data/wordnet.npz help hooks setup run plan status verify report inspect test test-long coverage lint format bench bench-coop bench-influence bench-partition bench-pipeline bench-hag bench-soup bench-coded bench-quantize bench-loader bench-step bench-beyond bench-student accuracy clean $(STAGES)
+.PHONY: data/wordnet.npz help hooks setup run plan status verify report inspect test test-long coverage lint format bench bench-coop bench-influence bench-partition bench-pipeline bench-hag bench-soup bench-coded bench-quantize bench-loader bench-step bench-beyond bench-train bench-inference bench-student accuracy clean $(STAGES)
 
 help:  ## list every target
 	@grep -hE '^[a-z][a-zA-Z./_ -]*:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | awk -F'\t' '{printf "  make %-18s %s\n", $$1, $$2}'
@@ -86,7 +86,7 @@ format: $(READY)  ## rewrite the code in the house layout
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: bench-coop bench-influence bench-partition bench-pipeline bench-hag bench-soup bench-quantize bench-loader bench-step bench-beyond  ## every benchmark; results in runs/bench/NAME.json
+bench: bench-coop bench-influence bench-partition bench-pipeline bench-hag bench-soup bench-quantize bench-loader bench-step bench-beyond bench-train bench-inference  ## every benchmark; results in runs/bench/NAME.json
 
 bench-influence: $(READY)  ## PPR + top-k against torch_geometric get_ppr, alternating runs
 	$(BIN)/python -m tests.bench.influence $(ARGS)
@@ -122,6 +122,12 @@ bench-beyond: $(READY)  ## training where features do not fit in memory, against
 
 bench-student: $(READY)  ## what narrows a student's gap on nodes it was not taught, on the run in runs/wordnet (ARGS='WHERE --kept test')
 	$(BIN)/python -m tests.bench.student $(or $(ARGS),runs/wordnet)
+
+bench-train: $(READY)  ## CPU seconds to an accuracy against sampling loaders (ARGS='--dgl DIR', --others, --full)
+	$(BIN)/python -W ignore -m tests.bench.training $(ARGS)
+
+bench-inference: $(READY)  ## CPU seconds of inference on records against a sampling loader (ARGS='--dgl DIR')
+	$(BIN)/python -W ignore -m tests.bench.inference $(ARGS)
 
 bench-loader: $(READY)  ## a plain loop, DataLoader and Lightning over the run in runs/wordnet (ARGS=WHERE: another): same batches, CPU seconds
 	$(BIN)/python -m tests.bench.loader $(ARGS)

@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from stockpot.stages.infer.full_graph import full_graph_logits
-from stockpot.stages.train.model import build_model
-from tests.bench import training, training_graphs
+from stockpot.stages.train.model import build_model, save_model
+from tests.bench import inference, inference_child, training, training_graphs
 from tests.bench.inline import run
 from tests.bench.time_to_accuracy import Point
 from tests.bench.training_batches import BATCHES, Sampled, layers_of, whole_graph
@@ -207,3 +207,30 @@ def test_settings_are_chosen_by_validation_and_by_seconds(monkeypatch):
     assert setting == {"fanouts": [5, 5, 5], "lr": 1e-2}
     assert ended == 0.812
     assert (3, 3e-3) not in looked_at
+
+
+def test_inference_predicts_every_node_asked_for_once(small, tmp_path):
+    records, files = small["plain"]
+    with np.load(files["graph"]) as z:
+        ids, y = z["test"], z["y"]
+    np.save(path := tmp_path / "ids.npy", ids)
+    save_model(tmp_path / "model.safetensors", build_model(records.config, seed=0), {})
+    folder = records.run.parent
+    (folder / "infer.toml").write_text((folder / "plain.toml").read_text())
+    sets = [f"infer.split={path}", "infer.top_k=16"]
+    run(folder / "infer.toml", sets, folder / "store", folder, ["pack:infer"])
+    job = {"weights": str(tmp_path / "model.safetensors"), "ids": str(path), **files}
+    exact = inference_child.side({"kind": "full", **job})()
+    stored = inference_child.side({"kind": "records", "run": str(folder / "infer"), **job})()
+    assert exact.labelled == stored.labelled == (y[ids] >= 0).sum()
+    assert abs(exact.accuracy - stored.accuracy) < 0.1
+
+
+def test_inference_without_its_peer_has_rows_that_say_so(tmp_path, monkeypatch):
+    out = tmp_path / "inference.json"
+    words = ["inference", "--out", str(out), "--folder", str(tmp_path)]
+    monkeypatch.setattr("sys.argv", words)
+    inference.main()
+    rows = json.loads(out.read_text())["rows"]
+    assert [row["target"] for row in rows] == [3.0, 3.0]
+    assert all(row["met"] is None and "not installed" in row["missing"] for row in rows)

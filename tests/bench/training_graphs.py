@@ -114,12 +114,14 @@ class Built:
     seconds : CPU seconds of all stages after the graph is ingested and split, kernels compiled.
     config : of the model that the recipe trains.
     train : resolved parameters of its training, and `batch`, the mean outputs of a record.
+    sets : overrides of the recipe.
     """
 
     run: Path
     seconds: float
     config: dict[str, Any]
     train: dict[str, Any]
+    sets: list[str]
 
 
 def built(graph: Graph, labels: int, name: str, sets: list[str], folder: Path) -> Built:
@@ -161,7 +163,7 @@ def described(recipe: Path, sets: list[str], run: Path, seconds: float) -> Built
     packed = facts["train"]
     train = {name: getattr(params, name) for name in ("lr", "schedule", "epochs", "mass")}
     train["batch"] = -(-int(packed["outputs"]) // int(packed["records"]))
-    return Built(run, seconds, model_config(params, packed), train)
+    return Built(run, seconds, model_config(params, packed), train, sets)
 
 
 def peer_files(run: Path, folder: Path) -> dict[str, str]:

@@ -41,9 +41,13 @@ class Process:
     ----------
     job : what `training_child` trains, see there. folder : where the job and messages are written.
     dgl : folder that DGL is installed in, for sides that need it.
+    module : what runs in the process.
     """
 
-    def __init__(self, name: str, job: dict[str, Any], folder: Path, dgl: Path | None) -> None:
+    def __init__(
+        self, name: str, job: dict[str, Any], folder: Path, dgl: Path | None,
+        module: str = "tests.bench.training_child",
+    ) -> None:  # fmt: skip
         self.name, self.job = name, job
         self.curve: Curve = []
         self.seconds = self.train_seconds = 0.0
@@ -56,7 +60,7 @@ class Process:
             env["PYTHONPATH"] = os.pathsep.join(
                 part for part in (env.get("PYTHONPATH", ""), str(dgl)) if part
             )
-        command = [sys.executable, "-W", "ignore", "-m", "tests.bench.training_child", str(path)]
+        command = [sys.executable, "-W", "ignore", "-m", module, str(path)]
         with self.messages.open("w") as messages:
             self.process = subprocess.Popen(
                 command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=messages, text=True,
