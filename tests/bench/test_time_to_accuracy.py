@@ -8,7 +8,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.bench.accuracy_chart import LINE, chart
-from tests.bench.time_to_accuracy import Point, breaks_even, mean_curve, ratio_row, reached
+from tests.bench.time_to_accuracy import (
+    Point,
+    breaks_even,
+    mean_curve,
+    mean_reached,
+    ratio_row,
+    reached,
+)
 
 CURVE = [Point(1.0, 0.9, 0.50, 0.49), Point(2.0, 1.8, 0.70, 0.69), Point(3.0, 2.7, 0.65, 0.66)]
 
@@ -26,6 +33,14 @@ def test_the_mean_over_seeds_ends_with_the_shortest():
     assert [point.seconds for point in mean] == [2.0, 3.0]
     assert mean[0].valid == pytest.approx(0.6)
     assert mean[1].test == pytest.approx(0.7)
+
+
+def test_seeds_that_end_at_the_accuracy_are_averaged_where_each_came_to_it():
+    early = [Point(1.0, 0.9, 0.72, 0.5)]
+    mean = mean_reached([CURVE, early], 0.70)
+    assert (mean.seconds, mean.valid) == (1.5, pytest.approx(0.71))
+    assert mean_reached([CURVE, early], 0.71) is None
+    assert mean_reached([], 0.5) is None
 
 
 @given(

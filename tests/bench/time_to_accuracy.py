@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["Curve", "Point", "breaks_even", "mean_curve", "ratio_row", "reached"]
+__all__ = ["Curve", "Point", "breaks_even", "mean_curve", "mean_reached", "ratio_row", "reached"]
 
 
 @dataclass(frozen=True)
@@ -51,6 +51,14 @@ def mean_curve(curves: Sequence[Curve]) -> Curve:
 def reached(curve: Curve, target: float) -> Point | None:
     """The first point whose validation accuracy is `target` or more, None where none is."""
     return next((point for point in curve if point.valid >= target), None)
+
+
+def mean_reached(curves: Sequence[Curve], target: float) -> Point | None:
+    """The mean of the points at which each seed came to `target`, None where one did not: for
+    trainings that end there, whose curves have different lengths."""
+    points = [reached(curve, target) for curve in curves]
+    found = [[point] for point in points if point is not None]
+    return mean_curve(found)[0] if points and len(found) == len(points) else None
 
 
 def breaks_even(preprocessing: float, ours: float | None, peer: float | None) -> int | None:

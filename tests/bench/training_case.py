@@ -15,7 +15,16 @@ from tests.bench.training_process import alternating
 if TYPE_CHECKING:
     import argparse
 
-__all__ = ["RATES", "WITHIN", "Case", "our_setting", "peer_setting", "repeated"]
+__all__ = [
+    "RATES",
+    "TUNING_SEED",
+    "WITHIN",
+    "Case",
+    "our_setting",
+    "peer_setting",
+    "repeated",
+    "settings",
+]
 
 RATES = (3e-3, 1e-2)
 LENGTHS = (0.5, 1.0, 2.0)
@@ -35,6 +44,7 @@ class Case:
         self.name = f"{graph.name} {labels} %"
         self.epochs = args.epochs or graph.epochs[labels]
         self.records: dict[str, Built] = {}
+        self.settings: dict[str, dict[str, Any]] = {}
 
     def built(self, name: str, *sets: str, tuned: bool = True) -> Built:
         """Records of one recipe; `tuned`: the model and the sizes that all sides have."""
@@ -98,6 +108,17 @@ def peer_setting(case: Case) -> tuple[dict[str, Any], float]:
     return {"fanouts": [fanout] * layers, "lr": rate}, ended
 
 
+def settings(case: Case) -> dict[str, dict[str, Any]]:
+    """What the peer and both of our sides train with, chosen once a case."""
+    if not case.settings:
+        case.built("plain")
+        case.built("propagated", "features.propagate=2")
+        peer, ended = peer_setting(case)
+        ours = {name: our_setting(case, name, ended - WITHIN) for name in ("plain", "propagated")}
+        case.settings = {"peer": peer, **ours}
+    return case.settings
+
+
 def our_setting(case: Case, name: str, target: float) -> dict[str, Any]:
     """Rate and epochs that come to `target` first on validation, or else nearest to it."""
     records = case.records[name]
@@ -126,7 +147,7 @@ def repeated(case: Case, jobs: Any, seeds: int, **more: Any) -> dict[str, dict[s
         name: {
             "curve": mean_curve([one[name]["curve"] for one in every]),
             "floor": every[-1][name]["floor"],
-            "each": [[asdict(point) for point in one[name]["curve"]] for one in every],
+            "curves": [one[name]["curve"] for one in every],
         }
         for name in every[0]
     }
