@@ -72,7 +72,7 @@ class Weights:
 
     def _packed(self, ids: Path, size: int) -> Path:
         """Run whose inference records hold these nodes, the top `size` of each."""
-        stem = f"{self.records.run.name}-{ids.stem}-{size}"
+        stem = f"{self.records.run.name}-{ids.stem.split('-')[-1]}-{size}"
         recipe = self.case.folder / f"{stem}.toml"
         recipe.write_text((self.case.folder / f"{self.records.run.name}.toml").read_text())
         sets = [*self.records.sets, f"infer.split={ids.resolve()}", f"infer.top_k={size}"]
@@ -120,8 +120,9 @@ def smallest(case: Case, weights: Weights, kind: str, ids: Path) -> tuple[int, d
 
 def compared(case: Case, turn_count: int) -> list[dict[str, Any]]:
     """Rows of one graph."""
-    nodes = {"1 %": case.folder / f"{case.name}-1.npy", "test": case.folder / f"{case.name}-t.npy"}
-    nodes = {name: Path(str(path).replace(" ", "")) for name, path in nodes.items()}
+    stem = f"{case.graph.name}-{case.labels}"
+    nodes = {"1 %": case.folder / f"{stem}-one.npy", "test": case.folder / f"{stem}-test.npy"}
+    checked = case.folder / f"{stem}-valid.npy"
     plain = case.built("plain")
     propagated = case.built("propagated", "features.propagate=2")
     with np.load(peer_files(plain.run, case.folder)["graph"]) as z:
@@ -129,7 +130,7 @@ def compared(case: Case, turn_count: int) -> list[dict[str, Any]]:
     some = np.random.default_rng(0).choice(test, max(1, count // 100), replace=False)
     np.save(nodes["1 %"], np.sort(some))
     np.save(nodes["test"], test)
-    np.save(checked := Path(str(nodes["test"]).replace("-t.", "-v.")), valid)
+    np.save(checked, valid)
     fanouts = [case.graph.fanouts[len(case.graph.fanouts) // 2]] * case.graph.layers
     same = Weights(case, "plain", "stockpot", plain)
     ours = Weights(case, "propagated", "stockpot", propagated)
@@ -144,11 +145,11 @@ def compared(case: Case, turn_count: int) -> list[dict[str, Any]]:
                 "full graph": mine.job("full", ids),
             }  # fmt: skip
             found = turns(case, jobs, turn_count)
-            stem = Path(jobs["ours"]["run"]).name
+            built = mine.built[Path(jobs["ours"]["run"]).name]
             row = ratio_row(
                 f"inference of {'1 % of the nodes' if name == '1 %' else 'all test nodes'}, {what}",
                 case.name, found["ours"]["seconds"], PEER, found["peer"]["seconds"], turn_count,
-                TARGET, top_k=size, fanout=fanout, preprocessing=mine.built[stem],
+                TARGET, top_k=size, fanout=fanout, preprocessing=built,
                 full_graph=found["full graph"]["seconds"],
                 accuracy={side: values["accuracy"] for side, values in found.items()},
             )  # fmt: skip

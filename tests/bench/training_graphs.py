@@ -15,7 +15,7 @@ import numpy as np
 
 from stockpot.locate import artifact_of
 from stockpot.planning.recipe import load
-from stockpot.stages.infer.stage import _features
+from stockpot.stages.codec.node_rows import NodeRows
 from stockpot.stages.train.stage import STAGE
 from stockpot.stages.train.train_params import model_config
 
@@ -176,5 +176,5 @@ def peer_files(run: Path, folder: Path) -> dict[str, str]:
         arrays = {key: np.asarray(graph.array(key)) for key in ("indptr", "indices", "y")}
         lists = {key: np.asarray(split.array(key)) for key in ("train", "valid", "test")}
         np.savez(files["graph"], **arrays, **lists)
-        np.save(files["features"], _features(artifact_of(run, "quantize")))
+        np.save(files["features"], NodeRows(artifact_of(run, "quantize")).all())
     return {key: str(path) for key, path in files.items()}
