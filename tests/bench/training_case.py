@@ -28,7 +28,8 @@ __all__ = [
 
 RATES = (3e-3, 1e-2)
 LENGTHS = (0.5, 1.0, 2.0)
-"""Epochs of ours as a multiple of the peer's; the last only where no shorter one is enough."""
+"""Epochs as a multiple of the graph's: the peer takes either of the first two, ours also the last
+where no shorter one is enough."""
 WITHIN = 0.003
 TUNING_SEED = 100
 JUDGED = 12
@@ -45,6 +46,7 @@ class Case:
         self.epochs = args.epochs or graph.epochs[labels]
         self.records: dict[str, Built] = {}
         self.settings: dict[str, dict[str, Any]] = {}
+        self.goal = 0.0
 
     def built(self, name: str, *sets: str, tuned: bool = True) -> Built:
         """Records of one recipe; `tuned`: the model and the sizes that all sides have."""
@@ -90,12 +92,12 @@ def seconds_to(curve: Curve, target: float) -> float:
 
 
 def peer_setting(case: Case) -> tuple[dict[str, Any], float]:
-    """(fanouts and rate of the peer, validation accuracy that its best fanout ended at)."""
+    """(fanouts, rate and epochs of the peer, validation accuracy that its best fanout ended at)."""
     records, layers = case.built("plain"), case.graph.layers
     middle = case.graph.fanouts[len(case.graph.fanouts) // 2]
 
-    def tried(fanout: int, rate: float) -> Curve:
-        asked = {"fanouts": [fanout] * layers, "lr": rate}
+    def tried(fanout: int, rate: float, epochs: int = case.epochs) -> Curve:
+        asked = {"fanouts": [fanout] * layers, "lr": rate, "epochs": epochs}
         return case.alone(case.job("dgl", records, TUNING_SEED, **asked))
 
     rates = {rate: tried(middle, rate)[-1].valid for rate in RATES}
@@ -103,9 +105,20 @@ def peer_setting(case: Case) -> tuple[dict[str, Any], float]:
     curves = {fanout: tried(fanout, rate) for fanout in case.graph.fanouts}
     ended = max(curve[-1].valid for curve in curves.values())
     fanout = min(curves, key=lambda one: seconds_to(curves[one], ended - WITHIN))
+    half = max(1, round(LENGTHS[0] * case.epochs))
+    shorter = tried(fanout, rate, half)
+    sooner = seconds_to(shorter, ended - WITHIN) < seconds_to(curves[fanout], ended - WITHIN)
     table = {str(one): [curve[-1].valid, curve[-1].seconds] for one, curve in curves.items()}
-    print(f"{case.name}: peer by fanout (valid, s) {table}; by rate {rates}", flush=True)
-    return {"fanouts": [fanout] * layers, "lr": rate}, ended
+    print(
+        f"{case.name}: peer by fanout (valid, s) {table}; by rate {rates}; "
+        f"half as long {shorter[-1].valid}",
+        flush=True,
+    )
+    return {
+        "fanouts": [fanout] * layers,
+        "lr": rate,
+        "epochs": half if sooner else case.epochs,
+    }, ended
 
 
 def settings(case: Case) -> dict[str, dict[str, Any]]:
@@ -115,7 +128,7 @@ def settings(case: Case) -> dict[str, dict[str, Any]]:
         case.built("propagated", "features.propagate=2")
         peer, ended = peer_setting(case)
         ours = {name: our_setting(case, name, ended - WITHIN) for name in ("plain", "propagated")}
-        case.settings = {"peer": peer, **ours}
+        case.settings, case.goal = {"peer": peer, **ours}, ended - WITHIN
     return case.settings
 
 
