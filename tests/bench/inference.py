@@ -50,7 +50,9 @@ class Weights:
     def __init__(self, case: Case, name: str, kind: str, records: Built, **more: Any) -> None:
         self.case, self.name, self.records = case, name, records
         self.files = peer_files(records.run, case.folder)
-        self.path = case.folder / f"{case.graph.name}-{case.labels}-{name}.safetensors"
+        made = records.digest[:12], case.epochs, case.args.precision
+        stem = "-".join(map(str, (case.graph.name, case.labels, name, *made)))
+        self.path = case.folder / f"{stem}.safetensors"
         self.built: dict[str, float] = {}
         if not self.path.exists():
             job = case.job(kind, records, 0, lr=RATES[-1], every=10**6, **more)

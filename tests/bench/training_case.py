@@ -68,7 +68,7 @@ class Case:
             **peer_files(records.run, self.folder), "batch": records.train["batch"],
             "precision": self.args.precision, "schedule": "cosine", "lr": RATES[-1],
             "epochs": epochs, "every": max(1, epochs // JUDGED), "columns": self.graph.reduce,
-            **more,
+            "records": records.digest, **more,
         }  # fmt: skip
 
     def trained(self, jobs: dict[str, dict[str, Any]], **more: Any) -> dict[str, dict[str, Any]]:

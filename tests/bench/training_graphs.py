@@ -115,6 +115,7 @@ class Built:
     config : of the model that the recipe trains.
     train : resolved parameters of its training, and `batch`, the mean outputs of a record.
     sets : overrides of the recipe.
+    digest : of the training records, so that nothing made from others is taken for theirs.
     """
 
     run: Path
@@ -122,6 +123,7 @@ class Built:
     config: dict[str, Any]
     train: dict[str, Any]
     sets: list[str]
+    digest: str
 
 
 def built(graph: Graph, labels: int, name: str, sets: list[str], folder: Path) -> Built:
@@ -146,6 +148,8 @@ def built(graph: Graph, labels: int, name: str, sets: list[str], folder: Path) -
         job.write_text(json.dumps({"recipe": str(recipe), "sets": sets, "folder": str(folder)}))
         found = want | json.loads(child("tests.bench.training_build", str(job))[-1])
         noted.write_text(json.dumps(found))
+        for path in _files(run, folder).values():
+            path.unlink(missing_ok=True)
     return described(recipe, sets, run, found["seconds"])
 
 
@@ -160,18 +164,21 @@ def described(recipe: Path, sets: list[str], run: Path, seconds: float) -> Built
         facts["sizing"] = artifact_of(run, "sizing").facts
     values = load(recipe, sets).values()
     params = STAGE.resolve({key: values[key] for key in STAGE.reads} | {"index": 0}, facts)
-    packed = facts["train"]
+    packed, digest = facts["train"], artifact_of(run, "pack:train").digest
     train = {name: getattr(params, name) for name in ("lr", "schedule", "epochs", "mass")}
     train["batch"] = -(-int(packed["outputs"]) // int(packed["records"]))
-    return Built(run, seconds, model_config(params, packed), train, sets)
+    return Built(run, seconds, model_config(params, packed), train, sets, digest)
+
+
+def _files(run: Path, folder: Path) -> dict[str, Path]:
+    return {"graph": folder / f"{run.name}.graph.npz", "features": folder / f"{run.name}.npy"}
 
 
 def peer_files(run: Path, folder: Path) -> dict[str, str]:
     """Files that every side reads: graph, labels and split as one, the run's feature columns as
     another, those that stage `propagate` stored among them."""
-    name = run.name
     graph, split = artifact_of(run, "ingest"), artifact_of(run, "split")
-    files = {"graph": folder / f"{name}.graph.npz", "features": folder / f"{name}.npy"}
+    files = _files(run, folder)
     if not all(path.exists() for path in files.values()):
         arrays = {key: np.asarray(graph.array(key)) for key in ("indptr", "indices", "y")}
         lists = {key: np.asarray(split.array(key)) for key in ("train", "valid", "test")}
