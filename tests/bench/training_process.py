@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from tests.bench.time_to_accuracy import Curve, Point
@@ -26,11 +27,8 @@ def not_installed(kind: str, dgl: Path | None, graphbolt: str | None) -> str:
         return "DGL is not installed: --dgl DIR"
     if kind == "graphbolt" and graphbolt is None:
         return "GraphBolt is not installed: --graphbolt DIR/bin/python"
-    if kind == "neighbor-loader":
-        import torch_geometric.typing as pyg
-
-        if not (pyg.WITH_PYG_LIB or pyg.WITH_TORCH_SPARSE):
-            return "neither pyg-lib nor torch-sparse is installed"
+    if kind == "neighbor-loader" and not any(map(find_spec, ("pyg_lib", "torch_sparse"))):
+        return "neither pyg-lib nor torch-sparse is installed"
     return ""
 
 
