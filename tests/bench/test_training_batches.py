@@ -12,7 +12,7 @@ import torch
 
 from stockpot.stages.infer.full_graph import full_graph_logits
 from stockpot.stages.train.model import build_model, save_model
-from tests.bench import inference, inference_child, training, training_graphs
+from tests.bench import inference_child, training, training_graphs
 from tests.bench.inline import run
 from tests.bench.time_to_accuracy import Point
 from tests.bench.training_batches import BATCHES, Sampled, layers_of, whole_graph
@@ -231,13 +231,3 @@ def test_inference_predicts_every_node_asked_for_once(small, tmp_path):
     stored = inference_child.side({"kind": "records", "run": str(folder / "infer"), **job})()
     assert exact.labelled == stored.labelled == (y[ids] >= 0).sum()
     assert abs(exact.accuracy - stored.accuracy) < 0.1
-
-
-def test_inference_without_its_peer_has_rows_that_say_so(tmp_path, monkeypatch):
-    out = tmp_path / "inference.json"
-    words = ["inference", "--out", str(out), "--folder", str(tmp_path)]
-    monkeypatch.setattr("sys.argv", words)
-    inference.main()
-    rows = json.loads(out.read_text())["rows"]
-    assert [row["target"] for row in rows] == [3.0, 3.0]
-    assert all(row["met"] is None and "not installed" in row["missing"] for row in rows)
