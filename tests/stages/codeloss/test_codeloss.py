@@ -29,9 +29,8 @@ def test_there_is_nothing_to_ask_where_nothing_is_lost():
 
 @pytest.mark.parametrize("codec", ["pq1", "fp16"])
 def test_the_loss_is_that_of_the_chosen_model_on_its_validation_records(tmp_path, codec):
-    recipe = write_recipe(
-        tmp_path, epochs=6, ingredients=1, extra=f'[features]\ncodec = "{codec}"\n'
-    )
+    extra = f'[features]\ncodec = "{codec}"\n'
+    recipe = write_recipe(tmp_path, epochs=6, ingredients=1, features=32, extra=extra)
     asked = ["codeloss", "pack:valid", "soup", "ingest"]
     found = run_here(recipe, tmp_path / "runs", asked)
     facts, soup, graph = found["codeloss"].facts, found["soup"], found["ingest"]
