@@ -29,6 +29,7 @@ STAGES: dict[str, Stage[Any]] = {
         "pack",
         "loadplan",
         "exchange",
+        "calibrate",
         "warmup",
         "train",
         "soup",

@@ -21,7 +21,7 @@ from stockpot.stages.errors import BadInput
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["checked", "emulated_cost", "in_float32", "products"]
+__all__ = ["bf16_flags", "checked", "emulated_cost", "in_float32", "products"]
 
 P = ParamSpec("P")
 _TURNS = 9
@@ -66,9 +66,7 @@ def checked(precision: str, device: str) -> list[str]:
             name = torch.cuda.get_device_name(device)
             raise BadInput(f"train.precision: {name} has no bf16", fix="--set train.precision=fp32")
         return []
-    cpu = Path("/proc/cpuinfo")
-    flags = cpu.read_text().split() if cpu.exists() else []
-    if {"avx512_bf16", "amx_bf16", "bf16"} & set(flags):
+    if bf16_flags():
         return []
     word = (
         "this CPU names no bf16 instructions and emulates them: a dense product of "
@@ -76,6 +74,13 @@ def checked(precision: str, device: str) -> list[str]:
         "--set train.precision=fp32"
     )
     return [word]
+
+
+def bf16_flags() -> list[str]:
+    """What this CPU names of bfloat16 instructions, sorted; none: it emulates them."""
+    cpu = Path("/proc/cpuinfo")
+    flags = set(cpu.read_text().split()) if cpu.exists() else set()
+    return sorted({"avx512_bf16", "amx_bf16", "bf16"} & flags)
 
 
 def emulated_cost() -> float:

@@ -68,6 +68,7 @@ def _nodes(values: Values, made: Nodes) -> Iterator[Node]:
             "soup": "soup",
             **ingredients(values),
         },
+        {"calibrate": "calibrate"} if "calibrate" in made else {},
     )
 
 

@@ -17,7 +17,7 @@ from stockpot.stages.student.planning import PLANNING, no_hops, student_paramete
 from stockpot.stages.student.reporting import REPORTING
 from stockpot.stages.train.ingredient import count, ingredients
 from stockpot.stages.train.ingredient import roles as trainings
-from stockpot.stages.train.train_params import resolved_device
+from stockpot.stages.train.train_params import resolved_device, resolved_precision
 from stockpot.stages.train.training_cost import TORCH_BYTES
 
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ def _resolve(recipe: Mapping[str, Any], facts: Mapping[str, Facts]) -> Params:
         _epochs(recipe["student.epochs"], int(facts["graph"]["num_nodes"])),
         float(recipe["student.dropout"]),
         float(recipe["student.noise"]),
-        str(recipe["train.precision"]),
+        resolved_precision(str(recipe["train.precision"]), facts),
         int(recipe["train.seed"]),
         resolved_device(str(recipe["train.device"])),
     )

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from stockpot.stages.node import Node, Nodes, Values
 
-__all__ = ["PLANNING", "ingredients", "trainings"]
+__all__ = ["PLANNING", "advised", "ingredients", "trainings"]
 
 
 @dataclass(frozen=True)
@@ -92,8 +92,10 @@ class Train:
         "share of the averaged weights a step keeps, e.g. 0.99; > 0: ingredients are such averages",
         BELOW_ONE,
     )
-    precision: Literal["fp32", "bf16"] = key(
-        "fp32", "fp32 | bf16: dense products of a training step in bfloat16"
+    precision: Literal["fp32", "bf16", "auto"] = key(
+        "fp32",
+        "fp32 | bf16: dense products of a training step in bfloat16 | auto: the faster one, "
+        "measured once for all that share the store",
     )
     validate: float | Auto = key(
         "auto",
@@ -131,6 +133,11 @@ def trained_on(made: Nodes) -> dict[str, str]:
     return {"train": "pack:train", "valid": "pack:valid", "order": "order", **more}
 
 
+def advised(made: Nodes) -> dict[str, str]:
+    """Advice to every training: what "auto" of sizes and of the precision is."""
+    return {name: name for name in ("sizing", "calibrate") if name in made}
+
+
 def ingredients(values: Values) -> dict[str, str]:
     """Role -> node of every training, as whoever reads all ingredients names them."""
     return {f"ingredient:{i}": f"train:{i}" for i in range(trainings(values))}
@@ -143,10 +150,9 @@ def trainings(values: Values) -> int:
 
 
 def _nodes(values: Values, made: Nodes) -> Iterator[Node]:
-    sized = {"sizing": "sizing"} if "sizing" in made else {}
     start = {"start": "warmup"} if "warmup" in made else {}
     for i in range(trainings(values)):
-        yield node(f"train:{i}", {**trained_on(made), **start}, sized, index=i)
+        yield node(f"train:{i}", {**trained_on(made), **start}, advised(made), index=i)
 
 
 def guess(known: Known) -> Guess | None:

@@ -30,6 +30,7 @@ __all__ = [
     "resolve",
     "resolved_device",
     "resolved_mass",
+    "resolved_precision",
     "tail_of",
     "validate_every",
     "widest",
@@ -261,7 +262,7 @@ def resolve(recipe: Mapping[str, Any], facts: Mapping[str, Facts]) -> Params:
         warmup=int(get["warmup"]),
         ema=float(get["ema"]),
         norm="batch" if model == "gin" else "",
-        precision=str(get["precision"]),
+        precision=resolved_precision(str(get["precision"]), facts),
         holdout=holdout,
         keep="last" if whole else str(get["keep"]),
         stored=stored,
@@ -359,6 +360,11 @@ def tail_of(epochs: int, warmup: int) -> tuple[int, int]:
     long = max(2, min(epochs - warmup, math.floor(TAIL * epochs)))
     every = -(-long // TAIL_MODELS)
     return long // every, every
+
+
+def resolved_precision(asked: str, facts: Mapping[str, Facts]) -> str:
+    """`train.precision`: "auto" is what stage `calibrate` measured to be faster."""
+    return str(facts["calibrate"]["precision"]) if asked == "auto" else asked
 
 
 def resolved_mass(asked: str, sizing: Facts | None) -> str:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from stockpot.stages.node import node
 from stockpot.stages.stage import Planning
-from stockpot.stages.train.planning import guess, trained_on
+from stockpot.stages.train.planning import advised, guess, trained_on
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -18,7 +18,7 @@ __all__ = ["PLANNING"]
 
 def _nodes(values: Values, made: Nodes) -> Iterator[Node]:
     if values["train.warmup"] > 0:
-        yield node("warmup", trained_on(made), {"sizing": "sizing"} if "sizing" in made else {})
+        yield node("warmup", trained_on(made), advised(made))
 
 
 PLANNING = Planning(_nodes, guess=guess)
