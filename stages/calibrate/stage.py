@@ -52,6 +52,7 @@ def _run(params: Params, inputs: Inputs, shard: Shard, writer: Writer) -> dict[s
     with settings(writer.threads):
         seconds = product_seconds(params.device, ROWS, params.width)
     wide, narrow = seconds["fp32"], seconds["bf16"]
+    assert wide is not None  # every device has it
     return {
         "precision": "bf16" if narrow is not None and narrow <= WORTH * wide else "fp32",
         "fp32_ms": 1000 * wide,
