@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from stockpot.stages.hops.hop_spending import (
     LAYERS,
+    LR,
     MOST_COLUMNS,
     MOST_HOPS,
     SEEDS,
@@ -123,7 +124,9 @@ def _run(params: Params, inputs: Inputs, shard: Shard, writer: Writer) -> dict[s
             )
             hits[hops], read = [], 0
             for seed in range(params.seed, params.seed + SEEDS):
-                trainee = Trainee(config, trials, asked, seed, "hops", "--set features.propagate=0")
+                trainee = Trainee(
+                    config, trials, asked, seed, "hops", "--set features.propagate=0", LR
+                )
                 trainee.stem(sample.of(hops))
                 hits[hops].append(trainee.branch(sample.of(hops), 0))
                 read += trainee.read

@@ -89,6 +89,7 @@ class Trainee:
     ----------
     config : of `network_config`.
     train, valid : records to train on and to be asked about.
+    lr : of Adam.
     what, mend : whose error it is where the loss is not finite, and what does without the network.
 
     Attributes
@@ -105,13 +106,14 @@ class Trainee:
         seed: int,
         what: str = "judge",
         mend: str = "--set features.codec=fp32",
+        lr: float = LR,
     ) -> None:
-        self._what, self._mend = what, mend
+        self._what, self._mend, self._lr = what, mend, lr
         network = build_model(config, seed)
         assert isinstance(network, Model)  # one of stockpot's own
         self._model, self._seed = network, seed
         self._train, self._valid = list(train), list(valid)
-        self._adam = torch.optim.Adam(network.parameters(), lr=LR)
+        self._adam = torch.optim.Adam(network.parameters(), lr=lr)
         self._start: Any = None
         self.spent = self.read = 0
 
@@ -146,7 +148,9 @@ class Trainee:
             if not order:
                 order = rng.permutation(len(self._train)).tolist()
             trial = self._train[order.pop()]
-            rate = LR * 0.5 * (1 + math.cos(math.pi * step / count)) if falling else LR
+            rate = self._lr
+            if falling:
+                rate *= 0.5 * (1 + math.cos(math.pi * step / count))
             for group in self._adam.param_groups:
                 group["lr"] = rate
             y = torch.from_numpy(trial.record.y)
