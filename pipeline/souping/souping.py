@@ -247,9 +247,9 @@ def _tested(
         return {}
     from stockpot.stages.infer.predict import predict
     from stockpot.stages.loader.options import Delivery, Schedule
+    from stockpot.stages.train.devices import resolved_device
     from stockpot.stages.train.evaluate import open_steps, settings
     from stockpot.stages.train.model import load_model
-    from stockpot.stages.train.train_params import resolved_device
 
     device = resolved_device(str(recipe.values()["train.device"]))
     files = {name: payload / f"soup-{name}.safetensors" for name in facts["methods"]}

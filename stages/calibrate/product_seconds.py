@@ -41,8 +41,8 @@ def product_seconds(device: str, rows: int, width: int) -> dict[str, float | Non
             out.backward(torch.ones_like(out))
             _finished(there)
             times.append(time.perf_counter() - started)
-    found: dict[str, float | None] = {"bf16": None}
-    return found | {name: statistics.median(times[1:]) for name, times in seconds.items()}
+    without: dict[str, float | None] = {"bf16": None}
+    return without | {name: statistics.median(times[1:]) for name, times in seconds.items()}
 
 
 def _finished(device: torch.device) -> None:

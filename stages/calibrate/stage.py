@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from stockpot.stages.calibrate.planning import PLANNING
 from stockpot.stages.calibrate.reporting import REPORTING
 from stockpot.stages.stage import Cost, Facts, Inputs, Shard, Stage, Writer
-from stockpot.stages.train.train_params import resolved_device
+from stockpot.stages.train.devices import resolved_device
 from stockpot.stages.train.training_cost import TORCH_BYTES
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from stockpot.stages.codec.format import EXACT
 from stockpot.stages.codeloss.planning import PLANNING
 from stockpot.stages.codeloss.reporting import REPORTING
 from stockpot.stages.stage import Cost, Facts, Inputs, Shard, Stage, Writer
-from stockpot.stages.train.train_params import resolved_device
+from stockpot.stages.train.devices import resolved_device
 from stockpot.stages.train.training_cost import TORCH_BYTES, step_bytes
 
 if TYPE_CHECKING:

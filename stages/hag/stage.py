@@ -47,7 +47,7 @@ class Params:
 
 
 def _resolve(recipe: Mapping[str, Any], facts: Mapping[str, Facts]) -> Params:
-    from stockpot.stages.train.train_params import resolved_device
+    from stockpot.stages.train.devices import resolved_device
 
     asked = recipe["hag.capacity"]
     return Params(

@@ -16,9 +16,9 @@ from stockpot.stages.infer.planning import PLANNING
 from stockpot.stages.infer.reporting import REPORTING
 from stockpot.stages.soup.planning import METHODS
 from stockpot.stages.stage import Cost, Facts, Inputs, Reader, Shard, Stage, Writer, added
+from stockpot.stages.train.devices import resolved_device
 from stockpot.stages.train.ingredient import count, ingredients
 from stockpot.stages.train.ingredient import roles as trainings
-from stockpot.stages.train.train_params import resolved_device
 from stockpot.stages.train.training_cost import TORCH_BYTES, step_bytes
 
 if TYPE_CHECKING:

@@ -12,9 +12,10 @@ from stockpot.stages.soup.compatibility import check_alike
 from stockpot.stages.soup.planning import METHODS, PLANNING
 from stockpot.stages.soup.reporting import REPORTING
 from stockpot.stages.stage import Cost, Facts, Inputs, Shard, Stage, Writer, added
+from stockpot.stages.train.devices import resolved_device
 from stockpot.stages.train.ingredient import count, ingredients
 from stockpot.stages.train.ingredient import roles as trainings
-from stockpot.stages.train.train_params import checked_holdout, resolved_device
+from stockpot.stages.train.train_params import checked_holdout
 from stockpot.stages.train.training_cost import TORCH_BYTES, step_bytes
 
 if TYPE_CHECKING:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from stockpot.stages.pack.layers import Weights
 
-__all__ = ["new_rows"]
+__all__ = ["joined", "new_rows"]
 
 
 def new_rows(

@@ -15,9 +15,10 @@ from stockpot.stages.stage import Cost, Derived, Facts, Inputs, Reader, Shard, S
 from stockpot.stages.student.lesson import BATCH, Lesson
 from stockpot.stages.student.planning import PLANNING, no_hops, student_parameters
 from stockpot.stages.student.reporting import REPORTING
+from stockpot.stages.train.devices import resolved_device
 from stockpot.stages.train.ingredient import count, ingredients
 from stockpot.stages.train.ingredient import roles as trainings
-from stockpot.stages.train.train_params import resolved_device, resolved_precision
+from stockpot.stages.train.train_params import resolved_precision
 from stockpot.stages.train.training_cost import TORCH_BYTES
 
 if TYPE_CHECKING:

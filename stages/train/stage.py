@@ -8,9 +8,10 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from stockpot.stages.stage import Inputs, Shard, Stage, Writer
+from stockpot.stages.train.devices import gpus_here
 from stockpot.stages.train.planning import PLANNING
 from stockpot.stages.train.reporting import REPORTING
-from stockpot.stages.train.train_params import Params, gpus_here, model_config, resolve, widest
+from stockpot.stages.train.train_params import Params, model_config, resolve, widest
 from stockpot.stages.train.training_cost import PREFETCH, cost, edge_floats, shared_how
 
 if TYPE_CHECKING:

@@ -5,15 +5,14 @@ drawn.
 from __future__ import annotations
 
 import math
-import os
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stockpot.stages.errors import BadInput
 from stockpot.stages.order.epoch_order import walks_tour
 from stockpot.stages.row_sizes import ROW_MODELS
 from stockpot.stages.stage import Facts, added
+from stockpot.stages.train.devices import resolved_device
 from stockpot.stages.train.factory import source_digest
 from stockpot.stages.train.ranges import factor, varied_odds
 
@@ -25,10 +24,8 @@ __all__ = [
     "SHARED",
     "Params",
     "checked_holdout",
-    "gpus_here",
     "model_config",
     "resolve",
-    "resolved_device",
     "resolved_mass",
     "resolved_precision",
     "tail_of",
@@ -294,14 +291,14 @@ def row_hops(model: str, packed: Facts) -> int:
                 fix="--set batches.method=node, or --set train.model=sign",
             )
         return 0
-    found = packed.get("propagated")
-    if found is None:
+    products = packed.get("propagated")
+    if products is None:
         raise BadInput(
             f"features.propagate: train.model {model!r} reads features that are multiplied by the "
             f"graph's matrix: expected 1 hop or more, found 0",
             fix="--set features.propagate=3",
         )
-    return int(found["hops"])
+    return int(products["hops"])
 
 
 def stored_hops(model: str, layers: int, recipe: Mapping[str, Any], packed: Facts) -> int:
@@ -420,63 +417,6 @@ def checked_holdout(share: float) -> float:
             fix="--set soup.holdout=0.5",
         )
     return share
-
-
-def resolved_device(asked: str, ranks: int = 1) -> str:
-    """`train.device` as "cpu", "cuda" or "cuda:N". Several ranks take a GPU each, of those of their
-    machine.
-
-    Raises
-    ------
-    BadInput
-        There is no such device, or no CUDA here.
-    """
-    launched = os.environ.get("WORLD_SIZE") == str(ranks)  # else all ranks run on this machine
-    local = int(os.environ.get("LOCAL_WORLD_SIZE", ranks)) if launched else ranks
-    if asked == "auto":
-        return "cuda" if _gpus() >= local else "cpu"
-    kind, _, number = asked.partition(":")
-    if kind not in ("cpu", "cuda") or (number and (kind == "cpu" or not number.isdigit())):
-        raise BadInput(
-            f"train.device: expected auto, cpu, cuda or cuda:N, found {asked!r}",
-            fix="--set train.device=auto",
-        )
-    if number and ranks > 1:
-        raise BadInput(
-            f"train.device: {ranks} ranks take a GPU each, expected cuda, found {asked!r}",
-            fix="--set train.device=cuda",
-        )
-    if kind == "cuda" and not _gpus():
-        raise BadInput(
-            f"train.device: {asked!r}: this machine or its torch has no CUDA",
-            fix="--set train.device=cpu",
-        )
-    if kind == "cuda" and _gpus() < local:
-        raise BadInput(
-            f"train.device: expected a GPU for each of {local} ranks on this machine, found "
-            f"{_gpus()}",
-            fix=f"--set train.ranks={_gpus()}, or --set train.device=cpu",
-        )
-    return asked
-
-
-def gpus_here() -> dict[str, Any]:
-    """GPUs of this machine, `present`, and whether its torch is built for them, `usable`; torch is
-    not imported.
-    """
-    import importlib.util
-
-    found = importlib.util.find_spec("torch")
-    folders = list(found.submodule_search_locations or []) if found is not None else []
-    built = any((Path(folder) / "lib" / "libtorch_cuda.so").exists() for folder in folders)
-    present = len([path for path in Path("/dev").glob("nvidia*") if path.name[6:].isdigit()])
-    return {"present": present, "usable": built}
-
-
-def _gpus() -> int:
-    """GPUs that torch can use here."""
-    here = gpus_here()
-    return int(here["present"]) if here["usable"] else 0
 
 
 def widest(params: Params) -> int:

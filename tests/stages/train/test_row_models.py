@@ -84,7 +84,8 @@ def test_sign_is_a_perceptron_of_the_maps_of_its_hops(hops, head, columns, hidde
         mine.load_state_dict(own.state_dict())
     parts: list[nn.Module] = []
     for norm, lin in zip(model.norms, model.head, strict=True):
-        parts += [nn.LayerNorm(norm.weight.numel()), nn.ReLU(), nn.Linear(lin.in_features, lin.out_features)]  # noqa: E501  # fmt: skip
+        width = norm.weight.numel()
+        parts += [nn.LayerNorm(width), nn.ReLU(), nn.Linear(width, lin.out_features)]
         parts[-3].load_state_dict(norm.state_dict())
         parts[-1].load_state_dict(lin.state_dict())
     perceptron = nn.Sequential(*parts).double()
