@@ -122,19 +122,25 @@ def same(found, other, epochs):
         )
 
 
-def test_ranks_train_a_first_layer_whose_aggregation_is_stored(tmp_path):
-    params, inputs = prepared(tmp_path, hops=2)
-    assert params.stored == 2
+def same_by_ranks(tmp_path, params, inputs):
+    """Ranks of either kind train as one process does; the weights it ends with."""
     work = {"inputs": inputs, "folder": str(tmp_path / "work")}
     jobs = {mode: {"params": asdict(replace(params, exchange=mode, epochs=2))} for mode in CUTS}
     with led(RANKS, trainings, inputs, device="cpu", folder=work["folder"], jobs=jobs) as team:
-        found = trainings(team, **work, jobs=jobs)
+        ranks = trainings(team, **work, jobs=jobs)
     one = trainings(
         None, **work, jobs={"alone": {"params": asdict(replace(params, ranks=1, epochs=2))}}
     )
     for mode in CUTS:
-        same(found[mode], one["alone"], [0, 1])
-    assert any(name.startswith("stored.conv") for name in one["alone"][0])
+        same(ranks[mode], one["alone"], [0, 1])
+    return one["alone"][0]
+
+
+def test_ranks_train_a_first_layer_whose_aggregation_is_stored(tmp_path):
+    params, inputs = prepared(tmp_path, hops=2)
+    assert params.stored == 2
+    weights = same_by_ranks(tmp_path, params, inputs)
+    assert any(name.startswith("stored.conv") for name in weights)
 
 
 @pytest.mark.parametrize(
@@ -144,15 +150,7 @@ def test_ranks_train_models_of_rows(tmp_path, model, method):
     """On records without edges, and on sampled ones, of which outputs alone are read."""
     params, inputs = prepared(tmp_path, 2, model, method)
     assert params.hops == 2
-    work = {"inputs": inputs, "folder": str(tmp_path / "work")}
-    jobs = {mode: {"params": asdict(replace(params, exchange=mode, epochs=2))} for mode in CUTS}
-    with led(RANKS, trainings, inputs, device="cpu", folder=work["folder"], jobs=jobs) as team:
-        found = trainings(team, **work, jobs=jobs)
-    one = trainings(
-        None, **work, jobs={"alone": {"params": asdict(replace(params, ranks=1, epochs=2))}}
-    )
-    for mode in CUTS:
-        same(found[mode], one["alone"], [0, 1])
+    same_by_ranks(tmp_path, params, inputs)
 
 
 @pytest.mark.parametrize(
