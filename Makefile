@@ -11,7 +11,7 @@ RUNS   ?= runs
 ARGS   ?=
 RUN     = $(BIN)/stockpot run $(RECIPE) --store $(STORE) --runs $(RUNS) $(ARGS)
 
-STAGES := ingest split hops propagate sizing partition influence sample hag order loadplan judge codebook quantize pack exchange calibrate warmup train soup student infer codeloss
+STAGES := ingest split hops propagate sizing partition influence sample hag order loadplan judge codebook quantize pack exchange calibrate warmup train soup reach student infer codeloss
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:

@@ -33,7 +33,22 @@ def build(recipe: Recipe) -> list[Node]:
     made: dict[str, Node] = {}
     for stage in STAGES.values():
         made |= {node.id: node for node in stage.planning.nodes(values, made)}
-    return list(made.values())
+    return _in_order(made)
+
+
+def _in_order(made: Mapping[str, Node]) -> list[Node]:
+    """The same nodes, each after its parents, and else as they were made."""
+    found: dict[str, Node] = {}
+
+    def take(node: Node) -> None:
+        if node.id not in found:
+            for parent in node.parents:
+                take(made[parent])
+            found[node.id] = node
+
+    for node in made.values():
+        take(node)
+    return list(found.values())
 
 
 def select(nodes: Sequence[Node], names: Iterable[str]) -> list[str]:

@@ -33,12 +33,14 @@ STAGES: dict[str, Stage[Any]] = {
         "warmup",
         "train",
         "soup",
+        "reach",
         "student",
         "infer",
         "codeloss",
     )
 }
-"""Stages by name, each after those whose nodes it reads."""
+"""Stages by name, each after those whose nodes it makes its own of. Advice may come from a later
+one: `reach` sizes records of inference by the trained model."""
 
 SECTIONS: dict[str, type] = {
     section: keys for stage in STAGES.values() for section, keys in stage.planning.sections.items()

@@ -15,6 +15,7 @@ from stockpot.report.summary import (
     accuracy_rows,
     gain_words,
     inference_seconds,
+    set_words,
     student_words,
     summarise,
 )
@@ -133,6 +134,7 @@ def result_text(summary: Mapping[str, Any], built: Sequence[Built], folder: Path
             f"inference on {infer['num_outputs']:,} nodes: {found}"
             + (f"\n  {gained}" if gained else "")
             + (f"\n  {spent}" if spent else "")
+            + (f"\n  {sized}" if (sized := set_words(infer)) else "")
             + (f"\n  {student}" if student else "")
         )
     if left_out := summary["dataset"]["left_out"]:

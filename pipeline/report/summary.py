@@ -19,6 +19,7 @@ __all__ = [
     "gain_words",
     "inference_seconds",
     "remarks",
+    "set_words",
     "single_words",
     "student_words",
     "summarise",
@@ -104,6 +105,19 @@ def gain_words(infer: Mapping[str, Any]) -> str:
     return (
         f"the soup is {abs(points):.2f} ± {error:.2f} points {side} on them than single model "
         f"{number}, the best on validation (standard error, paired)"
+    )
+
+
+def set_words(infer: Mapping[str, Any]) -> str:
+    """How large the sets of inference are where nobody chose it for inference, in words; else
+    empty.
+    """
+    sets = infer.get("sets")
+    if sets is None or sets["by"] != "training":
+        return ""
+    return (
+        f"records hold {sets['top_k']} nodes of every output because those of training do; "
+        f"--set infer.top_k=auto asks the trained model how many it needs"
     )
 
 

@@ -1,5 +1,7 @@
 """What infer takes from a recipe: section `infer`, and one node."""
 
+# ruff: noqa: RUF009 - `key` makes a frozen field; nothing mutable is shared
+
 from __future__ import annotations
 
 from dataclasses import dataclass
@@ -7,7 +9,7 @@ from typing import TYPE_CHECKING, Literal
 
 from stockpot.stages.node import node
 from stockpot.stages.pack.planning import outputs_of
-from stockpot.stages.recipe_key import key
+from stockpot.stages.recipe_key import Auto, key
 from stockpot.stages.stage import Planning
 from stockpot.stages.train.planning import ingredients
 from stockpot.stages.value_range import Range
@@ -28,7 +30,12 @@ class Infer:
         "one row each",
     )
     split: str = key("test", "test | all | a file of node ids (.npy or text)")
-    top_k: int = key(0, "nodes kept for every output; 0: as in batches", Range(0, 10**6))
+    top_k: int | Auto = key(
+        0,
+        "nodes kept for every output; 0: as in batches | auto: as many as the trained model's "
+        "accuracy on validation needs",
+        Range(0, 10**6),
+    )
     full_graph: bool = key(True, "also exact inference on the whole graph, to compare with")
 
 

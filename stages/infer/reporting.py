@@ -38,9 +38,22 @@ def _summary(view: View) -> Mapping[str, Any]:
         }
         figures |= {"test_accuracy": None, "full_graph_test_accuracy": None}
     figures["student"] = _student(view, infer)
+    if (sets := _sets(view)) is not None:
+        figures["sets"] = sets
     if "official" in infer.facts:
         figures["official"] = infer.facts["official"]
     return {"infer": {**{name: infer.note(name) for name in SECONDS}, **figures}}
+
+
+def _sets(view: View) -> Mapping[str, Any] | None:
+    """Nodes kept for every output, and who said so; None where records are not sized by outputs."""
+    records = view.built.get("influence:infer") or view.built.get("influence:test")
+    params: Mapping[str, Any] = records.manifest.get("params") or {} if records is not None else {}
+    if not params.get("top_k"):
+        return None
+    asked = view.values["infer.top_k"]
+    by = "validation" if asked == "auto" else "recipe" if asked else "training"
+    return {"top_k": params["top_k"], "by": by}
 
 
 def _student(view: View, infer: Built) -> Mapping[str, Any] | None:

@@ -96,7 +96,7 @@ def resolve(values: Mapping[str, Any], facts: Mapping[str, Facts]) -> Params:
     if split == "infer":
         chosen = values["infer.split"]
         source = chosen if chosen in ("test", "all") else "nodes"
-        top_k = values["infer.top_k"] or top_k
+        top_k = _inferred(values["infer.top_k"], facts) or top_k
     count = count_of(source, facts)
     sized: Mapping[str, Any] = {}
     if "sizing" in facts:
@@ -130,6 +130,15 @@ def resolve(values: Mapping[str, Any], facts: Mapping[str, Facts]) -> Params:
         orientation=values["batches.orientation"] if batch else "",
         whole=whole,
     )
+
+
+def _inferred(asked: int | str, facts: Mapping[str, Facts]) -> int:
+    """Nodes kept for an output of inference; 0: as training has them, for "auto" too where there
+    was nothing to judge.
+    """
+    if asked != "auto":
+        return int(asked)
+    return int(facts.get("reach", {}).get("top_k", 0))
 
 
 def most_outputs(asked: int | str, count: int, split: str) -> int:

@@ -112,7 +112,8 @@ def splits(values: Values) -> tuple[str, ...]:
     """Splits that records are made of; "infer" is what inference asks for, where that is not the
     test split.
     """
-    larger = values["infer.top_k"] not in (0, values["batches.top_k"])
+    asked = values["infer.top_k"]
+    larger = asked == "auto" or asked not in (0, values["batches.top_k"])
     own = values["infer.split"] != "test" or (larger and values["batches.method"] != ROWS)
     return (*SPLITS, "infer") if own else SPLITS
 
@@ -135,8 +136,12 @@ def _nodes(values: Values, made: Nodes) -> Iterator[Node]:
     sized = {"sizing": "sizing"} if "sizing" in made else {}
     parts = {"partition": "partition"} if method in ("batch", "cluster") else {}
     for split in splits(values):
+        judged = split == "infer" and values["infer.top_k"] == "auto"
         yield node(
-            f"influence:{split}", {**record_inputs(values, split), **parts}, sized, split=split
+            f"influence:{split}",
+            {**record_inputs(values, split), **parts},
+            {**sized, **({"reach": "reach"} if judged else {})},
+            split=split,
         )
 
 

@@ -18,7 +18,7 @@ from stockpot.stages.influence.spans import PAIRS, Entries, largest_entries
 from stockpot.stages.influence.union import record_nodes
 from stockpot.stages.sizing.held import HOPS, held_sums
 from stockpot.stages.sizing.record_size import ALL, Found
-from stockpot.stages.sizing.sample import sampled_outputs
+from stockpot.stages.sizing.sample import SAMPLE, sampled_outputs
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
     from stockpot.stages.influence.walk import Walk
     from stockpot.stages.influence.walk_inputs import Arrays
+
+    Members = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int32], NDArray[np.int64]]
 
 __all__ = ["Measure"]
 
@@ -44,6 +46,7 @@ class Measure:
     outputs : i4[O] of the split.
     random : records of outputs drawn evenly, instead of by influence.
     threads, progress : of the pushes.
+    most : outputs that are looked at.
     """
 
     graph: Arrays
@@ -53,9 +56,12 @@ class Measure:
     random: bool
     threads: int
     progress: Callable[[int, int, str], None]
+    most: int = SAMPLE
 
     def __post_init__(self) -> None:
-        self.sample = sampled_outputs(self.graph, self.walk, self.alpha, self.outputs, self.threads)
+        self.sample = sampled_outputs(
+            self.graph, self.walk, self.alpha, self.outputs, self.threads, self.most
+        )
         self._hop = np.full(len(self.graph[0]) - 1, -2, np.int32)
         self._entries: Entries | None = None
 
@@ -69,23 +75,9 @@ class Measure:
 
         `mix` clusters are dealt to a record; 0: as many as "auto" has.
         """
-        ids, nodes = self.sample, len(self._hop)
-        records, cap = balanced(len(ids), min(outputs, len(ids)))
-        mix = mix or mixed(cap)
-        top, value = self._top(top_k)
-        if self.random:
-            record = at_random(len(ids), records, 0)
-        elif records == 1:
-            record = np.zeros(len(ids), np.int32)
-        else:
-            entries = self._entries
-            assert entries is not None
-            held = entries.pair >= 0
-            at = np.concatenate([[0], np.cumsum(held.sum(axis=1))]).astype(np.int64)
-            pairs = overlaps(at, entries.pair[held], entries.pair_value[held])
-            record = by_influence(pairs, shared(top, value, nodes), len(ids), records, cap, mix, 0)
-        members, ptr = grouped(record, records)
-        n_id, n_ptr = record_nodes(ids, members, ptr, top, nodes)
+        ids = self.sample
+        mix = mix or mixed(balanced(len(ids), min(outputs, len(ids)))[1])
+        members, ptr, n_id, n_ptr = self.records(top_k, outputs, mix)
         sums = np.zeros((3, HOPS))
         looked, rows = 0, np.diff(n_ptr)
         for (start, stop), (first, last) in zip(
@@ -109,6 +101,31 @@ class Measure:
             largest=int(rows.max()),
             edges=round(float(sums[2].sum()) / looked),
         )
+
+    def records(self, top_k: int, outputs: int, mix: int) -> Members:
+        """Records of the sample, as stage `influence` makes them of a whole split.
+
+        Returns
+        -------
+        members, ptr : i8[S], i8[R + 1], places in the sample of each record's outputs.
+        n_id, n_ptr : i4[rows], i8[R + 1], nodes of each record.
+        """
+        ids, nodes = self.sample, len(self._hop)
+        records, cap = balanced(len(ids), min(outputs, len(ids)))
+        top, value = self._top(top_k)
+        if self.random:
+            record = at_random(len(ids), records, 0)
+        elif records == 1:
+            record = np.zeros(len(ids), np.int32)
+        else:
+            entries = self._entries
+            assert entries is not None
+            held = entries.pair >= 0
+            at = np.concatenate([[0], np.cumsum(held.sum(axis=1))]).astype(np.int64)
+            pairs = overlaps(at, entries.pair[held], entries.pair_value[held])
+            record = by_influence(pairs, shared(top, value, nodes), len(ids), records, cap, mix, 0)
+        members, ptr = grouped(record, records)
+        return members, ptr, *record_nodes(ids, members, ptr, top, nodes)
 
     def whole(self, outputs: int) -> Found:
         """What records of all nodes hold."""

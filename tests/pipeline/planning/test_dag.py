@@ -89,6 +89,22 @@ def test_hops_are_judged_where_they_are_automatic():
     assert not {"hops", "propagate"} & set(nodes(features={"propagate": 0}))
 
 
+def test_sets_of_inference_are_judged_by_the_chosen_model():
+    """Records that a later stage advises: whoever reads them stands behind it."""
+    found = nodes(infer={"top_k": "auto"})
+    assert found["reach"].inputs["soup"] == "soup"
+    assert found["reach"].inputs["codes"] == "quantize"
+    assert found["influence:infer"].advice["reach"] == "reach"
+    assert "reach" not in found["influence:test"].advice
+    assert found["infer"].inputs["outputs"] == "pack:infer"
+    order = list(found)
+    for node in found.values():
+        assert all(order.index(parent) < order.index(node.id) for parent in node.parents)
+    assert order.index("soup") < order.index("influence:infer") < order.index("infer")
+    assert "reach" not in nodes(infer={"top_k": 4})
+    assert "reach" not in nodes()
+
+
 SIZES = {"top_k": 16, "outputs": 64, "mix": 4}
 
 

@@ -10,7 +10,14 @@ from stockpot.planning.dag import build
 from stockpot.planning.recipe import from_tables
 from stockpot.report.page import Report, render
 from stockpot.report.run_outputs import result_text
-from stockpot.report.summary import accuracy_rows, gain_words, inference_seconds, summarise, view_of
+from stockpot.report.summary import (
+    accuracy_rows,
+    gain_words,
+    inference_seconds,
+    set_words,
+    summarise,
+    view_of,
+)
 from stockpot.stages.built import Built
 from stockpot.stages.errors import BadInput
 from stockpot.stages.hag.reporting import REPORTING as HAG
@@ -169,6 +176,27 @@ def test_the_contract():
     assert (gain_words(infer), gain_words({**infer, "gain": gain})) == ("", gained)
     summary["infer"] = {**infer, "gain": gain}
     assert f"74.50 %\n  {gained}\n  {said}\n" in result_text(summary, nodes, Path("runs/toy"))
+
+
+def test_the_size_of_sets_is_said_where_nobody_chose_it_for_inference():
+    recipe, nodes = built()
+    assert "sets" not in summarise(recipe, nodes)["infer"]  # records that are not sized by outputs
+    sized = [
+        replace(b, manifest={**b.manifest, "params": {"top_k": 7}})
+        if b.node.id == "influence:test"
+        else b
+        for b in nodes
+    ]
+    summary = summarise(recipe, sized)
+    assert summary["infer"]["sets"] == {"top_k": 7, "by": "training"}
+    said = set_words(summary["infer"])
+    assert "hold 7 nodes of every output because those of training do" in said
+    assert f"\n  {said}\n" in result_text(summary, sized, Path("runs/toy"))
+    for asked, by in ((7, "recipe"), ("auto", "validation")):
+        named = from_tables("toy", {"infer": {"top_k": asked}})
+        found = summarise(named, sized)["infer"]
+        assert found["sets"] == {"top_k": 7, "by": by}
+        assert set_words(found) == ""
 
 
 def test_a_stage_is_cached_where_all_of_it_is():
