@@ -16,7 +16,7 @@ from stockpot.planning.registry import STAGES
 from stockpot.report.accuracies import chosen_words, ensemble_row, soup_rows
 from stockpot.report.origin import origin_sections
 from stockpot.report.stages import draw
-from stockpot.report.summary import gain_words, inference_seconds, single_words, view_of
+from stockpot.report.summary import inference_seconds, single_words, view_of
 from stockpot.stages.show.chart import meter
 from stockpot.stages.show.html import NO_BREAK, count, number, page, percent, section, table, text
 from stockpot.stages.show.plain import human_bytes
@@ -71,6 +71,7 @@ def render(report: Report) -> str:
             f"{count(data['num_classes'])} classes{_splits(data['splits'])}</p>"
         ),
         _result(summary),
+        _verdict(summary["verdict"]),
         _remarks(summary["remarks"]),
         section("Accuracy", _accuracies(summary)),
         *first,
@@ -115,13 +116,17 @@ def _result(summary: Mapping[str, Any]) -> str:
             )
             whole = infer["full_graph_accuracy"]
         found += "" if whole is None else f", {percent(whole)} by exact inference on the full graph"
-        gained = gain_words(infer)
-        found += f"; {text(gained)}" if gained else ""
         found += (
             f"; {count(infer['num_outputs'])} nodes, "
             f"{inference_seconds(infer) or 'seconds unknown'}"
         )
     return f'<p class="result">{text(chosen_words(soup))}{found}.</p>'
+
+
+def _verdict(lines: Sequence[str]) -> str:
+    """What the run is worth, and what to try next."""
+    items = "".join(f"<li>{text(line)}</li>" for line in lines)
+    return f'<ul class="verdict" aria-label="Verdict">{items}</ul>' if lines else ""
 
 
 def _remarks(lines: Sequence[str]) -> str:

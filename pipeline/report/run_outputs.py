@@ -13,7 +13,6 @@ from stockpot.report.machine import machine
 from stockpot.report.page import Report, render
 from stockpot.report.summary import (
     accuracy_rows,
-    gain_words,
     inference_seconds,
     set_words,
     student_words,
@@ -129,14 +128,15 @@ def result_text(summary: Mapping[str, Any], built: Sequence[Built], folder: Path
                 f"{official['value']:.4f}"
             )
         spent = inference_seconds(infer)
-        gained, student = gain_words(infer), student_words(infer)
+        student = student_words(infer)
         parts.append(
             f"inference on {infer['num_outputs']:,} nodes: {found}"
-            + (f"\n  {gained}" if gained else "")
             + (f"\n  {spent}" if spent else "")
             + (f"\n  {sized}" if (sized := set_words(infer)) else "")
             + (f"\n  {student}" if student else "")
         )
+    if said := summary["verdict"]:
+        parts.append("\n".join(["verdict", *(f"  {line}" for line in said)]))
     if left_out := summary["dataset"]["left_out"]:
         parts.append(f"left out of the data set: {', '.join(left_out)}")
     parts.append(f"written: {folder / 'summary.json'}, {folder / 'report.html'}")

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from stockpot.planning.registry import STAGES
 from stockpot.report.accuracies import Row, ensemble_row, soup_rows
+from stockpot.report.verdict import verdict
 from stockpot.stages.built import View
 
 if TYPE_CHECKING:
@@ -16,7 +17,6 @@ if TYPE_CHECKING:
 
 __all__ = [
     "accuracy_rows",
-    "gain_words",
     "inference_seconds",
     "remarks",
     "set_words",
@@ -62,6 +62,7 @@ def summarise(recipe: Recipe, built: Sequence[Built]) -> dict[str, Any]:
                     document["stages"][name] = {**(document["stages"].get(name) or {}), **figures}
             else:
                 document[section] = {**(document.get(section) or {}), **found}
+    document["verdict"] = verdict(document, str(view.values["dataset.source"]))
     return document
 
 
@@ -90,22 +91,6 @@ def _stage(nodes: Sequence[Built]) -> dict[str, Any]:
     if len(nodes) > 1:
         found["keys"] = {b.node.id: b.key for b in nodes}
     return found
-
-
-def gain_words(infer: Mapping[str, Any]) -> str:
-    """What the chosen soup gained over the best single model, on the outputs asked for, in words;
-    empty where nothing was compared.
-    """
-    gain = infer.get("gain")
-    if gain is None:
-        return ""
-    points, error = 100 * gain["accuracy"], 100 * gain["error"]
-    number = str(gain["over"]).partition(":")[2]
-    side = "better" if points >= 0 else "worse"
-    return (
-        f"the soup is {abs(points):.2f} ± {error:.2f} points {side} on them than single model "
-        f"{number}, the best on validation (standard error, paired)"
-    )
 
 
 def set_words(infer: Mapping[str, Any]) -> str:

@@ -30,6 +30,7 @@ h1 { font-size: 1.5rem; margin: 0; overflow-wrap: anywhere; } h2 { font-size: 1.
 h3 { font-size: 1rem; margin: 1.2rem 0 .3rem; }
 p { margin: .4rem 0; } p, figcaption, caption { color: var(--soft); } p.result { color: var(--ink);
   }
+ul.verdict { margin: .6rem 0; padding: 0 0 0 1.2rem; overflow-wrap: anywhere; }
 ul.remarks { margin: .6rem 0; padding: .5rem .8rem .5rem 2rem; overflow-wrap: anywhere;
   border-left: 4px solid var(--mark); background: var(--box); }
 a { color: var(--main); } code, pre { font-size: .87em; } p code { overflow-wrap: anywhere; }

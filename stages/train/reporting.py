@@ -57,16 +57,27 @@ def _singles(trained: Sequence[Built]) -> Iterator[tuple[str, dict[str, Any]]]:
             spans = [later - earlier for earlier, later in pairwise([started, *epochs])]
             shares = [span / sum(spans) for span in spans]
         for i, (one, share) in enumerate(zip(every, shares, strict=True)):
-            own = {"epoch": one["epoch"]} if "epoch" in one else {}
+            own = {"epoch": one["epoch"]} if "epoch" in one else _best(b)
             said = {
                 "seed": b.facts.get("seed"),
                 "key": b.key,
-                "epochs": own["epoch"] + 1 if own else b.facts.get("epochs"),
+                "epochs": own["epoch"] + 1 if "epoch" in own else b.facts.get("epochs"),
                 "seconds": seconds * share,
                 "seconds_per_epoch": b.note("seconds_per_epoch"),
                 **own,
             }
-            yield f"ingredient:{i if own else b.node.instance['index']}", said
+            yield f"ingredient:{i if 'epoch' in own else b.node.instance['index']}", said
+
+
+def _best(b: Built) -> dict[str, int]:
+    """The best epoch on validation and the last one, both counted from 0, the warm-up's among them;
+    nothing of artifacts that do not say.
+    """
+    best, own = b.facts.get("best_epoch"), b.facts.get("epochs")
+    if best is None or own is None:
+        return {}
+    warmup = int((b.manifest.get("params") or {}).get("warmup", 0))
+    return {"best_epoch": best, "last_epoch": warmup + own - 1}
 
 
 def read_curve(reader: Reader, node: str) -> Curve | None:

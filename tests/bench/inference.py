@@ -126,7 +126,7 @@ def compared(case: Case, turn_count: int) -> list[dict[str, Any]]:
     nodes = {"1 %": case.folder / f"{stem}-one.npy", "test": case.folder / f"{stem}-test.npy"}
     checked = case.folder / f"{stem}-valid.npy"
     plain = case.built("plain")
-    propagated = case.built("propagated", "features.propagate=2")
+    propagated = case.built("propagated", "features.propagate=2", *case.graph.propagated)
     with np.load(peer_files(plain.run, case.folder)["graph"]) as z:
         test, valid, count = z["test"], z["valid"], len(z["y"])
     some = np.random.default_rng(0).choice(test, max(1, count // 100), replace=False)

@@ -125,7 +125,7 @@ def settings(case: Case) -> dict[str, dict[str, Any]]:
     """What the peer and both of our sides train with, chosen once a case."""
     if not case.settings:
         case.built("plain")
-        case.built("propagated", "features.propagate=2")
+        case.built("propagated", "features.propagate=2", *case.graph.propagated)
         peer, ended = peer_setting(case)
         ours = {name: our_setting(case, name, ended - WITHIN) for name in ("plain", "propagated")}
         case.settings, case.goal = {"peer": peer, **ours}, ended - WITHIN

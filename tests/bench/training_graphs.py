@@ -20,7 +20,7 @@ from stockpot.stages.train.stage import STAGE
 from stockpot.stages.train.train_params import model_config
 
 SHARED = Path("../shared/data")
-STEPS, FEWEST, MOST = 32, 64, 2048
+STEPS, FEWEST, MOST = 64, 64, 1024
 """Records of an epoch, and the fewest and the most outputs of one: both sides' seeds a step."""
 LARGEST_VALID = 0.25
 """Validation is as large as training, and this share at most: so many labels are there."""
@@ -34,6 +34,7 @@ class Graph:
     ----------
     path : its `.npz`.
     records : recipe overrides of our records; `outputs` says how many outputs one has.
+    propagated : further ones where features are propagated, by validation.
     fanouts : those that the peer chooses from, of every layer.
     epochs : of a training, by percent of nodes that have labels.
     """
@@ -45,6 +46,7 @@ class Graph:
     records: tuple[str, ...]
     fanouts: tuple[int, ...]
     epochs: dict[int, int]
+    propagated: tuple[str, ...] = ()
     reduce: int = 128
 
 
@@ -53,7 +55,8 @@ GRAPHS = {
     graph.name: graph
     for graph in (
         Graph(
-            "wordnet", Path("data/wordnet.npz"), 3, 0.2, SMALL, (3, 5, 10), {50: 8, 5: 24, 1: 40}
+            "wordnet", Path("data/wordnet.npz"), 3, 0.2, SMALL, (3, 5, 10), {50: 8, 5: 24, 1: 40},
+            ("batches.top_k=4",),
         ),
         Graph(
             "physics", SHARED / "coauthor_physics.npz", 2, 0.5,
