@@ -186,6 +186,7 @@ SMALL = {
     "graph.mass": ["none", "row"],
     "features.reduce": [0, 3],
     "features.propagate": ["auto", 0, 1, 8],
+    "features.propagate_by": ["auto", "mean", "norm", "ppr"],
     "features.codec": ["auto", "fp32", "fp16", "sq8", "pq2", "rq2"],
     "features.max_accuracy_drop": [0.0, 1.0],
     "features.layout": ["auto", "packed", "gather"],

@@ -38,9 +38,11 @@ def features_of(facts: Mapping[str, Facts]) -> Facts:
 
 def products_of(facts: Mapping[str, Facts]) -> dict[str, Any]:
     """What whoever reads the columns is told of them: how many are the graph's own, how often they
-    were multiplied, and by which matrix; nothing where they are not.
+    were multiplied, by which matrix, and with which return to x; nothing where they are not.
     """
     if "propagated" not in facts:
         return {}
     names = ("hops", "adj", "normalization", "self_loops", "own_columns")
-    return {"propagated": {name: facts["propagated"][name] for name in names}}
+    found = facts["propagated"]
+    back = {"alpha": found["alpha"]} if "alpha" in found else {}
+    return {"propagated": {name: found[name] for name in names} | back}

@@ -27,6 +27,12 @@ def _nodes(values: Values, made: Nodes) -> Iterator[Node]:
                 f"{model!r} reads products alone: expected 1 hop or more, found auto",
                 fix="--set features.propagate=3",
             )
+        if (by := values["features.propagate_by"]) != "auto":
+            raise BadInput(
+                f"features.propagate: auto judges products by the matrix that the model reads: "
+                f"expected features.propagate_by = auto, or a number of hops, found {by}",
+                fix="--set features.propagate=2",
+            )
         yield node("hops", {"graph": "ingest", "split": "split"})
 
 

@@ -35,9 +35,14 @@ def _product(
     right: NDArray[np.float32],
     loops: bool,
     x: NDArray[np.float32],
+    home: NDArray[np.float32],
+    alpha: float,
     out: NDArray[np.float32],
 ) -> None:
-    """Rows `start` to `stop` of out = M x, M_ij = left_i right_j w_ij, summed in float64."""
+    """Rows `start` to `stop` of out = M x, M_ij = left_i right_j w_ij, summed in float64; of
+    (1 - alpha) M x + alpha home where `home` has rows.
+    """
+    returns = len(home) > 0
     weighted = weight.size > 0
     total = np.empty(x.shape[1], np.float64)
     for i in range(start, stop):
@@ -51,7 +56,8 @@ def _product(
             for c in range(total.size):
                 total[c] += value * x[j, c]
         for c in range(total.size):
-            out[i, c] = left[i] * total[c]
+            value = left[i] * total[c]
+            out[i, c] = (1.0 - alpha) * value + alpha * home[i, c] if returns else value
 
 
 class Propagation:
@@ -81,13 +87,22 @@ class Propagation:
         self._indptr, self._indices = frozen(indptr), frozen(indices)
         self._loops = how.loops
 
-    def times(self, x: NDArray[np.float32], out: NDArray[np.float32], threads: int) -> None:
-        """Write M x to `out`, f4[N, columns] both.
+    def times(
+        self,
+        x: NDArray[np.float32],
+        out: NDArray[np.float32],
+        threads: int,
+        home: NDArray[np.float32] | None = None,
+        alpha: float = 0.0,
+    ) -> None:
+        """Write M x to `out`, f4[N, columns] both; (1 - alpha) M x + alpha home where a `home`
+        f4[N, columns] is given.
 
         Every row is summed in float64, the diagonal first, then its columns in order, and rounded
         once, so that threads change nothing. O(E columns) time, no memory beside.
         """
         rows = len(x)
+        back = np.zeros((0, 0), np.float32) if home is None else home
 
         def work(worker: int, workers: int) -> None:
             for start in range(worker * _ROWS, rows, workers * _ROWS):
@@ -101,6 +116,8 @@ class Propagation:
                     self._right,
                     self._loops,
                     x,
+                    back,
+                    alpha,
                     out,
                 )
 
@@ -112,13 +129,18 @@ class Propagation:
         count: int,
         threads: int,
         done: Callable[[int, NDArray[np.float32]], None],
+        home: NDArray[np.float32] | None = None,
+        alpha: float = 0.0,
     ) -> None:
         """Call `done(h, M^h x)` for h = 1 to `count`; `x` f4[N, columns] is overwritten.
+
+        With `home`, f4[N, columns], `done(h, Z_h)`: Z_0 = x, Z_h = (1 - alpha) M Z_(h-1) + alpha
+        home, the iteration of personalised PageRank (arXiv 1810.05997, equation 5).
 
         One more array of its size is held, and what `done` is given is overwritten by the next.
         """
         out = np.empty_like(x)
         for hop in range(1, count + 1):
-            self.times(x, out, threads)
+            self.times(x, out, threads, home, alpha)
             done(hop, out)
             x, out = out, x

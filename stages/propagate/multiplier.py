@@ -6,6 +6,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from stockpot.stages.errors import BadInput
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -31,16 +33,34 @@ def columns_at_once(nodes: int, columns: int) -> int:
 
 
 def matrix_of(recipe: Mapping[str, Any]) -> dict[str, Any]:
-    """`adj`, `normalization` and `self_loops` of the matrix that the recipe's model reads.
+    """`adj`, `normalization` and `self_loops` of the matrix that features are multiplied by, and
+    `alpha` where each product goes back to the features with that probability.
 
-    A model that reads normalised values gets its own matrix, as logistic regression on its powers
-    does (arXiv 1902.07153); all others, and a model of one's own that reads a pattern, the mean
-    over neighbours.
+    At "auto" a model that reads normalised values gets its own matrix, as logistic regression on
+    its powers does (arXiv 1902.07153); all others, and a model of one's own that reads a pattern,
+    the mean over neighbours.
+
+    Raises
+    ------
+    BadInput
+        PageRank of a matrix that is not normalised: its iteration has no limit.
     """
-    if recipe["train.model"] not in ("gcn", "sgc"):
+    by, normalization = str(recipe["features.propagate_by"]), str(recipe["graph.normalization"])
+    if by == "auto":
+        by = "norm" if recipe["train.model"] in ("gcn", "sgc") else "mean"
+    if by == "mean":
         return {"adj": "mean", "normalization": "none", "self_loops": False}
-    return {
+    found = {
         "adj": "norm",
-        "normalization": str(recipe["graph.normalization"]),
+        "normalization": normalization,
         "self_loops": bool(recipe["graph.self_loops"]),
     }
+    if by != "ppr":
+        return found
+    if normalization == "none":
+        raise BadInput(
+            "graph.normalization: features.propagate_by = ppr is PageRank of a normalised matrix: "
+            "expected sym or rw, found none",
+            fix="--set graph.normalization=sym",
+        )
+    return {**found, "alpha": float(recipe["batches.alpha"])}

@@ -30,6 +30,7 @@ def product_facts(params: Any, nodes: int, columns: int) -> dict[str, Any]:
     params : of the stage. nodes : of the graph. columns : of its own features.
     """
     total = (params.hops + 1) * columns
+    alpha = {"alpha": params.alpha} if params.alpha else {}
     return {
         "features": "dense",
         "binary": False,
@@ -37,7 +38,8 @@ def product_facts(params: Any, nodes: int, columns: int) -> dict[str, Any]:
         "num_features": total,
         "x_nnz": nodes * total,
         "own_columns": columns,
-        **asdict(params),
+        **{name: value for name, value in asdict(params).items() if name != "alpha"},
+        **alpha,  # where it is none, digests of artifacts of before it was there stay
     }
 
 

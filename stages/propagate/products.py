@@ -45,11 +45,13 @@ def multiply(
     stop: int,
     threads: int,
     done: Callable[[int, NDArray[np.float32]], None],
+    alpha: float = 0.0,
 ) -> None:
-    """Call `done(h, M^h x)` for each hop h, x f4[N, stop - start] the columns from `start` on.
+    """Call `done(h, M^h x)` for each hop h, x f4[N, stop - start] the columns from `start` on; with
+    `alpha` above 0 `done(h, Z_h)`, Z_h = (1 - alpha) M Z_(h-1) + alpha x from Z_0 = x.
 
-    What `done` is given is overwritten by the next hop. Two arrays of its size are held;
-    O(hops E columns) time.
+    What `done` is given is overwritten by the next hop. Two arrays of its size are held, three with
+    `alpha`; O(hops E columns) time.
 
     Raises
     ------
@@ -69,7 +71,7 @@ def multiply(
         _check(product, hop, start)
         done(hop, product)
 
-    matrix.hops(x, params.hops, threads, checked)
+    matrix.hops(x, params.hops, threads, checked, x.copy() if alpha else None, alpha)
 
 
 def _check(product: NDArray[np.float32], hop: int, column: int) -> None:

@@ -17,19 +17,30 @@ __all__ = ["REPORTING"]
 
 _MATRIX = {
     "mean": "the mean over in-neighbours",
-    "norm": "the normalised matrix that the model reads",
+    "norm": "the normalised matrix",
 }
 
 
 def _summary(view: View) -> Mapping[str, Any]:
     if "propagate" not in view.built:
         return {}
-    return {"stages": {"propagate": pick(view.facts("propagate"), "hops", "adj", "num_features")}}
+    return {
+        "stages": {
+            "propagate": pick(view.facts("propagate"), "hops", "adj", "num_features", "alpha")
+        }
+    }
 
 
 def _report(summary: Mapping[str, Any], view: View) -> Iterator[Block]:
     if (found := summary["stages"].get("propagate")) and found.get("hops"):
         hops = found["hops"]
+        if alpha := found.get("alpha"):
+            yield sentence(
+                f"Features went {count(hops)} step{'s' if hops > 1 else ''} of personalised "
+                f"PageRank by the normalised matrix, with a return of {alpha:g} to the node's own: "
+                f"the model reads {count(found['num_features'])} columns, the graph's own first."
+            )
+            return
         yield sentence(
             f"Features were multiplied {'once' if hops == 1 else f'{count(hops)} times'} by "
             f"{_MATRIX[found['adj']]}: the model reads {count(found['num_features'])} columns, the "

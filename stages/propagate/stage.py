@@ -16,7 +16,7 @@ from stockpot.stages.errors import BadInput
 from stockpot.stages.propagate.multiplier import columns_at_once, matrix_of
 from stockpot.stages.propagate.planning import PLANNING, product_facts
 from stockpot.stages.propagate.reporting import REPORTING
-from stockpot.stages.stage import Cost, Facts, Inputs, Reader, Shard, Stage, Writer
+from stockpot.stages.stage import Cost, Facts, Inputs, Reader, Shard, Stage, Writer, added
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -37,6 +37,8 @@ class Params:
     adj : the matrix M, as the model reads it: "mean" over in-neighbours, or "norm".
     normalization, self_loops : of "norm"; "none" and False for "mean".
     columns : of a task.
+    alpha : above 0: the share of x in each product, which are the iterates of personalised PageRank
+        Z_h = (1 - alpha) M Z_(h-1) + alpha x (arXiv 1810.05997, equation 5). 0: powers of M.
     """
 
     hops: int
@@ -44,6 +46,7 @@ class Params:
     normalization: str
     self_loops: bool
     columns: int
+    alpha: float = added(0.0)
 
 
 def _resolve(recipe: Mapping[str, Any], facts: Mapping[str, Facts]) -> Params | None:
@@ -82,7 +85,8 @@ def _run(params: Params, inputs: Inputs, shard: Shard, writer: Writer) -> dict[s
         stored[:] = product
         writer.progress(hop, params.hops, "hops")
 
-    multiply(params, inputs["graph"], shard.start, shard.stop, writer.threads, done)
+    start, stop = shard.start, shard.stop
+    multiply(params, inputs["graph"], start, stop, writer.threads, done, params.alpha)
     return {}
 
 
@@ -94,7 +98,8 @@ def _finish(
 
 
 def _cost(params: Params, facts: Mapping[str, Facts]) -> Cost:
-    """Bytes: a node costs 8 for each column of a task and 24, an edge what is read of it (mapped).
+    """Bytes: a node costs 8 for each column of a task, 12 where x is read at every hop, and 24; an
+    edge what is read of it (mapped).
 
     The graph is read once a hop and task, the features once a task.
     """
@@ -104,7 +109,7 @@ def _cost(params: Params, facts: Mapping[str, Facts]) -> Cost:
     edges = 8 * nodes + (8 if graph.get("weighted") else 4) * nnz
     own = 4 * nodes * columns if graph["features"] == "dense" else 8 * int(graph["x_nnz"])
     written = 4 * nodes * columns * params.hops
-    held = nodes * (8 * params.columns + 24)
+    held = nodes * ((12 if params.alpha else 8) * params.columns + 24)
     return Cost(
         tasks * (own + params.hops * edges),
         written,
@@ -121,6 +126,8 @@ STAGE = Stage(
     roles=("graph",),
     reads=(
         "features.propagate",
+        "features.propagate_by",
+        "batches.alpha",
         "train.model",
         "graph.normalization",
         "graph.self_loops",

@@ -38,6 +38,11 @@ class Features:
         "mean over neighbours; computed once; auto: what short trainings show to gain, at most 2",
         Range(0, 8),
     )
+    propagate_by: Literal["auto", "mean", "norm", "ppr"] = key(
+        "auto",
+        "mean: over neighbours | norm: the normalised matrix | ppr: PageRank's steps by it, home "
+        "with batches.alpha | auto: what the model reads, mean or norm",
+    )
     codec: str = key(
         "auto",
         "auto | fp32 | fp16 | lossless | sqK (bits a column) | pqM opqM rqM (bytes a row) | "

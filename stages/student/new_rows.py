@@ -28,6 +28,7 @@ def new_rows(
     stored: NDArray[np.float32],
     deg: NDArray[np.float64],
     weight: NDArray[np.float32] | None = None,
+    alpha: float = 0.0,
 ) -> NDArray[np.float32]:
     """Rows [x, Mx, .., M^K x] of new nodes, each as if it alone were added to the graph.
 
@@ -45,6 +46,7 @@ def new_rows(
     deg : f8[e], in-degrees of these neighbours without self-loops, sums of weights where edges have
         some, with the edge back to the new node where there is one.
     weight : f4[e] of the edges, for "norm"; None: 1 each.
+    alpha : above 0: the columns are steps of personalised PageRank, which return to x with it.
 
     Returns
     -------
@@ -71,7 +73,9 @@ def new_rows(
         total = edges @ stored[:, before].astype(np.float64)
         if how.loops:
             total += right[:count, None].astype(np.float64) * out[:, before]
-        out[:, hop * columns : (hop + 1) * columns] = left[:, None] * total
+        out[:, hop * columns : (hop + 1) * columns] = (1 - alpha) * (
+            left[:, None] * total
+        ) + alpha * out[:, :columns]
     return out
 
 

@@ -56,7 +56,7 @@ class Student:
         self._told = taught.array(TOLD) if taught.has(TOLD) else None
         said = 0 if self._told is None else self._told.shape[1]
         self._hops = (self.network.first.in_features - said) // self._columns - 1
-        self._how = matrix_weights(products)
+        self._how, self._alpha = matrix_weights(products), float(products.get("alpha", 0.0))
         self._graph = graph
 
     def __call__(self, ids: ArrayLike) -> NDArray[np.float32]:
@@ -124,6 +124,7 @@ class Student:
             stored[:, :width],
             self._degrees(ids, edges),
             edges,
+            self._alpha,
         )
         if self._told is None:
             return rows

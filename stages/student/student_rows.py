@@ -49,10 +49,11 @@ def multiply_further(
     threads: int,
     out: NDArray[np.float32],
 ) -> None:
-    """Write M^(K+1) x, .. to `out`, f4[N, hops D], where the last D columns of `x` are M^K x.
+    """Write M^(K+1) x, .. to `out`, f4[N, hops D], where the last D columns of `x` are M^K x; the
+    next steps of PageRank where the columns are steps of it.
 
     They are products of the rows as they are decoded: where a code loses something, so do these.
-    Two arrays f4[N, D] are held; O(hops E D) time.
+    Two arrays f4[N, D] are held, three for PageRank; O(hops E D) time.
     """
     columns = int(products["own_columns"])
     weight = graph.array("weight") if graph.has("weight") else None
@@ -63,7 +64,9 @@ def multiply_further(
     def done(hop: int, product: NDArray[np.float32]) -> None:
         out[:, (hop - 1) * columns : hop * columns] = product
 
-    matrix.hops(x[:, -columns:].copy(), hops, threads, done)
+    alpha = float(products.get("alpha", 0.0))
+    home = np.ascontiguousarray(x[:, :columns]) if alpha else None
+    matrix.hops(x[:, -columns:].copy(), hops, threads, done, home, alpha)
 
 
 def mean_of_neighbours(

@@ -303,11 +303,11 @@ def row_hops(model: str, packed: Facts) -> int:
 
 def stored_hops(model: str, layers: int, recipe: Mapping[str, Any], packed: Facts) -> int:
     """Hops of the propagated features where the last of them is what the first layer of the model
-    would compute: same matrix, and nothing random before it. 0 where it is not, or where that
-    layer is the only one.
+    would compute: same matrix, and nothing random before it. 0 where it is not, as where PageRank
+    mixes the features into each product, or where that layer is the only one.
     """
     found = packed.get("propagated")
-    if found is None or layers < 2:
+    if found is None or layers < 2 or found.get("alpha"):
         return 0
     own: dict[str, Any] = {"adj": "mean"} if model == "sage" else {}
     if model == "gcn":

@@ -35,6 +35,7 @@ self_loops = {self_loops}
 [features]
 codec = "fp32"
 propagate = {propagate}
+propagate_by = "{by}"
 [partition]
 method = "stream"
 parts = 4
@@ -72,13 +73,19 @@ class Case:
     model: str = "gcn"
     propagate: int = 0
     method: str = "node"
+    by: str = "auto"
+
+    @property
+    def stored(self):
+        """Whether the last product is what the first layer would aggregate."""
+        return self.propagate and self.model in ("gcn", "sage") and self.by == "auto"
 
     def __str__(self):
         graph = ("undirected" if self.undirected else "directed") + "-weighted" * self.weighted
         hops = f"-{self.propagate}-hops" * bool(self.propagate)
         reader = f"{self.normalization}-{self.mass}" + "-loops" * self.self_loops
         rows = "-rows" * (self.method == "propagate")
-        return f"{graph}-{self.model}-{reader}{hops}{rows}"
+        return f"{graph}-{self.model}-{reader}{hops}{rows}" + f"-{self.by}" * (self.by != "auto")
 
 
 CASES = [
@@ -108,6 +115,10 @@ CASES = [
     Case(undirected=False, weighted=True, model="sign", propagate=2, method="propagate"),
     Case(undirected=True, weighted=False, model="sign", propagate=3, method="propagate"),
     Case(undirected=True, weighted=False, model="sign", propagate=1),
+    Case(undirected=True, weighted=True, propagate=2, by="ppr"),
+    Case(undirected=False, weighted=False, model="sage", propagate=1, by="norm"),
+    Case(undirected=True, weighted=True, model="sign", propagate=3, method="propagate", by="ppr"),
+    Case(undirected=False, weighted=True, normalization="rw", model="sgc", propagate=2, by="ppr"),
 ]
 
 
@@ -142,11 +153,13 @@ class Oracle:
         if not case.weighted:
             self.a = (self.a > 0).astype(float)
         self.x, self.y = torch.from_numpy(data["x"]).double(), torch.from_numpy(data["y"])
-        kind = "gcn" if case.model in ("gcn", "sgc") else "sage"
+        normalised = case.by in ("norm", "ppr") or case.model in ("gcn", "sgc")
+        alpha = 0.25 if case.by == "ppr" else 0.0
         hops = [self.x]
         for _ in range(case.propagate):
-            matrix = self.matrix(np.arange(NODES), kind, mass="none")
-            hops.append(torch.from_numpy(matrix) @ hops[-1])
+            kind = "gcn" if normalised else "sage"
+            matrix = torch.from_numpy(self.matrix(np.arange(NODES), kind, mass="none"))
+            hops.append((1 - alpha) * (matrix @ hops[-1]) + alpha * self.x)
         self.x = torch.cat(hops, 1)
 
     def matrix(self, ids, model=None, mass=None):
@@ -179,7 +192,8 @@ class Oracle:
             return self.of_rows(model, self.x[ids])
         m, x = torch.from_numpy(np.asarray(self.matrix(ids), np.float64)), self.x[ids]
         convs, norms = list(model.convs), list(model.norms)
-        if self.case.propagate and self.case.model != "gat":
+        assert bool(self.case.stored) == (model.stored is not None)
+        if self.case.stored:
             # The first layer reads its aggregation where it is stored: of the whole graph.
             width = x.shape[1] // (self.case.propagate + 1)
             conv, own, near = model.stored.conv, x[:, :-width], x[:, width:]

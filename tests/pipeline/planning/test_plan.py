@@ -372,6 +372,11 @@ def test_unsupported_values_are_refused_before_anything_runs(tmp_path, override,
             "features.propagate=3",
         ),
         (
+            ["train.model=sage", "features.propagate=auto", "features.propagate_by=ppr"],
+            "features.propagate: auto judges products by the matrix that the model reads",
+            "features.propagate=2",
+        ),
+        (
             ["train.model=sgc", "batches.method=propagate"],
             "features.propagate: .* found 0",
             "features.propagate=3",
@@ -445,6 +450,7 @@ CHANGES = {
     "graph.mass": "row",
     "features.reduce": 4,
     "features.propagate": 2,
+    "features.propagate_by": "ppr",
     "features.codec": "fp16",
     "features.lossless_up_to": 0,
     "features.max_accuracy_drop": 0.1,
@@ -532,6 +538,7 @@ SAMPLED = ("fanouts", "kappa", "importance_sampling", "layer_dependency", "seeds
 WITHIN |= {f"batches.{name}": {"method": "labor", "fanouts": [9, 9, 9]} for name in SAMPLED}
 WITHIN |= {name: {"method": "overlap"} for name in ("order.window", "order.mix")}
 WITHIN |= {"features.max_accuracy_drop": {"lossless_up_to": 0}}
+WITHIN |= {"features.propagate_by": {"propagate": 2}}
 WITHIN |= {
     "features.tier_share": {"codec": "sq2"},
     "features.tier_bytes": {"codec": "sq2", "tier_share": 0.5},

@@ -28,6 +28,7 @@ mass = "auto"
 [features]
 reduce = 0
 propagate = 0
+propagate_by = "auto"
 codec = "auto"
 max_accuracy_drop = 0.002
 [partition]

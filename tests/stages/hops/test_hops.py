@@ -23,6 +23,7 @@ from tests.memory import run_stage
 from tests.stages.judge.test_judge import graph, split
 
 RECIPE = {"train.model": "sage", "graph.normalization": "sym", "graph.self_loops": True}
+RECIPE |= {"features.propagate_by": "auto"}
 SPLIT = {"train": 3000, "valid": 1500}
 
 

@@ -1,6 +1,7 @@
 """Features multiplied by the graph: against scipy in float64, for any threads and pieces."""
 
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -9,18 +10,25 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stockpot.stages.codec.feature_blocks import Features
-from stockpot.stages.codec.feature_columns import hop_name
+from stockpot.stages.codec.feature_columns import hop_name, products_of
 from stockpot.stages.errors import BadInput
+from stockpot.stages.pack.layers import Weights
 from stockpot.stages.propagate import STAGE
+from stockpot.stages.propagate.hops import Propagation
+from stockpot.stages.propagate.planning import product_facts
 from stockpot.stages.propagate.stage import Params, columns_at_once
 from stockpot.stages.quantize import STAGE as QUANTIZE
+from stockpot.stages.train.train_params import stored_hops
+from stockpot.store.keys import plain
 from tests.memory import run_stage
 from tests.packs import features, graph_reader
 
 
-def recipe(hops, model="sage", normalization="sym", self_loops=True):
+def recipe(hops, model="sage", normalization="sym", self_loops=True, by="auto", alpha=0.25):
     return {
         "features.propagate": hops,
+        "features.propagate_by": by,
+        "batches.alpha": alpha,
         "train.model": model,
         "graph.normalization": normalization,
         "graph.self_loops": self_loops,
@@ -57,16 +65,17 @@ def dense(g, adj, normalization, self_loops):
     sparse=st.booleans(),
     columns=st.integers(1, 9),
     threads=st.integers(1, 3),
+    alpha=st.sampled_from([0.0, 0.1, 0.9]),
 )
 def test_products_are_those_of_float64(
     tmp_path_factory, seed, hops, adj, normalization, self_loops, directed, weighted, sparse,
-    columns, threads,
+    columns, threads, alpha,
 ):  # fmt: skip
     g = graph_reader(
         nodes=60, degree=3, features=7, seed=seed, directed=directed, weighted=weighted,
         sparse=sparse,
     )  # fmt: skip
-    params = Params(hops, adj, normalization, self_loops, columns)
+    params = Params(hops, adj, normalization, self_loops, columns, alpha)
     reader = run_stage(STAGE, params, {"graph": g}, tmp_path_factory.mktemp("out"), threads=threads)
     found = Features.of({"graph": g, "propagated": reader})
     assert found.num_features == reader.facts["num_features"] == 7 * (hops + 1)
@@ -76,7 +85,7 @@ def test_products_are_those_of_float64(
     np.testing.assert_array_equal(block[:, :7], own.astype(np.float32))
     expected = own
     for hop in range(1, hops + 1):
-        expected = m @ expected
+        expected = (1 - alpha) * (m @ expected) + alpha * own  # arXiv 1810.05997, equation 5
         mine = block[:, 7 * hop : 7 * (hop + 1)]
         np.testing.assert_allclose(
             mine, expected, rtol=2e-6 * hop, atol=2e-6 * np.abs(expected).max()
@@ -85,9 +94,53 @@ def test_products_are_those_of_float64(
     np.testing.assert_array_equal(found.rows(ids), block[ids])
 
 
-def test_pieces_and_threads_change_no_byte(tmp_path):
+@settings(max_examples=20)
+@given(
+    seed=st.integers(0, 10**6),
+    alpha=st.floats(0.05, 0.9),
+    normalization=st.sampled_from(["sym", "rw"]),
+    self_loops=st.booleans(),
+    directed=st.booleans(),
+    weighted=st.booleans(),
+)
+def test_steps_of_pagerank_end_at_its_solution(
+    seed, alpha, normalization, self_loops, directed, weighted
+):
+    """Of 300 steps; and step by step the distance shrinks by 1 - alpha at least, in the norm in
+    which the matrix enlarges nothing."""
+    g = graph_reader(
+        nodes=50, degree=3, features=4, seed=seed, directed=directed, weighted=weighted
+    )
+    if directed and normalization == "sym":
+        normalization = "rw"  # both sides by in-degrees: such a matrix may enlarge
+    m = dense(g, "norm", normalization, self_loops)
+    x = features(g).astype(np.float32)
+    exact = np.linalg.solve(np.eye(50) - (1 - alpha) * m, alpha * x.astype(np.float64))
+    matrix = Propagation(
+        Weights("norm", normalization, "none", self_loops),
+        g.arrays["indptr"],
+        g.arrays["indices"],
+        g.arrays.get("weight"),
+    )
+    order = 2 if normalization == "sym" else np.inf
+    left = [np.linalg.norm(x - exact, order)]
+    last = []
+
+    def done(hop, product):
+        left.append(np.linalg.norm(product - exact, order))
+        last[:] = [product.copy()]
+
+    matrix.hops(x.copy(), 300, 1, done, x, alpha)
+    scale = np.abs(exact).max()
+    np.testing.assert_allclose(last[0], exact, rtol=1e-5, atol=1e-5 * scale)
+    for before, after in pairwise(left):
+        assert after <= (1 - alpha) * before + 1e-4 * scale
+
+
+@pytest.mark.parametrize("alpha", [0.0, 0.25])
+def test_pieces_and_threads_change_no_byte(tmp_path, alpha):
     g = graph_reader(nodes=9000, degree=6, features=20, seed=3)
-    whole = Params(3, "mean", "none", self_loops=False, columns=20)
+    whole = Params(3, "mean", "none", self_loops=False, columns=20, alpha=alpha)
     rows = [
         next(iter(Features.of({"graph": g, "propagated": reader}).chunks()))[1]
         for reader in (
@@ -109,6 +162,34 @@ def test_each_model_gets_the_matrix_that_it_reads():
         assert STAGE.resolve(recipe(1, model, "rw"), facts) == Params(
             1, "mean", "none", self_loops=False, columns=5
         )
+
+
+def test_a_recipe_names_another_matrix():
+    facts = {"graph": {"features": "dense", "num_features": 5, "num_nodes": 10}}
+    mean = Params(2, "mean", "none", self_loops=False, columns=5)
+    norm = Params(2, "norm", "rw", self_loops=True, columns=5)
+    for model in ("gcn", "sage", "sign", "sgc"):
+        for by, expected in {
+            "mean": mean,
+            "norm": norm,
+            "ppr": replace(norm, alpha=0.1),
+        }.items():
+            assert STAGE.resolve(recipe(2, model, "rw", by=by, alpha=0.1), facts) == expected
+    with pytest.raises(BadInput, match=r"graph.normalization: .* expected sym or rw, found none"):
+        STAGE.resolve(recipe(2, "sign", "none", by="ppr"), facts)
+    # What does not go back to the features is named as it was before there was a choice.
+    assert "alpha" not in plain(norm)
+    assert "alpha" not in product_facts(norm, 10, 5)
+
+
+def test_no_layer_is_taken_for_a_step_of_pagerank():
+    """A product of the very matrix that the model reads, but for the return, is no layer of it."""
+    facts = {"graph": {"features": "dense", "num_features": 5, "num_nodes": 10}}
+    for by, hops in {"auto": 2, "norm": 2, "ppr": 0, "mean": 0}.items():
+        asked = recipe(2, "gcn", by=by)
+        products = product_facts(STAGE.resolve(asked, facts), 10, 5)
+        packed = products_of({"propagated": products})
+        assert stored_hops("gcn", 3, asked, packed) == hops
 
 
 @pytest.mark.parametrize(

@@ -339,9 +339,10 @@ def test_ids_are_nodes(tmp_path):
             student.new(x_new, near, weight)
 
 
-def wide(g, root, hops, adj, normalization, self_loops):
+def wide(g, root, hops, adj, normalization, self_loops, alpha):
     """Propagated codes of a graph by the stages themselves."""
-    params = PropagateParams(hops, adj, normalization, self_loops, g.facts["num_features"])
+    columns = g.facts["num_features"]
+    params = PropagateParams(hops, adj, normalization, self_loops, columns, alpha)
     products = run_stage(PROPAGATE, params, {"graph": g}, root / "p")
     codes = run_stage(
         QUANTIZE, QuantizeParams("fp32"), {"graph": g, "propagated": products}, root / "q"
@@ -361,6 +362,7 @@ def wide(g, root, hops, adj, normalization, self_loops):
     weighted_edges=st.booleans(),
     alone=st.booleans(),
     more=st.integers(0, 2),
+    alpha=st.sampled_from([0.0, 0.3]),
 )
 def test_rows_of_a_new_node_are_those_of_a_graph_that_has_it(
     tmp_path_factory,
@@ -373,6 +375,7 @@ def test_rows_of_a_new_node_are_those_of_a_graph_that_has_it(
     weighted_edges,
     alone,
     more,
+    alpha,
 ):
     """Of the whole graph's last node: cut off, then described as a new one by its neighbours. The
     first hop is exact; all are where no edge leads back from it."""
@@ -403,7 +406,7 @@ def test_rows_of_a_new_node_are_those_of_a_graph_that_has_it(
         return MemoryReader(arrays, facts)
 
     x = g.arrays["x"]
-    how = (adj, normalization if adj == "norm" else "none", self_loops and adj == "norm")
+    how = (adj, normalization if adj == "norm" else "none", self_loops and adj == "norm", alpha)
     exact = NodeRows(wide(reader(a, x), root / "whole", hops + more, *how)).of(np.array([n - 1]))
     small = a[: n - 1, : n - 1].tocsr()
     cut = reader(small, x[: n - 1].copy())
