@@ -15,7 +15,7 @@ STAGES := ingest split hops propagate sizing partition influence sample hag orde
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: data/wordnet.npz help hooks setup run plan status verify report inspect test test-long coverage lint format bench bench-coop bench-influence bench-partition bench-pipeline bench-hag bench-soup bench-coded bench-quantize bench-loader bench-step bench-beyond bench-train bench-inference bench-student accuracy clean $(STAGES)
+.PHONY: data/wordnet.npz help hooks setup warm run plan status verify report inspect test test-long coverage lint format bench bench-coop bench-influence bench-partition bench-pipeline bench-hag bench-soup bench-coded bench-quantize bench-loader bench-step bench-beyond bench-train bench-inference bench-student accuracy clean $(STAGES)
 
 help:  ## list every target
 	@grep -hE '^[a-z][a-zA-Z./_ -]*:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | awk -F'\t' '{printf "  make %-18s %s\n", $$1, $$2}'
@@ -30,6 +30,9 @@ $(READY): pyproject.toml constraints.txt
 	@touch $(READY)
 
 setup: $(READY)  ## virtual environment and pinned install (every other target does it too)
+
+warm: $(READY)  ## compile every kernel, once a machine: runs then wait for none (a run compiles only those that it meets)
+	@$(BIN)/stockpot warm
 
 run: $(READY)  ## the main job: set up, build what is missing, train, soup, infer, report
 	@$(RUN)

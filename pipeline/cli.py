@@ -205,6 +205,13 @@ def parser() -> argparse.ArgumentParser:
         "--record", type=int, metavar="N", help="number of the record (default: 0)"
     )
 
+    _verb(
+        verbs,
+        "warm",
+        "warming:warm",
+        "compile every kernel, once a machine: runs then wait for none",
+    )
+
     recipe = _verb(verbs, "recipe", "showing:recipe", "print a recipe with every key resolved")
     _recipe(recipe, optional=True)
     recipe.add_argument(

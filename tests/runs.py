@@ -3,15 +3,12 @@ a cluster."""
 
 from pathlib import Path
 
-from stockpot.execution.task import FINISH, Task, execute, open_inputs
-from stockpot.planning.plan import BUILD, Planner
+from stockpot.execution.in_process import build_here
+from stockpot.planning.plan import Planner
 from stockpot.planning.recipe import load
-from stockpot.planning.registry import STAGES
 from stockpot.report.run_outputs import built_of, write_outputs
-from stockpot.stages.stage import Shard
 from stockpot.store.digests import StatCache
 from stockpot.store.fingerprints import Seen
-from stockpot.store.keys import plain
 from stockpot.store.store import Store
 
 
@@ -27,26 +24,7 @@ def run_here(recipe, runs, targets=(), *, threads=1):
     planner = Planner(
         load(recipe), store, StatCache(runs / "stat-cache.json"), Seen(runs / "seen.json")
     )
-    while ready := [p for p in planner.plan(targets) if p.state == BUILD]:
-        for p in ready:
-            stage = STAGES[p.node.stage]
-            shards = stage.shards(p.params, open_inputs(store, p.inputs))
-            names = tuple(shard.name for shard in shards)
-            for shard in [*shards, Shard(FINISH)]:
-                execute(
-                    Task(
-                        str(store.root),
-                        p.node.id,
-                        stage.name,
-                        p.key,
-                        plain(p.params),
-                        p.inputs,
-                        shard,
-                        names,
-                        stage.exact,
-                        threads,
-                    )
-                )
+    build_here(planner, store, targets, threads=threads)
     if targets:
         return {p.node.id: store.open(p.node.stage, p.key) for p in planner.plan(targets)}
     write_outputs(planner.recipe, store, runs, built_of(planner.plan(), ()))
