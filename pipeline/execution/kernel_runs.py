@@ -131,7 +131,7 @@ KINDS: Mapping[str, Kind] = {
         },
     ),
     "shared sums": Kind("groups", {"train.model": "gin", "hag.enabled": "always"}),
-    "plain": Kind(sets={"train.per_step": "2"}),
+    "plain": Kind(sets={"train.per_step": "2", "infer.top_k": '"auto"'}),
     "weighted": Kind("weighted", {"train.per_step": "2", "graph.mass": "row"}),
     "directed": Kind(
         "weighted",
@@ -141,14 +141,14 @@ KINDS: Mapping[str, Kind] = {
     "sequences": Kind(
         sets={"train.model": "sage-lstm", "order.method": "sample"}, targets=["soup"]
     ),
-    "codes": Kind(  # wide and large enough for a first layer on codes
+    "codes": Kind(  # rows so wide, and steps so large, that a first layer reads codes
         "binary",
         {
             "features.codec": "pq2",
             "batches.method": "random",
-            "batches.outputs": "200",
+            "batches.outputs": "100",
+            "train.per_step": "2",
             "train.hidden": "64",
-            **_LOSSY,
         },
     ),
     "rows": Kind(
@@ -159,7 +159,7 @@ KINDS: Mapping[str, Kind] = {
             "features.codec": "sq4",
         }
     ),
-    "rotated": Kind(sets={"features.codec": "opq4", **_LOSSY}, targets=["pack"]),
+    "rotated": Kind(sets={"features.codec": "opq3", **_LOSSY}, targets=["pack"]),
     "residual": Kind(sets={"features.codec": "rq4", **_LOSSY}, targets=["pack"]),
     "halves": Kind(sets={"features.codec": "fp16"}, targets=["quantize"]),
     "bifeat": Kind(sets={"features.codec": "bifeat-sq8"}, targets=["quantize"]),
