@@ -247,7 +247,8 @@ def warmed() -> Warmed | None:
 def warm(processes: int, say: Callable[[str], None]) -> Warmed:
     """Compile every kernel that is not yet, in so many processes.
 
-    Two minutes of CPU where nothing is compiled; under a second where everything is.
+    Some five minutes of CPU where nothing is compiled (measured on a crowded machine); under a
+    second where everything is.
 
     Raises
     ------
