@@ -15,7 +15,7 @@ STAGES := ingest split hops propagate sizing partition influence sample hag orde
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: data/wordnet.npz help hooks setup warm run plan status verify report inspect test test-long coverage lint format bench bench-coop bench-influence bench-partition bench-pipeline bench-hag bench-soup bench-coded bench-quantize bench-loader bench-step bench-beyond bench-train bench-inference bench-student accuracy clean $(STAGES)
+.PHONY: data/wordnet.npz help hooks setup warm run plan status verify report inspect test test-long coverage lint format bench bench-coop bench-influence bench-partition bench-pipeline bench-hag bench-soup bench-coded bench-quantize bench-loader bench-step bench-beyond bench-train bench-inference bench-cuda bench-student accuracy clean $(STAGES)
 
 help:  ## list every target
 	@grep -hE '^[a-z][a-zA-Z./_ -]*:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | awk -F'\t' '{printf "  make %-18s %s\n", $$1, $$2}'
@@ -131,6 +131,9 @@ bench-train: $(READY)  ## CPU seconds to an accuracy against sampling loaders (A
 
 bench-inference: $(READY)  ## CPU seconds of inference on records against a sampling loader (ARGS='--dgl DIR')
 	$(BIN)/python -W ignore -m tests.bench.inference $(ARGS)
+
+bench-cuda: $(READY)  ## training and inference on one GPU against a CPU sampler that feeds it, in 8 minutes (ARGS='--dgl DIR'; --device cpu)
+	$(BIN)/python -W ignore -m tests.bench.cuda $(ARGS)
 
 bench-loader: $(READY)  ## a plain loop, DataLoader and Lightning over the run in runs/wordnet (ARGS=WHERE: another): same batches, CPU seconds
 	$(BIN)/python -m tests.bench.loader $(ARGS)

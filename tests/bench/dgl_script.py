@@ -16,7 +16,7 @@ from torch import nn
 from torch.nn import functional
 
 from stockpot.stages.train.evaluate import Score, score
-from tests.bench.training_side import Side
+from tests.bench.training_side import CPU, Side
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -84,7 +84,7 @@ class Script(Side):
     def __init__(self, job: dict[str, Any]) -> None:
         import dgl
 
-        self.job = job
+        self.job, self.device = job, CPU
         with np.load(job["graph"]) as z:
             self.graph = {name: z[name] for name in z.files}
         self.x = torch.from_numpy(np.load(job["features"]))

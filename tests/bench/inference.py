@@ -28,7 +28,7 @@ from tests.bench.machine import machine
 from tests.bench.time_to_accuracy import ratio_row
 from tests.bench.training_case import RATES, WITHIN, Case
 from tests.bench.training_graphs import GRAPHS, Built, peer_files
-from tests.bench.training_process import Process, not_installed
+from tests.bench.training_process import not_installed
 
 SIZES = (8, 16, 32, 64)
 FANOUTS = (3, 5, 10, 20, -1)
@@ -56,7 +56,7 @@ class Weights:
         self.built: dict[str, float] = {}
         if not self.path.exists():
             job = case.job(kind, records, 0, lr=RATES[-1], every=10**6, **more)
-            training = Process(f"train {name}", job, case.folder, case.args.dgl)
+            training = case.started(f"train {name}", job)
             for _ in range(job["epochs"]):
                 training.ask()
             training.ask(f"save {self.path}")
@@ -68,7 +68,7 @@ class Weights:
                "batch": BATCH, **self.files}  # fmt: skip
         if kind == "dgl":
             job["fanouts"] = [size] * self.records.config["layers"]
-        if kind == "records":
+        if kind in ("records", "streamed"):
             job["run"] = str(self._packed(ids, size))
         return job
 
@@ -87,8 +87,7 @@ class Weights:
 
 def turns(case: Case, jobs: dict[str, dict[str, Any]], count: int) -> dict[str, dict[str, Any]]:
     """Median CPU seconds and the mean accuracy of each side, which take turns."""
-    sides = {name: Process(f"infer {name}", job, case.folder, case.args.dgl, MODULE)
-             for name, job in jobs.items()}  # fmt: skip
+    sides = {name: case.started(f"infer {name}", job, MODULE) for name, job in jobs.items()}
     lines: dict[str, list[dict[str, Any]]] = {name: [] for name in sides}
     try:
         for _ in range(count):
@@ -120,43 +119,73 @@ def smallest(case: Case, weights: Weights, kind: str, ids: Path) -> tuple[int, d
     return size, seen
 
 
-def compared(case: Case, turn_count: int) -> list[dict[str, Any]]:
-    """Rows of one graph."""
+def node_lists(case: Case, graph: Any) -> tuple[dict[str, Path], Path]:
+    """Files of the nodes that are predicted, by name, and of those that sizes are chosen on."""
     stem = f"{case.graph.name}-{case.labels}"
     nodes = {"1 %": case.folder / f"{stem}-one.npy", "test": case.folder / f"{stem}-test.npy"}
     checked = case.folder / f"{stem}-valid.npy"
-    plain = case.built("plain")
-    propagated = case.built("propagated", "features.propagate=2", *case.graph.propagated)
-    with np.load(peer_files(plain.run, case.folder)["graph"]) as z:
-        test, valid, count = z["test"], z["valid"], len(z["y"])
-    some = np.random.default_rng(0).choice(test, max(1, count // 100), replace=False)
+    test = graph["test"]
+    count = max(1, len(graph["y"]) // 100)
+    some = np.random.default_rng(0).choice(test, min(len(test), count), replace=False)
     np.save(nodes["1 %"], np.sort(some))
     np.save(nodes["test"], test)
-    np.save(checked, valid)
-    fanouts = [case.graph.fanouts[len(case.graph.fanouts) // 2]] * case.graph.layers
+    np.save(checked, graph["valid"])
+    return nodes, checked
+
+
+def middle_fanouts(case: Case) -> list[int]:
+    """What the peer trains with: the middle of its fanouts in every layer."""
+    return [case.graph.fanouts[len(case.graph.fanouts) // 2]] * case.graph.layers
+
+
+def predicted(
+    case: Case, what: str, mine: Weights, its: Weights, nodes: dict[str, Path], checked: Path,
+    turn_count: int, target: float | None = TARGET, further: tuple[str, ...] = (), **more: Any,
+) -> list[dict[str, Any]]:  # fmt: skip
+    """Rows of one comparison: `mine` from records against `its` by the peer's batches.
+
+    Parameters
+    ----------
+    further : other kinds of predicting with `mine` from the same records, whose seconds stand in
+        `others` of a row.
+    """
+    rows = []
+    size, _ = smallest(case, mine, "records", checked)
+    fanout, _ = smallest(case, its, "dgl", checked)
+    for name, ids in nodes.items():
+        jobs = {
+            "ours": mine.job("records", ids, size), "peer": its.job("dgl", ids, fanout),
+            "full graph": mine.job("full", ids),
+            **{kind: mine.job(kind, ids, size) for kind in further},
+        }  # fmt: skip
+        found = turns(case, jobs, turn_count)
+        built = mine.built[Path(jobs["ours"]["run"]).name]
+        row = ratio_row(
+            f"inference of {'1 % of the nodes' if name == '1 %' else 'all test nodes'}, {what}",
+            case.name, found["ours"]["seconds"], PEER, found["peer"]["seconds"], turn_count,
+            target, top_k=size, fanout=fanout, preprocessing=built,
+            full_graph=found["full graph"]["seconds"],
+            others={kind: found[kind]["seconds"] for kind in further},
+            accuracy={side: values["accuracy"] for side, values in found.items()}, **more,
+        )  # fmt: skip
+        rows.append(row)
+    return rows
+
+
+def compared(case: Case, turn_count: int) -> list[dict[str, Any]]:
+    """Rows of one graph."""
+    plain = case.built("plain")
+    propagated = case.built("propagated", "features.propagate=2", *case.graph.propagated)
+    with np.load(peer_files(plain.run, case.folder)["graph"]) as graph:
+        nodes, checked = node_lists(case, graph)
     same = Weights(case, "plain", "stockpot", plain)
     ours = Weights(case, "propagated", "stockpot", propagated)
-    peer = Weights(case, "dgl", "dgl", plain, fanouts=fanouts)
-    rows = []
-    for what, mine, its in (("the same weights", same, same), ("each with its own", ours, peer)):
-        size, _ = smallest(case, mine, "records", checked)
-        fanout, _ = smallest(case, its, "dgl", checked)
-        for name, ids in nodes.items():
-            jobs = {
-                "ours": mine.job("records", ids, size), "peer": its.job("dgl", ids, fanout),
-                "full graph": mine.job("full", ids),
-            }  # fmt: skip
-            found = turns(case, jobs, turn_count)
-            built = mine.built[Path(jobs["ours"]["run"]).name]
-            row = ratio_row(
-                f"inference of {'1 % of the nodes' if name == '1 %' else 'all test nodes'}, {what}",
-                case.name, found["ours"]["seconds"], PEER, found["peer"]["seconds"], turn_count,
-                TARGET, top_k=size, fanout=fanout, preprocessing=built,
-                full_graph=found["full graph"]["seconds"],
-                accuracy={side: values["accuracy"] for side, values in found.items()},
-            )  # fmt: skip
-            rows.append(row)
-    return rows
+    peer = Weights(case, "dgl", "dgl", plain, fanouts=middle_fanouts(case))
+    return [
+        row
+        for what, mine, its in (("the same weights", same, same), ("each with its own", ours, peer))
+        for row in predicted(case, what, mine, its, nodes, checked, turn_count)
+    ]
 
 
 def table(rows: list[dict[str, Any]]) -> None:

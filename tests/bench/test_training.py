@@ -47,7 +47,7 @@ def case(monkeypatch, tmp_path):
 
     def trained(jobs, *, enough=None, floors=False, most=float("inf")):
         floor = {"operations": 1e9, "seconds": 0.25} if floors else None
-        return {name: {"curve": curve_of(one, enough), "floor": floor}
+        return {name: {"curve": curve_of(one, enough), "floor": floor, "epochs": []}
                 for name, one in jobs.items()}  # fmt: skip
 
     for name, function in (("built", built), ("job", job), ("trained", trained)):

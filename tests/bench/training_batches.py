@@ -37,13 +37,12 @@ def csr(matrix: Matrix) -> torch.Tensor:
     return torch.sparse_csr_tensor(*parts, size=matrix.shape, check_invariants=False)
 
 
-def mean(indptr: NDArray[Any], indices: NDArray[Any], sources: int, *, turned: bool) -> Adj:
-    """The mean over the sampled neighbours of each output of a layer, with its transpose."""
+def mean(indptr: NDArray[Any], indices: NDArray[Any], sources: int) -> Matrix:
+    """The mean over the sampled neighbours of each output of a layer."""
     degree = np.diff(indptr)
     values = np.repeat((1 / np.maximum(degree, 1)).astype(np.float32), degree)
     narrow = indptr.astype(np.int32, copy=False), indices.astype(np.int32, copy=False)
-    matrix = Matrix((len(indptr) - 1, sources), *narrow, values)
-    return Adj(csr(matrix), csr(matrix.transposed()) if turned else None)
+    return Matrix((len(indptr) - 1, sources), *narrow, values)
 
 
 def whole_graph(graph: Any, config: dict[str, Any]) -> Matrix:
@@ -97,12 +96,22 @@ class Sampled:
         """(source nodes of the first layer, [(indptr, indices, sources) of each layer])."""
         raise NotImplementedError
 
-    def batch(self, seeds: NDArray[np.int64], *, training: bool) -> Batch:
+    def matrices(
+        self, seeds: NDArray[np.int64], *, training: bool
+    ) -> tuple[Any, list[tuple[Matrix, Matrix | None]]]:
+        """(source nodes of the first layer, each layer's matrix and the transpose that a backward
+        pass reads)."""
         nodes, layers = self.blocks(seeds)
-        adjs = [
-            mean(*layer, turned=training and not (self.inner and i == 0))
-            for i, layer in enumerate(layers)
-        ]
+        found = []
+        for i, layer in enumerate(layers):
+            matrix = mean(*layer)
+            turned = training and not (self.inner and i == 0)
+            found.append((matrix, matrix.transposed() if turned else None))
+        return nodes, found
+
+    def batch(self, seeds: NDArray[np.int64], *, training: bool) -> Batch:
+        nodes, layers = self.matrices(seeds, training=training)
+        adjs = [Adj(csr(one), None if other is None else csr(other)) for one, other in layers]
         return self.x[torch.as_tensor(nodes)], adjs, self.y[torch.from_numpy(seeds)]
 
     def train(self, epoch: int) -> Iterator[Batch]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from tests.bench.time_to_accuracy import Curve, Point, mean_curve, reached
 from tests.bench.training_graphs import Built, Graph, built, outputs, peer_files
-from tests.bench.training_process import alternating
+from tests.bench.training_process import TRAINING, Process, Turns, alternating
 
 if TYPE_CHECKING:
     import argparse
@@ -37,7 +37,12 @@ JUDGED = 12
 
 
 class Case:
-    """One graph at one label rate: its records, and jobs of the sides."""
+    """One graph at one label rate: its records, and jobs of the sides.
+
+    `twice`: whether records are built a first time to compile kernels.
+    """
+
+    twice = True
 
     def __init__(self, graph: Graph, labels: int, args: argparse.Namespace) -> None:
         self.graph, self.labels, self.args = graph, labels, args
@@ -58,7 +63,9 @@ class Case:
                 f"train.dropout={graph.dropout}",
             )  # fmt: skip
             every = [*(model if tuned else ()), *sets]
-            self.records[name] = built(graph, self.labels, name, every, self.folder)
+            self.records[name] = built(
+                graph, self.labels, name, every, self.folder, twice=self.twice
+            )
         return self.records[name]
 
     def job(self, kind: str, records: Built, seed: int, **more: Any) -> dict[str, Any]:
@@ -71,8 +78,12 @@ class Case:
             "records": records.digest, **more,
         }  # fmt: skip
 
+    def started(self, name: str, job: dict[str, Any], module: str = TRAINING) -> Turns:
+        """A side that is ready for its first turn."""
+        return Process(name, job, self.folder, self.args.dgl, module)
+
     def trained(self, jobs: dict[str, dict[str, Any]], **more: Any) -> dict[str, dict[str, Any]]:
-        return alternating(jobs, self.folder, self.args.dgl, **more)
+        return alternating(jobs, self.started, **more)
 
     def alone(self, job: dict[str, Any]) -> Curve:
         """The curve of one tuning run, which is kept: what ran once is not run again."""
@@ -160,6 +171,7 @@ def repeated(case: Case, jobs: Any, seeds: int, **more: Any) -> dict[str, dict[s
         name: {
             "curve": mean_curve([one[name]["curve"] for one in every]),
             "floor": every[-1][name]["floor"],
+            "epochs": [seconds for one in every for seconds in one[name]["epochs"]],
             "curves": [one[name]["curve"] for one in every],
         }
         for name in every[0]

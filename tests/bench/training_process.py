@@ -13,10 +13,12 @@ from typing import TYPE_CHECKING, Any
 from tests.bench.time_to_accuracy import Curve, Point
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
-__all__ = ["Process", "alternating", "not_installed"]
+__all__ = ["Process", "Turns", "alternating", "not_installed"]
 
+TRAINING = "tests.bench.training_child"
 SAMPLED = ("dgl", "script")
 """Kinds of batches that need `--dgl`."""
 
@@ -32,8 +34,45 @@ def not_installed(kind: str, dgl: Path | None, graphbolt: str | None) -> str:
     return ""
 
 
-class Process:
-    """One side, kept ready between its turns.
+class Turns:
+    """One side, which does one thing each time it is asked, and what it has come to.
+
+    Attributes
+    ----------
+    curve : a point for each epoch that was judged.
+    seconds, train_seconds : since it began, with and without its own validations.
+    epoch_seconds : of the training of each epoch.
+    """
+
+    def __init__(self, name: str, job: dict[str, Any]) -> None:
+        self.name, self.job = name, job
+        self.curve: Curve = []
+        self.seconds = self.train_seconds = 0.0
+        self.epoch_seconds: list[float] = []
+
+    def ask(self, words: str = "") -> dict[str, Any]:
+        """What the side answers to a line."""
+        raise NotImplementedError
+
+    def close(self) -> None:
+        """Let it end."""
+
+    def kill(self) -> None:
+        """End it, whatever it is at."""
+
+    def epoch(self) -> None:
+        """Train one epoch; where it is judged, a point of the curve."""
+        line = self.ask()
+        self.seconds += line["seconds"]
+        self.train_seconds += line["train_seconds"]
+        self.epoch_seconds.append(line["train_seconds"])
+        if "valid" in line:
+            point = Point(self.seconds, self.train_seconds, line["valid"], line["test"])
+            self.curve.append(point)
+
+
+class Process(Turns):
+    """One side, kept ready between its turns in a process of its own.
 
     Parameters
     ----------
@@ -44,11 +83,9 @@ class Process:
 
     def __init__(
         self, name: str, job: dict[str, Any], folder: Path, dgl: Path | None,
-        module: str = "tests.bench.training_child",
+        module: str = TRAINING,
     ) -> None:  # fmt: skip
-        self.name, self.job = name, job
-        self.curve: Curve = []
-        self.seconds = self.train_seconds = 0.0
+        super().__init__(name, job)
         stem = f"{name}-{job['seed']}".replace(" ", "-").replace(",", "")
         path, self.messages = folder / f"{stem}.job.json", folder / f"{stem}.messages"
         path.write_text(json.dumps(job))
@@ -82,58 +119,57 @@ class Process:
         self.process.stdin.flush()
         return self._line()
 
-    def epoch(self) -> None:
-        """Train one epoch; where it is judged, a point of the curve."""
-        line = self.ask()
-        self.seconds += line["seconds"]
-        self.train_seconds += line["train_seconds"]
-        if "valid" in line:
-            point = Point(self.seconds, self.train_seconds, line["valid"], line["test"])
-            self.curve.append(point)
-
     def close(self) -> None:
         assert self.process.stdin is not None
         self.process.stdin.close()
         self.process.wait()
 
+    def kill(self) -> None:
+        if self.process.poll() is None:
+            self.process.kill()
+            self.process.wait()
+
 
 def alternating(
     jobs: dict[str, dict[str, Any]],
-    folder: Path,
-    dgl: Path | None,
+    start: Callable[[str, dict[str, Any]], Turns],
     *,
     floors: bool = False,
     enough: float | None = None,
     most: float = float("inf"),
+    over: Callable[[], bool] = lambda: False,
 ) -> dict[str, dict[str, Any]]:
-    """Train all sides, an epoch of each in turn: {name: {"curve", "floor"}}.
+    """Train all sides, an epoch of each in turn: {name: {"curve", "floor", "epochs"}}, the last
+    the seconds that the training of each epoch took.
 
     Parameters
     ----------
+    start : makes the side of a name and a job ready.
     floors : whether the dense products of an epoch are counted, and their rate measured.
-    enough, most : a side ends early at this validation accuracy, or once it took so many CPU
-        seconds.
+    enough, most : a side ends early at this validation accuracy, or once it took so many seconds.
+    over : asked after every epoch of all; all sides end where it says so.
     """
-    sides: list[Process] = []
+    sides: list[Turns] = []
     found: dict[str, dict[str, Any]] = {}
     try:
         for name, job in jobs.items():
-            sides.append(Process(name, job, folder, dgl))
+            sides.append(start(name, job))
         waiting = {side.name: side for side in sides}
         done = 0
         while waiting:
             done += 1
-            for name, side in list(waiting.items()):
+            for side in waiting.values():
                 side.epoch()
+            last = over()
+            for name, side in list(waiting.items()):
                 good = enough is not None and side.curve and side.curve[-1].valid >= enough
-                if done >= side.job["epochs"] or side.seconds > most or good:
-                    floor = side.ask("floor") if floors else None
-                    found[name] = {"curve": side.curve, "floor": floor}
+                if last or done >= side.job["epochs"] or side.seconds > most or good:
+                    floor = side.ask("floor") if floors and not last else None
+                    found[name] = {"curve": side.curve, "floor": floor,
+                                   "epochs": side.epoch_seconds}  # fmt: skip
                     side.close()
                     del waiting[name]
     finally:
         for side in sides:
-            if side.process.poll() is None:
-                side.process.kill()
-                side.process.wait()
+            side.kill()
     return found

@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -25,6 +25,9 @@ from stockpot.stages.train.evaluate import Score, score
 from stockpot.stages.train.model import build_model, save_model
 from stockpot.stages.train.trainer import PLATEAU, PLATEAU_FLOOR
 from tests.bench.training_batches import BATCHES, Batch, whole_graph
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 CPU = torch.device("cpu")
 
@@ -47,16 +50,21 @@ class DenseProducts(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
-def gemm_rate(precision: str, turns: int = 20) -> float:
-    """Operations a CPU second of products f4[4096, 256] x f4[256, 256]: the fastest of some."""
+def gemm_rate(
+    precision: str,
+    turns: int = 20,
+    device: torch.device = CPU,
+    clock: Callable[[], float] = time.process_time,
+) -> float:
+    """Operations a second of products f4[4096, 256] x f4[256, 256]: the fastest of some."""
     kind = torch.bfloat16 if precision == "bf16" else torch.float32
-    a, b = torch.randn(4096, 256).to(kind), torch.randn(256, 256).to(kind)
+    a, b = (torch.randn(rows, 256).to(device, kind) for rows in (4096, 256))
     taken = []
     for _ in range(turns):
-        started = time.process_time()
+        started = clock()
         for _ in range(4):
             a @ b
-        taken.append(time.process_time() - started)
+        taken.append(clock() - started)
     return 4 * 2 * 4096 * 256 * 256 / min(taken)
 
 
@@ -86,12 +94,15 @@ class Sign(nn.Module):
 class Side:
     """A model of stockpot's, or SIGN, on batches of one kind."""
 
+    kinds = BATCHES
+
     def __init__(self, job: dict[str, Any]) -> None:
         self.job, config = job, job["config"]
+        self.device = torch.device(job.get("device", "cpu"))
         with np.load(job["graph"]) as z:
             self.graph = {name: z[name] for name in z.files}
-        self.x = torch.from_numpy(np.load(job["features"]))
-        started = time.process_time()
+        self.x = torch.from_numpy(np.load(job["features"])).to(self.device)
+        started = self.now()
         torch.manual_seed(job["seed"])
         self.model: Any
         if job["kind"] == "sign":
@@ -100,28 +111,38 @@ class Side:
             self.model = Sign(*sizes, config["dropout"])
         else:
             self.model = build_model(config, seed=job["seed"])
-        self.model.generator = torch.Generator().manual_seed(job["seed"])
+        self.model.to(self.device)
+        self.model.generator = torch.Generator(self.device).manual_seed(job["seed"])
         self.adam = torch.optim.Adam(self.model.parameters(), lr=job["lr"], fused=True)
         self.plateau = torch.optim.lr_scheduler.ReduceLROnPlateau(
             self.adam, min_lr=PLATEAU_FLOOR * job["lr"], **PLATEAU
         )
-        self.batches = BATCHES[job["kind"]](job, self.model, self.graph, self.x)
-        self.began = time.process_time() - started + self.batches.outside
+        self.batches = self.kinds[job["kind"]](job, self.model, self.graph, self.x)
+        self.began = self.now() - started + self.batches.outside
         self.epoch = 0
 
+    @staticmethod
+    def now() -> float:
+        """CPU seconds of this process."""
+        return time.process_time()
+
     def clock(self) -> float:
-        return time.process_time() + self.batches.outside
+        return self.now() + self.batches.outside
 
     def step(self, batch: Batch) -> None:
         x, adjs, y = batch
-        with products(self.job["precision"], CPU):
+        with products(self.job["precision"], self.device):
             logits = self.model(x, adjs).float()
         loss = functional.cross_entropy(logits, y, ignore_index=-1)
-        if not math.isfinite(float(loss.detach())):
-            raise ValueError(f"epoch {self.epoch}: the loss is {float(loss.detach())}")
+        self.seen(loss.detach())
         self.adam.zero_grad(set_to_none=True)
         loss.backward()
         self.adam.step()
+
+    def seen(self, loss: torch.Tensor) -> None:
+        """Refuse a loss that is no finite number."""
+        if not math.isfinite(float(loss)):
+            raise ValueError(f"epoch {self.epoch}: the loss is {float(loss)}")
 
     def warm(self) -> None:
         """One step and one batch of a validation."""
@@ -158,7 +179,7 @@ class Side:
     def judged(self) -> dict[str, float]:
         """Accuracy of exact inference on the validation and the test nodes."""
         self.model.eval()
-        right = self.logits().argmax(1).numpy() == self.graph["y"]
+        right = self.logits().argmax(1).cpu().numpy() == self.graph["y"]
         self.model.train()
         return {name: float(right[self.graph[name]].mean()) for name in ("valid", "test")}
 
@@ -181,11 +202,12 @@ class Side:
         return line
 
     def floor(self) -> dict[str, float]:
-        """Of one more epoch, without validation: operations of its dense products, and the CPU
-        seconds that they take at the rate of one large product."""
+        """Of one more epoch, without validation: operations of its dense products, and the seconds
+        that they take at the rate of one large product."""
         with DenseProducts() as counted:
             self.train()
-        seconds = counted.operations / gemm_rate(self.job["precision"])
+        rate = gemm_rate(self.job["precision"], device=self.device, clock=self.now)
+        seconds = counted.operations / rate
         return {"operations": counted.operations, "seconds": seconds}
 
     def save(self, path: str) -> None:
