@@ -226,14 +226,17 @@ def training_rows(
     short = [name for name, side in sides.items() if len(side["epochs"]) < planned[name]["epochs"]]
     if short:
         case.budget.leave_out(f"{precision}: epochs of {', '.join(short)}, ended by the budget")
-    if not all(side["curve"] for side in sides.values()):
-        case.budget.leave_out(f"{precision}: seconds to accuracy, no epoch was judged in time")
-        return
     reference = DGL if DGL in peers else "ours"
+    unjudged = [name for name, side in sides.items() if not side["curve"]]
+    if unjudged:
+        words = f"no epoch of {', '.join(unjudged)} was judged in time"
+        case.budget.leave_out(f"{precision}: seconds to accuracy, {words}")
+    if reference in unjudged:
+        return
     goal = min(case.goal, sides[reference]["curve"][-1].valid)
     goal = goal if case.goal < 1 else goal - WITHIN
     for what, mine, its, preprocessing, (_, target) in pairs:
-        if its == LOADER:  # the same training
+        if its == LOADER or {mine, its} & set(unjudged):  # LOADER is the same training
             continue
         yield from rows_of(case, f"{what}, {precision}", sides[mine], sides[its], preprocessing,
                            target, goal, 1, its, **more)  # fmt: skip

@@ -18,7 +18,7 @@ from torch.nn import functional
 
 from stockpot.stages.train.evaluate import Score
 from stockpot.stages.train.model import load_model
-from tests.bench.cuda_batches import DEVICE_BATCHES, inference_steps
+from tests.bench.cuda_batches import DEVICE_BATCHES, Fed, inference_steps
 from tests.bench.training_process import TRAINING, Turns
 from tests.bench.training_side import Side
 
@@ -51,13 +51,22 @@ def scored(model: Any, batches: Iterable[Batch]) -> Score:
 
 
 class DeviceSide(Side):
-    """A side of `make bench-train` on the job's device."""
+    """A side of `make bench-train` on the job's device.
+
+    Parameters
+    ----------
+    batches : that are open already; None opens those of the job.
+    """
 
     kinds = DEVICE_BATCHES
 
-    def __init__(self, job: dict[str, Any]) -> None:
+    def __init__(self, job: dict[str, Any], batches: Any = None) -> None:
         self.loss: Any = 0.0
+        self.given = batches
         super().__init__(job)
+
+    def opened(self) -> Any:
+        return super().opened() if self.given is None else self.given
 
     def now(self) -> float:
         """Wall seconds."""
@@ -106,8 +115,13 @@ class Here(Turns):
         self.side: DeviceSide | None = None
         self.predict: Callable[[], Score] | None = None
         if module == TRAINING:
-            DeviceSide(job).warm()
-            self.side = DeviceSide(job)
+            first = DeviceSide(job)
+            first.warm()
+            fed = first.batches if isinstance(first.batches, Fed) else None
+            if fed is not None:  # its processes are not started again
+                fed.outside = 0.0
+            del first
+            self.side = DeviceSide(job, fed)
             self.seconds = self.train_seconds = self.side.began
         else:
             self.predict = predicting(job)

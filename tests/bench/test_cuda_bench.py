@@ -218,6 +218,29 @@ def test_batches_that_are_fed_to_the_device_are_the_sampler_s(tmp_path, workers)
     assert (score.correct, score.labelled) == (evaluate(model, steps).correct, 10)
 
 
+def test_a_sampler_that_is_open_is_opened_once_and_costs_its_side_nothing(
+    tmp_path, monkeypatch, job
+):
+    opened = []
+
+    class Counted(AllFed):
+        def __init__(self, *words):
+            opened.append(1)
+            super().__init__(*words)
+
+    monkeypatch.setitem(DeviceSide.kinds, "all", Counted)
+    with np.load(job["graph"]) as z:
+        graph = {name: z[name] for name in z.files}
+    columns = np.load(job["features"]).shape[1]
+    config = CONFIG | {"num_features": columns, "num_classes": int(graph["y"].max()) + 1}
+    side = Here("peer", job | {"kind": "all", "config": config, "batch": 200, "workers": 0})
+    assert len(opened) == 1
+    assert side.seconds >= 0
+    side.epoch()
+    assert side.side.clock() == pytest.approx(side.side.now(), abs=0.1)
+    assert 0 < side.epoch_seconds[0] <= side.train_seconds
+
+
 def test_a_side_predicts_the_same_from_resident_and_delivered_records(built, job, tmp_path):
     folder, _ = built
     recipe = folder / "infer.toml"

@@ -117,9 +117,13 @@ class Side:
         self.plateau = torch.optim.lr_scheduler.ReduceLROnPlateau(
             self.adam, min_lr=PLATEAU_FLOOR * job["lr"], **PLATEAU
         )
-        self.batches = self.kinds[job["kind"]](job, self.model, self.graph, self.x)
+        self.batches = self.opened()
         self.began = self.now() - started + self.batches.outside
         self.epoch = 0
+
+    def opened(self) -> Any:
+        """Its batches."""
+        return self.kinds[self.job["kind"]](self.job, self.model, self.graph, self.x)
 
     @staticmethod
     def now() -> float:
