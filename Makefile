@@ -120,7 +120,7 @@ bench-quantize: $(READY)  ## features' codes: error at equal bytes against BiFea
 	$(BIN)/python -m tests.bench.tiers
 	$(BIN)/python -m tests.bench.coded --epochs
 
-bench-beyond: $(READY)  ## training where features do not fit in memory, against memory-mapped loops (ARGS='--dgl DIR')
+bench-beyond: $(READY)  ## training where features do not fit in memory, against memory-mapped loops (ARGS='--dgl DIR --graphbolt PYTHON')
 	$(BIN)/python -W ignore -m tests.bench.beyond $(ARGS)
 
 bench-student: $(READY)  ## what narrows a student's gap on nodes it was not taught, on the run in runs/wordnet (ARGS='WHERE --kept test')
