@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 GROUPS = Path("/sys/fs/cgroup")
+NAMES = "STOCKPOT_BENCH_GROUPS"
+"""Variable of the environment: folders of the groups that a child joins."""
 CLOUD = {"read_iops_device": 3000, "read_bps_device": 125 << 20}
 """A common cloud disk: reads and bytes a second."""
 
@@ -69,9 +71,14 @@ class Limits:
         except OSError as error:
             return str(error)
 
-    def run(self, command: list[str], env: dict[str, str]) -> str:
+    def run(self, command: list[str], env: dict[str, str], *, child_alone: bool = False) -> str:
         """Standard output of a command under these limits, started with nothing in memory of what
         it reads.
+
+        Parameters
+        ----------
+        child_alone : not the command is held to them, but a child of it that joins the groups which
+            the variable `NAMES` of its environment names.
 
         Raises
         ------
@@ -79,14 +86,17 @@ class Limits:
             No group can be made here.
         """
         with self.groups() as groups:
+            names = os.pathsep.join(map(str, groups))
 
             def join() -> None:
                 for group in groups:
                     (group / "tasks").write_text(str(os.getpid()))
 
             found = subprocess.run(
-                command, env=env, capture_output=True, text=True, check=False, preexec_fn=join
-            )
+                command, env={**env, **({NAMES: names} if child_alone else {})},
+                capture_output=True, text=True, check=False,
+                preexec_fn=None if child_alone else join,
+            )  # fmt: skip
         if found.returncode:
             sys.stderr.write(found.stderr[-2000:])
             raise RuntimeError(f"{command[3:5]} ended with {found.returncode}")

@@ -3,6 +3,7 @@ a CPU sampler that feeds it, within a budget of time.
 
     make bench-cuda ARGS='--dgl DIR'          # DIR: a folder with DGL 1.1.3 (pip install --target)
     make bench-cuda ARGS='--dgl DIR --graphbolt DIR2/bin/python --budget 480'
+    make bench-cuda ARGS=--prepare            # builds the records and stops
     make bench-cuda ARGS='--device cpu --small --epochs 1'    # what a machine without GPU can do
 
 All sides train the same GraphSAGE (3 x 256) with the same optimiser, kernels, schedule and seeds a
@@ -277,6 +278,12 @@ def missing_rows(case: DeviceCase, peer: str, why: str) -> list[dict[str, Any]]:
     ]  # fmt: skip
 
 
+def prepared(case: DeviceCase) -> Built:
+    """Build the records of both of our sides, or find them built; those of x alone."""
+    case.built("propagated", "features.propagate=2")
+    return case.built("plain")
+
+
 def measured(
     case: DeviceCase, args: argparse.Namespace, curves: dict[str, Any]
 ) -> Iterator[dict[str, Any]]:
@@ -288,8 +295,7 @@ def measured(
             yield from missing_rows(case, name, why)
         else:
             peers[name] = kind
-    plain = case.built("plain")
-    case.built("propagated", "features.propagate=2")
+    plain = prepared(case)
     for kind in peers.values():
         case.choose_workers(kind, plain)
     case.chosen(peer=DGL in peers)
@@ -366,6 +372,10 @@ def parsed(words: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--small", action="store_true", help="a synthetic graph of 1,500 nodes")
     parser.add_argument("--labels", type=int, choices=[50, 5, 1], default=50, help="percent")
     parser.add_argument("--epochs", type=int, default=0, help="of the peer; 0: by graph")
+    parser.add_argument(
+        "--prepare", action="store_true",
+        help="build the records alone: a later call has all of its budget for comparisons",
+    )  # fmt: skip
     parser.add_argument("--by-hand", action="store_true", help="settings are not chosen")
     parser.add_argument(
         "--resident", type=int, default=None,
@@ -420,7 +430,12 @@ def main(words: list[str] | None = None) -> int:
     for i, graph in enumerate(graphs(args)):
         if i and not budget.enough(graph.name, budget.seconds / 2):
             continue
-        for row in measured(DeviceCase(graph, args, budget), args, results["curves"]):
+        case = DeviceCase(graph, args, budget)
+        if args.prepare:
+            prepared(case)
+            budget.leave_out(f"{graph.name}: all comparisons, the records alone were asked for")
+            continue
+        for row in measured(case, args, results["curves"]):
             results["rows"].append(row)
             print(line(row), flush=True)
             write()

@@ -15,17 +15,23 @@ pandas.
 
 import json
 import mmap
+import os
 import sys
 import time
 
 import numpy as np
 import torch
 
+GROUPS = "STOCKPOT_BENCH_GROUPS"
+"""Variable of the environment: folders of control groups that this process joins."""
 ROWS = 8192
 """Rows read at a time, so that there is no second copy of all of them."""
 
 
 def main(path, fanouts, seed, features=None, advice="normal"):
+    for group in filter(None, os.environ.get(GROUPS, "").split(os.pathsep)):
+        with open(f"{group}/tasks", "w") as file:
+            file.write(str(os.getpid()))
     import dgl.graphbolt as gb
 
     torch.set_num_threads(1)

@@ -98,6 +98,23 @@ def test_rows_of_peers_that_are_not_installed_say_so_and_ours_are_measured(built
     assert found["left_out"] == []
 
 
+def test_records_that_are_prepared_are_found_built(built, monkeypatch, tmp_path):
+    folder, _ = built
+
+    def child(*words):
+        raise AssertionError("they are built again")
+
+    monkeypatch.setattr(training_graphs, "child", child)
+    out = tmp_path / "out.json"
+    words = [*CPU, "--prepare", "--folder", str(folder), "--out", str(out)]
+    threads = torch.get_num_threads()
+    assert cuda.main(words) == 0
+    torch.set_num_threads(threads)
+    torch.set_flush_denormal(False)
+    assert json.loads(out.read_text())["rows"] == []
+    assert "the records alone" in json.loads(out.read_text())["left_out"][0]
+
+
 def test_points_of_the_curves_are_in_order_and_full_batch_has_an_epoch_a_step(built):
     _, found = built
     curves = found["curves"]["small 50 %, fp32"]
