@@ -280,7 +280,7 @@ def missing_rows(case: DeviceCase, peer: str, why: str) -> list[dict[str, Any]]:
 
 def prepared(case: DeviceCase) -> Built:
     """Build the records of both of our sides, or find them built; those of x alone."""
-    case.built("propagated", "features.propagate=2")
+    case.built("propagated", "features.propagate=2", *case.graph.propagated)
     return case.built("plain")
 
 
