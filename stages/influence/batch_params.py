@@ -17,6 +17,7 @@ __all__ = [
     "PARTED",
     "READS",
     "ROWS",
+    "UNMIXED",
     "Params",
     "count_of",
     "mixed",
@@ -39,6 +40,9 @@ READS = (
     "infer.split",
     "infer.top_k",
 )
+UNMIXED = ("test", "infer")
+"""Splits whose records are one cluster each: nothing is learned from them, and outputs that stand
+together share the most rows."""
 PARTED = ("batch", "cluster")  # outputs grouped by the partition
 ROWS = "propagate"
 """The method whose records are their outputs alone, without edges."""
@@ -110,7 +114,9 @@ def resolve(values: Mapping[str, Any], facts: Mapping[str, Facts]) -> Params:
         outputs = sized.get("outputs") or most_outputs(outputs, count, split)
     outputs = int(outputs)
     mix = values["batches.mix"]
-    if mix == "auto":
+    if method == "node" and split in UNMIXED:
+        mix = 1
+    elif mix == "auto":
         mix = mixed(balanced(max(count, 1), outputs)[1]) if method == "node" else 0
     ppr, batch = method not in ("cluster", ROWS), method == "batch"
     mass = float(values["batches.aux_mass"])

@@ -60,7 +60,10 @@ class Batches:
         Range(1, 2**31 - 1),
     )
     mix: int | Auto = key(
-        "auto", "influence clusters mixed into one record; more costs rows and gains accuracy", MANY
+        "auto",
+        "influence clusters mixed into one record of training or validation, more costs rows and "
+        "gains accuracy; those of test nodes and inference are one each",
+        MANY,
     )
     rounds: int = key(
         1,

@@ -42,7 +42,7 @@ class Params:
     method : node | random.
     alpha, eps, self_loops : of the walk.
     base : nodes that training's records keep for an output; the smallest size tried.
-    outputs, mix : of a record, as the validation split has them.
+    outputs, mix : of a record, as records of inference have them.
     device : where the model is asked.
     """
 
@@ -58,8 +58,8 @@ class Params:
 
 def _resolve(recipe: Mapping[str, Any], facts: Mapping[str, Facts]) -> Params | None:
     """None where every record of training holds the whole graph."""
-    train, valid = (sized({**recipe, "split": split}, facts) for split in ("train", "valid"))
-    if train.whole or not train.top_k or valid.whole:
+    train, test = (sized({**recipe, "split": split}, facts) for split in ("train", "test"))
+    if train.whole or not train.top_k or test.whole:
         return None
     return Params(
         train.method,
@@ -67,8 +67,8 @@ def _resolve(recipe: Mapping[str, Any], facts: Mapping[str, Facts]) -> Params | 
         train.eps,
         train.self_loops,
         train.top_k,
-        valid.outputs,
-        valid.mix,
+        test.outputs,
+        test.mix,
         resolved_device(str(recipe["train.device"])),
     )
 

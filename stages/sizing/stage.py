@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from stockpot.stages.influence.batch_params import most_outputs
+from stockpot.stages.influence.batch_params import UNMIXED, most_outputs
 from stockpot.stages.node import SPLITS
 from stockpot.stages.sizing.planning import PLANNING
 from stockpot.stages.sizing.record_size import ALL, MASS_FROM, choose
@@ -86,7 +86,7 @@ def _run(params: Params, inputs: Inputs, shard: Shard, writer: Writer) -> dict[s
         exact=shard.name != "train",
         top_k=ALL if params.top_k < 0 else params.top_k,
         outputs=params.outputs,
-        mix=params.mix,
+        mix=1 if shard.name in UNMIXED else params.mix,
     )
     return {**found.to_json(), "enough": found.enough, "looked": [one.to_json() for one in looked]}
 
@@ -116,7 +116,7 @@ def _cost(params: Params, facts: Mapping[str, Facts]) -> Cost:
 
 STAGE = Stage(
     name="sizing",
-    version=2,
+    version=3,
     exact=True,
     params=Params,
     roles=("graph", "split"),
