@@ -413,6 +413,21 @@ def test_auto_is_resolved_from_the_number_of_outputs():
     assert auto(1) == (256, 1)
 
 
+def test_records_of_test_nodes_and_of_inference_are_not_mixed(inputs, tmp_path):
+    """Nothing is learned from them: one cluster each shares the most rows."""
+    facts = facts_of(inputs)
+    mixes = {
+        split: STAGE.resolve({**VALUES, "batches.mix": 6, "split": split}, facts).mix
+        for split in ("train", "valid", "test", "infer")
+    }
+    assert mixes == {"train": 6, "valid": 6, "test": 1, "infer": 1}
+    for method in ("cluster", "random"):
+        values = {**VALUES, "batches.method": method, "split": "test"}
+        assert STAGE.resolve(values, facts).mix == 0
+    batch = {**VALUES, "batches.method": "batch", "batches.mix": 6, "split": "test"}
+    assert STAGE.resolve(batch, facts).mix == 6  # parts in a record, which are no mixture
+
+
 def test_keys_of_training_do_not_depend_on_inference(inputs):
     facts = facts_of(inputs)
     for split in ("train", "valid", "test"):
