@@ -48,4 +48,14 @@ def _report(summary: Mapping[str, Any], view: View) -> Iterator[Block]:
         )
 
 
-REPORTING = Reporting(_summary, report=_report)
+def _remarks(view: View) -> Iterator[str]:
+    """A matrix was named for products that nobody asked for."""
+    named, hops = view.values["features.propagate_by"], view.values["features.propagate"]
+    if named != "auto" and hops == 0:
+        yield (
+            f"features.propagate_by: {named} has no effect, as features.propagate is 0; fix: "
+            f"--set features.propagate=2"
+        )
+
+
+REPORTING = Reporting(_summary, report=_report, remarks=_remarks)

@@ -9,6 +9,7 @@ import scipy.sparse as sp
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from stockpot.stages.built import View
 from stockpot.stages.codec.feature_blocks import Features
 from stockpot.stages.codec.feature_columns import hop_name, products_of
 from stockpot.stages.errors import BadInput
@@ -256,3 +257,13 @@ def test_projected_bytes_are_written(tmp_path):
     reader = run_stage(STAGE, params, {"graph": g}, tmp_path)
     written = sum(array.nbytes for array in reader.arrays.values())
     assert STAGE.cost(params, {"graph": g.facts}).written == written
+
+
+@pytest.mark.parametrize(
+    ("hops", "by", "said"), [(0, "ppr", True), (0, "auto", False), (2, "ppr", False)]
+)
+def test_a_matrix_that_multiplies_nothing_is_said_to_have_no_effect(hops, by, said):
+    values = {"features.propagate": hops, "features.propagate_by": by}
+    remarks = list(STAGE.reporting.remarks(View(values, {})))
+    assert bool(remarks) is said
+    assert all("propagate_by: ppr has no effect" in line for line in remarks)
