@@ -27,9 +27,10 @@ $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { echo "stockpot: Python's venv module is missing; fix: apt-get install python3-venv" >&2; exit 2; }
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --disable-pip-version-check --quiet -c constraints.txt -e '.[dev]'
+	$(BIN)/stockpot warm recipe
 	@touch $(READY)
 
-setup: $(READY)  ## virtual environment and pinned install (every other target does it too)
+setup: $(READY)  ## virtual environment, pinned install, and the kernels of $(RECIPE) compiled (every other target does it too)
 
 warm: $(READY)  ## compile every kernel, once a machine: runs then wait for none (a run compiles only those that it meets)
 	@$(BIN)/stockpot warm

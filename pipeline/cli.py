@@ -205,11 +205,17 @@ def parser() -> argparse.ArgumentParser:
         "--record", type=int, metavar="N", help="number of the record (default: 0)"
     )
 
-    _verb(
+    warm = _verb(
         verbs,
         "warm",
         "warming:warm",
         "compile every kernel, once a machine: runs then wait for none",
+    )
+    warm.add_argument(
+        "kinds",
+        nargs="*",
+        metavar="KIND",
+        help='only those of some kinds of run, e.g. "recipe", what data/wordnet.toml calls',
     )
 
     recipe = _verb(verbs, "recipe", "showing:recipe", "print a recipe with every key resolved")

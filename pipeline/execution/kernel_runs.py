@@ -244,8 +244,8 @@ def warmed() -> Warmed | None:
         return None
 
 
-def warm(processes: int, say: Callable[[str], None]) -> Warmed:
-    """Compile every kernel that is not yet, in so many processes.
+def warm(processes: int, say: Callable[[str], None], kinds: Sequence[str] = ()) -> Warmed:
+    """Compile every kernel that is not yet, in so many processes; or those of some kinds.
 
     Some five minutes of CPU where nothing is compiled (measured on a crowded machine); under a
     second where everything is.
@@ -253,8 +253,14 @@ def warm(processes: int, say: Callable[[str], None]) -> Warmed:
     Raises
     ------
     BadInput
-        There is no folder in which compiled kernels could stay.
+        There is no folder in which compiled kernels could stay, or no such kind of run.
     """
+    for name in kinds:
+        if name not in KINDS:
+            raise BadInput(
+                f"warm: expected kinds of run among {', '.join(KINDS)}, found {name}",
+                fix="stockpot warm, for all of them",
+            )
     if (found := warmed()) is not None:
         return found
     folder, started = _kept_folder(), time.perf_counter()
@@ -265,7 +271,8 @@ def warm(processes: int, say: Callable[[str], None]) -> Warmed:
         with ProcessPoolExecutor(processes, context, _beginning, (os.getpid(),)) as pool:
             try:
                 # What most kinds share is compiled by the first alone, so that no two compile it.
-                for wave in (list(KINDS)[:1], list(KINDS)[1:]):
+                asked = list(kinds or KINDS)
+                for wave in (asked[:1], asked[1:]):
                     for name, _ in zip(wave, pool.map(_run, wave, repeat(scratch)), strict=True):
                         count = len(_files(folder, ".nbc") - before)
                         say(f"{name}: {count} compiled, {time.perf_counter() - started:.0f} s")
@@ -275,7 +282,8 @@ def warm(processes: int, say: Callable[[str], None]) -> Warmed:
                 raise
     files = _files(folder, ".nbi") | _files(folder, ".nbc")
     kernels = sum(name.endswith(".nbi") for name in files)
-    _write_stamp(folder, {"kernels": kernels, "files": sorted(files)})
+    if not kinds:
+        _write_stamp(folder, {"kernels": kernels, "files": sorted(files)})
     compiled = len(_files(folder, ".nbc") - before)
     return Warmed(folder, kernels, compiled, time.perf_counter() - started)
 

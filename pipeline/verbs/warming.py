@@ -20,7 +20,7 @@ def warm(args: argparse.Namespace) -> int:
 
     show = display(sys.stderr, silent=args.json)
     try:
-        found = warm(len(os.sched_getaffinity(0)), show.say)
+        found = warm(len(os.sched_getaffinity(0)), show.say, args.kinds)
     finally:
         show.close()
     document = {
@@ -35,6 +35,11 @@ def warm(args: argparse.Namespace) -> int:
             f"once for all types that it is called with) in {found.seconds:.0f} s"
         )
     else:
-        text = f"all {found.kernels} kernels are compiled already, in {found.folder}"
+        which = (
+            f"the kernels of {', '.join(args.kinds)}"
+            if args.kinds
+            else (f"all {found.kernels} kernels")
+        )
+        text = f"{which} are compiled already, in {found.folder}"
     said(args, document, text)
     return 0

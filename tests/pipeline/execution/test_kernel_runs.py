@@ -163,6 +163,36 @@ def test_a_second_call_says_that_all_is_compiled(place, capsys):
     assert kernel_runs.warmed() is None
 
 
+def test_some_kinds_leave_no_note_that_all_is_compiled(place, monkeypatch, capsys):
+    monkeypatch.setattr(kernel_runs, "KINDS", {"a": None, "b": None, "c": None})
+    ran = []
+
+    class Here:
+        """Runs what a pool of processes would."""
+
+        def __init__(self, *_args):
+            pass
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *_args):
+            pass
+
+        def map(self, _run, names, _folders):
+            ran.extend(names)
+            return names
+
+    monkeypatch.setattr(kernel_runs, "ProcessPoolExecutor", Here)
+    assert cli.main(["warm", "b", "c"]) == 0
+    assert ran == ["b", "c"]
+    assert kernel_runs.warmed() is None
+    assert capsys.readouterr().out == f"the kernels of b, c are compiled already, in {place[0]}\n"
+    assert cli.main(["warm", "d"]) == 2
+    assert "expected kinds of run among a, b, c, found d" in capsys.readouterr().err
+    assert ran == ["b", "c"]
+
+
 def test_a_damaged_note_is_no_note(place):
     kept, _ = place
     kernel_runs.warm(1, print)
