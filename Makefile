@@ -30,7 +30,7 @@ $(READY): pyproject.toml constraints.txt
 	$(BIN)/stockpot warm recipe
 	@touch $(READY)
 
-setup: $(READY)  ## virtual environment, pinned install, and the kernels of $(RECIPE) compiled (every other target does it too)
+setup: $(READY)  ## virtual environment, pinned install, and the kernels of `make run` compiled (every other target does it too)
 
 warm: $(READY)  ## compile every kernel, once a machine: runs then wait for none (a run compiles only those that it meets)
 	@$(BIN)/stockpot warm

@@ -271,8 +271,8 @@ def warm(processes: int, say: Callable[[str], None], kinds: Sequence[str] = ()) 
         with ProcessPoolExecutor(processes, context, _beginning, (os.getpid(),)) as pool:
             try:
                 # What most kinds share is compiled by the first alone, so that no two compile it.
-                asked = list(kinds or KINDS)
-                for wave in (asked[:1], asked[1:]):
+                names = list(kinds or KINDS)
+                for wave in (names[:1], names[1:]):
                     for name, _ in zip(wave, pool.map(_run, wave, repeat(scratch)), strict=True):
                         count = len(_files(folder, ".nbc") - before)
                         say(f"{name}: {count} compiled, {time.perf_counter() - started:.0f} s")

@@ -38,17 +38,17 @@ def build(recipe: Recipe) -> list[Node]:
 
 def _in_order(made: Mapping[str, Node]) -> list[Node]:
     """The same nodes, each after its parents, and else as they were made."""
-    found: dict[str, Node] = {}
+    ordered: dict[str, Node] = {}
 
     def take(node: Node) -> None:
-        if node.id not in found:
+        if node.id not in ordered:
             for parent in node.parents:
                 take(made[parent])
-            found[node.id] = node
+            ordered[node.id] = node
 
     for node in made.values():
         take(node)
-    return list(found.values())
+    return list(ordered.values())
 
 
 def select(nodes: Sequence[Node], names: Iterable[str]) -> list[str]:

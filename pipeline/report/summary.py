@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from stockpot.planning.registry import STAGES
 from stockpot.report.accuracies import Row, ensemble_row, soup_rows
-from stockpot.report.verdict import verdict
+from stockpot.report.verdict import thread_seconds, verdict
 from stockpot.stages.built import View
 
 if TYPE_CHECKING:
@@ -62,7 +62,8 @@ def summarise(recipe: Recipe, built: Sequence[Built]) -> dict[str, Any]:
                     document["stages"][name] = {**(document["stages"].get(name) or {}), **figures}
             else:
                 document[section] = {**(document.get(section) or {}), **found}
-    document["verdict"] = verdict(document, str(view.values["dataset.source"]))
+    source = str(view.values["dataset.source"])
+    document["verdict"] = verdict(document, source, thread_seconds(built))
     return document
 
 

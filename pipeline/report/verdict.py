@@ -10,10 +10,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
-__all__ = ["gain_words", "next_words", "sampled_training", "sampled_words", "verdict"]
+    from stockpot.stages.built import Built
 
+__all__ = [
+    "gain_words",
+    "next_words",
+    "sampled_training",
+    "sampled_words",
+    "thread_seconds",
+    "verdict",
+]
+
+AFTER = ("reach", "student", "infer", "codeloss")
+"""Stages that begin once the soup is there, and are no part of what training takes."""
 LATE = 0.9
 """Share of a training from which its best epoch is one of the last."""
 
@@ -24,39 +35,50 @@ def sampled_training() -> Mapping[str, Any]:
     them.
     """
     text = Path(__file__).with_name("sampled_training.json").read_text("utf-8")
-    found: dict[str, Any] = json.loads(text)
-    return found
+    stored: dict[str, Any] = json.loads(text)
+    return stored
 
 
 def verdict(
-    summary: Mapping[str, Any], source: str, stored: Mapping[str, Any] | None = None
+    summary: Mapping[str, Any],
+    source: str,
+    seconds: float,
+    stored: Mapping[str, Any] | None = None,
 ) -> list[str]:
     """Sentences; none where a run has inferred nothing.
 
     Parameters
     ----------
     source : `dataset.source` of the recipe.
+    seconds : of `thread_seconds`.
     stored : figures of `sampled_training`; None: those that stockpot comes with.
     """
     if not summary["train"] or not summary["infer"]:
         return []
-    found = [
+    sentences = [
         gain_words(summary["infer"]),
-        sampled_words(summary, source, stored or sampled_training()),
+        sampled_words(summary, source, seconds, stored or sampled_training()),
         next_words(summary),
     ]
-    return [line for line in found if line]
+    return [line for line in sentences if line]
 
 
-def run_seconds(summary: Mapping[str, Any]) -> float:
-    """Seconds of all stages up to the soup: those in which tasks ran, also where they were found in
-    the store.
+def thread_seconds(built: Sequence[Built]) -> float:
+    """Seconds of all stages up to the soup, times the threads that each had: at least what the run
+    took of all threads, also where artifacts were found in the store.
     """
-    counted = (stage for name, stage in summary["stages"].items() if name != "infer")
-    return float(sum(stage["seconds"] for stage in counted if stage))
+    return float(
+        sum(
+            b.manifest["seconds"] * (b.manifest.get("threads") or 1)
+            for b in built
+            if b.node.stage not in AFTER
+        )
+    )
 
 
-def sampled_words(summary: Mapping[str, Any], source: str, stored: Mapping[str, Any]) -> str:
+def sampled_words(
+    summary: Mapping[str, Any], source: str, seconds: float, stored: Mapping[str, Any]
+) -> str:
     """What the stored trainings come to in the seconds of this run; empty where none is of its data
     set and split.
     """
@@ -64,7 +86,6 @@ def sampled_words(summary: Mapping[str, Any], source: str, stored: Mapping[str, 
     sizes = [(data["splits"] or {}).get(name) for name in ("train", "valid", "test")]
     if source != stored["source"] or sizes != stored["splits"] or accuracy is None:
         return ""
-    seconds = run_seconds(summary)
     trainings = sorted(stored["trainings"], key=lambda one: one["seconds"])
     in_time = [one for one in trainings if one["seconds"] <= seconds]
     best = max(in_time or trainings[:1], key=lambda one: one["valid"])
@@ -77,8 +98,9 @@ def sampled_words(summary: Mapping[str, Any], source: str, stored: Mapping[str, 
     return (
         f"{stored['peer']} ({stored['about']}) came to {100 * best['test']:.2f} % in "
         f"{best['seconds']:.0f} s of one thread of {stored['cpu']}{more}; this run to "
-        f"{100 * accuracy:.2f} % in {seconds:.0f} s, preprocessing and all models included. Stored "
-        f"figures; they are repeated by: {stored['command']}"
+        f"{100 * accuracy:.2f} % in at most {seconds:.0f} s of all its threads, "
+        f"preprocessing and all models included. Stored figures; they are repeated by: "
+        f"{stored['command']}"
     )
 
 

@@ -20,26 +20,26 @@ def warm(args: argparse.Namespace) -> int:
 
     show = display(sys.stderr, silent=args.json)
     try:
-        found = warm(len(os.sched_getaffinity(0)), show.say, args.kinds)
+        warmed = warm(len(os.sched_getaffinity(0)), show.say, args.kinds)
     finally:
         show.close()
     document = {
-        "folder": str(found.folder),
-        "kernels": found.kernels,
-        "compiled": found.compiled,
-        "seconds": found.seconds,
+        "folder": str(warmed.folder),
+        "kernels": warmed.kernels,
+        "compiled": warmed.compiled,
+        "seconds": warmed.seconds,
     }
-    if found.compiled:
+    if warmed.compiled:
         text = (
-            f"{found.kernels} kernels in {found.folder}, {found.compiled} compiled now (a kernel "
-            f"once for all types that it is called with) in {found.seconds:.0f} s"
+            f"{warmed.kernels} kernels in {warmed.folder}, {warmed.compiled} compiled now (a "
+            f"kernel once for all types that it is called with) in {warmed.seconds:.0f} s"
         )
     else:
         which = (
             f"the kernels of {', '.join(args.kinds)}"
             if args.kinds
-            else (f"all {found.kernels} kernels")
+            else (f"all {warmed.kernels} kernels")
         )
-        text = f"{which} are compiled already, in {found.folder}"
+        text = f"{which} are compiled already, in {warmed.folder}"
     said(args, document, text)
     return 0

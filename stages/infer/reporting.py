@@ -51,8 +51,8 @@ def _sets(view: View) -> Mapping[str, Any] | None:
     params: Mapping[str, Any] = records.manifest.get("params") or {} if records is not None else {}
     if not params.get("top_k"):
         return None
-    asked = view.values["infer.top_k"]
-    by = "validation" if asked == "auto" else "recipe" if asked else "training"
+    top_k = view.values["infer.top_k"]
+    by = "validation" if top_k == "auto" else "recipe" if top_k else "training"
     return {"top_k": params["top_k"], "by": by}
 
 

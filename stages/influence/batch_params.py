@@ -138,12 +138,12 @@ def resolve(values: Mapping[str, Any], facts: Mapping[str, Facts]) -> Params:
     )
 
 
-def _inferred(asked: int | str, facts: Mapping[str, Facts]) -> int:
+def _inferred(top_k: int | str, facts: Mapping[str, Facts]) -> int:
     """Nodes kept for an output of inference; 0: as training has them, for "auto" too where there
     was nothing to judge.
     """
-    if asked != "auto":
-        return int(asked)
+    if top_k != "auto":
+        return int(top_k)
     return int(facts.get("reach", {}).get("top_k", 0))
 
 

@@ -115,8 +115,8 @@ def splits(values: Values) -> tuple[str, ...]:
     """Splits that records are made of; "infer" is what inference asks for, where that is not the
     test split.
     """
-    asked = values["infer.top_k"]
-    larger = asked == "auto" or asked not in (0, values["batches.top_k"])
+    top_k = values["infer.top_k"]
+    larger = top_k == "auto" or top_k not in (0, values["batches.top_k"])
     own = values["infer.split"] != "test" or (larger and values["batches.method"] != ROWS)
     return (*SPLITS, "infer") if own else SPLITS
 

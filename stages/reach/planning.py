@@ -8,6 +8,7 @@ from stockpot.stages.errors import BadInput
 from stockpot.stages.guess import Guess, Known
 from stockpot.stages.node import node
 from stockpot.stages.reach.set_size import MOST
+from stockpot.stages.sizing.planning import METHODS
 from stockpot.stages.stage import Planning
 from stockpot.stages.train.planning import ingredients
 
@@ -18,17 +19,14 @@ if TYPE_CHECKING:
 
 __all__ = ["PLANNING"]
 
-SIZED = ("node", "random")
-"""Methods whose records unite the sets of single outputs."""
-
 
 def _nodes(values: Values, made: Nodes) -> Iterator[Node]:
     if values["infer.top_k"] != "auto":
         return
-    if (method := values["batches.method"]) not in SIZED:
+    if (method := values["batches.method"]) not in METHODS:
         raise BadInput(
             f"infer.top_k: auto judges the sets of single outputs: expected batches.method "
-            f"{' or '.join(SIZED)}, found {method}",
+            f"{' or '.join(METHODS)}, found {method}",
             fix="--set infer.top_k=0",
         )
     inputs = {

@@ -77,7 +77,7 @@ def choose(
     hits : size -> b1[outputs], the same outputs in the same order for every size.
     rows : size -> rows of all records.
     """
-    accuracy = {size: float(np.mean(found)) for size, found in hits.items()}
+    accuracy = {size: float(np.mean(right)) for size, right in hits.items()}
     best = max(hits, key=lambda size: (accuracy[size], -size))
     table = []
     for size in sorted(hits):

@@ -59,8 +59,8 @@ class SizedRecords:
             "outputs": measure.sample[members], "out_ptr": ptr, "input_id": members,
             "n_id": n_id, "n_ptr": n_ptr,
         }  # fmt: skip
-        made: Any = _Members(arrays)
-        self._builder = Builder({**inputs, "records": made}, BLOCKS)
+        stored: Any = _Members(arrays)
+        self._builder = Builder({**inputs, "records": stored}, BLOCKS)
         self._count = len(ptr) - 1
         self.codec = Codec.from_reader(inputs["codes"])
         self.rows = int(np.asarray(n_ptr)[-1])

@@ -126,15 +126,15 @@ def _hits(model: Network, records: SizedRecords, outputs: int, device: str) -> N
         Weights(model.adj, *(config[name] for name in names)),
         transposes="none",
     )
-    held: Any = records
-    assembly = Assembly(held, form, Delivery(device=device).transfer())
+    source: Any = records
+    assembly = Assembly(source, form, Delivery(device=device).transfer())
     right = np.zeros(outputs, np.bool_)
     model.eval()
     with torch.no_grad():
         for i in range(len(records)):
             step = assembly.joined((i,), [records[i]])
-            found = model(step.x, step.adjs).argmax(1) == step.y
-            right[step.input_id.cpu().numpy()] = found.cpu().numpy()
+            hit = model(step.x, step.adjs).argmax(1) == step.y
+            right[step.input_id.cpu().numpy()] = hit.cpu().numpy()
     return right
 
 

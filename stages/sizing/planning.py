@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from stockpot.stages.node import Node, Nodes, Values
 
-__all__ = ["PLANNING"]
+__all__ = ["METHODS", "PLANNING"]
 
 
 METHODS = ("node", "random")

@@ -81,7 +81,7 @@ def main() -> None:
         raise SystemExit(why)
     args.folder.mkdir(parents=True, exist_ok=True)
     trainings = trained(args)
-    found = {
+    figures = {
         "source": "wordnet",
         "splits": splits(args.folder / RECIPE.stem),
         "peer": PEER,
@@ -92,7 +92,7 @@ def main() -> None:
         "command": "python -m tests.bench.sampled_training --dgl DIR",
         "trainings": trainings,
     }
-    OUT.write_text(json.dumps(found, indent=1) + "\n")
+    OUT.write_text(json.dumps(figures, indent=1) + "\n")
 
 
 if __name__ == "__main__":
